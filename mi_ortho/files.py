@@ -1,0 +1,157 @@
+"""Durable files: atomic replacement, safetensors without pickles, JSON without NaN. Every failure is a one-line `ValueError`."""
+
+import dataclasses
+import errno
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def writing(path: Path, error: type[ValueError] = ValueError) -> Iterator[None]:
+    """Turn an `OSError` raised while writing `path` into `error`, one line naming the file and the remedy."""
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno in FULL:
+            raise error(f"no space left writing {path}; free space and run the same command: it resumes") from cause
+        raise error(f"cannot write {path}: {cause.strerror or cause}; choose a folder that can be written") from cause
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names inside `folder` durable, as `fsync` makes the content of a file durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` and its missing parents, durably."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def write_file(path: Path, data: bytes | str, error: type[ValueError] = ValueError) -> None:
+    """Replace `path` by `data`: after a crash at any moment it holds all of its old content or all of `data`.
+
+    The data go to a temporary file beside it, which is synced and renamed; then the folder is synced.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    content = data.encode("utf-8", "replace") if isinstance(data, str) else data
+    with writing(path, error):
+        make_folder(path.parent)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str, error: type[ValueError] = ValueError) -> None:
+    """Append `line` and a newline to `path`, synced; when that fails the file is cut back to what it was."""
+    content = line.encode("utf-8", "replace") + b"\n"
+    with writing(path, error), open(path, "ab", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            os.ftruncate(file.fileno(), size)
+            raise
+        if size == 0:
+            sync_folder(path.parent)
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    header: Mapping[str, str] | None = None,
+    error: type[ValueError] = ValueError,
+) -> None:
+    """Write tensors of any shape atomically as safetensors; `header` becomes the file's metadata."""
+    own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    write_file(path, safetensors.torch.save(own, dict(header or {})), error)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read `(tensors, header)` of a safetensors file.
+
+    Raises:
+        ValueError: the file is missing, is no safetensors file (pickles are never read: they can run code), or is damaged.
+    """
+    if not path.is_file():
+        raise ValueError(f"got {path}, which is not a file; expected a .safetensors file; check the path")
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"got {path}; expected a .safetensors file (pickles such as .pt, .bin or .pkl can run code and are never read); "
+            "save the tensors with safetensors"
+        )
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+    except (safetensors.SafetensorError, OSError) as cause:
+        raise ValueError(
+            f"got {path}, which cannot be read ({cause}); expected safetensors; write the file again"
+        ) from cause
+
+
+def plain(value: object) -> object:
+    """`value` in JSON's own types: NaN and infinities become None, tensors lists, enums their names, dataclasses dicts.
+
+    >>> plain({"loss": float("nan"), 3: (1, torch.tensor(2.5))})
+    {'loss': None, '3': [1, 2.5]}
+    """
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (Path, torch.dtype, torch.device)):
+        return str(value)
+    raise ValueError(
+        f"got a {type(value).__name__}; expected numbers, texts, lists, mappings or tensors; convert it first"
+    )
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """`plain(value)` as strict JSON text (no NaN), keys in the order given."""
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def read_json(path: Path) -> object:
+    """The content of a JSON file; `ValueError` when it is missing or damaged."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as cause:
+        raise ValueError(f"got {path}, which cannot be read ({cause}); expected a JSON file; check the path") from cause
