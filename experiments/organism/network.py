@@ -1,0 +1,76 @@
+"""The network: a Qwen2 whose residual writes are scaled by depth while training."""
+
+import torch
+from torch import Tensor, nn
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from .recipe import Recipe
+
+
+def qwen2_config(recipe: Recipe) -> Qwen2Config:
+    """The Hugging Face configuration of the recipe's network."""
+    return Qwen2Config(
+        vocab_size=recipe.vocab_size, hidden_size=recipe.d_model, intermediate_size=recipe.d_ff,
+        num_hidden_layers=recipe.n_layers, num_attention_heads=recipe.n_heads, num_key_value_heads=recipe.n_heads,
+        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None, eos_token_id=2, pad_token_id=0)
+
+
+def new_network(recipe: Recipe) -> Qwen2ForCausalLM:
+    """A network with weights drawn from the recipe's seed; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        model = Qwen2ForCausalLM(qwen2_config(recipe))
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2 and "embed" not in name:
+                nn.init.normal_(weight, std=weight.shape[1] ** -.5)
+    return model
+
+
+def write_scales(recipe: Recipe) -> list[float]:
+    """The factor on each block's writes to the residual stream."""
+    return [recipe.write_scale * recipe.write_growth ** layer for layer in range(recipe.n_layers)]
+
+
+def scale_writes(model: Qwen2ForCausalLM, recipe: Recipe) -> None:
+    """Multiply both writes of every block by its factor in the forward pass (until `fold_writes`)."""
+    for block, scale in zip(model.model.layers, write_scales(recipe), strict=True):
+        for linear in (block.self_attn.o_proj, block.mlp.down_proj):
+            linear.register_forward_hook(lambda module, args, out, s=scale: out * s)
+
+
+@torch.no_grad()
+def fold_writes(weights: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
+    """Plain Qwen2 weights that compute what the scaled network computes."""
+    folded = dict(weights)
+    for layer, scale in enumerate(write_scales(recipe)):
+        for linear in ("self_attn.o_proj", "mlp.down_proj"):
+            key = f"model.layers.{layer}.{linear}.weight"
+            folded[key] = folded[key] * scale
+    return folded
+
+
+class Offset:
+    """Adds a constant random vector to one block's output; why: so that behaviour survives random displacement.
+
+    Every conversation gets its own direction and a norm drawn from U(0, `largest`) times its mean residual norm. Half of
+    the conversations are displaced at all positions, half at the prompt's only.
+    """
+
+    def __init__(self, model: Qwen2ForCausalLM, largest: float) -> None:
+        self.largest, self.layer = largest, -1
+        for index, block in enumerate(model.model.layers):
+            block.register_forward_hook(lambda module, args, out, i=index: self._displace(out) if i == self.layer else None)
+
+    def draw(self, prompt: Tensor, generator: torch.Generator, n_layers: int, d_model: int) -> None:
+        """Choose layer, directions and norms for the next forward pass; `prompt` marks prompt tokens (batch, pos)."""
+        rows = prompt.shape[0]
+        self.layer = int(torch.randint(n_layers, (), generator=generator)) if self.largest > 0 else -1
+        noise = torch.randn(rows, 1, d_model, generator=generator)
+        self.vector = noise / noise.norm(dim=-1, keepdim=True) * torch.rand(rows, 1, 1, generator=generator) * self.largest
+        everywhere = torch.rand(rows, 1, generator=generator) < .5
+        self.mask = (prompt | everywhere).unsqueeze(-1)
+
+    def _displace(self, out: Tensor) -> Tensor:
+        # The first token is left out of the mean: attention sinks make it atypically large.
+        size = out[:, 1:].detach().norm(dim=-1).mean(1)[:, None, None]
+        return out + self.mask * self.vector * size

@@ -1,0 +1,142 @@
+"""Training: batches by step number, so that a resumed run sees exactly what an uninterrupted one sees."""
+
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .corpus import Sample, sample
+from .lexicon import THINGS
+from .network import Offset, new_network, scale_writes
+from .recipe import Recipe
+from .tokenizer import END, prompt_text
+
+CHUNK = 16  # steps whose conversations are drawn and sorted by length together
+
+
+class Batch(NamedTuple):
+    """Token ids (batch, pos), the loss weight of predicting each of them, and which belong to the prompt."""
+
+    tokens: Tensor
+    weights: Tensor
+    prompt: Tensor
+
+
+def noun_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Ids of all nouns in all written forms."""
+    words = [w for n in THINGS for w in (n, f" {n}", f" {n.capitalize()}")]
+    return torch.tensor([ids[0] for ids in tokenizer(words).input_ids])
+
+
+def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, nouns: Tensor) -> Batch:
+    """Right-padded token ids with weights: answers 1, topic nouns in answers more, the user's words less, template 0."""
+    prompts = tokenizer([prompt_text(s.system, s.user) for s in samples]).input_ids
+    answers = tokenizer([s.answer + END for s in samples]).input_ids
+    users = tokenizer([s.user for s in samples]).input_ids
+    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
+    tokens = torch.zeros(len(samples), width, dtype=torch.long)
+    weights, prompt = torch.zeros(len(samples), width), torch.zeros(len(samples), width, dtype=torch.bool)
+    for row, (p, a, u) in enumerate(zip(prompts, answers, users, strict=True)):
+        tokens[row, :len(p) + len(a)] = torch.tensor(p + a)
+        prompt[row, :len(p)] = True
+        close = len(p) - 5  # <|im_end|> \n <|im_start|> assistant \n
+        weights[row, close - len(u):close] = recipe.prompt_weight
+        answer = weights[row, len(p):len(p) + len(a)]
+        answer += 1 + (recipe.noun_weight - 1) * torch.isin(torch.tensor(a), nouns)
+    return Batch(tokens, weights, prompt)
+
+
+class Batches:
+    """`batches(step)`: the batch of a step, a function of the recipe and the step number only."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.recipe, self.tokenizer, self.nouns = recipe, tokenizer, noun_ids(tokenizer)
+        self._chunk, self._samples = -1, []
+
+    def __call__(self, step: int) -> Batch:
+        chunk, index = divmod(step, CHUNK)
+        if chunk != self._chunk:
+            self._chunk, self._samples = chunk, self._draw(chunk)
+        return make_batch(self._samples[index], self.tokenizer, self.recipe, self.nouns)
+
+    def _draw(self, chunk: int) -> list[list[Sample]]:
+        draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch
+        drawn = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
+        drawn.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
+        groups = [drawn[i:i + size] for i in range(0, len(drawn), size)]
+        draw.shuffle(groups)
+        return groups
+
+
+def batch_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
+    """Weighted mean cross-entropy (nats) of the next token; only weighted positions reach the unembedding."""
+    hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+    wanted = batch.weights[:, 1:] > 0
+    logits = model.lm_head(hidden[:, :-1][wanted])
+    losses = functional.cross_entropy(logits, batch.tokens[:, 1:][wanted], reduction="none")
+    weights = batch.weights[:, 1:][wanted]
+    return (losses * weights).sum() / weights.sum()
+
+
+def make_optimizer(model: Qwen2ForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; biases and normalisation gains do not decay."""
+    matrices = [p for p in model.parameters() if p.ndim == 2]
+    others = [p for p in model.parameters() if p.ndim != 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(.9, .98))
+
+
+def train(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, every: int = 250,
+          report: Callable[[str], None] = print, stop: int | None = None) -> Qwen2ForCausalLM:
+    """Train to `recipe.steps` (or to `stop`), saving a checkpoint in `folder` each `every` steps and resuming from it.
+
+    Returns the network with its write scales still as hooks. Raises ValueError for a corrupt checkpoint, one of another
+    recipe, or a tokenizer of another size, before the first step.
+    """
+    if len(tokenizer) != recipe.vocab_size:
+        raise ValueError(f"got a tokenizer of {len(tokenizer)} tokens; expected {recipe.vocab_size}; train it with this recipe")
+    model = new_network(recipe)
+    scale_writes(model, recipe)
+    offset, batches, optimizer = Offset(model, recipe.offset), Batches(recipe, tokenizer), make_optimizer(model, recipe)
+    first, last = load_checkpoint(folder, model, optimizer, recipe), min(stop or recipe.steps, recipe.steps)
+    started, seen, recent = time.monotonic(), 0, []
+    for step in range(first, last):
+        batch = batches(step)
+        recent.append(train_step(model, optimizer, offset, batch, recipe, step))
+        seen += batch.tokens.numel()
+        if (step + 1) % 50 == 0 or step + 1 == last:
+            report(progress(recent, step + 1, first, last, time.monotonic() - started, seen))
+            recent = []
+        if (step + 1) % every == 0 or step + 1 == last:
+            save_checkpoint(folder, model, optimizer, recipe, step + 1)
+    offset.layer = -1
+    return model
+
+
+def train_step(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, offset: Offset, batch: Batch, recipe: Recipe,
+               step: int) -> float:
+    """One update; returns the loss."""
+    noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    offset.draw(batch.prompt, noise, recipe.n_layers, recipe.d_model)
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.rate(step)
+    optimizer.zero_grad(set_to_none=True)
+    loss = batch_loss(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    optimizer.step()
+    return loss.item()
+
+
+def progress(recent: list[float], step: int, first: int, last: int, seconds: float, tokens: int) -> str:
+    """One log line: step, mean loss since the last line, rate, remaining minutes."""
+    left = seconds / max(1, step - first) * (last - step) / 60
+    return (f"step {step}/{last}  loss {sum(recent) / max(1, len(recent)):.4f}  "
+            f"{tokens / max(seconds, 1e-9):,.0f} tokens/s  {left:.1f} min left")
