@@ -1,4 +1,4 @@
-"""Durable files: atomic replacement, safetensors without pickles, JSON without NaN. Every failure is a one-line `ValueError`."""
+"""Durable files: atomic replacement, safetensors without pickles, JSON without NaN; failures are one-line errors."""
 
 import dataclasses
 import errno
@@ -99,18 +99,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read `(tensors, header)` of a safetensors file.
 
     Raises:
-        ValueError: the file is missing, is no safetensors file (pickles are never read: they can run code), or is damaged.
+        ValueError: the file is missing, damaged, or no safetensors file (pickles can run code and are never read).
     """
     if not path.is_file():
         raise ValueError(f"got {path}, which is not a file; expected a .safetensors file; check the path")
     if path.suffix != ".safetensors":
         raise ValueError(
-            f"got {path}; expected a .safetensors file (pickles such as .pt, .bin or .pkl can run code and are never read); "
-            "save the tensors with safetensors"
+            f"got {path}; expected a .safetensors file (pickles such as .pt, .bin or .pkl can run code "
+            "and are never read); save the tensors with safetensors"
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as cause:
         raise ValueError(
             f"got {path}, which cannot be read ({cause}); expected safetensors; write the file again"

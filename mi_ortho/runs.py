@@ -1,21 +1,18 @@
 """Run directories: everything a computation produced, durable at every moment, resumed by the same command.
 
-`start` finds or creates `root/name/<UTC stamp>-<configuration hash>/` and locks it. Inside lie config.json, environment.json,
-records.jsonl (flat rows), safetensors files and, once complete, summary.json. A run may be killed at any moment: tensors are
-replaced atomically, a torn last record is dropped, and nothing that was returned from `record` or `save_tensors` is lost.
+`start` finds or creates `root/name/<UTC stamp>-<configuration hash>/` and locks it. Inside lie config.json,
+environment.json, records.jsonl (flat rows), safetensors files and, once complete, summary.json. A run may be killed at
+any moment: tensors are replaced atomically, a torn last record is dropped, and nothing that was returned from `record`
+or `save_tensors` is lost.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Self
@@ -23,6 +20,7 @@ from typing import IO, Self
 import torch
 from torch import Tensor
 
+from mi_ortho.environment import environment
 from mi_ortho.files import (
     append_line,
     make_folder,
@@ -34,8 +32,6 @@ from mi_ortho.files import (
     write_tensors,
     writing,
 )
-
-PACKAGES = ("mi-ortho", "torch", "transformer-lens", "transformers", "numpy", "safetensors")
 
 
 class RunError(ValueError):
@@ -73,7 +69,7 @@ class Run:
         return (self.path / "summary.json").is_file()
 
     def record(self, row: Mapping[str, object]) -> None:
-        """Append one flat row to records.jsonl; it is on disk when this returns. NaN and infinities are written as null."""
+        """Append one flat row to records.jsonl; it is on disk when this returns. NaN and infinities become null."""
         self._check_open()
         append_line(self.path / "records.jsonl", to_json(row), RunError)
 
@@ -95,10 +91,10 @@ class Run:
         return read_tensors(self._tensor_file(name))[0]
 
     def load_rows(self, name: str) -> dict[str, Tensor]:
-        """One stacked tensor per group of `name`: what `consolidate` would write, from shards or from the consolidated file.
+        """One stacked tensor per group of `name`, from its shards or, where these are merged, the consolidated file.
 
-        The shard `name`/kl/000012 (one tensor called "vector", shape d_model) is row 12 of "kl"; a tensor of another name x
-        goes to "kl.x". A file `name`/base directly inside is taken as it is, under "base". No shards: an empty dict.
+        The shard `name`/kl/000012 (one tensor called "vector", shape d_model) is row 12 of "kl"; a tensor of another
+        name x goes to "kl.x". A file `name`/base directly inside is taken as it is, under "base". Nothing saved: {}.
         """
         tensors = self.load_tensors(name) if self.has(name) else {}
         folder = self._tensor_file(name).with_suffix("")
@@ -168,12 +164,13 @@ def start(
 ) -> Run:
     """Find or create the run of `config`, lock it and return it.
 
-    An unfinished run of the same name and configuration is resumed, also under `fresh`; a finished one is returned (open for
-    reading, `finished` True) unless `fresh` asks for another. `at` names the directory itself instead of `root/name/...`.
-    `facts` (model hash, device, dtype, seed, ...) are added to environment.json; `source` is copied to source.py.
+    An unfinished run of the same name and configuration is resumed, also under `fresh`; a finished one is returned
+    (open for reading, `finished` True) unless `fresh` asks for another. `at` names the directory itself instead of
+    `root/name/...`. `facts` (model hash, device, dtype, seed, ...) go to environment.json; `source` becomes source.py.
 
     Raises:
-        RunError: another process uses the run, `at` holds something else or another configuration, or nothing can be written.
+        RunError: another process uses the run, `at` holds something else or another configuration, or the place
+            cannot be written.
     """
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise RunError(f"got run name {name!r}; expected a plain name such as family; change it")
@@ -208,20 +205,6 @@ def config_hash(config: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def environment(facts: Mapping[str, object] | None = None) -> dict[str, object]:
-    """What a result depends on besides its configuration: versions, commit, command line, machine, threads, and `facts`."""
-    return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
-        "commit": _commit(),
-        "argv": list(sys.argv),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        **(facts or {}),
-    }
-
-
 def _choose(parent: Path, settings: dict[str, object], fresh: bool) -> Path:
     """The newest unfinished run of these settings, else the newest finished one, else a directory created here."""
     digest = config_hash(settings)
@@ -236,7 +219,7 @@ def _choose(parent: Path, settings: dict[str, object], fresh: bool) -> Path:
         unfinished = [path for path in same if not (path / "summary.json").is_file()]
         if unfinished or (same and not fresh):
             return (unfinished or same)[0]
-        stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S")
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
         names = [f"{stamp}-{digest}", *(f"{stamp}-{digest}-{i}" for i in range(2, 1000))]
         path = next(path for path in (parent / name for name in names) if not path.exists())
         make_folder(path)
@@ -244,7 +227,7 @@ def _choose(parent: Path, settings: dict[str, object], fresh: bool) -> Path:
 
 
 def _is_same(path: Path, settings: dict[str, object]) -> bool:
-    """Whether a directory named after the hash of `settings` is theirs; one killed before its config.json has none yet."""
+    """Whether a directory of the right hash is the one of `settings`; killed early, it has no config.json yet."""
     return path.is_dir() and (not (path / "config.json").is_file() or read_json(path / "config.json") == settings)
 
 
@@ -279,7 +262,7 @@ def _lock(path: Path) -> IO[str]:
     """Lock a run directory for this process, creating it; the lock ends with the process, however it ends."""
     with writing(path, RunError):
         make_folder(path)
-        lock = open(path / "lock", "a+")
+        lock = open(path / "lock", "a+")  # noqa: SIM115 (held until close)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as cause:
@@ -317,7 +300,7 @@ def _prepare(run: Run, facts: dict[str, object], source: Path | None) -> None:
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """The lines of a record file that end in a newline and, for the last, hold JSON; a damaged earlier line is an error."""
+    """The whole lines of a record file: a torn or damaged last one is dropped, damage before it is an error."""
     if not path.is_file():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
@@ -350,25 +333,3 @@ def _stack(group: Path, merged: dict[str, Tensor]) -> dict[str, Tensor]:
                 f"row {min(missing)} of {key} is missing in {group}; expected rows without gaps; resume the run"
             )
     return {key: torch.stack([found[i] for i in range(len(found))]) for key, found in rows.items() if found}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the checkout this package lies in ("+" when it was changed since); None outside a checkout."""
-    checkout = Path(__file__).resolve().parents[1]
-    if not (checkout / ".git").exists():
-        return None
-    try:
-        ask = [
-            subprocess.run(["git", "-C", str(checkout), *words], capture_output=True, text=True, timeout=10)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return ask[0].stdout.strip() + ("+" if ask[1].stdout.strip() else "") if ask[0].returncode == 0 else None

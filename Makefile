@@ -1,0 +1,47 @@
+# Every target builds the environment it needs; a fresh clone needs only Python 3.11 or newer and a package registry.
+PYTHON ?= python3
+TORCH ?= 2.13.0
+DEMO ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint slow bench test-tl3 clean
+
+help: ## show the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
+	@echo "variables: PYTHON=$(PYTHON) TORCH=$(TORCH) (the torch version, installed first) DEMO=(settings added to the demo)"
+
+demo: .venv/installed ## find a family of orthogonal steering vectors in the embedded model and write its report
+	.venv/bin/mi-ortho family $(DEMO)
+
+test: .venv/installed ## all tests but the slow ones
+	.venv/bin/pytest -q -m "not slow and not tl3"
+
+lint: .venv/installed ## ruff, and pyright over library, tests, experiments and benchmarks
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+slow: .venv/installed ## the slow tests
+	.venv/bin/pytest -q -m slow
+
+bench: .venv/installed ## the published loops beside ours, in one process each
+	set -e; for script in benchmarks/*.py; do .venv/bin/python $$script; done
+
+test-tl3: .venv-tl3/installed ## the hook-point and slice tests on a HookedTransformer of TransformerLens 3
+	.venv-tl3/bin/pytest -q -m tl3 tests
+
+clean: ## remove the environments and caches
+	rm -rf .venv .venv-tl3 .pytest_cache .ruff_cache .hypothesis
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "got $$($(PYTHON) --version); expected Python 3.11 or newer; run make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet torch==$(TORCH)
+	.venv/bin/python -m pip install --quiet -e '.[dev,gguf]'
+	touch $@
+
+.venv-tl3/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-tl3
+	.venv-tl3/bin/python -m pip install --quiet torch==$(TORCH)
+	.venv-tl3/bin/python -m pip install --quiet 'transformer-lens>=3.9,<4' circuitsvis matplotlib jinja2 cyclopts pytest hypothesis pytest-timeout
+	.venv-tl3/bin/python -m pip install --quiet --no-deps -e .
+	touch $@

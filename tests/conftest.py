@@ -1,0 +1,36 @@
+"""What all tests share: no network, few threads, and markers that skip where their tool is missing."""
+
+import os
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def _missing(marker: str) -> str | None:
+    """Why tests of this marker cannot run here; None when they can."""
+    if marker == "browser" and (CHROMIUM is None or find_spec("playwright") is None):
+        return "needs Chromium and playwright"
+    if marker == "tl3":
+        try:
+            return None if version("transformer-lens").startswith("3.") else "needs TransformerLens 3: make test-tl3"
+        except PackageNotFoundError:
+            return "needs TransformerLens 3: make test-tl3"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reasons = {marker: _missing(marker) for marker in ("browser", "tl3")}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason is not None and item.get_closest_marker(marker) is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
