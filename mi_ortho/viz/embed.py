@@ -1,0 +1,118 @@
+"""CircuitsVis visuals that work offline, several on a page, with any text in their tokens.
+
+CircuitsVis sets tokens as HTML and loads its code from a network by default. Here its bundle is read from the installed package
+once per page, properties travel as escaped JSON, and a word joiner after `<` and `&` keeps tokens text.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import einops
+import torch
+from jaxtyping import Float
+from markupsafe import Markup
+from torch import Tensor
+
+from mi_ortho.viz.text import clip, json_script, visible
+
+NEGATIVE, POSITIVE = "#b2550f", "#08519c"  # orange and blue: told apart by every kind of colour vision
+_MAX_CELLS = 64 * 64 * 8  # above this CircuitsVis takes seconds to draw; an own canvas takes over
+_MAX_TOKEN = 40
+
+
+@dataclass(frozen=True)
+class Visual:
+    """One drawing for a page: a CircuitsVis component, or "Heads" for the own canvas, with its properties."""
+
+    component: str
+    props: Mapping[str, object]
+    title: str = ""
+
+    def __html__(self) -> str:
+        """The element for a page of `page`; the page's script draws it."""
+        label = self.title or self.component
+        holder = Markup('<div class="visual" role="img" aria-label="{}" data-component="{}"><div class="drawing"></div>{}</div>')
+        return holder.format(label, self.component, json_script(self.props))
+
+    def _repr_html_(self) -> str:
+        """For Jupyter, Colab and VS Code: a frame with a whole offline page inside."""
+        from mi_ortho.viz.page import Section, page
+
+        inside = page(self.title or "Visual", [Section("", Markup("{}").format(self))], bare=True)
+        return Markup('<iframe srcdoc="{}" style="width:100%;height:640px;border:0" title="{}"></iframe>').format(str(inside), self.title)
+
+
+def attention(
+    tokens: Sequence[str],
+    patterns: Float[Tensor, "head query_pos key_pos"],
+    *,
+    title: str = "",
+    head_names: Sequence[str] | None = None,
+) -> Visual:
+    """Attention of each head, queries down and keys across; zero is white, differences (negative values) are orange.
+
+    Up to 64 tokens × 8 heads CircuitsVis draws it; larger patterns use an own canvas with the same reading.
+    """
+    if patterns.shape[1:] != (len(tokens), len(tokens)):
+        raise ValueError(f"got patterns of shape {tuple(patterns.shape)} for {len(tokens)} tokens; expected head × tokens × tokens")
+    names = list(head_names or (f"Head {head}" for head in range(patterns.shape[0])))
+    shown = [safe_token(token) for token in tokens]
+    values = patterns.detach().float().cpu().nan_to_num(0.0)
+    largest = max(values.abs().max().item(), 1e-6) if values.min() < 0 else 1.0
+    if values.numel() > _MAX_CELLS:
+        packed = {"heads": names, "tokens": shown, "max": largest, "data": _bytes(values / largest)}
+        return Visual("Heads", packed, title)
+    props = {"attention": _rounded(values), "tokens": shown, "attentionHeadNames": names, "minValue": -largest, "maxValue": largest}
+    return Visual("AttentionHeads", props | {"negativeColor": NEGATIVE, "positiveColor": POSITIVE}, title)
+
+
+def token_values(
+    tokens: Sequence[str],
+    values: Float[Tensor, "pos"] | Float[Tensor, "pos n"],
+    labels: Sequence[str] | None = None,
+    *,
+    title: str = "",
+) -> Visual:
+    """Tokens coloured by a value each, or by one of n values chosen above them; white is zero, blue positive, orange negative."""
+    if values.shape[0] != len(tokens):
+        raise ValueError(f"got {values.shape[0]} rows of values for {len(tokens)} tokens; expected one row a token")
+    columns = values.detach().float().cpu()
+    columns = einops.rearrange(columns, "pos -> pos 1") if columns.ndim == 1 else columns
+    names = list(labels) if labels is not None else [str(k) for k in range(columns.shape[1])]
+    if len(names) != columns.shape[1]:
+        raise ValueError(f"got {len(names)} labels for {columns.shape[1]} values; expected one label a value")
+    largest = max(columns.nan_to_num(0.0).abs().max().item(), 1e-6)
+    shown = [safe_token(token) for token in tokens]
+    props = {"tokens": shown, "values": _rounded(einops.rearrange(columns, "pos n -> n pos")), "labels": [safe_token(n) for n in names]}
+    colours = {"minValue": -largest, "maxValue": largest, "negativeColor": NEGATIVE, "positiveColor": POSITIVE}
+    return Visual("ColoredTokens", props | colours, title)
+
+
+def safe_token(token: str) -> str:
+    """A token as CircuitsVis can show it: markup inert, control characters visible, very long ones cut."""
+    return clip(visible(token), _MAX_TOKEN).replace("&", "&\u2060").replace("<", "<\u2060")
+
+
+@cache
+def bundle() -> str:
+    """The code of the installed CircuitsVis as a classic script that may stand inside a page."""
+    found = find_spec("circuitsvis")
+    if found is None or found.origin is None:
+        raise ValueError("circuitsvis is not installed; expected the package circuitsvis; install it with pip")
+    code = (Path(found.origin).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
+    lines = [line for line in code.replace("\r", "").split("\n") if not line.startswith("//# sourceMappingURL")]
+    return "\n".join(lines).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+
+
+def _rounded(values: Tensor) -> list[object]:
+    """Nested lists with four decimals; NaN becomes null on the page."""
+    return torch.round(values.double(), decimals=4).tolist()
+
+
+def _bytes(values: Float[Tensor, "head query_pos key_pos"]) -> str:
+    """Values in [-1, 1] as one byte each, base64."""
+    return base64.b64encode(((values.clamp(-1, 1) + 1) * 127).round().to(torch.uint8).numpy().tobytes()).decode()

@@ -1,0 +1,118 @@
+const column = data.rows ? Object.fromEntries(data.fields.map((name, k) => [name, k])) : {};
+const value = (row, name) => row[column[name]];
+const familyRow = new Map();
+for (const row of data.rows || []) if (value(row, "what") === "family") familyRow.set(value(row, "match") + " " + value(row, "index"), row);
+
+const drawCursors = (group, x) => {
+  for (const panel of panels.filter((one) => one.group === group)) {
+    const at = panel.left + panel.wide * (x - panel.low) / (panel.high - panel.low);
+    panel.cursor.setAttribute("x1", at);
+    panel.cursor.setAttribute("x2", at);
+    panel.cursor.style.display = x === null ? "none" : "";
+  }
+};
+const panels = all(".panel").map((element) => {
+  const given = embedded(element), svg = element.querySelector("svg"), [left, top, wide, tall] = given.box;
+  const cursor = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  cursor.setAttribute("class", "cursor");
+  cursor.setAttribute("y1", top);
+  cursor.setAttribute("y2", top + tall);
+  cursor.style.display = "none";
+  svg.append(cursor);
+  const xs = [...new Set(given.series.flatMap((one) => one.x))].sort((a, b) => a - b);
+  return { element, svg, cursor, left, wide, low: given.xlim[0], high: given.xlim[1], group: given.group, series: given.series, xlabel: given.xlabel, xs, at: 0 };
+});
+const showPanel = (panel, x, place) => {
+  drawCursors(panel.group, x);
+  const hidden = new Set(all('.legend [aria-pressed="false"]', panel.element.closest("figure") || document).map((one) => one.dataset.series));
+  const lines = panel.series.filter((one) => !hidden.has(one.key) && one.x.includes(x)).map((one) => pair(one.label, one.y[one.x.indexOf(x)])).reverse();
+  const row = familyRow.get(panel.group + " " + x), mode = row && value(row, "mode");
+  showTip(...place, pair(panel.xlabel || "x", x), ...lines, ...(mode ? [pair("behaviour", chip(mode))] : []));
+};
+const nearest = (values, wanted) => values.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best), values[0]);
+for (const panel of panels) {
+  const move = (event) => {
+    const box = panel.svg.getBoundingClientRect(), inside = (event.clientX - box.left) / box.width * panel.svg.viewBox.baseVal.width;
+    const x = nearest(panel.xs, panel.low + (inside - panel.left) / panel.wide * (panel.high - panel.low));
+    panel.at = panel.xs.indexOf(x);
+    showPanel(panel, x, [event.clientX, event.clientY]);
+  };
+  panel.svg.addEventListener("pointermove", move);
+  panel.svg.addEventListener("pointerdown", (event) => { move(event); select(panel.group, panel.xs[panel.at]); });
+  panel.element.addEventListener("pointerleave", () => { hideTip(); drawCursors(panel.group, null); });
+  panel.element.addEventListener("blur", () => { hideTip(); drawCursors(panel.group, null); });
+  panel.element.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -1e9, End: 1e9 }[event.key];
+    if (!step || !panel.xs.length) return;
+    event.preventDefault();
+    panel.at = Math.max(0, Math.min(panel.xs.length - 1, panel.at + step));
+    showPanel(panel, panel.xs[panel.at], below(panel.element, 0.2));
+    select(panel.group, panel.xs[panel.at]);
+  });
+}
+for (const button of all(".legend button")) button.addEventListener("click", () => {
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(shown));
+  for (const part of all(".s-" + button.dataset.series, button.closest("figure"))) part.classList.toggle("hidden", !shown);
+});
+
+const strips = all(".strip:not(.axis)").map((element) => {
+  const given = embedded(element), marker = make("i", { className: "at" });
+  marker.hidden = true;
+  element.querySelector(".cells").append(marker);
+  return { element, marker, cells: element.querySelector(".cells"), match: element.closest(".strips").dataset.match, ...given, at: 0 };
+});
+const markStrip = (strip, index) => {
+  const width = 100 / strip.width;
+  strip.marker.hidden = index === null;
+  strip.marker.style.left = index * width + "%";
+  strip.marker.style.width = Math.max(width * strip.step, 0.4) + "%";
+};
+const showCell = (strip, k, place) => {
+  const [index, number] = strip.rows[k], row = data.rows[number], text = value(row, "text");
+  strip.at = k;
+  markStrip(strip, index);
+  showTip(...place, pair(strip.element.querySelector(".name").textContent, "index " + index), pair("behaviour", chip(value(row, "mode"))),
+    ...["norm", "loss", "kl_base_vector"].filter((name) => value(row, name) !== null).map((name) => pair(titles[name], value(row, name))),
+    make("p", { textContent: text.length > 220 ? text.slice(0, 220) + "…" : text }));
+};
+for (const strip of strips) {
+  const find = (event) => {
+    const box = strip.cells.getBoundingClientRect(), wanted = (event.clientX - box.left) / box.width * strip.width;
+    const indexes = strip.rows.map(([index]) => index + strip.step / 2);
+    return indexes.length ? indexes.indexOf(nearest(indexes, wanted)) : -1;
+  };
+  const leave = () => { hideTip(); strip.marker.hidden = true; };
+  strip.cells.addEventListener("pointermove", (event) => { const k = find(event); if (k >= 0) showCell(strip, k, [event.clientX, event.clientY]); });
+  strip.cells.addEventListener("click", (event) => { const k = find(event); if (k >= 0) select(strip.match, strip.rows[k][0]); });
+  strip.element.addEventListener("pointerleave", leave);
+  strip.element.addEventListener("blur", leave);
+  strip.element.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1, Home: -1e9, End: 1e9 }[event.key];
+    if (!step || !strip.rows.length) return;
+    event.preventDefault();
+    const k = Math.max(0, Math.min(strip.rows.length - 1, strip.at + step));
+    showCell(strip, k, below(strip.element, 0.4));
+    select(strip.match, strip.rows[k][0]);
+  });
+}
+
+const select = (match, index) => {
+  const explorer = all(".explorer").find((one) => one.dataset.match === match), row = familyRow.get(match + " " + index);
+  if (!explorer || !row) return;
+  explorer.querySelector("input").value = index;
+  explorer.querySelector("output").textContent = index;
+  const others = data.rows.filter((one) => value(one, "match") === match && value(one, "index") === index && value(one, "what") !== "family" && !value(one, "what").startsWith("held out"));
+  explorer.querySelector(".numbers").replaceChildren(pair("behaviour", chip(value(row, "mode"))),
+    ...["status", "norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "transfer"].map((name) => pair(titles[name], value(row, name))),
+    ...others.filter((one) => value(one, "mode")).map((one) => pair(value(one, "what"), chip(value(one, "mode")))));
+  explorer.querySelector(".completion").textContent = value(row, "text");
+};
+for (const explorer of all(".explorer")) {
+  const input = explorer.querySelector("input"), pick = () => {
+    select(explorer.dataset.match, Number(input.value));
+    drawCursors(explorer.dataset.match, Number(input.value));
+  };
+  input.addEventListener("input", pick);
+  for (const button of all(".step", explorer)) button.addEventListener("click", () => { input.value = Number(input.value) + Number(button.dataset.step); pick(); });
+}

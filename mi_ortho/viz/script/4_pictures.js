@@ -1,0 +1,91 @@
+// Colour scales: diverging orange – white – blue around zero, and a sequential one from light to dark blue.
+const mix = (a, b, share) => a.map((one, k) => Math.round(one + (b[k] - one) * share));
+const ORANGE = [178, 85, 15], WHITE = [255, 255, 255], BLUE = [8, 81, 156], PALE = [247, 251, 255], NIGHT = [8, 24, 58];
+const diverging = (share) => (share < 0 ? mix(WHITE, ORANGE, Math.min(1, -share)) : mix(WHITE, BLUE, Math.min(1, share)));
+const sequential = (share) => (share < 0.6 ? mix(PALE, BLUE, Math.max(0, share) / 0.6) : mix(BLUE, NIGHT, (Math.min(1, share) - 0.6) / 0.4));
+const bytes = (text) => Uint8Array.from(atob(text), (one) => one.charCodeAt(0));
+const paint = (canvas, columns, rows, colour) => {
+  Object.assign(canvas, { width: columns, height: rows });
+  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
+  for (let k = 0; k < rows * columns; k++) image.data.set([...colour(k), 255], 4 * k);
+  context.putImageData(image, 0, 0);
+};
+const cellAt = (canvas, event) => {
+  const box = canvas.getBoundingClientRect(), inside = (share, size) => Math.max(0, Math.min(size - 1, Math.floor(share * size)));
+  return [inside((event.clientY - box.top) / box.height, canvas.height), inside((event.clientX - box.left) / box.width, canvas.width)];
+};
+
+for (const element of all(".heat")) {
+  const given = embedded(element), canvas = element.querySelector("canvas"), packed = new Int16Array(bytes(given.values).buffer), [low, high] = given.limits;
+  const decode = (k) => (packed[k] === 0 ? 0 : Math.sign(packed[k]) * 10 ** ((Math.abs(packed[k]) - 1) / 2000 - 12));
+  const share = (one) => (given.scale === "log" ? (Math.log10(Math.max(Math.abs(one), 1e-300)) - low) / (high - low) : one / Math.max(Math.abs(low), Math.abs(high)));
+  const colour = given.scale === "log" ? sequential : diverging;
+  paint(canvas, given.columns, given.rows, (k) => colour(share(decode(k))));
+  canvas.style.aspectRatio = `${given.columns} / ${given.rows}`;
+  const stops = [...Array(11).keys()].map((k) => `rgb(${colour(given.scale === "log" ? k / 10 : k / 5 - 1).join(",")})`), bar = make("i");
+  bar.style.background = `linear-gradient(to right, ${stops.join(",")})`;
+  const name = (edge) => (given.scale === "log" ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge));
+  element.querySelector(".scale").append(name(low), bar, name(high));
+  for (const [start, label] of given.ticks) {
+    const mark = make("span", { className: "mark", textContent: label });
+    element.append(mark);
+    const settle = () => { mark.style.top = canvas.clientHeight * start / given.block / given.rows + "px"; };
+    settle();
+    addEventListener("resize", settle);
+  }
+  const title = (k) => { const found = given.ticks.filter(([start]) => start <= k * given.block).pop(); return found ? `${found[1]} ${k * given.block - found[0]}` : String(k * given.block); };
+  let at = [0, 0];
+  const show = (place) => showTip(...place, pair(title(at[0]) + " · " + title(at[1]), decode(at[0] * given.columns + at[1])));
+  canvas.addEventListener("pointermove", (event) => { at = cellAt(canvas, event); show([event.clientX, event.clientY]); });
+  canvas.addEventListener("pointerleave", hideTip);
+  element.addEventListener("blur", hideTip);
+  element.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    at = [Math.max(0, Math.min(given.rows - 1, at[0] + step[0])), Math.max(0, Math.min(given.columns - 1, at[1] + step[1]))];
+    const box = canvas.getBoundingClientRect();
+    show([box.left + (at[1] + 0.5) / given.columns * box.width, box.top + (at[0] + 0.5) / given.rows * box.height]);
+  });
+}
+
+let serial = 0;
+const circuits = (holder, component, props) => {
+  holder.id = "circuits-" + serial++;
+  CircuitsVis.render(holder.id, CircuitsVis[component], props);
+};
+const tokenRows = (holder, props) => props.values.forEach((values, k) => {
+  const drawing = make("div");
+  holder.append(props.values.length === 1 ? drawing : make("div", { className: "row" }, make("b", { textContent: props.labels[k] }), drawing));
+  circuits(drawing, "ColoredTokens", { ...props, values, paddingBottom: 0 });
+});
+const heads = (holder, props) => {
+  const raw = bytes(props.data), n = props.tokens.length, big = make("canvas"), name = make("b");
+  const one = (head, k) => (raw[head * n * n + k] / 127 - 1) * props.max, shade = (head) => (k) => (k % n > Math.floor(k / n) ? [225, 225, 225] : diverging(one(head, k) / props.max));
+  let current = 0;
+  const choose = (head) => { current = head; name.textContent = props.heads[head]; paint(big, n, n, shade(head)); };
+  props.heads.forEach((title, head) => {
+    const small = make("canvas"), button = make("button", { type: "button" }, title, small);
+    paint(small, n, n, shade(head));
+    button.addEventListener("click", () => choose(head));
+    holder.append(make("span", { className: "head" }, button));
+  });
+  big.addEventListener("pointermove", (event) => {
+    const [row, across] = cellAt(big, event);
+    showTip(event.clientX, event.clientY, pair("from " + props.tokens[row], row), pair("to " + props.tokens[across], across), pair("attention", one(current, row * n + across)));
+  });
+  big.addEventListener("pointerleave", hideTip);
+  holder.append(make("div", { className: "big" }, name, big));
+  choose(0);
+};
+const drawVisual = (element) => {
+  if (element.dataset.drawn) return;
+  element.dataset.drawn = "yes";
+  const holder = element.querySelector(".drawing"), props = embedded(element), component = element.dataset.component;
+  if (component === "ColoredTokens") tokenRows(holder, props);
+  else if (component === "Heads") heads(holder, props);
+  else circuits(holder, component, props);
+};
+const watcher = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => drawVisual(entry.target)), { rootMargin: "600px" });
+for (const element of all(".visual")) watcher.observe(element);
+addEventListener("beforeprint", () => all(".visual").forEach(drawVisual));
