@@ -1,0 +1,123 @@
+"""Generation under a KV cache, with interventions."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mi_ortho.interventions import Intervention
+from mi_ortho.model.hooks import Where, intervene
+from mi_ortho.model.load import Model
+from mi_ortho.model.prompts import Prompts
+from mi_ortho.sites import Site
+
+
+def generate(
+    model: Model,
+    prompts: Prompts,
+    interventions: Mapping[Site, Intervention] | None = None,
+    *,
+    where: Where = "all",
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> list[str]:
+    """The completions of `prompts` as text, without special tokens; arguments as for `generate_ids`."""
+    ids = generate_ids(model, prompts, interventions, where=where, max_new_tokens=max_new_tokens,
+                       temperature=temperature, generator=generator)
+    return [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+
+
+@torch.no_grad()
+def generate_ids(
+    model: Model,
+    prompts: Prompts,
+    interventions: Mapping[Site, Intervention] | None = None,
+    *,
+    where: Where = "all",
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> list[list[int]]:
+    """The completions of `prompts` (answers, if any, left out) as token ids, each up to its end-of-sequence token.
+
+    Greedy at temperature 0, otherwise sampled with `generator`. Rows are independent: a batch gives what its rows give
+    alone. Raises ValueError when prompt and completion exceed the context.
+    """
+    prompts = prompts.prompts_only()
+    _require_room(model, prompts, max_new_tokens, temperature)
+    stops = torch.tensor(sorted(_stop_ids(model)), device=prompts.tokens.device)
+    done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.tokens.device)
+    columns: list[Tensor] = []
+    with intervene(model, interventions or {}, prompts=prompts, where=where):
+        step = _steps(model, len(prompts))
+        tokens, mask = prompts.tokens, prompts.mask
+        for _ in range(max_new_tokens):
+            tokens = _choose(step(tokens, mask), temperature, generator)
+            columns.append(tokens[:, 0])
+            done = done | torch.isin(tokens[:, 0], stops)
+            if bool(done.all()):
+                break
+            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+    rows = torch.stack(columns, dim=1).tolist()
+    return [_until(row, set(stops.tolist())) for row in rows]
+
+
+def _steps(model: Model, batch: int) -> Any:
+    """A function from the new tokens and the mask of all tokens so far to the last logits; it keeps the KV cache."""
+    if not hasattr(model, "original_model"):
+        return _legacy_steps(model, batch)
+    cache: list[Any] = [None]
+    short = "logits_to_keep" in inspect.signature(model.original_model.forward).parameters  # pyright: ignore
+    extra = {"logits_to_keep": 1} if short else {}
+
+    def step(tokens: Tensor, mask: Tensor) -> Tensor:
+        past = {} if cache[0] is None else {"past_key_values": cache[0]}
+        logits, cache[0] = model(tokens, attention_mask=mask.long(), return_type="logits_and_cache", use_cache=True,
+                                 **past, **extra)
+        return logits[:, -1]
+
+    return step
+
+
+def _legacy_steps(model: Any, batch: int) -> Any:
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # TransformerLens 3
+
+    cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, batch)
+
+    def step(tokens: Tensor, mask: Tensor) -> Tensor:
+        # the cache keeps the mask of the past, so only the new columns are given
+        return model(tokens, attention_mask=mask[:, -tokens.shape[1] :].long(), past_kv_cache=cache)[:, -1]
+
+    return step
+
+
+def _choose(
+    logits: Float[Tensor, "batch d_vocab"], temperature: float, generator: torch.Generator | None
+) -> Int[Tensor, "batch 1"]:
+    if temperature == 0.0:
+        return logits.argmax(dim=-1, keepdim=True)
+    return torch.multinomial(torch.softmax(logits.float() / temperature, dim=-1), 1, generator=generator)
+
+
+def _until(row: list[int], stops: set[int]) -> list[int]:
+    return row[: next((i for i, token in enumerate(row) if token in stops), len(row))]
+
+
+def _stop_ids(model: Model) -> set[int]:
+    settings = getattr(getattr(model, "original_model", None), "generation_config", None)
+    ids = [getattr(settings, "eos_token_id", None), getattr(model.tokenizer, "eos_token_id", None)]
+    flat = [i for entry in ids for i in (entry if isinstance(entry, list | tuple) else [entry])]
+    return {int(i) for i in flat if i is not None}
+
+
+def _require_room(model: Model, prompts: Prompts, new: int, temperature: float) -> None:
+    if new < 1 or temperature < 0.0:
+        raise ValueError(f"got max_new_tokens={new}, temperature={temperature}; expected at least 1 and 0.0; raise them")
+    longest, limit = int(prompts.mask.sum(dim=1).max()), int(model.cfg.n_ctx)
+    if longest + new > limit:
+        raise ValueError(f"got {longest} prompt tokens and {new} new ones; expected at most {limit} together, the "
+                         f"model's context; ask for at most {limit - longest}")

@@ -1,0 +1,198 @@
+"""Reading and writing activations of a model at typed hook points."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from mi_ortho.interventions import Intervention
+from mi_ortho.model.load import Model
+from mi_ortho.model.prompts import Prompts
+from mi_ortho.sites import Site
+
+Where = Literal["all", "prompt", "generated"] | int
+_MARK = "mi_ortho.written"
+
+
+def run(model: Model, prompts: Prompts, **kwargs: Any) -> Any:
+    """One forward pass over all columns, the padding masked out; what it returns depends on `kwargs`."""
+    return model(prompts.tokens, attention_mask=prompts.mask.long(), **kwargs)
+
+
+@torch.no_grad()
+def read(model: Model, prompts: Prompts, sites: Collection[Site]) -> dict[Site, Tensor]:
+    """The activations at `sites` on `prompts`, each with the axes `site.axes`; only the blocks needed are run.
+
+    Padded columns hold numbers without meaning. Raises ValueError for sites the model does not have.
+    """
+    found: dict[Site, Tensor] = {}
+
+    def keep(site: Site) -> Callable[..., None]:
+        def hook(x: Tensor, hook: Any) -> None:  # the argument name is TransformerLens's
+            found[site] = x.detach().clone()
+
+        return hook
+
+    names = {site: hook_name(model, site) for site in sites}
+    if names:
+        with model.hooks([(names[site], keep(site)) for site in names]):
+            run(model, prompts, stop_at_layer=max(site.layer for site in names) + 1)
+    return {site: found[site] for site in names}
+
+
+@contextlib.contextmanager
+def intervene(
+    model: Model, interventions: Mapping[Site, Intervention], *, prompts: Prompts | None = None, where: Where = "all"
+) -> Iterator[None]:
+    """Inside the context every forward pass of `model` applies `interventions`; afterwards, also after an exception,
+    the model is as before.
+
+    `where` chooses columns by their absolute position, also under a KV cache: "all", "prompt", "generated" (everything
+    after the prompt, teacher-forced answers included), or k for the last k prompt columns. Padding is never changed when
+    `prompts` says where it is; all but "all" need `prompts`. Raises ValueError for sites that are absent or cannot be
+    written, two writes to one activation, and interventions that do not fit the model.
+    """
+    require_where(where, prompts)
+    names = {site: hook_name(model, site) for site in interventions}
+    _require_writable(model, names)
+    for site, intervention in interventions.items():
+        _require_fit(model, site, intervention, prompts)
+    past = _Past()
+    hooks = [(names[site], _write(f, past, prompts, where)) for site, f in interventions.items()]
+    points = [model.hook_dict[name] for name in names.values()]
+    with contextlib.ExitStack() as stack:
+        stack.callback(past.attach(model))
+        for point in points:
+            point.ctx[_MARK] = True
+            stack.callback(point.ctx.pop, _MARK, None)
+        stack.enter_context(model.hooks(hooks))
+        yield
+
+
+@torch.no_grad()
+def next_token_logits(
+    model: Model, prompts: Prompts, *, interventions: Mapping[Site, Intervention] | None = None, where: Where = "all"
+) -> Float[Tensor, "batch d_vocab"]:
+    """The logits after the last prompt column; answers, if any, are left out."""
+    prompts = prompts.prompts_only()
+    with intervene(model, interventions or {}, prompts=prompts, where=where):
+        return run(model, prompts)[:, -1].float()
+
+
+@torch.no_grad()
+def answer_logits(
+    model: Model, prompts: Prompts, *, interventions: Mapping[Site, Intervention] | None = None, where: Where = "all"
+) -> Float[Tensor, "batch answer d_vocab"]:
+    """The logits that predict each answer token: columns `prompt_length - 1` to `pos - 2`."""
+    require_answers(prompts)
+    with intervene(model, interventions or {}, prompts=prompts, where=where):
+        return run(model, prompts)[:, prompts.prompt_length - 1 : -1].float()
+
+
+def require_answers(prompts: Prompts) -> None:
+    """Raises ValueError unless the prompts carry teacher-forced answers."""
+    if prompts.tokens.shape[1] == prompts.prompt_length:
+        raise ValueError("got prompts without answers; expected teacher-forced answers; pass answers= to tokenize")
+
+
+def require_layer(model: Model, site: Site) -> None:
+    """Raises ValueError for a site beyond the last layer."""
+    layers = int(model.cfg.n_layers)
+    if site.layer >= layers:
+        raise ValueError(f"got site {site}; expected a layer from 0 to {layers - 1}; choose an earlier layer")
+
+
+def hook_name(model: Model, site: Site) -> str:
+    """The canonical name of the hook point, so that one activation has one name. Raises ValueError if absent."""
+    require_layer(model, site)
+    if site.kind == "resid_pre" and site.layer > 0:
+        site = Site(site.layer - 1, "resid_post")
+    point = model.hook_dict.get(site.name)
+    if point is None:
+        raise ValueError(f"got site {site}; expected a hook point this architecture has; it has no {site.kind}")
+    return point.name
+
+
+def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
+    """Which of the columns `start .. start + width` are steered; columns after the prompts' own are generated ones."""
+    column = torch.arange(start, start + width, device=prompts.mask.device)
+    known = prompts.mask[:, start : start + width]
+    real = torch.nn.functional.pad(known, (0, width - known.shape[1]), value=True)
+    in_prompt = column < prompts.prompt_length
+    if where == "all":
+        return real
+    if where == "generated":
+        return real & ~in_prompt
+    first = 0 if where == "prompt" else prompts.prompt_length - where
+    return real & in_prompt & (column >= first)
+
+
+class _Past:
+    """How many columns were already in the KV cache when the forward pass under way began."""
+
+    def __init__(self) -> None:
+        self.length = 0
+
+    def attach(self, model: Model) -> Callable[[], None]:
+        """Follow the forward passes of `model`; the result stops it."""
+        module: Any = getattr(model, "original_model", model)
+        return module.register_forward_pre_hook(self._note, with_kwargs=True).remove
+
+    def _note(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
+        cache = kwargs.get("past_key_values") or kwargs.get("past_kv_cache")
+        if cache is None:
+            self.length = 0
+        elif hasattr(cache, "get_seq_length"):
+            self.length = int(cache.get_seq_length())
+        else:
+            self.length = int(cache[0].past_keys.shape[1])
+
+
+def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where) -> Callable[..., Tensor]:
+    def hook(x: Tensor, hook: Any) -> Tensor:  # the argument name is TransformerLens's
+        if prompts is None:
+            return f(x)
+        if len(prompts) != x.shape[0]:
+            raise ValueError(f"got a forward pass over {x.shape[0]} rows; expected {len(prompts)}, as many as the "
+                             "prompts given to intervene; run it on these prompts")
+        chosen = chosen_columns(prompts, where, past.length, x.shape[1])
+        if bool(chosen.all()):
+            return f(x)
+        return torch.where(rearrange(chosen, "batch pos -> batch pos 1"), f(x), x) if bool(chosen.any()) else x
+
+    return hook
+
+
+def require_where(where: Where, prompts: Prompts | None) -> None:
+    """Raises ValueError for a number of positions the prompts do not have, and for positions without prompts."""
+    if isinstance(where, int) and (where < 1 or (prompts is not None and where > prompts.prompt_length)):
+        top = "the prompt length" if prompts is None else str(prompts.prompt_length)
+        raise ValueError(f"got where={where}; expected a number of prompt tokens from 1 to {top}; choose one")
+    if where != "all" and prompts is None:
+        raise ValueError(f"got where={where!r} without prompts; expected the prompts, which say where they end; "
+                         "pass prompts=")
+
+
+def _require_writable(model: Model, names: Mapping[Site, str]) -> None:
+    for site, name in names.items():
+        if not site.writable:
+            raise ValueError(f"got site {site}, which can be read but not written; expected resid_pre, resid_post, "
+                             "attn_out or mlp_out; choose one of these")
+        twins = [other for other in names if names[other] == name]
+        if len(twins) > 1 or model.hook_dict[name].ctx.get(_MARK):
+            raise ValueError(f"got two writes to one activation ({', '.join(map(str, twins))}); expected one; "
+                             "combine them into a single intervention")
+
+
+def _require_fit(model: Model, site: Site, f: Intervention, prompts: Prompts | None) -> None:
+    rows = len(prompts) if prompts is not None else getattr(f, "rows", None) or 1
+    weight = next(getattr(model, "original_model", model).parameters())
+    probe = torch.zeros(rows, 1, int(model.cfg.d_model), dtype=weight.dtype, device=weight.device)
+    shape = tuple(f(probe).shape)
+    if shape != tuple(probe.shape):
+        raise ValueError(f"got an intervention at {site} that turns {tuple(probe.shape)} into {shape}; expected the "
+                         "shape to stay; correct it")
