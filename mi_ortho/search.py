@@ -1,7 +1,7 @@
 """Constrained minimisation over steering vectors: every iterate is feasible, every step uses the projected gradient.
 
 Feeding the unprojected gradient to a per-coordinate optimiser and projecting afterwards converges somewhere else
-(its fixed point solves P D g = 0, not P g = 0); `melbo.melbo_ortho_published` keeps that loop for comparison.
+(its fixed point solves P D g = 0, not P g = 0); `melbo_ortho_published` keeps that loop for comparison.
 """
 
 from collections.abc import Callable
