@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -129,7 +129,7 @@ class Run:
         if self.lock is not None:
             self.lock.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(
@@ -317,7 +317,7 @@ def _complete_lines(path: Path) -> list[bytes]:
 
 
 def _key(group: str, name: str) -> str:
-    return group if name == "vector" else f"{group}.{name}"
+    return group if name in ("vector", group) else f"{group}.{name}"
 
 
 def _stack(group: Path, merged: dict[str, Tensor]) -> dict[str, Tensor]:

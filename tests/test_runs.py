@@ -47,8 +47,8 @@ def rows(path: Path) -> int:
 
 
 def test_resumes_after_kill_and_equals_the_uninterrupted_run(tmp_path: Path) -> None:
-    n = 150
-    for target in (3, 40, 110):
+    n = 90
+    for target in (3, 30, 70):
         process = pipeline(tmp_path / "killed", n)
         while rows(tmp_path / "killed") < target and process.poll() is None:
             time.sleep(0.002)
