@@ -1,0 +1,199 @@
+"""The shape of the package: what may import what, and no module escapes the run-time type checker.
+
+All from the syntax trees, imports inside functions included; each rule is shown to reject a planted fault.
+"""
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import mi_ortho
+from mi_ortho.sites import resid_post
+from mi_ortho.subspace import span
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Each module imports only modules to its left; packages count as one module.
+ORDER = (
+    *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
+    *("derivatives", "search", "elicitation", "dct", "nulls", "multiplicity", "probes", "refusal", "effects"),
+    *("behaviours", "model", "measure", "runs", "export", "settings", "findings", "visuals", "viz", "family", "cli"),
+)
+ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
+UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
+VAGUE = ("util", "utils", "helper", "helpers", "manager", "process", "common", "misc")
+
+
+def imports(module: str, source: str, is_package: bool = False) -> Iterator[tuple[str, str | None]]:
+    """Every (module, name) that `module` imports, absolute; the name is None for `import module`."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parts = module.split(".") if is_package else module.split(".")[:-1]
+            base = parts[: len(parts) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield from ((origin, alias.name) for alias in node.names)
+
+
+def unit(name: str) -> str:
+    """The module of the order that a dotted name of the package belongs to: mi_ortho.model.slice -> model."""
+    return name.split(".")[1] if "." in name else ""
+
+
+def library_faults(module: str, source: str, is_package: bool = False) -> list[str]:
+    """What one module of the library imports against the rules."""
+    own, faults = unit(module), []
+    if own not in ORDER:
+        return [f"{module} has no place in ORDER"]
+    if own in VAGUE:
+        faults.append(f"{module} has a name that says nothing")
+    for origin, name in imports(module, source, is_package):
+        top = origin.split(".")[0]
+        if (top, name) == ("__future__", "annotations"):
+            faults.append(f"{module} turns its annotations into text, which dataclass fields then never check")
+        if ONLY_IN.get(top, own) != own:
+            faults.append(f"{module} imports {top}, which only {ONLY_IN[top]} may")
+        if top == "mi_ortho":
+            used = unit(origin) or name or "the whole package"
+            if used != own and (used not in ORDER or ORDER.index(used) > ORDER.index(own)):
+                faults.append(f"{module} imports {used}, which does not come before it")
+        if top in ("experiments", "benchmarks", "tests"):
+            faults.append(f"{module} imports {origin}")
+    return faults
+
+
+def experiment_faults(module: str, source: str) -> list[str]:
+    """What one experiment or benchmark imports besides public names of the library and its own folder's."""
+    faults, own = [], module.split(".")[1] if module.count(".") > 1 else module
+    for origin, name in imports(module, source):
+        parts = [*origin.split("."), *([name] if name else [])]
+        if parts[0] == "mi_ortho" and any(part.startswith("_") for part in parts):
+            faults.append(f"{module} imports {'.'.join(parts)}, which is private")
+        if parts[0] in ("experiments", "benchmarks") and parts[1:2] != [own]:
+            faults.append(f"{module} imports {'.'.join(parts)}: experiments never import each other")
+        if parts[0] in ONLY_IN and parts[0] != "matplotlib":
+            faults.append(f"{module} imports {parts[0]} instead of a public name of mi_ortho")
+    return faults
+
+
+def sources(folder: str) -> list[tuple[str, Path]]:
+    """(dotted module, file) of every Python file under a folder of the repository."""
+    found = sorted((ROOT / folder).rglob("*.py"))
+    dotted = [path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in found]
+    return [(name.removesuffix(".__init__"), path) for name, path in zip(dotted, found)]
+
+
+@pytest.mark.parametrize(("module", "path"), sources("mi_ortho"), ids=str)
+def test_library_imports_in_order(module: str, path: Path) -> None:
+    if module != "mi_ortho":  # the root names everything
+        assert library_faults(module, path.read_text(), path.name == "__init__.py") == []
+
+
+@pytest.mark.parametrize(("module", "path"), sources("experiments") + sources("benchmarks"), ids=str)
+def test_experiments_use_public_names_only(module: str, path: Path) -> None:
+    assert experiment_faults(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        ("mi_ortho.subspace", "from mi_ortho.search import minimise", "imports search, which does not come before it"),
+        ("mi_ortho.subspace", "import mi_ortho.search", "imports search"),
+        ("mi_ortho.subspace", "from mi_ortho import search", "imports search"),
+        ("mi_ortho.subspace", "from .search import minimise", "imports search"),
+        ("mi_ortho.subspace", "from . import search", "imports search"),
+        ("mi_ortho.subspace", "def f():\n    from mi_ortho.cli import main", "imports cli"),
+        ("mi_ortho.model.slice", "from ..runs import start", "imports runs"),
+        ("mi_ortho.subspace", "import mi_ortho", "imports the whole package"),
+        ("mi_ortho.subspace", "from mi_ortho import load", "imports load"),
+        ("mi_ortho.runs", "def f():\n    import transformer_lens.hook_points", "which only model may"),
+        ("mi_ortho.family", "from matplotlib import pyplot", "which only viz may"),
+        ("mi_ortho.runs", "import jinja2", "which only viz may"),
+        ("mi_ortho.runs", "from __future__ import annotations", "annotations into text"),
+        ("mi_ortho.runs", "import experiments.organism", "imports experiments"),
+        ("mi_ortho.utils", "", "has no place in ORDER"),
+    ],
+)
+def test_library_faults_are_seen(module: str, source: str, fault: str) -> None:
+    faults = library_faults(module, source)
+    assert len(faults) == 1 and fault in faults[0]
+
+
+def test_what_is_allowed_is_not_a_fault() -> None:
+    source = "import torch\nfrom mi_ortho.model.hooks import run\nfrom .prompts import Prompts\nimport transformer_lens"
+    assert library_faults("mi_ortho.model.slice", source) == []
+    assert library_faults("mi_ortho.model", "from .slice import Slice\nfrom mi_ortho.sites import Site", True) == []
+    assert library_faults("mi_ortho.viz.page", "import jinja2\nfrom mi_ortho.runs import open_run") == []
+    assert experiment_faults("experiments.organism.train", "from experiments.organism.network import build") == []
+    assert experiment_faults("experiments.claim", "import mi_ortho as mo\nfrom mi_ortho import load, slice_model") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("from mi_ortho.model import _bridge", "private"),
+        ("from mi_ortho.model._hidden import x", "private"),
+        ("from experiments.other import run", "never import each other"),
+        ("import experiments.organism.train", "never import each other"),
+        ("from transformer_lens import HookedTransformer", "instead of a public name"),
+    ],
+)
+def test_experiment_faults_are_seen(source: str, fault: str) -> None:
+    faults = experiment_faults("experiments.claim", source)
+    assert len(faults) == 1 and fault in faults[0]
+
+
+def escapes(module: ModuleType) -> bool:
+    """Whether a module was loaded past the jaxtyping import hook, so that nothing in it is checked."""
+    return module.__spec__ is None or not type(module.__spec__.loader).__module__.startswith("jaxtyping")
+
+
+def test_no_module_escapes_the_type_checker() -> None:
+    found = [info.name for info in pkgutil.walk_packages(mi_ortho.__path__, "mi_ortho.")]
+    assert {unit(name) for name in found} <= set(ORDER)
+    escaped = [name for name in found if name not in UNCHECKED and escapes(importlib.import_module(name))]
+    assert escaped == []
+
+
+def test_a_module_loaded_past_the_hook_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "planted.py"
+    path.write_text("def f(x: int) -> int:\n    return x\n")
+    spec = importlib.util.spec_from_file_location("mi_ortho.planted", path)
+    assert spec is not None and spec.loader is not None
+    planted = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(planted)
+    assert escapes(planted) and planted.f("no error") == "no error"
+    assert "mi_ortho.planted" not in sys.modules
+
+
+def test_shapes_and_types_are_checked_at_run_time() -> None:
+    with pytest.raises(Exception, match="Float"):
+        span(torch.ones(3, 2, 2))
+    with pytest.raises(Exception, match="layer"):
+        resid_post("3")  # pyright: ignore[reportArgumentType]
+
+
+def reexported(stub: str) -> set[str]:
+    """The names a type checker lets users import from a stub: those in `__all__` and those imported `as` themselves."""
+    names: set[str] = set()
+    for node in ast.parse(stub).body:
+        if isinstance(node, ast.ImportFrom):
+            names |= {alias.name for alias in node.names if alias.asname == alias.name}
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and ast.unparse(node).startswith("__all__"):
+            names |= {item.value for item in ast.walk(node) if isinstance(item, ast.Constant)}  # pyright: ignore
+    return names
+
+
+def test_the_stub_of_the_package_exports_what_the_package_exports() -> None:
+    assert reexported((ROOT / "mi_ortho" / "__init__.pyi").read_text()) == set(mi_ortho.__all__)
+    assert all(hasattr(mi_ortho, name) for name in mi_ortho.__all__)
+    assert reexported("from .a import b, c as c\n__all__ = ['d']") == {"c", "d"}
