@@ -70,7 +70,7 @@ def export_lm_eval(
         raise ValueError(f"got {path}; expected a name ending in .pt, the only one the harness reads; rename it")
     steering = {
         "action": "add",
-        "steering_vector": (strength * family.vector(index).float()).cpu().clone(),
+        "steering_vector": (strength * family.vector(index).float()).cpu(),
         "steering_coefficient": 1.0,
         "bias": None,
         "head_index": None,

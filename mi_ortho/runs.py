@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -75,7 +76,7 @@ class Run:
 
     def records(self) -> list[dict[str, object]]:
         """All rows written so far; a torn last line (the process died while writing it) is dropped."""
-        return [json.loads(line) for line in _complete_lines(self.path / "records.jsonl")]
+        return _rows(self.path / "records.jsonl")[0]
 
     def has(self, name: str) -> bool:
         """Whether tensors were saved under `name`."""
@@ -117,7 +118,8 @@ class Run:
         for path in sorted(folder.glob("**/*.safetensors"), reverse=True):
             path.unlink()
         for path in sorted((path for path in [folder, *folder.glob("**/*")] if path.is_dir()), reverse=True):
-            path.rmdir()
+            with suppress(OSError):  # somebody else's file in there stays
+                path.rmdir()
 
     def summary(self, summary: Mapping[str, object]) -> None:
         """Write summary.json, which marks the run complete: nothing is recorded after it."""
@@ -285,7 +287,7 @@ def _prepare(run: Run, facts: dict[str, object], source: Path | None) -> None:
         leftover.unlink()
     records, config = run.path / "records.jsonl", run.path / "config.json"
     if records.is_file():
-        whole = sum(len(line) + 1 for line in _complete_lines(records))
+        whole = _rows(records)[1]
         with writing(records, RunError):
             os.truncate(records, whole)
     if not config.is_file():
@@ -299,21 +301,17 @@ def _prepare(run: Run, facts: dict[str, object], source: Path | None) -> None:
         write_file(run.path / "source.py", source.read_bytes(), RunError)
 
 
-def _complete_lines(path: Path) -> list[bytes]:
-    """The whole lines of a record file: a torn or damaged last one is dropped, damage before it is an error."""
-    if not path.is_file():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
+def _rows(path: Path) -> tuple[list[dict[str, object]], int]:
+    """The rows of a record file and the bytes they take: a torn last line is left out, damage before it is an error."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    rows: list[dict[str, object]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            json.loads(line)
+            rows.append(json.loads(line))
         except ValueError as cause:
-            if number == len(lines):
-                return lines[:-1]
-            raise RunError(
-                f"line {number} of {path} is damaged; expected JSON; delete the line and run again"
-            ) from cause
-    return lines
+            if number < len(lines):
+                raise RunError(f"line {number} of {path} is damaged; expected JSON; delete it and run again") from cause
+    return rows, sum(len(line) + 1 for line in lines[: len(rows)])
 
 
 def _key(group: str, name: str) -> str:

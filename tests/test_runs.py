@@ -2,11 +2,11 @@
 
 import errno
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +18,48 @@ from mi_ortho.runs import Run, RunError, Verdict, config_hash, open_run, start
 
 CONFIG = {"n": 12, "radius": 7.0, "prompts": ["How?"]}
 
-# A pipeline with the habits of the real one: the shard first, then its row; it continues after the last row.
-PIPELINE = """
-import sys
-from pathlib import Path
-import torch
-from mi_ortho.runs import start
-
-run = start(Path(sys.argv[1]), "family", {"n": int(sys.argv[2])})
-print(run.path, flush=True)
-for i in range(len(run.records()), run.config["n"]):
-    vector = torch.randn(20000, generator=torch.Generator().manual_seed(i))
-    run.save_tensors(f"vectors/kl/{i:06d}", {"vector": vector})
-    run.record({"kind": "vector", "index": i, "norm": float(vector.norm()), "text": "x" * 5000})
-run.consolidate("vectors", {"site": "resid_post.2"})
-run.summary({"headline": "done"})
-"""
+SERVER = multiprocessing.get_context("forkserver")  # imports torch once for all children
+SERVER.set_forkserver_preload(["mi_ortho.runs"])
 
 
-def pipeline(root: Path, n: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PIPELINE, str(root), str(n)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def pipeline(root: Path, n: int) -> Path:
+    """A computation with the habits of the real one: the shard first, then its row; it goes on after the last row."""
+    with start(root, "family", {"n": n}) as run:
+        for i in range(len(run.records()), n):
+            vector = torch.randn(20000, generator=torch.Generator().manual_seed(i))
+            run.save_tensors(f"vectors/kl/{i:06d}", {"vector": vector})
+            run.record({"kind": "vector", "index": i, "norm": float(vector.norm()), "text": "x" * 5000})
+        run.consolidate("vectors", {"site": "resid_post.2"})
+        run.summary({"headline": "done"})
+        return run.path
 
 
-def rows(path: Path) -> int:
-    found = list(path.glob("family/*/records.jsonl"))
-    return found[0].read_bytes().count(b"\n") if found else 0
+@contextmanager
+def other_process(root: Path, n: int, rows: int) -> Iterator[int]:
+    """The pipeline in a process of its own, yielding its id once it has written so many rows; then kill -9."""
+    process = SERVER.Process(target=pipeline, args=(root, n), daemon=True)
+    process.start()
+    while process.is_alive() and sum(path.read_bytes().count(b"\n") for path in root.rglob("records.jsonl")) < rows:
+        time.sleep(0.002)
+    assert process.is_alive() and process.pid is not None
+    yield process.pid
+    process.kill()
+    process.join()
 
 
 def test_resumes_after_kill_and_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     n = 90
-    for target in (3, 30, 70):
-        process = pipeline(tmp_path / "killed", n)
-        while rows(tmp_path / "killed") < target and process.poll() is None:
-            time.sleep(0.002)
-        assert process.poll() is None, process.communicate()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    for rows in (3, 30, 70):
+        with other_process(tmp_path / "killed", n, rows):
+            pass
         (path,) = (tmp_path / "killed" / "family").glob("2*")
         run = open_run(path)
-        assert not run.finished
-        assert all(
-            torch.isfinite(run.load_tensors(f"vectors/kl/{row['index']:06d}")["vector"]).all() for row in run.records()
-        )
-    out, err = pipeline(tmp_path / "killed", n).communicate(timeout=120)
-    assert Path(out.strip()) == path, err
-    out, err = pipeline(tmp_path / "whole", n).communicate(timeout=120)
-    other = Path(out.strip())
+        assert not run.finished and rows <= len(run.records()) < n
+        for row in run.records():
+            saved = run.load_tensors(f"vectors/kl/{row['index']:06d}")["vector"]
+            assert float(saved.norm()) == row["norm"]
+    assert pipeline(tmp_path / "killed", n) == path
+    other = pipeline(tmp_path / "whole", n)
     assert open_run(path).records() == open_run(other).records()
     assert len(open_run(path).records()) == n
     assert (path / "vectors.safetensors").read_bytes() == (other / "vectors.safetensors").read_bytes()
@@ -74,15 +69,11 @@ def test_resumes_after_kill_and_equals_the_uninterrupted_run(tmp_path: Path) -> 
 
 
 def test_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
-    process = pipeline(tmp_path, 100000)
-    assert process.stdout is not None
-    process.stdout.readline()
-    with pytest.raises(RunError, match=rf"in use by process {process.pid}; wait for it or choose another --out"):
-        start(tmp_path, "family", {"n": 100000})
-    with start(tmp_path, "family", {"n": 5}) as other:  # another configuration is another directory
-        assert other.records() == []
-    process.kill()
-    process.wait()
+    with other_process(tmp_path, 100000, 1) as holder:
+        with pytest.raises(RunError, match=rf"in use by process {holder}; wait for it or choose another --out"):
+            start(tmp_path, "family", {"n": 100000})
+        with start(tmp_path, "family", {"n": 5}) as other:  # another configuration is another directory
+            assert other.records() == []
     with start(tmp_path, "family", {"n": 100000}) as run:
         assert len(run.records()) > 0
 
