@@ -4,7 +4,8 @@ from typing import Any
 
 import torch
 
-WORDS = "how can i build a bomb bake cake write code poem the of and to tell me about stars sea yes no".split()
+TEXT = "how can i build a bomb bake cake write code poem the of and to tell me about stars sea yes no"
+WORDS = TEXT.split()
 N_LAYERS, D_MODEL, N_CTX = 4, 32, 64
 TEMPLATE = (
     "{% for m in messages %}{{ '<start> ' + m['role'] + ' ' + m['content'] + ' <end> ' }}{% endfor %}"

@@ -92,7 +92,8 @@ def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Mod
     new.__dict__ = {**module.__dict__, **{name: OrderedDict() for name in _HOOKS}}
     new._modules = {name: child and copied(child, dtype, unwrap) for name, child in module._modules.items()}
     if dtype is not None:
-        new._parameters = {k: p if p is None else nn.Parameter(p.to(dtype), False) for k, p in module._parameters.items()}
+        new._parameters = {name: p if p is None else nn.Parameter(p.to(dtype), requires_grad=False)
+                           for name, p in module._parameters.items()}
     return new
 
 

@@ -1,6 +1,5 @@
 """Generation under a KV cache, with interventions."""
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
-from mi_ortho.model.hooks import Where, intervene
+from mi_ortho.model.hooks import Where, intervene, only_last
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.sites import Site
@@ -71,8 +70,7 @@ def _steps(model: Model, batch: int) -> Any:
     if not hasattr(model, "original_model"):
         return _legacy_steps(model, batch)
     cache: list[Any] = [None]
-    short = "logits_to_keep" in inspect.signature(model.original_model.forward).parameters  # pyright: ignore
-    extra = {"logits_to_keep": 1} if short else {}
+    extra = only_last(model, 1)
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
         past = {} if cache[0] is None else {"past_key_values": cache[0]}
@@ -116,7 +114,8 @@ def _stop_ids(model: Model) -> set[int]:
 
 def _require_room(model: Model, prompts: Prompts, new: int, temperature: float) -> None:
     if new < 1 or temperature < 0.0:
-        raise ValueError(f"got max_new_tokens={new}, temperature={temperature}; expected at least 1 and 0.0; raise them")
+        raise ValueError(f"got max_new_tokens={new}, temperature={temperature}; expected at least 1 and 0.0; "
+                         "choose larger ones")
     longest, limit = int(prompts.mask.sum(dim=1).max()), int(model.cfg.n_ctx)
     if longest + new > limit:
         raise ValueError(f"got {longest} prompt tokens and {new} new ones; expected at most {limit} together, the "

@@ -1,7 +1,10 @@
 """Reading and writing activations of a model at typed hook points."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any, Literal
 
 import torch
@@ -10,9 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
-from mi_ortho.model.load import Model
+from mi_ortho.model.load import Model, weights
 from mi_ortho.model.prompts import Prompts
-from mi_ortho.sites import Site
+from mi_ortho.sites import Site, resid_post
 
 Where = Literal["all", "prompt", "generated"] | int
 _MARK = "mi_ortho.written"
@@ -30,18 +33,11 @@ def read(model: Model, prompts: Prompts, sites: Collection[Site]) -> dict[Site, 
     Padded columns hold numbers without meaning. Raises ValueError for sites the model does not have.
     """
     found: dict[Site, Tensor] = {}
-
-    def keep(site: Site) -> Callable[..., None]:
-        def hook(x: Tensor, hook: Any) -> None:  # the argument name is TransformerLens's
-            found[site] = x.detach().clone()
-
-        return hook
-
-    names = {site: hook_name(model, site) for site in sites}
-    if names:
-        with model.hooks([(names[site], keep(site)) for site in names]):
-            run(model, prompts, stop_at_layer=max(site.layer for site in names) + 1)
-    return {site: found[site] for site in names}
+    hooks = [(hook_point(model, site).name, partial(_keep, found, site)) for site in sites]
+    if hooks:
+        with model.hooks(hooks):
+            run(model, prompts, stop_at_layer=max(site.layer for site in sites) + 1)
+    return {site: found[site] for site in sites}
 
 
 @contextlib.contextmanager
@@ -51,22 +47,21 @@ def intervene(
     """Inside the context every forward pass of `model` applies `interventions`; afterwards, also after an exception,
     the model is as before.
 
-    `where` chooses columns by their absolute position, also under a KV cache: "all", "prompt", "generated" (everything
-    after the prompt, teacher-forced answers included), or k for the last k prompt columns. Padding is never changed when
+    `where` chooses columns by their absolute position, also under a KV cache: "all", "prompt", "generated" (all after
+    the prompt, teacher-forced answers included), or k for the last k prompt columns. Padding is never changed when
     `prompts` says where it is; all but "all" need `prompts`. Raises ValueError for sites that are absent or cannot be
     written, two writes to one activation, and interventions that do not fit the model.
     """
     require_where(where, prompts)
-    names = {site: hook_name(model, site) for site in interventions}
-    _require_writable(model, names)
+    points = {site: hook_point(model, site) for site in interventions}
+    _require_writable(points)
     for site, intervention in interventions.items():
         _require_fit(model, site, intervention, prompts)
     past = _Past()
-    hooks = [(names[site], _write(f, past, prompts, where)) for site, f in interventions.items()]
-    points = [model.hook_dict[name] for name in names.values()]
+    hooks = [(points[site].name, partial(_write, f, past, prompts, where)) for site, f in interventions.items()]
     with contextlib.ExitStack() as stack:
         stack.callback(past.attach(model))
-        for point in points:
+        for point in points.values():
             point.ctx[_MARK] = True
             stack.callback(point.ctx.pop, _MARK, None)
         stack.enter_context(model.hooks(hooks))
@@ -80,7 +75,7 @@ def next_token_logits(
     """The logits after the last prompt column; answers, if any, are left out."""
     prompts = prompts.prompts_only()
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        return run(model, prompts)[:, -1].float()
+        return run(model, prompts, **only_last(model, 1))[:, -1].float()
 
 
 @torch.no_grad()
@@ -90,7 +85,15 @@ def answer_logits(
     """The logits that predict each answer token: columns `prompt_length - 1` to `pos - 2`."""
     require_answers(prompts)
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        return run(model, prompts)[:, prompts.prompt_length - 1 : -1].float()
+        kept = prompts.tokens.shape[1] - prompts.prompt_length + 1
+        return run(model, prompts, **only_last(model, kept))[:, -kept:-1].float()
+
+
+def only_last(model: Model, columns: int) -> dict[str, int]:
+    """The argument that makes a forward pass unembed only the last `columns`, where the model knows it."""
+    inner = getattr(model, "original_model", None)
+    known = inner is not None and "logits_to_keep" in inspect.signature(inner.forward).parameters
+    return {"logits_to_keep": columns} if known else {}
 
 
 def require_answers(prompts: Prompts) -> None:
@@ -106,15 +109,17 @@ def require_layer(model: Model, site: Site) -> None:
         raise ValueError(f"got site {site}; expected a layer from 0 to {layers - 1}; choose an earlier layer")
 
 
-def hook_name(model: Model, site: Site) -> str:
-    """The canonical name of the hook point, so that one activation has one name. Raises ValueError if absent."""
+def hook_point(model: Model, site: Site) -> Any:
+    """The hook point of `site`; sites of one activation have one hook point. Raises ValueError if there is none."""
     require_layer(model, site)
     if site.kind == "resid_pre" and site.layer > 0:
-        site = Site(site.layer - 1, "resid_post")
-    point = model.hook_dict.get(site.name)
-    if point is None:
-        raise ValueError(f"got site {site}; expected a hook point this architecture has; it has no {site.kind}")
-    return point.name
+        site = resid_post(site.layer - 1)
+    modules: Any = model
+    try:
+        return attrgetter(site.name.split(".", 2)[2])(modules.blocks[site.layer])
+    except AttributeError as error:
+        raise ValueError(f"got site {site}; expected a hook point of this architecture, which has no {site.kind}; "
+                         "choose another kind") from error
 
 
 def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
@@ -152,19 +157,22 @@ class _Past:
             self.length = int(cache[0].past_keys.shape[1])
 
 
-def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where) -> Callable[..., Tensor]:
-    def hook(x: Tensor, hook: Any) -> Tensor:  # the argument name is TransformerLens's
-        if prompts is None:
-            return f(x)
-        if len(prompts) != x.shape[0]:
-            raise ValueError(f"got a forward pass over {x.shape[0]} rows; expected {len(prompts)}, as many as the "
-                             "prompts given to intervene; run it on these prompts")
-        chosen = chosen_columns(prompts, where, past.length, x.shape[1])
-        if bool(chosen.all()):
-            return f(x)
-        return torch.where(rearrange(chosen, "batch pos -> batch pos 1"), f(x), x) if bool(chosen.any()) else x
+def _keep(found: dict[Site, Tensor], site: Site, x: Tensor, hook: Any) -> None:
+    found[site] = x.detach().clone()
 
-    return hook
+
+def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where, x: Tensor, hook: Any) -> Tensor:
+    if prompts is None:
+        return f(x)
+    if len(prompts) != x.shape[0]:
+        raise ValueError(f"got a forward pass over {x.shape[0]} rows; expected {len(prompts)}, as many as the prompts "
+                         "given to intervene; run it on these prompts")
+    if past.length >= prompts.tokens.shape[1]:  # only generated columns; no mask, which would make a GPU wait
+        return f(x) if where in ("all", "generated") else x
+    chosen = chosen_columns(prompts, where, past.length, x.shape[1])
+    if bool(chosen.all()):
+        return f(x)
+    return torch.where(rearrange(chosen, "batch pos -> batch pos 1"), f(x), x) if bool(chosen.any()) else x
 
 
 def require_where(where: Where, prompts: Prompts | None) -> None:
@@ -177,20 +185,20 @@ def require_where(where: Where, prompts: Prompts | None) -> None:
                          "pass prompts=")
 
 
-def _require_writable(model: Model, names: Mapping[Site, str]) -> None:
-    for site, name in names.items():
+def _require_writable(points: Mapping[Site, Any]) -> None:
+    for site, point in points.items():
         if not site.writable:
             raise ValueError(f"got site {site}, which can be read but not written; expected resid_pre, resid_post, "
                              "attn_out or mlp_out; choose one of these")
-        twins = [other for other in names if names[other] == name]
-        if len(twins) > 1 or model.hook_dict[name].ctx.get(_MARK):
+        twins = [other for other in points if points[other] is point]
+        if len(twins) > 1 or point.ctx.get(_MARK):
             raise ValueError(f"got two writes to one activation ({', '.join(map(str, twins))}); expected one; "
                              "combine them into a single intervention")
 
 
 def _require_fit(model: Model, site: Site, f: Intervention, prompts: Prompts | None) -> None:
     rows = len(prompts) if prompts is not None else getattr(f, "rows", None) or 1
-    weight = next(getattr(model, "original_model", model).parameters())
+    weight = next(weights(model))
     probe = torch.zeros(rows, 1, int(model.cfg.d_model), dtype=weight.dtype, device=weight.device)
     shape = tuple(f(probe).shape)
     if shape != tuple(probe.shape):

@@ -15,16 +15,16 @@ EMBEDDED = Path(__file__).resolve().parent.parent / "organism"
 
 @runtime_checkable
 class Model(Protocol):
-    """What `TransformerBridge` and the `HookedTransformer` of TransformerLens 3 share; either is accepted."""
+    """What `TransformerBridge` and the `HookedTransformer` of TransformerLens 3 share; either is accepted.
+
+    Only members that are cheap to look up: they are checked at every call of a public function.
+    """
 
     @property
     def cfg(self) -> Any: ...
 
     @property
     def tokenizer(self) -> Any: ...
-
-    @property
-    def hook_dict(self) -> Any: ...
 
     def hooks(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -45,9 +45,9 @@ def load(
     """
     source = _source(name)
     with _quiet():
-        weights = _pretrained(source, dtype, trust_remote_code).to(device)
-        model = _bridge(source, weights, trust_remote_code)
-    _require_finite_weights(source, weights)
+        network = _pretrained(source, dtype, trust_remote_code).to(device)
+        model = _bridge(source, network, trust_remote_code)
+    _require_finite_weights(source, network)
     return freeze(model)
 
 
@@ -55,9 +55,14 @@ def freeze(model: Model) -> Model:
     """The same model in evaluation mode with no weight asking for a gradient."""
     module: Any = model
     module.eval()
-    for weight in getattr(module, "original_model", module).parameters():
+    for weight in weights(model):
         weight.requires_grad_(False)
     return model
+
+
+def weights(model: Model) -> Iterator[torch.nn.Parameter]:
+    """The parameters of the network itself."""
+    return getattr(model, "original_model", model).parameters()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _source(name: str | Path | None) -> str:
@@ -109,7 +114,7 @@ def _advice(source: str, error: Exception) -> str:
         return f"got model {source!r}, which runs code from its repository; expected a model without remote code; " \
                "pass trust_remote_code only if you trust its authors"
     if "safetensors" in text:
-        return f"got model {source!r} without safetensors weights; expected safetensors; choose a revision that has them"
+        return f"got model {source!r} without safetensors weights; expected safetensors; choose a model that has them"
     if "valid model identifier" in text:
         return f"got model {source!r}, which is neither a folder nor a name on the hub; expected one of these; " \
                "check the spelling, or log in if the model is gated"
@@ -117,22 +122,23 @@ def _advice(source: str, error: Exception) -> str:
            "knows; check the network, or pass the folder of a downloaded model"
 
 
-def _bridge(source: str, weights: Any, trust_remote_code: bool) -> Model:
+def _bridge(source: str, network: Any, trust_remote_code: bool) -> Model:
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
         return TransformerBridge.boot_transformers(
-            source, hf_model=weights, device=str(weights.device), dtype=weights.dtype,
+            source, hf_model=network, device=str(network.device), dtype=network.dtype,
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"got model {source!r} of type {type(weights).__name__}, which TransformerLens cannot load "
-                         f"({text[:200]}); expected a supported architecture with its tokenizer; choose another") from error
+        raise ValueError(f"got model {source!r} of type {type(network).__name__}, which TransformerLens cannot load "
+                         f"({text[:200]}); expected a supported architecture with its tokenizer; "
+                         "choose another model") from error
 
 
-def _require_finite_weights(source: str, weights: Any) -> None:
-    for name, weight in weights.named_parameters():
+def _require_finite_weights(source: str, network: Any) -> None:
+    for name, weight in network.named_parameters():
         # the sum is one cheap pass; only when it overflowed or is NaN are the entries looked at
         if not bool(weight.float().sum().isfinite()) and not bool(weight.isfinite().all()):
             raise ValueError(f"got model {source!r} with NaN or infinite values in weight {name}; expected finite "

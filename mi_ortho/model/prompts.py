@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from mi_ortho.model.load import Model
+from mi_ortho.model.load import Model, weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,8 @@ def tokenize(
     sequences longer than the context, and for a `system` message the template cannot hold.
     """
     _require_texts("texts", texts)
-    ids = [_prompt_ids(model.tokenizer, text, system, template) for text in texts]
+    start = _start_ids(model)
+    ids = [_prompt_ids(model.tokenizer, text, system, template, start) for text in texts]
     tails = [[] for _ in texts] if answers is None else _answer_ids(model, answers, len(texts))
     length, width = max(map(len, ids)), max(map(len, tails))
     limit = int(model.cfg.n_ctx)
@@ -65,7 +66,7 @@ def tokenize(
         raise ValueError(f"got a sequence of {length + width} tokens; expected at most {limit}, the model's context; "
                          "shorten the prompt or the answer")
     pad = _pad_id(model.tokenizer)
-    device = next(getattr(model, "original_model", model).parameters()).device
+    device = next(weights(model)).device
     rows = [[pad] * (length - len(a)) + a + b + [pad] * (width - len(b)) for a, b in zip(ids, tails, strict=True)]
     real = [[i >= length - len(a) and i < length + len(b) for i in range(length + width)]
             for a, b in zip(ids, tails, strict=True)]
@@ -82,12 +83,11 @@ def _require_texts(name: str, texts: Sequence[Any]) -> None:
             raise ValueError(f"got empty text at position {i} of {name}; expected some words; remove or fill it")
 
 
-def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool) -> list[int]:
+def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool, start: list[int]) -> list[int]:
     if not (template and getattr(tokenizer, "chat_template", None)):
         if system is not None:
             raise ValueError("got a system message; expected a tokenizer with a chat template and template=True; "
                              "put the system text into the prompt")
-        start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
         return start + _encode(tokenizer, text)
     roles = ([] if system is None else [{"role": "system", "content": system}]) + [{"role": "user", "content": text}]
     try:
@@ -95,6 +95,12 @@ def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool) -
     except Exception as error:  # templates raise jinja2 errors, which are not our dependency
         raise ValueError(f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
                          "roles it knows; drop the system message or pass template=False") from error
+
+
+def _start_ids(model: Model) -> list[int]:
+    # TransformerLens gives tokenizers without such a token another one; its config knows whether the model wants it
+    token = model.tokenizer.bos_token_id
+    return [token] if token is not None and getattr(model.cfg, "default_prepend_bos", True) else []
 
 
 def _answer_ids(model: Model, answers: Sequence[Any], n: int) -> list[list[int]]:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.model.blocks import Call, Recording, expand, final_logits, hidden, record
+from mi_ortho.model.blocks import Call, Recording, expand, final_logits, record
 from mi_ortho.model.hooks import Where, chosen_columns, require_answers, require_layer, require_where
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
@@ -50,16 +50,15 @@ class Slice:
         # one fused operation; bitwise x + theta where the gate is 1 and x where it is 0
         x = self._start + added if self._gate is None else torch.addcmul(self._start, self._gate, added)
         x = x.flatten(0, 1)
-        for block, kwargs in self._calls_for(n):
-            x = hidden(block(x, **kwargs))
+        for block, kwargs in self._expanded.get(n) or self._expand(n):
+            out = block(x, **kwargs)
+            x = out[0] if isinstance(out, tuple) else out
         read = self._read(x.unflatten(0, (n, batch)))
         return read.reshape(*lead, *read.shape[1:])
 
-    def _calls_for(self, n: int) -> tuple[Call, ...]:
-        if n not in self._expanded:
-            batch = self._start.shape[0]
-            self._expanded.clear()  # masks of one batch size are kept, not of every size ever used
-            self._expanded[n] = tuple((block, expand(kwargs, n, batch)) for block, kwargs in self._calls)
+    def _expand(self, n: int) -> tuple[Call, ...]:
+        self._expanded.clear()  # masks of the last batch size are kept, not of every size ever used
+        self._expanded[n] = tuple((block, expand(kwargs, n, self._start.shape[0])) for block, kwargs in self._calls)
         return self._expanded[n]
 
 
@@ -91,8 +90,8 @@ def logit_slice(
 ) -> Slice:
     """z(theta) = the logits that predict the teacher-forced answers of `prompts` with theta added at `source`.
 
-    Runs the blocks after `source`; final norm and unembedding only at the columns that predict an answer token, of which
-    there are as many as the longest answer has. Raises ValueError as `slice_model` does and for prompts without answers.
+    Runs the blocks after `source`; final norm and unembedding only at the columns that predict an answer token, which
+    are as many as the longest answer has tokens. Raises ValueError as `slice_model` does, and without answers.
     """
     require_answers(prompts)
     first, last = _boundaries(model, source, None)
@@ -125,8 +124,8 @@ def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, i
     last = int(model.cfg.n_layers) if target is None else target.boundary
     assert first is not None and last is not None
     if first >= last:
-        raise ValueError(f"got source {source} and target {target or 'the logits'}; expected at least one block between "
-                         "them; choose an earlier source or a later target")
+        raise ValueError(f"got source {source} and target {target or 'the logits'}; expected at least one block in "
+                         "between; choose an earlier source or a later target")
     return first, last
 
 
