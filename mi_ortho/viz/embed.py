@@ -26,7 +26,7 @@ _MAX_TOKEN = 40
 
 @dataclass(frozen=True)
 class Visual:
-    """One drawing for a page: a CircuitsVis component, or "Heads" for the own canvas, with its properties."""
+    """One drawing for a page: a CircuitsVis component, or an own canvas ("Heads", "Compare"), with its properties."""
 
     component: str
     props: Mapping[str, object]
@@ -35,15 +35,19 @@ class Visual:
     def __html__(self) -> str:
         """The element for a page of `page`; the page's script draws it."""
         label = self.title or self.component
-        holder = Markup('<div class="visual" role="img" aria-label="{}" data-component="{}"><div class="drawing"></div>{}</div>')
+        holder = Markup(
+            '<div class="visual" role="img" aria-label="{}" data-component="{}"><div class="drawing"></div>{}</div>'
+        )
         return holder.format(label, self.component, json_script(self.props))
 
     def _repr_html_(self) -> str:
         """For Jupyter, Colab and VS Code: a frame with a whole offline page inside."""
-        from mi_ortho.viz.page import Section, page
+        from mi_ortho.viz.pages import Section, page
 
         inside = page(self.title or "Visual", [Section("", Markup("{}").format(self))], bare=True)
-        return Markup('<iframe srcdoc="{}" style="width:100%;height:640px;border:0" title="{}"></iframe>').format(str(inside), self.title)
+        return Markup('<iframe srcdoc="{}" style="width:100%;height:640px;border:0" title="{}"></iframe>').format(
+            str(inside), self.title
+        )
 
 
 def attention(
@@ -58,7 +62,9 @@ def attention(
     Up to 64 tokens × 8 heads CircuitsVis draws it; larger patterns use an own canvas with the same reading.
     """
     if patterns.shape[1:] != (len(tokens), len(tokens)):
-        raise ValueError(f"got patterns of shape {tuple(patterns.shape)} for {len(tokens)} tokens; expected head × tokens × tokens")
+        raise ValueError(
+            f"got patterns of shape {tuple(patterns.shape)} for {len(tokens)} tokens; expected head × tokens × tokens"
+        )
     names = list(head_names or (f"Head {head}" for head in range(patterns.shape[0])))
     shown = [safe_token(token) for token in tokens]
     values = patterns.detach().float().cpu().nan_to_num(0.0)
@@ -66,8 +72,40 @@ def attention(
     if values.numel() > _MAX_CELLS:
         packed = {"heads": names, "tokens": shown, "max": largest, "data": _bytes(values / largest)}
         return Visual("Heads", packed, title)
-    props = {"attention": _rounded(values), "tokens": shown, "attentionHeadNames": names, "minValue": -largest, "maxValue": largest}
+    props = {
+        "attention": _rounded(values),
+        "tokens": shown,
+        "attentionHeadNames": names,
+        "minValue": -largest,
+        "maxValue": largest,
+    }
     return Visual("AttentionHeads", props | {"negativeColor": NEGATIVE, "positiveColor": POSITIVE}, title)
+
+
+def compare(
+    tokens: Sequence[str],
+    patterns: Mapping[str, Float[Tensor, "head query_pos key_pos"]],
+    *,
+    title: str = "",
+) -> Visual:
+    """Attention under several conditions, one row each and one column a head, then each row's difference to the first.
+
+    Attention runs from white (0) to blue (1), differences from orange (less) to blue (more) on one common scale.
+    """
+    shapes = {tuple(values.shape) for values in patterns.values()}
+    if len(shapes) != 1 or next(iter(shapes))[1:] != (len(tokens), len(tokens)):
+        raise ValueError(
+            f"got patterns of shapes {sorted(shapes)} for {len(tokens)} tokens; expected one shape head × tokens × tokens"
+        )
+    values = {visible(name): value.detach().float().cpu().nan_to_num(0.0) for name, value in patterns.items()}
+    first = next(iter(values))
+    changes = {f"{name} − {first}": value - values[first] for name, value in values.items() if name != first}
+    largest = max([1e-6, *(value.abs().max().item() for value in changes.values())])
+    rows = [{"name": name, "data": _bytes(value), "max": 1.0} for name, value in values.items()]
+    rows += [{"name": name, "data": _bytes(value / largest), "max": largest} for name, value in changes.items()]
+    return Visual(
+        "Compare", {"tokens": [safe_token(t) for t in tokens], "heads": next(iter(shapes))[0], "rows": rows}, title
+    )
 
 
 def token_values(
@@ -87,14 +125,18 @@ def token_values(
         raise ValueError(f"got {len(names)} labels for {columns.shape[1]} values; expected one label a value")
     largest = max(columns.nan_to_num(0.0).abs().max().item(), 1e-6)
     shown = [safe_token(token) for token in tokens]
-    props = {"tokens": shown, "values": _rounded(einops.rearrange(columns, "pos n -> n pos")), "labels": [safe_token(n) for n in names]}
+    props = {
+        "tokens": shown,
+        "values": _rounded(einops.rearrange(columns, "pos n -> n pos")),
+        "labels": [safe_token(n) for n in names],
+    }
     colours = {"minValue": -largest, "maxValue": largest, "negativeColor": NEGATIVE, "positiveColor": POSITIVE}
     return Visual("ColoredTokens", props | colours, title)
 
 
 def safe_token(token: str) -> str:
-    """A token as CircuitsVis can show it: markup inert, control characters visible, very long ones cut."""
-    return clip(visible(token), _MAX_TOKEN).replace("&", "&\u2060").replace("<", "<\u2060")
+    """A token as CircuitsVis can show it: markup inert, line breaks and control characters visible, very long ones cut."""
+    return clip(visible(token), _MAX_TOKEN).replace("\n", "\u21b5\n").replace("&", "&\u2060").replace("<", "<\u2060")
 
 
 @cache

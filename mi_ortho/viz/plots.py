@@ -16,14 +16,23 @@ from torch import Tensor
 from mi_ortho.viz.text import json_script, number
 
 # Matplotlib draws in these stand-ins; the page replaces each by a CSS variable, so one drawing serves light and dark.
-COLOURS = {f"#0{i:x}0{j:x}0{i:x}": f"var(--{name})" for i, j, name in [
-    (1, 1, "ink"), (1, 2, "muted"), (1, 3, "rule"), *((2, k, f"m{k}") for k in range(8)), *((3, k, f"c{k}") for k in range(8))]}
+COLOURS = {
+    f"#0{i:x}0{j:x}0{i:x}": f"var(--{name})"
+    for i, j, name in [
+        (1, 1, "ink"),
+        (1, 2, "muted"),
+        (1, 3, "rule"),
+        *((2, k, f"m{k}") for k in range(8)),
+        *((3, k, f"c{k}") for k in range(8)),
+    ]
+}
 _NAMED = {variable[6:-1]: code for code, variable in COLOURS.items()}
 _STYLES: Mapping[str, Mapping[str, object]] = {
     "family": {"color": _NAMED["ink"], "linewidth": 1.3, "zorder": 5},
     "null": {"color": _NAMED["ink"], "linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 4},
     "second": {"color": _NAMED["ink"], "linewidth": 1.0, "linestyle": (0, (1, 1.5)), "zorder": 4},
 }
+_MAX_POINTS = 300  # points drawn a series; more become a line, or every n-th point
 _FONT = {"svg.fonttype": "none", "svg.hashsalt": "mi-ortho", "font.size": 9.0, "axes.linewidth": 0.7}
 
 
@@ -31,7 +40,8 @@ _FONT = {"svg.fonttype": "none", "svg.hashsalt": "mi-ortho", "font.size": 9.0, "
 class Series:
     """One line of a curve: y over x (None or NaN where not measured).
 
-    `style` is "family", "null", "second" or a colour "c0" to "c7"; `marks` gives each point a colour class "m0" to "m7".
+    `style` is "family", "null", "second" or a colour "c0" to "c7"; `marks` gives each point a colour class "m0" to "m7";
+    `dots` draws points without a line, for measurements that do not follow from each other.
     """
 
     label: str
@@ -40,11 +50,12 @@ class Series:
     style: str = "family"
     key: str = ""
     marks: Sequence[str] | None = None
+    dots: bool = False
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a curve shows besides its series: title, unit, reference lines (label → y), where the family ends, and the scale."""
+    """What a curve shows besides its series: title, unit, reference lines (label → y), where the family ends, and the scale (`whole`: counts)."""
 
     title: str
     ylabel: str = ""
@@ -52,6 +63,7 @@ class Panel:
     lines: Mapping[str, float] = field(default_factory=dict)
     end: float | None = None
     log: bool = False
+    whole: bool = False
     group: str = ""
     letter: str = ""
     size: tuple[float, float] = (3.55, 2.25)
@@ -92,10 +104,17 @@ def heat_map(
     block = max(1, math.ceil(max(values.shape) / limit))
     shown = _strongest(values.detach().double().cpu(), block)
     data = {
-        "rows": shown.shape[0], "columns": shown.shape[1], "block": block, "scale": scale, "limits": list(limits),
-        "ticks": [[position, label] for position, label in (ticks or {}).items()], "values": pack(shown),
+        "rows": shown.shape[0],
+        "columns": shown.shape[1],
+        "block": block,
+        "scale": scale,
+        "limits": list(limits),
+        "ticks": [[position, label] for position, label in (ticks or {}).items()],
+        "values": pack(shown),
     }
-    template = Markup('<div class="heat" tabindex="0" role="img" aria-label="{}"><canvas></canvas><div class="scale"></div>{}</div>')
+    template = Markup(
+        '<div class="heat" tabindex="0" role="img" aria-label="{}"><canvas></canvas><div class="scale"></div>{}</div>'
+    )
     return template.format(title, json_script(data))
 
 
@@ -126,28 +145,32 @@ def finite(values: Sequence[float | None]) -> list[float]:
 
 
 def _draw(axes: Any, one: Series) -> None:
-    """One line, with points where measurements are sparse or coloured."""
+    """A line, or points alone (`dots`); with `marks`, the line recedes and the points take their colours."""
     points = [(x, y, i) for i, (x, y) in enumerate(zip(one.x, one.y)) if y is not None and math.isfinite(y)]
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    style = _STYLES.get(one.style) or {"color": _NAMED[one.style], "linewidth": 1.0, "zorder": 3, "alpha": 0.9}
-    axes.plot(xs, ys, **{**style, "alpha": 0.45 if one.marks else style.get("alpha", 1.0)}, gid=f"s-{one.key or one.style}")
-    if one.marks and len(points) <= 400:
+    xs, ys, group = [point[0] for point in points], [point[1] for point in points], f"s-{one.key or one.style}"
+    style = dict(_STYLES.get(one.style) or {"color": _NAMED[one.style], "linewidth": 0.9, "zorder": 3})
+    if one.dots:
+        every = max(1, len(points) // _MAX_POINTS)
+        axes.scatter(xs[::every], ys[::every], s=6, c=style["color"], linewidths=0, zorder=2, alpha=0.75, gid=group)
+        return
+    axes.plot(xs, ys, **{**style, "alpha": 0.4 if one.marks else 1.0}, gid=group)
+    if one.marks and len(points) <= _MAX_POINTS:
         for mark in sorted({one.marks[i] for _, _, i in points}):
             chosen = [(x, y) for x, y, i in points if one.marks[i] == mark]
-            axes.scatter(*zip(*chosen), s=9, c=_NAMED[mark], linewidths=0, zorder=6, gid=f"s-{one.key or one.style}")
+            axes.scatter(*zip(*chosen), s=9, c=_NAMED[mark], linewidths=0, zorder=6, gid=group)
 
 
 def _decorate(axes: Any, panel: Panel) -> None:
     """Reference lines, the family's end, quiet axes."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.margins(x=0.02, y=0.07)
     if panel.log:
         axes.set_yscale("log")
-    for label, height in panel.lines.items():
-        axes.axhline(height, color=_NAMED["muted"], linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
-        axes.annotate(label, (0.995, height), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color=_NAMED["muted"])
-    if panel.end is not None:
-        axes.axvline(panel.end - 0.5, color=_NAMED["muted"], linewidth=0.9, zorder=1)
-        axes.axvspan(panel.end - 0.5, max(axes.get_xlim()[1], panel.end), color=_NAMED["rule"], alpha=0.35, zorder=0, linewidth=0)
-    axes.margins(x=0.02)
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=panel.whole))
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    _references(axes, panel)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -156,22 +179,48 @@ def _decorate(axes: Any, panel: Panel) -> None:
     axes.set_xlabel(panel.xlabel, color=_NAMED["muted"], labelpad=2)
 
 
+def _references(axes: Any, panel: Panel) -> None:
+    """Named horizontal lines, and what lies beyond the end of the family shaded."""
+    low, high = axes.get_xlim()
+    for label, height in panel.lines.items():
+        axes.axhline(height, color=_NAMED["muted"], linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
+        at = {
+            "xy": (0.01, height),
+            "xytext": (0, 2),
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+        }
+        axes.annotate(label, **at, ha="left", va="bottom", fontsize=8, color=_NAMED["muted"], zorder=9, gid="reference")
+    if panel.end is not None:
+        axes.axvline(panel.end - 0.5, color=_NAMED["muted"], linewidth=0.9, zorder=1)
+        axes.axvspan(panel.end - 0.5, max(high, panel.end), color=_NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)
+        axes.set_xlim(low, high)
+
+
 def _figure(panel: Panel, series: Sequence[Series], axes: Any, svg: str) -> Markup:
     """The SVG with its title and the data for hovering."""
     width, height = 72 * panel.size[0], 72 * panel.size[1]
     left, bottom, wide, high = axes.get_position().bounds
-    body = re.sub(r'id="(s-[\w-]+)"', r'class="\1"', svg)
+    body = re.sub(r'id="(s-[\w-]+|reference)"', r'class="\1"', svg)
     body = re.sub(r"\bid=\"(?!s-|[mp][0-9a-f]{8,})[^\"]*\"", "", body)
     data = {
-        "box": [left * width, (1 - bottom - high) * height, wide * width, high * height], "xlim": list(axes.get_xlim()),
-        "group": panel.group, "xlabel": panel.xlabel,
-        "series": [{"label": one.label, "key": one.key or one.style, "x": list(one.x), "y": list(one.y)} for one in series],
+        "box": [left * width, (1 - bottom - high) * height, wide * width, high * height],
+        "xlim": list(axes.get_xlim()),
+        "group": panel.group,
+        "xlabel": panel.xlabel,
+        "series": [
+            {"label": one.label, "key": one.key or one.style, "x": list(one.x), "y": list(one.y)} for one in series
+        ],
     }
-    described = "; ".join(f"{one.label}: {number(min(finite(one.y)))} to {number(max(finite(one.y)))}" for one in series if finite(one.y))
+    described = "; ".join(
+        f"{one.label}: {number(min(finite(one.y)))} to {number(max(finite(one.y)))}" for one in series if finite(one.y)
+    )
     template = Markup(
         '<div class="panel" tabindex="0" role="img" aria-label="{}. {}"><h4><b>{}</b> {} <span>{}</span></h4>{}{}</div>'
     )
-    return template.format(panel.title, described, panel.letter, panel.title, panel.ylabel, Markup(body), json_script(data))
+    return template.format(
+        panel.title, described, panel.letter, panel.title, panel.ylabel, Markup(body), json_script(data)
+    )
 
 
 def _strongest(values: Float[Tensor, "row column"], block: int) -> Float[Tensor, "r c"]:

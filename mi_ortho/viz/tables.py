@@ -5,18 +5,38 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mi_ortho.viz.family import FamilyRun, Row, label_of
+from mi_ortho.viz.records import FamilyRun, Row, label_of
 from mi_ortho.viz.text import clip, json_script, number, visible
 
-FIELDS = ("match", "what", "index", "status", "norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "mode",
-          "keeps", "transfer", "text")
+FIELDS = (
+    "match",
+    "what",
+    "index",
+    "status",
+    "norm",
+    "norm_shrunk",
+    "loss",
+    "kl_base_vector",
+    "kl_vector_base",
+    "log_odds",
+    "mode",
+    "keeps",
+    "transfer",
+    "text",
+)
 _KINDS = ("unsteered", "base", "melbo", "melbo_control", "vector", "control", "mean", "transfer")
 _BUDGET = 500_000  # characters of model text in a page
 
 
 def what(row: Row) -> str:
     """What a row measures, in words."""
-    names = {"unsteered": "unsteered", "base": "base", "melbo": "MELBO candidate", "melbo_control": "random at MELBO's norm", "vector": "family"}
+    names = {
+        "unsteered": "unsteered",
+        "base": "base",
+        "melbo": "MELBO candidate",
+        "melbo_control": "random at MELBO's norm",
+        "vector": "family",
+    }
     if row["kind"] == "control":
         return label_of(str(row.get("control")))
     if row["kind"] == "mean":
@@ -54,7 +74,9 @@ def strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
     family, where = run.family(match), row_numbers(run)
     width = 1 + max(row["index"] for row in family)
     found = [strip(run, "family", family, width, where)]
-    return found + [strip(run, label_of(name), run.control(match, name), width, where, name) for name in run.controls(match)]
+    return found + [
+        strip(run, label_of(name), run.control(match, name), width, where, name) for name in run.controls(match)
+    ]
 
 
 def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
@@ -64,23 +86,37 @@ def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
         return []
     width = 1 + max(row["index"] for row in [*rows, *run.family(match)])
     prompts = list(dict.fromkeys(str(row.get("prompt_text")) for row in rows))
-    return [strip(run, prompt, [row for row in rows if str(row.get("prompt_text")) == prompt], width, where) for prompt in prompts]
+    return [
+        strip(run, prompt, [row for row in rows if str(row.get("prompt_text")) == prompt], width, where)
+        for prompt in prompts
+    ]
 
 
-def strip(run: FamilyRun, label: str, rows: Sequence[Row], width: int, where: Mapping[int, int], key: str = "") -> dict[str, Any]:
+def strip(
+    run: FamilyRun, label: str, rows: Sequence[Row], width: int, where: Mapping[int, int], key: str = ""
+) -> dict[str, Any]:
     """One strip: an SVG with a cell for every index measured; full height where the behaviour is kept, lower where it is not."""
     colours = run.mode_colours()
     cells = [(int(row["index"]), colours.get(str(row.get("mode")), "m7"), run.keeps(row)) for row in rows]
     step = _step([index for index, _, _ in cells], width)
     drawn = Markup("").join(
         Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-            colour, index, 0 if kept else 0.45, round(step - min(0.12, width / 900), 3), 1 if kept else 0.55)
+            colour, index, 0 if kept else 0.45, round(step - min(0.12, width / 900), 3), 1 if kept else 0.55
+        )
         for index, colour, kept in cells
     )
     svg = Markup('<svg viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>').format(width, drawn)
     kept = sum(kept for _, _, kept in cells)
     data = json_script({"rows": [[int(row["index"]), where[id(row)]] for row in rows], "width": width, "step": step})
-    return {"label": visible(label), "svg": svg, "kept": kept, "measured": len(cells), "data": data, "key": key, "share": kept / max(1, len(cells))}
+    return {
+        "label": visible(label),
+        "svg": svg,
+        "kept": kept,
+        "measured": len(cells),
+        "data": data,
+        "key": key,
+        "share": kept / max(1, len(cells)),
+    }
 
 
 def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, list[Row | None]]]]:
@@ -94,11 +130,13 @@ def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, lis
 
 
 def settings(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as flat pairs of texts."""
+    """Nested settings as flat pairs of texts, those left at None omitted."""
     found: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
             found += settings(value, f"{prefix}{key}.")
+        elif value is None:
+            continue
         elif isinstance(value, list | tuple):
             found.append((f"{prefix}{key}", visible(", ".join(str(item) for item in value))))
         else:
@@ -118,5 +156,9 @@ def _cell(run: FamilyRun, row: Row, field: str, longest: int) -> object:
     if field == "text":
         return clip(visible(row.get("text") or ""), longest)
     if field == "keeps":
-        return run.keeps(row) if row.get("mode") is not None and row["kind"] not in ("unsteered", "melbo_control") else None
+        return (
+            run.keeps(row)
+            if row.get("mode") is not None and row["kind"] not in ("unsteered", "melbo_control")
+            else None
+        )
     return row.get(field)

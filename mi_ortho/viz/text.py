@@ -9,7 +9,10 @@ from pathlib import PurePath
 from markupsafe import Markup
 
 _PICTURES = {code: chr(0x2400 + code) for code in range(32) if code not in (9, 10)} | {0x7F: "\u2421"}
-_MARKS = {code: f"\u27e8U+{code:04X}\u27e9" for code in [*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]}
+_MARKS = {
+    code: f"\u27e8U+{code:04X}\u27e9"
+    for code in [*range(0x80, 0xA0), 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+}
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 _VISIBLE = _PICTURES | _MARKS | _SURROGATES
 
@@ -70,7 +73,9 @@ def command_line(arguments: Sequence[str]) -> str:
     "mi-ortho family --prompt 'How can I?'"
     """
     name, *rest = [str(argument) for argument in arguments] or [""]
-    quoted = [text if re.fullmatch(r"[\w@%+=:,./-]+", text) else "'" + text.replace("'", "'\"'\"'") + "'" for text in rest]
+    quoted = [
+        text if re.fullmatch(r"[\w@%+=:,./-]+", text) else "'" + text.replace("'", "'\"'\"'") + "'" for text in rest
+    ]
     return visible(" ".join([PurePath(name).name, *quoted]))
 
 

@@ -97,6 +97,22 @@ for (const strip of strips) {
   });
 }
 
+// The words of a text, those not in the longest common subsequence with another text marked.
+const marked = (text, other) => {
+  const a = text.split(/(\s+)/), b = other.split(/(\s+)/);
+  if (!other || a.length > 400 || b.length > 400) return [text];
+  const best = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
+  for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--)
+    best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
+  const parts = [];
+  for (let i = 0, j = 0; i < a.length;) {
+    if (j < b.length && a[i] === b[j]) parts.push([a[i++], false], ...(j++, []));
+    else if (j < b.length && best[i][j + 1] >= best[i + 1][j]) j++;
+    else parts.push([a[i++], true]);
+  }
+  return parts.map(([part, changed]) => (changed && part.trim() ? make("mark", { textContent: part }) : part));
+};
+
 const select = (match, index) => {
   const explorer = all(".explorer").find((one) => one.dataset.match === match), row = familyRow.get(match + " " + index);
   if (!explorer || !row) return;
@@ -106,7 +122,7 @@ const select = (match, index) => {
   explorer.querySelector(".numbers").replaceChildren(pair("behaviour", chip(value(row, "mode"))),
     ...["status", "norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "transfer"].map((name) => pair(titles[name], value(row, name))),
     ...others.filter((one) => value(one, "mode")).map((one) => pair(value(one, "what"), chip(value(one, "mode")))));
-  explorer.querySelector(".completion").textContent = value(row, "text");
+  explorer.querySelector(".vector").replaceChildren(...marked(value(row, "text"), explorer.querySelector(".completion:not(.vector)").textContent));
 };
 for (const explorer of all(".explorer")) {
   const input = explorer.querySelector("input"), pick = () => {

@@ -1,5 +1,5 @@
-const titles = { match: "match", what: "what", index: "index", status: "status", norm: "norm", norm_shrunk: "norm, shrunk", loss: "loss L", kl_base_vector: "KL(base‖vector)",
-  kl_vector_base: "KL(vector‖base)", log_odds: "log-odds", mode: "behaviour", keeps: "keeps", transfer: "transfer", text: "completion" };
+const titles = { match: "match", what: "what", index: "index", status: "status", norm: "norm", norm_shrunk: "norm shrunk", loss: "loss L", kl_base_vector: "KL base‖vector",
+  kl_vector_base: "KL vector‖base", log_odds: "log-odds", mode: "behaviour", keeps: "keeps", transfer: "transfer", text: "completion" };
 const PAGE = 60;
 for (const explorer of all(".explorer")) select(explorer.dataset.match, 0);
 

@@ -26,13 +26,15 @@ for (const element of all(".heat")) {
   bar.style.background = `linear-gradient(to right, ${stops.join(",")})`;
   const name = (edge) => (given.scale === "log" ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge));
   element.querySelector(".scale").append(name(low), bar, name(high));
-  for (const [start, label] of given.ticks) {
+  given.ticks.forEach(([start, label], k) => {
+    const size = (k + 1 < given.ticks.length ? given.ticks[k + 1][0] : given.rows * given.block) - start;
+    if (size < 0.05 * given.rows * given.block) return;
     const mark = make("span", { className: "mark", textContent: label });
     element.append(mark);
     const settle = () => { mark.style.top = canvas.clientHeight * start / given.block / given.rows + "px"; };
     settle();
     addEventListener("resize", settle);
-  }
+  });
   const title = (k) => { const found = given.ticks.filter(([start]) => start <= k * given.block).pop(); return found ? `${found[1]} ${k * given.block - found[0]}` : String(k * given.block); };
   let at = [0, 0];
   const show = (place) => showTip(...place, pair(title(at[0]) + " · " + title(at[1]), decode(at[0] * given.columns + at[1])));
@@ -59,24 +61,42 @@ const tokenRows = (holder, props) => props.values.forEach((values, k) => {
   holder.append(props.values.length === 1 ? drawing : make("div", { className: "row" }, make("b", { textContent: props.labels[k] }), drawing));
   circuits(drawing, "ColoredTokens", { ...props, values, paddingBottom: 0 });
 });
+const shading = (raw, head, n) => (k) => (k % n > Math.floor(k / n) ? [228, 228, 228] : diverging(raw[head * n * n + k] / 127 - 1));
+const readout = (canvas, tokens, name, find) => {
+  canvas.addEventListener("pointermove", (event) => {
+    const [row, across] = cellAt(canvas, event), n = tokens.length;
+    showTip(event.clientX, event.clientY, pair(name(), ""), pair("from " + row, tokens[row]), pair("to " + across, tokens[across]), pair("value", across > row ? null : find(row * n + across)));
+  });
+  canvas.addEventListener("pointerleave", hideTip);
+};
 const heads = (holder, props) => {
   const raw = bytes(props.data), n = props.tokens.length, big = make("canvas"), name = make("b");
-  const one = (head, k) => (raw[head * n * n + k] / 127 - 1) * props.max, shade = (head) => (k) => (k % n > Math.floor(k / n) ? [225, 225, 225] : diverging(one(head, k) / props.max));
   let current = 0;
-  const choose = (head) => { current = head; name.textContent = props.heads[head]; paint(big, n, n, shade(head)); };
+  const choose = (head) => { current = head; name.textContent = props.heads[head]; paint(big, n, n, shading(raw, head, n)); };
   props.heads.forEach((title, head) => {
     const small = make("canvas"), button = make("button", { type: "button" }, title, small);
-    paint(small, n, n, shade(head));
+    paint(small, n, n, shading(raw, head, n));
     button.addEventListener("click", () => choose(head));
     holder.append(make("span", { className: "head" }, button));
   });
-  big.addEventListener("pointermove", (event) => {
-    const [row, across] = cellAt(big, event);
-    showTip(event.clientX, event.clientY, pair("from " + props.tokens[row], row), pair("to " + props.tokens[across], across), pair("attention", one(current, row * n + across)));
-  });
-  big.addEventListener("pointerleave", hideTip);
+  readout(big, props.tokens, () => props.heads[current], (k) => (raw[current * n * n + k] / 127 - 1) * props.max);
   holder.append(make("div", { className: "big" }, name, big));
   choose(0);
+};
+const compared = (holder, props) => {
+  const n = props.tokens.length, grid = make("div", { className: "compared" }, make("span"), ...[...Array(props.heads).keys()].map((head) => make("span", { className: "top", textContent: "head " + head })));
+  grid.style.gridTemplateColumns = `${innerWidth < 640 ? 4.6 : 7.5}rem repeat(${props.heads}, minmax(84px, 150px))`;
+  for (const row of props.rows) {
+    const raw = bytes(row.data);
+    grid.append(make("b", { textContent: row.name }, make("small", { textContent: row.max === 1 ? "" : ` ±${format(row.max)}` })));
+    for (let head = 0; head < props.heads; head++) {
+      const canvas = make("canvas");
+      paint(canvas, n, n, shading(raw, head, n));
+      readout(canvas, props.tokens, () => `${row.name}, head ${head}`, (k) => (raw[head * n * n + k] / 127 - 1) * row.max);
+      grid.append(canvas);
+    }
+  }
+  holder.append(grid);
 };
 const drawVisual = (element) => {
   if (element.dataset.drawn) return;
@@ -84,8 +104,13 @@ const drawVisual = (element) => {
   const holder = element.querySelector(".drawing"), props = embedded(element), component = element.dataset.component;
   if (component === "ColoredTokens") tokenRows(holder, props);
   else if (component === "Heads") heads(holder, props);
+  else if (component === "Compare") compared(holder, props);
   else circuits(holder, component, props);
 };
+for (const tabs of all(".tabs")) all(".choices button", tabs).forEach((button, k, buttons) => button.addEventListener("click", () => {
+  buttons.forEach((one) => one.setAttribute("aria-pressed", String(one === button)));
+  all(".choice", tabs).forEach((one, at) => { one.hidden = at !== k; });
+}));
 const watcher = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => drawVisual(entry.target)), { rootMargin: "600px" });
 for (const element of all(".visual")) watcher.observe(element);
 addEventListener("beforeprint", () => all(".visual").forEach(drawVisual));

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,16 +16,18 @@ from mi_ortho.viz.embed import bundle
 from mi_ortho.viz.text import clip, json_script, number, visible
 
 _HERE = Path(__file__).parent
+_CIRCUITS = 'data-component="(?!Heads|Compare)'  # visuals that need the CircuitsVis bundle
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: its heading, its body, and one sentence under the heading. `anchor` makes it a link target."""
+    """A part of a page: heading, body, one sentence under the heading; with `anchor` it is linked from the top as `short`."""
 
     title: str
     body: Markup
     lead: str = ""
     anchor: str = ""
+    short: str = ""
 
 
 def page(
@@ -41,11 +44,19 @@ def page(
     `data` reaches the page's script as JSON; `bare` leaves out the header and the navigation (for a single visual).
     """
     body = Markup("").join(section.body for section in sections)
-    scripts = [Markup(code) for code in ([bundle()] if "data-component=" in body else []) + [_script()]]
+    scripts = [Markup(code) for code in ([bundle()] if re.search(_CIRCUITS, body) else []) + [_script()]]
     style = Markup(_asset("style.css"))
     return render(
-        "page.html.jinja", title=title, sections=sections, headline=headline, kicker=kicker, bare=bare, scripts=scripts, style=style,
-        data=json_script(dict(data or {}), id="data"), policy=_policy(scripts, style),
+        "page.html.jinja",
+        title=title,
+        sections=sections,
+        headline=headline,
+        kicker=kicker,
+        bare=bare,
+        scripts=scripts,
+        style=style,
+        data=json_script(dict(data or {}), id="data"),
+        policy=_policy(scripts, style),
     )
 
 
@@ -63,7 +74,9 @@ def render(template: str, **values: object) -> Markup:
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(_HERE / "templates")
-    found = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     found.filters |= {"visible": visible, "number": number, "clip": clip}
     return found
 

@@ -1,0 +1,157 @@
+"""What the report of a `family` run reads: the run directory as one frozen value, its rows joined and counted once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mi_ortho.files import read_json
+from mi_ortho.runs import open_run
+
+Row = Mapping[str, Any]
+CONTROLS = {  # name in the records → (label, colour)
+    "random_base": ("family of a random base", "c1"),
+    "isotropic": ("random, isotropic", "c2"),
+    "covariance": ("random, covariance-matched", "c3"),
+    "span": ("random in the family's span", "c4"),
+    "negated": ("the vector negated, −θ", "c5"),
+    "scaled_to_base": ("scaled to the base's norm", "c6"),
+}
+MATCHES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyRun:
+    """A run directory as read: settings, machine, summary, rows, vectors and the arrays of the visuals."""
+
+    config: Row
+    environment: Row
+    summary: Row
+    rows: Sequence[Row]
+    vectors: Mapping[str, Tensor]
+    visuals: Row
+    arrays: Mapping[str, Tensor]
+
+    def where(self, **wanted: object) -> list[Row]:
+        """The rows whose fields have these values."""
+        return [row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    @property
+    def base(self) -> Row:
+        """The row of the base vector, empty where the run has none yet."""
+        return next(iter(self.where(kind="base")), {})
+
+    @property
+    def unsteered(self) -> Row:
+        """The first prompt's row without steering, empty where the run has none yet."""
+        return next(iter(self.where(kind="unsteered")), {})
+
+    @property
+    def null(self) -> list[Row]:
+        """The linear null by index, where it could be computed."""
+        rows = [row for row in self.where(kind="linear_null") if row.get("loss") is not None]
+        return sorted(rows, key=lambda row: row["index"])
+
+    @property
+    def matches(self) -> list[str]:
+        """The matches this run has vectors of, those known first."""
+        found = {str(row.get("match")) for row in self.where(kind="vector")}
+        return [match for match in MATCHES if match in found] + sorted(found - set(MATCHES))
+
+    def family(self, match: str) -> list[Row]:
+        """The vectors of one match by index."""
+        return sorted(self.where(kind="vector", match=match), key=lambda row: row["index"])
+
+    def control(self, match: str, name: str) -> list[Row]:
+        """One control of one match by index."""
+        return sorted(self.where(kind="control", match=match, control=name), key=lambda row: row["index"])
+
+    def controls(self, match: str) -> list[str]:
+        """The controls measured for a match, those known first."""
+        found = {str(row.get("control")) for row in self.where(kind="control", match=match)}
+        return [name for name in CONTROLS if name in found] + sorted(found - set(CONTROLS))
+
+    def keeps(self, row: Row) -> bool:
+        """Whether a row's behaviour is the base's."""
+        return bool(
+            row["keeps"] if row.get("keeps") is not None else self.base and row.get("mode") == self.base.get("mode")
+        )
+
+    def end(self, match: str) -> tuple[int | None, str]:
+        """Where the family of a match ends by the summary (the first index outside), and the reason given."""
+        found = (self.summary.get("end") or {}).get(match)
+        if isinstance(found, Mapping):
+            index = next(
+                (found[key] for key in ("index", "end", "count") if isinstance(found.get(key), int | float)), None
+            )
+            return (None if index is None else int(index)), str(found.get("reason") or found.get("rule") or "")
+        return (int(found) if isinstance(found, int | float) else None), ""
+
+    def mode_colours(self) -> dict[str, str]:
+        """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears."""
+        counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
+        first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
+        order = list(dict.fromkeys([*first, *(mode for mode, _ in counted.most_common())]))
+        return {mode: f"m{min(k, 7)}" for k, mode in enumerate(order)}
+
+
+def load_family(path: Path) -> FamilyRun:
+    """Read a run directory, finished or not; parts that are not there yet are empty."""
+    run = open_run(path)
+
+    def part(name: str) -> Row:
+        found = read_json(path / name) if (path / name).is_file() else {}
+        return found if isinstance(found, Mapping) else {}
+
+    arrays = run.load_tensors("visuals") if run.has("visuals") else {}
+    summary, visuals = part("summary.json"), part("visuals.json")
+    rows = joined(run.records())
+    return FamilyRun(run.config, part("environment.json"), summary, rows, run.load_rows("vectors"), visuals, arrays)
+
+
+def joined(rows: Sequence[Row]) -> list[Row]:
+    """The rows with each vector's search and shrunk norm joined to it, held-out completions as rows of their own, each row once.
+
+    A row of the same kind, match, control, index and scale that was recorded twice (a resumed batch) counts once, the last.
+    """
+    names = ("kind", "match", "control", "index", "prompt", "prompt_text", "n", "scale", "attempt")
+    once = list({tuple(row.get(name) for name in names): row for row in rows}.values())
+    held_out = [
+        str(row.get("prompt_text")) for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"
+    ]
+    extra: dict[tuple[object, object], dict[str, Any]] = {}
+    for row in once:
+        if row["kind"] in ("search", "shrunk") and row.get("index") is not None:
+            wanted = ("status", "evaluations", "seconds") if row["kind"] == "search" else ("norm_shrunk",)
+            extra.setdefault((row.get("match"), row["index"]), {}).update({name: row.get(name) for name in wanted})
+    found: list[Row] = []
+    for row in once:
+        found.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
+        found += _held_out(row, held_out)
+    return found
+
+
+def _held_out(row: Row, prompts: Iterable[str]) -> list[Row]:
+    """One row for every held-out prompt a vector was tried on."""
+    if row["kind"] != "vector" or not row.get("transfer_modes"):
+        return []
+    texts = row.get("transfer_texts") or [""] * len(row["transfer_modes"])
+    return [
+        {
+            "kind": "transfer",
+            "match": row.get("match"),
+            "index": row["index"],
+            "prompt_text": prompt,
+            "mode": mode,
+            "text": text,
+        }
+        for prompt, mode, text in zip(prompts, row["transfer_modes"], texts)
+    ]
+
+
+def label_of(control: str) -> str:
+    """A control's name for a reader."""
+    return CONTROLS.get(control, (control.replace("_", " "), ""))[0]
