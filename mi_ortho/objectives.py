@@ -138,6 +138,7 @@ def match(z: ActivationMap, base: Float[Tensor, " d_model"]) -> Match:
     Raises:
         ValueError: z(base) is not finite or equals z(0): then there is nothing to reproduce.
     """
+    _check_width(z, base)
     with torch.no_grad():
         goal = z(base[None])[0]
     scale = float((goal - unsteered(z, base)).norm())
@@ -147,6 +148,14 @@ def match(z: ActivationMap, base: Float[Tensor, " d_model"]) -> Match:
             "expected a finite, non-zero effect; take a larger radius or a later target"
         )
     return Match(z, goal, scale)
+
+
+def _check_width(z: ActivationMap, base: Float[Tensor, " d_model"]):
+    if len(base) != z.d_model:
+        raise ValueError(
+            f"got a base vector of width {len(base)}; expected {z.d_model}, the model's; "
+            "take a vector that was made for this model"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,12 +197,20 @@ def match_distribution(
         z: a map to logits.
         base: the vector whose next-token distributions are the goal.
         real: which answer positions count, any shape with as many entries as z has positions; all by default.
+
+    Raises:
+        ValueError: logits that are not finite, or a `real` that fits no position.
     """
+    _check_width(z, base)
     with torch.no_grad():
         goal = rearrange(z(base[None])[0], "... vocab -> (...) vocab").log_softmax(-1)
     if not torch.isfinite(goal).all():
         raise ValueError("got logits with NaN or infinity under the base vector; expected finite ones; lower its norm")
-    weights = torch.ones(len(goal)) if real is None else real.flatten().to(goal.dtype)
+    weights = torch.ones(len(goal)) if real is None else real.flatten()
+    if len(weights) != len(goal):
+        raise ValueError(f"got {len(weights)} flags in real; expected {len(goal)}, one for each position of the map")
+    if not bool(weights.any()):
+        raise ValueError("got no real position to match; expected at least one; give the prompts an answer")
     return MatchDistribution(z, goal, weights.to(goal))
 
 
@@ -207,6 +224,13 @@ class Penalised:
     objective: Match | MatchDistribution
     weight: float
     radius: float
+
+    def __post_init__(self):
+        if not (self.weight >= 0 and self.radius > 0):
+            raise ValueError(
+                f"got weight={self.weight}, radius={self.radius}; expected weight >= 0 and radius > 0; "
+                "a weight of 0.01 to 0.1 and the base's norm are a good start"
+            )
 
     def residual(self, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, "n m"]:
         """The objective's residual followed by the penalty's."""

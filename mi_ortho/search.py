@@ -5,7 +5,7 @@ Feeding the unprojected gradient to a per-coordinate optimiser and projecting af
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
@@ -138,9 +138,9 @@ def minimise(
     Returns:
         One result a row. Not converging is a status, never an exception.
     """
-    state = _State.start(objective, feasible(init), feasible)
+    state = _State.start(objective, feasible(init), feasible.nested)
     for _ in range(settings.max_steps):
-        if bool(state.done.all()):
+        if bool(state.done().all()):
             break
         state.step(objective, feasible, settings, precondition)
     return state.results()
@@ -161,83 +161,94 @@ def value_and_gradient(
 class _State:
     """The one mutable thing of the module: where a running search stands. Never leaves it."""
 
+    nested: bool
     theta: Tensor
     loss: Tensor
     gradient: Tensor
-    pairs: list[tuple[Tensor, Tensor, Tensor]]
-    quiet: Tensor
-    done: Tensor
-    losses: list[list[float]]
+    broken: Tensor  # rows whose start was already NaN: they never move
+    quiet: Tensor  # steps in a row that changed the loss by less than the tolerance
+    failed: Tensor  # line searches in a row without an acceptable point
     evaluations: Tensor
+    losses: list[list[float]]
+    pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
-    def start(cls, objective: Objective, theta: Tensor, feasible: Feasible) -> "_State":
+    def start(cls, objective: Objective, theta: Tensor, nested: bool) -> "_State":
         loss, gradient = value_and_gradient(objective, theta)
-        n = len(theta)
-        return cls(
-            theta=theta,
-            loss=loss,
-            gradient=gradient,
-            pairs=[],
-            quiet=torch.zeros(n, dtype=torch.long, device=theta.device),
-            done=~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1)),
-            losses=[[float(value)] for value in loss],
-            evaluations=torch.ones(n, dtype=torch.long, device=theta.device),
-        )
+        none = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
+        broken = ~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))
+        losses = [[value] for value in loss.tolist()]
+        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses)
+
+    def done(self) -> Bool[Tensor, " n"]:
+        """Rows that no longer move: in a block only once all rows before them, which they must avoid, are done."""
+        still = self.broken | (self.quiet >= 2) | (self.failed >= 2)
+        return self.broken | (still.cumprod(0) > 0) if self.nested else still
 
     def step(self, objective: Objective, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None):
+        active = ~self.done()
         projected = -feasible.tangent(self.theta, -self.gradient)
         direction = self.direction(projected, feasible, settings, precondition)
-        theta, loss, gradient, moved = self.search_line(objective, feasible, direction)
-        change = theta - self.theta
+        theta, loss, gradient, moved = self.search_line(objective, feasible, direction, active)
         curvature = -feasible.tangent(theta, -gradient) - projected
-        self.remember(change, curvature, moved, settings.history)
+        self.remember(theta - self.theta, curvature, moved, settings.history)
         small = (self.loss - loss).abs() <= settings.tolerance * self.loss.abs()
-        self.quiet = torch.where(small, self.quiet + 1, torch.zeros_like(self.quiet))
+        self.quiet = torch.where(small & moved, self.quiet + 1, torch.where(moved, 0, self.quiet))
+        self.failed = torch.where(moved, 0, self.failed + 1)
         self.theta, self.loss, self.gradient = theta, loss, gradient
-        for row in (~self.done).nonzero().flatten().tolist():
+        for row in active.nonzero().flatten().tolist():
             self.losses[row].append(float(loss[row]))
-        self.done = self.done | (self.quiet >= 2) | (~moved)
 
     def direction(
         self, projected: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None
     ) -> Tensor:
-        step = feasible.tangent(self.theta, -two_loop(projected, self.pairs, precondition))
-        downhill = (step * projected).sum(-1, keepdim=True) < 0
+        """The quasi-Newton step, or steepest descent where that is not downhill or has just failed."""
         longest = settings.max_step * settings.scale
         steepest = -projected * (0.1 * longest / projected.norm(dim=-1, keepdim=True).clamp_min(1e-30))
-        known = bool(self.pairs) or precondition is not None
-        step = torch.where(downhill, step, steepest) if known else steepest
-        return step * (longest / step.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
+        if not self.pairs and precondition is None:
+            return steepest.nan_to_num()
+        step = feasible.tangent(self.theta, -two_loop(projected, self.pairs, precondition))
+        usable = ((step * projected).sum(-1) < 0) & (self.failed == 0)
+        step = torch.where(usable[:, None], step, steepest)
+        return (step * (longest / step.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp_max(1)).nan_to_num()
 
     def search_line(
-        self, objective: Objective, feasible: Feasible, direction: Tensor
+        self, objective: Objective, feasible: Feasible, direction: Tensor, active: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, " n"]]:
-        """Backtracking by quadratic interpolation until each row meets the Armijo condition (at most 6 halvings)."""
-        slope = (direction * self.gradient).sum(-1)
+        """Backtracking by quadratic interpolation until each row meets the Armijo condition (at most 6 times)."""
         size = torch.ones_like(self.loss)
         theta, loss, gradient = self.theta, self.loss, self.gradient
-        pending = ~self.done
-        for _ in range(7):
-            rows = slice(None) if feasible.nested else pending
+        pending = active
+        for tries in range(7):
             trial = feasible(torch.where(pending[:, None], self.theta + size[:, None] * direction, theta))
-            trial_loss, trial_gradient = loss.clone(), gradient.clone()
-            trial_loss[rows], trial_gradient[rows] = value_and_gradient(objective, trial[rows])
-            self.evaluations[pending] += 1
+            trial_loss, trial_gradient = self.evaluate(objective, trial, pending | self.nested)
             sound = torch.isfinite(trial_loss) & torch.isfinite(trial_gradient).all(-1)
+            # along the feasible path, which projection may have bent; what it gains is what Armijo compares with
+            slope = ((trial - self.theta) * self.gradient).sum(-1).clamp_max(0)
             # rows of a block move while earlier rows do, so a row may rise by 2 % before it has to wait
-            slack = 0.02 * self.loss.abs() if feasible.nested else 0.0
-            good = pending & sound & (trial_loss <= self.loss + 1e-4 * size * slope + slack)
-            theta = torch.where(good[:, None], trial, theta)
-            loss, gradient = torch.where(good, trial_loss, loss), torch.where(good[:, None], trial_gradient, gradient)
+            slack = 0.02 * self.loss.abs() if self.nested else 0.0
+            good = pending & sound & (trial_loss <= self.loss + 1e-4 * slope + slack)
+            theta, gradient = (torch.where(good[:, None], *pair) for pair in ((trial, theta), (trial_gradient, gradient)))
+            loss = torch.where(good, trial_loss, loss)
             pending = pending & ~good
             if not bool(pending.any()):
                 break
-            model = -slope * size**2 / (2 * (trial_loss - self.loss - slope * size)).clamp_min(1e-30)
+            model = -slope * size / (2 * (trial_loss - self.loss - slope)).clamp_min(1e-30)
             size = torch.where(sound, torch.minimum(torch.maximum(model, 0.1 * size), 0.5 * size), 0.1 * size)
-        return theta, loss, gradient, ~pending & ~self.done
+        if self.nested and (tries or bool(pending.any())):
+            theta = feasible(theta)  # rows stopped at different tries: what each must avoid has moved since
+            loss, gradient = self.evaluate(objective, theta, torch.ones_like(pending))
+        return theta, loss, gradient, active & ~pending
+
+    def evaluate(self, objective: Objective, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and gradients of the chosen rows; the others keep theirs."""
+        loss, gradient = self.loss.clone(), self.gradient.clone()
+        loss[rows], gradient[rows] = value_and_gradient(objective, theta[rows])
+        self.evaluations[rows] += 1
+        return loss, gradient
 
     def remember(self, change: Tensor, curvature: Tensor, moved: Tensor, history: int):
+        """Keep the curvature pairs of rows that moved along positive curvature."""
         product = (change * curvature).sum(-1)
         keep = moved & (product > 1e-8 * change.norm(dim=-1) * curvature.norm(dim=-1))
         inverse = torch.where(keep, 1 / product.clamp_min(1e-38), torch.zeros_like(product))
@@ -245,10 +256,10 @@ class _State:
             self.pairs = [*self.pairs, (change, curvature, inverse)][-history:]
 
     def results(self) -> list[SearchResult]:
-        sound = torch.isfinite(self.loss) & torch.isfinite(self.theta).all(-1)
+        sound = ~self.broken & torch.isfinite(self.loss) & torch.isfinite(self.theta).all(-1)
         status = [
             Status.NONFINITE if not ok else Status.CONVERGED if done else Status.MAX_STEPS
-            for ok, done in zip(sound.tolist(), self.done.tolist(), strict=True)
+            for ok, done in zip(sound.tolist(), self.done().tolist(), strict=True)
         ]
         rows = zip(self.theta.detach(), self.losses, status, self.evaluations.tolist(), strict=True)
         return [SearchResult(theta.clone(), tuple(losses), end, count) for theta, losses, end, count in rows]

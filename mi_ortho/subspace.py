@@ -16,6 +16,7 @@ class Subspace:
     Args:
         basis: orthonormal rows, shape (k, d_model); k may be 0. Use `span` or `extend` to build one from vectors that
             are not orthonormal yet.
+        checked: how many leading rows are known to be orthonormal already; the others are checked here.
 
     Raises:
         ValueError: the rows are not orthonormal to 1e-4.
@@ -26,13 +27,14 @@ class Subspace:
     """
 
     basis: Float[Tensor, "k d_model"]
+    checked: int = 0
 
     def __post_init__(self):
-        if not self.basis.shape[0]:
+        newest = self.basis[self.checked :]
+        if not len(newest):
             return
-        newest = self.basis[-64:]  # extend() keeps what was orthonormal, so only what was added last can be wrong
         gram = newest @ self.basis.mT
-        gram[:, -len(newest) :].diagonal().sub_(1)
+        gram[:, self.checked :].diagonal().sub_(1)
         if not gram.abs().max() < 1e-4:
             raise ValueError(
                 f"got basis rows that differ from orthonormal by {gram.abs().max():.1e}; expected at most 1e-4; "
@@ -57,10 +59,7 @@ class Subspace:
         Two passes ("twice is enough", Kahan and Parlett): one pass leaves a residue of relative size
         eps * |x| / |rest|, which is all of the result when x lies almost inside the subspace.
         """
-        if not len(self):
-            return x
-        once = x - self.project(x)
-        return once - self.project(once)
+        return _reject(self.basis, x)
 
     def extend(self, x: Float[Tensor, "n {self.d_model}"]) -> "Subspace":
         """The subspace spanned by this one and the rows of x, added one after the other.
@@ -68,22 +67,28 @@ class Subspace:
         Raises:
             ValueError: a row is zero, not finite, or already inside the subspace to within rounding.
         """
-        grown = self
-        for index, row in enumerate(x):
-            grown = Subspace(torch.cat([grown.basis, _unit_outside(grown, row, index)[None]]))
-        return grown
+        rows = torch.cat([self.basis, torch.zeros_like(x)])
+        for index, row in enumerate(x, start=len(self)):
+            rows[index] = _unit_outside(rows[:index], row, index - len(self))
+        return Subspace(rows, checked=len(self))
 
 
-def _unit_outside(subspace: Subspace, row: Float[Tensor, " d_model"], index: int) -> Float[Tensor, " d_model"]:
-    unit = row / row.norm()
-    outside = subspace.reject(unit)
+def _reject(basis: Float[Tensor, "k d_model"], x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+    once = x - (x @ basis.mT) @ basis
+    return once - (once @ basis.mT) @ basis
+
+
+def _unit_outside(
+    basis: Float[Tensor, "k d_model"], row: Float[Tensor, " d_model"], index: int
+) -> Float[Tensor, " d_model"]:
+    outside = _reject(basis, row / row.norm())
     if not outside.norm() > 32 * torch.finfo(row.dtype).eps:
         raise ValueError(
             f"got row {index} of norm {float(row.norm()):.3g} whose part outside the subspace is "
             f"{float(outside.norm()):.1e} of it; expected a finite vector that is linearly independent of "
-            f"the {len(subspace)} basis rows; leave it out"
+            f"the {len(basis)} basis rows; leave it out"
         )
-    again = subspace.reject(outside / outside.norm())
+    again = _reject(basis, outside / outside.norm())
     return again / again.norm()
 
 

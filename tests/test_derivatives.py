@@ -1,0 +1,71 @@
+"""First derivatives: exact on linear maps, equal to finite differences on others, close when sketched."""
+
+import pytest
+import torch
+from toys import DTYPE, linear, logits_map, mlp, randn, rng, spread
+
+from mi_ortho import FunctionMap, Penalised, gauss_newton, jacobian, match, match_distribution, pullback
+
+
+def test_jacobian_of_a_linear_map_is_its_matrix_everywhere() -> None:
+    z, _ = linear(spread(12, 100))
+    for at in (torch.zeros(12, dtype=DTYPE), randn(12)):
+        torch.testing.assert_close(jacobian(z, at), z.jacobian)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 64])
+def test_jacobian_is_the_finite_difference_in_chunks_of_any_size(chunk: int) -> None:
+    z, at = mlp(8), randn(8)
+    shifts = 1e-6 * torch.eye(8, dtype=DTYPE)
+    columns = (z(at + shifts) - z(at - shifts)) / 2e-6
+    torch.testing.assert_close(jacobian(z, at, chunk=chunk), columns.mT, rtol=1e-7, atol=1e-8)
+
+
+def test_jacobian_flattens_prompts_positions_and_width() -> None:
+    z = logits_map(5, 2, 3)
+    expected = torch.autograd.functional.jacobian(lambda theta: z(theta[None])[0], randn(5)).flatten(0, 1)
+    torch.testing.assert_close(jacobian(z, randn(5)), expected)
+
+
+def test_pullback_multiplies_from_the_left() -> None:
+    z, _ = linear(spread(6, 10))
+    cotangents = randn(4, 6, seed=5)
+    torch.testing.assert_close(pullback(z, randn(6), cotangents, chunk=3), cotangents @ z.jacobian)
+
+
+def test_a_jacobian_that_is_not_finite_is_an_error() -> None:
+    with pytest.raises(ValueError, match="got a Jacobian with NaN or infinite entries at a vector of norm 0"):
+        jacobian(FunctionMap(lambda theta: theta.abs().sqrt(), 3), torch.zeros(3))
+
+
+def test_gauss_newton_is_exact_on_a_linear_map() -> None:
+    z, _ = linear(spread(10, 30))
+    base = randn(10)
+    gram = z.jacobian.mT @ z.jacobian / (z.jacobian @ base).square().sum()
+    torch.testing.assert_close(gauss_newton(match(z, base), base, generator=rng()), gram)
+    penalised = Penalised(match(z, base), weight=0.2, radius=3.0)
+    ridge = gram + 0.2 / 9 * torch.eye(10, dtype=DTYPE)
+    torch.testing.assert_close(gauss_newton(penalised, base, generator=rng()), ridge)
+
+
+def test_gauss_newton_averages_the_ends_of_the_path() -> None:
+    z, base = mlp(6), 2 * randn(6)
+    scale = (z(base) - z(torch.zeros_like(base))).square().sum()
+    ends = [jacobian(z, at) for at in (torch.zeros_like(base), base)]
+    expected = sum(end.mT @ end for end in ends) / (2 * scale)
+    torch.testing.assert_close(gauss_newton(match(z, base), base, generator=rng()), expected)
+
+
+def test_a_sketched_gauss_newton_is_close_and_unbiased() -> None:
+    base = randn(16)
+    goal = match_distribution(logits_map(16, 6, 40), base)  # 240 residuals: more than 2 * 16
+    exact = sum(
+        (rows := torch.autograd.functional.jacobian(lambda theta: goal.residual(theta[None])[0], at)).mT @ rows / 2
+        for at in (torch.zeros_like(base), base)
+    )
+    sketches = torch.stack([gauss_newton(goal, base, generator=rng(seed)) for seed in range(60)])
+    errors = (sketches - exact).flatten(1).norm(dim=-1) / exact.norm()
+    assert errors.median() < 0.8, "32 of 240 directions"
+    assert (sketches.mean(0) - exact).norm() / exact.norm() < 1.5 * errors.mean() / 60**0.5
+    assert torch.linalg.eigvalsh(sketches[0]).min() > -1e-12
+    assert torch.equal(gauss_newton(goal, base, generator=rng(3)), sketches[3])

@@ -1,0 +1,117 @@
+"""Closed-form maps whose answers are known: what every algorithm is tested on before it meets a model."""
+
+import torch
+from torch import Tensor
+
+from mi_ortho import FunctionMap, LinearMap
+
+DTYPE = torch.float64
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    """A seeded generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64."""
+    return torch.randn(*shape, generator=rng(seed), dtype=DTYPE)
+
+
+def rotation(d_model: int, seed: int = 0) -> Tensor:
+    """A random orthogonal matrix in float64."""
+    return torch.linalg.qr(randn(d_model, d_model, seed=seed))[0]
+
+
+def linear(singular: Tensor, seed: int = 0) -> tuple[LinearMap, Tensor]:
+    """A linear map with the given singular values, and its right singular vectors as rows."""
+    left, right = rotation(len(singular), seed), rotation(len(singular), seed + 1)
+    return LinearMap(left @ torch.diag(singular.to(DTYPE)) @ right, randn(len(singular), seed=seed + 2)), right
+
+
+def spread(d_model: int, condition: float) -> Tensor:
+    """Singular values from 1 down to 1 / condition, evenly in the logarithm."""
+    return torch.logspace(0, -float(torch.tensor(condition).log10()), d_model, dtype=DTYPE)
+
+
+def flat_energy(d_model: int, dims: int, seed: int = 0) -> tuple[FunctionMap, Tensor]:
+    """z = |theta inside a subspace|^2 u: exactly `dims` orthogonal vectors of one norm have the full effect.
+
+    Returns the map and the orthonormal basis of the subspace, as rows.
+    """
+    inside = rotation(d_model, seed)[:dims]
+    direction = randn(5, seed=seed + 1)
+
+    def energy(theta: Tensor) -> Tensor:
+        return (theta @ inside.mT).square().sum(-1, keepdim=True) * direction
+
+    return FunctionMap(energy, d_model), inside
+
+
+def threshold_features(d_model: int, count: int, threshold: float, seed: int = 0) -> tuple[FunctionMap, Tensor]:
+    """z = sum over orthonormal features f of softplus(8 (<f, theta> - threshold)) / 8 u: linear only past a threshold.
+
+    Returns the map and the features, as rows.
+    """
+    features = rotation(d_model, seed)[:count]
+    direction = randn(5, seed=seed + 1)
+
+    def response(theta: Tensor) -> Tensor:
+        above = torch.nn.functional.softplus(8 * (theta @ features.mT - threshold)) / 8
+        return above.sum(-1, keepdim=True) * direction
+
+    return FunctionMap(response, d_model), features
+
+
+def bent(d_model: int, curvature: float) -> FunctionMap:
+    """z = (theta, curvature |theta|^2): at norm R the non-linear part is curvature R times the linear one, exactly."""
+    return FunctionMap(lambda theta: torch.cat([theta, curvature * theta.square().sum(-1, keepdim=True)], -1), d_model)
+
+
+def mlp(d_model: int, *, depth: int = 3, gain: float = 1.5, seed: int = 0, dtype: torch.dtype = DTYPE) -> FunctionMap:
+    """A random residual tanh network: smooth, and far from linear at norms of a few."""
+    layers = [
+        (gain * randn(d_model, 2 * d_model, seed=2 * i + seed) / d_model**0.5,
+         gain * randn(2 * d_model, d_model, seed=2 * i + 1 + seed) / (2 * d_model) ** 0.5)
+        for i in range(depth)
+    ]  # fmt: skip
+    layers = [(first.to(dtype), second.to(dtype)) for first, second in layers]
+    at = randn(d_model, seed=seed + 99).to(dtype)
+
+    def forward(theta: Tensor) -> Tensor:
+        x = at + theta
+        for first, second in layers:
+            x = x + torch.tanh(x @ first) @ second
+        return x
+
+    return FunctionMap(forward, d_model)
+
+
+def logits_map(d_model: int, positions: int, vocab: int, seed: int = 0) -> FunctionMap:
+    """A network followed by a linear read-out: logits of shape (*n, positions, vocab)."""
+    hidden = mlp(d_model, depth=2, seed=seed)
+    readout = randn(positions, vocab, d_model, seed=seed + 7) / d_model**0.5
+    return FunctionMap(lambda theta: torch.einsum("...d,pvd->...pv", hidden(theta), readout), d_model)
+
+
+def constrained_optimum(jacobian: Tensor, base: Tensor, avoid: Tensor) -> Tensor:
+    """argmin |J (theta - base)| subject to avoid @ theta = 0, by solving its dense KKT system."""
+    gram, count = jacobian.mT @ jacobian, len(avoid)
+    unit = avoid / avoid.norm(dim=-1, keepdim=True)  # the constraint does not care, the conditioning does
+    top = torch.cat([gram, unit.mT], 1)
+    bottom = torch.cat([unit, unit.new_zeros(count, count)], 1)
+    right = torch.cat([gram @ base, base.new_zeros(count)])
+    return torch.linalg.solve(torch.cat([top, bottom]), right)[: len(base)]
+
+
+def conjugate_gradient_residuals(matrix: Tensor, right: Tensor, steps: int) -> Tensor:
+    """The residuals r_1 .. r_steps of Hestenes and Stiefel's method for matrix @ x = right from x = 0."""
+    residual, direction, found = right, right, []
+    for _ in range(steps):
+        image = matrix @ direction
+        step = residual.dot(residual) / direction.dot(image)
+        following = residual - step * image
+        direction = following + following.dot(following) / residual.dot(residual) * direction
+        residual = following
+        found.append(residual)
+    return torch.stack(found)
