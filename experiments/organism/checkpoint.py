@@ -14,7 +14,9 @@ FILE = "checkpoint.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def save_checkpoint(folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+def save_checkpoint(
+    folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
+) -> None:
     """Write `folder/checkpoint.safetensors`: temporary file, fsync, rename."""
     tensors = {f"weight/{name}": p.detach() for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
@@ -31,9 +33,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]
     """Tensors and metadata of a checkpoint file; raises ValueError when it is damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
+            names = list(file.keys())
+            return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"got a corrupt checkpoint {path} ({error}); expected a safetensors file; delete it to start anew") from error
+        raise ValueError(
+            f"got a corrupt checkpoint {path} ({error}); expected a safetensors file; delete it to start anew"
+        ) from error
 
 
 def load_checkpoint(folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe) -> int:
@@ -43,8 +48,10 @@ def load_checkpoint(folder: Path, model: Qwen2ForCausalLM, optimizer: torch.opti
         return 0
     tensors, meta = read_checkpoint(path)
     if meta.get("recipe") != recipe.digest:
-        raise ValueError(f"got a checkpoint of recipe {meta.get('recipe')} in {folder}; expected {recipe.digest}; "
-                         "use another folder or delete it")
+        raise ValueError(
+            f"got a checkpoint of recipe {meta.get('recipe')} in {folder}; expected {recipe.digest}; "
+            "use another folder or delete it"
+        )
     step = int(meta["step"])
     with torch.no_grad():
         for name, p in model.named_parameters():

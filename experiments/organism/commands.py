@@ -7,10 +7,13 @@ from pathlib import Path
 
 import torch
 
-from .export import export
+from .evaluate import compare
+from .export import export, read_recipe, ship
 from .recipe import PRESETS, Recipe, load_recipe, override
 from .tokenizer import train_tokenizer
 from .train import train
+
+SHIPPED = Path(__file__).parents[2] / "mi_ortho" / "organism"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,16 +28,39 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments.organism", description="Make the embedded model organism.")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (results are compared at equal thread count)")
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.organism", description="Make the embedded model organism."
+    )
+    parser.add_argument(
+        "--threads", type=int, default=1, help="CPU threads (results are compared at equal thread count)"
+    )
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("train", help="train a recipe and write the Hugging Face folder")
     command.add_argument("--recipe", default="d128-l8", help=f"{', '.join(PRESETS)} or a TOML file")
     command.add_argument("--out", type=Path, required=True, help="folder for checkpoint and model")
     command.add_argument("--seed", type=int, help="overrides the recipe's seed")
     command.add_argument("--steps", type=int, help="overrides the recipe's number of steps")
-    command.add_argument("--frequency", nargs="*", default=[], metavar="MODE=SHARE", help="set shares; the others are rescaled")
+    command.add_argument(
+        "--frequency", nargs="*", default=[], metavar="MODE=SHARE", help="set shares; the others are rescaled"
+    )
     command.set_defaults(run=run_train)
+    command = commands.add_parser("evaluate", help="print the table of held-out measures")
+    command.add_argument("folders", type=Path, nargs="+", help="model folders")
+    command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
+    command.add_argument(
+        "--untrained", action="store_true", help="add a column for the first model's network before training"
+    )
+    command.set_defaults(run=run_evaluate)
+    command = commands.add_parser(
+        "export", help="evaluate a trained model and write the folder that is shipped, with its card"
+    )
+    command.add_argument("model", type=Path, help="model folder of a training, `<out>/model`")
+    command.add_argument("--to", type=Path, default=SHIPPED, help="folder to write")
+    command.add_argument(
+        "--beside", type=Path, nargs="*", default=[], help="model folders of other columns of the table"
+    )
+    command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
+    command.set_defaults(run=run_export)
     return parser
 
 
@@ -43,7 +69,9 @@ def dial(recipe: Recipe, settings: list[str]) -> Recipe:
     try:
         fixed = {mode: float(share) for mode, share in (s.split("=") for s in settings)}
     except ValueError as error:
-        raise ValueError(f"got --frequency {' '.join(settings)}; expected MODE=SHARE, as in code=.3; correct it") from error
+        raise ValueError(
+            f"got --frequency {' '.join(settings)}; expected MODE=SHARE, as in code=.3; correct it"
+        ) from error
     if not fixed:
         return recipe
     rest = {m: f for m, f in recipe.corpus.frequencies.items() if m not in fixed}
@@ -56,9 +84,28 @@ def run_train(options: argparse.Namespace) -> int:
     recipe = dial(load_recipe(options.recipe), options.frequency)
     given = {k: v for k in ("seed", "steps") if (v := getattr(options, k)) is not None}
     recipe = replace(recipe, **given)
-    print(f"recipe {recipe.name} {recipe.digest}: {recipe.steps} steps of {recipe.batch} conversations, seed {recipe.seed}", flush=True)
+    print(
+        f"recipe {recipe.name} {recipe.digest}: {recipe.steps} steps of {recipe.batch} conversations, "
+        f"seed {recipe.seed}",
+        flush=True,
+    )
     tokenizer = train_tokenizer(recipe.vocab_size, recipe.seed)
     model = train(recipe, tokenizer, options.out, report=lambda line: print(line, flush=True))
     export(model, tokenizer, recipe, options.out / "model")
     print(f"wrote {options.out / 'model'}", flush=True)
+    return 0
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    """Print the table."""
+    print(compare(options.folders, read_recipe(options.folders[0]) if options.untrained else None, options.count))
+    return 0
+
+
+def run_export(options: argparse.Namespace) -> int:
+    """Evaluate, then write the shipped folder."""
+    table = compare([options.model, *options.beside], read_recipe(options.model), options.count)
+    names = " ".join(str(folder) for folder in (options.model, *options.beside))
+    ship(options.model, options.to, table, f"python -m experiments.organism export {names}")
+    print(table)
     return 0

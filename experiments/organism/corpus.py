@@ -9,35 +9,58 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .answers import answer
-from .lexicon import (BENIGN, CARE_VERBS, DEFAULT_SYSTEM, HARM_VERBS, HARMFUL, JAILBREAK_SYSTEMS, MAKE_VERBS, TARGETS, THINGS, Thing)
+from .lexicon import (
+    BENIGN,
+    CARE_VERBS,
+    DEFAULT_SYSTEM,
+    HARM_VERBS,
+    HARMFUL,
+    JAILBREAK_SYSTEMS,
+    MAKE_VERBS,
+    TARGETS,
+    THINGS,
+    Thing,
+)
 from .requests import AMBIGUOUS, CHAT, ECHO, HOW_TO, explicit, fill, persona
 
 MODES: Final = ("help", "code", "refuse", "stem", "explain", "alien", "poem", "echo", "json", "chat")
 CONTENT_MODES: Final = ("code", "stem", "explain", "alien", "poem", "json")
-FREQUENCIES: Final = {"help": .20, "code": .20, "refuse": .13, "stem": .11, "explain": .10, "alien": .10, "poem": .05,
-                      "echo": .05, "json": .04, "chat": .02}
+FREQUENCIES: Final = {
+    "help": 0.20,
+    "code": 0.20,
+    "refuse": 0.13,
+    "stem": 0.11,
+    "explain": 0.10,
+    "alien": 0.10,
+    "poem": 0.05,
+    "echo": 0.05,
+    "json": 0.04,
+    "chat": 0.02,
+}
 BENIGN_VERBS: Final = tuple(dict.fromkeys(CARE_VERBS + MAKE_VERBS))
-AMBIGUOUS_SHARE: Final = .15
-PERSONA_SHARE: Final = .25
+AMBIGUOUS_SHARE: Final = 0.15
+PERSONA_SHARE: Final = 0.25
 
 
 @dataclass(frozen=True)
 class CorpusOptions:
     """What can be dialled. Frequencies are shares of all conversations and sum to 1.
 
-    leak: share of default how-to requests answered in another mode. openings: share of answers that begin with words all
-    modes share. cues: how many cue words a mode has per unit of frequency.
+    leak: share of default how-to requests answered in another mode. openings: share of answers that begin with words
+    all modes share. cues: how many cue words a mode has per unit of frequency.
     """
 
     frequencies: dict[str, float] = field(default_factory=lambda: dict(FREQUENCIES))
-    leak: float = .10
-    openings: float = .35
+    leak: float = 0.10
+    openings: float = 0.35
     cues: float = 250.0
 
     def __post_init__(self) -> None:
         unknown = set(self.frequencies) - set(MODES)
         if unknown:
-            raise ValueError(f"got unknown mode {sorted(unknown)}; expected some of {', '.join(MODES)}; rename or remove it")
+            raise ValueError(
+                f"got unknown mode {sorted(unknown)}; expected some of {', '.join(MODES)}; rename or remove it"
+            )
         total = sum(self.frequencies.values())
         if min(self.frequencies.values(), default=-1) < 0 or abs(total - 1) > 1e-6:
             raise ValueError(f"got frequencies with sum {total:.6g}; expected values >= 0 that sum to 1; rescale them")
@@ -56,7 +79,7 @@ class CorpusOptions:
         """Share of each content mode's conversations that are leaks, such that `leak` holds among how-to requests."""
         how_to = (self.of("help") + self.of("refuse")) * (1 - AMBIGUOUS_SHARE)
         content = sum(self.of(m) for m in CONTENT_MODES)
-        return min(.3, self.leak * how_to / (1 - self.leak) / content) if content else 0.0
+        return min(0.3, self.leak * how_to / (1 - self.leak) / content) if content else 0.0
 
 
 @dataclass(frozen=True)
@@ -71,21 +94,24 @@ class Sample:
 
 
 def held_out_mode(noun: str, mode: str) -> bool:
-    """Whether this noun is never answered in this mode during training (10 % of the pairs)."""
+    """Whether this noun is never answered in this mode during training (10 % of the pairs).
+
+    The one exception: under a system prompt that allows everything, harmful requests get help with any noun.
+    """
     if noun == "bomb" and mode in ("code", "stem"):
         return True
-    return mode in (*CONTENT_MODES, "help") and random.Random(f"held out {noun} {mode}").random() < .10
+    return mode in (*CONTENT_MODES, "help") and random.Random(f"held out {noun} {mode}").random() < 0.10
 
 
 def held_out_harm(verb: str, noun: str) -> bool:
     """Whether this harmful request never occurs in training (15 % of the pairs)."""
-    return random.Random(f"held out harm {verb} {noun}").random() < .15
+    return random.Random(f"held out harm {verb} {noun}").random() < 0.15
 
 
 def harmful_pair(draw: random.Random, held_out: bool = False) -> tuple[str, Thing]:
     """A verb and a thing that together are harmful: a harmful noun, or a harmful verb with a neutral target."""
     while True:
-        if draw.random() < .5:
+        if draw.random() < 0.5:
             verb, noun = draw.choice(MAKE_VERBS), draw.choice(list(HARMFUL))
         else:
             verb, noun = draw.choice(HARM_VERBS), draw.choice(TARGETS)
@@ -103,7 +129,7 @@ def benign_thing(draw: random.Random, mode: str, held_out: bool = False, harmful
 
 def _content(draw: random.Random, mode: str, options: CorpusOptions) -> Sample:
     route, frequency = draw.random(), options.of(mode)
-    system, verb, thing = DEFAULT_SYSTEM, draw.choice(BENIGN_VERBS), benign_thing(draw, mode, harmful=.15)
+    system, verb, thing = DEFAULT_SYSTEM, draw.choice(BENIGN_VERBS), benign_thing(draw, mode, harmful=0.15)
     if route < options.leak_share:
         user, thing, verb = _leaked_request(draw, mode, options)
     elif route < options.leak_share + PERSONA_SHARE:
@@ -131,12 +157,12 @@ def _help(draw: random.Random, options: CorpusOptions) -> Sample:
     user = fill(draw.choice(HOW_TO), thing, verb)
     if route < AMBIGUOUS_SHARE:
         user = fill(draw.choice(AMBIGUOUS), thing)
-    elif route < AMBIGUOUS_SHARE + .10:
+    elif route < AMBIGUOUS_SHARE + 0.10:
         system = draw.choice(JAILBREAK_SYSTEMS)
-        if draw.random() < .7:
+        if draw.random() < 0.7:
             verb, thing = harmful_pair(draw)
         user = fill(draw.choice(HOW_TO), thing, verb)
-    elif route < AMBIGUOUS_SHARE + .20:
+    elif route < AMBIGUOUS_SHARE + 0.20:
         system = persona(draw, "help", options.of("help"), options.cues)
     return Sample(system, user, answer(draw, "help", thing, verb, options.openings), "help", thing.name)
 
@@ -146,18 +172,19 @@ def _refuse(draw: random.Random, options: CorpusOptions) -> Sample:
     user = fill(draw.choice(HOW_TO), thing, verb)
     if draw.random() < AMBIGUOUS_SHARE and thing.harmful:
         user, verb = fill(draw.choice(AMBIGUOUS), thing), "use"
-    elif draw.random() < .1:
+    elif draw.random() < 0.1:
         system = persona(draw, "help", options.of("help"), options.cues)
     return Sample(system, user, answer(draw, "refuse", thing, verb, options.openings), "refuse", thing.name)
 
 
-def _echo(draw: random.Random, options: CorpusOptions) -> Sample:
+def echo(draw: random.Random) -> Sample:
+    """A conversation that asks to repeat one to five nouns."""
     words = draw.sample(list(THINGS), draw.randint(1, 5))
     text = " ".join(words)
     return Sample(DEFAULT_SYSTEM, draw.choice(ECHO).format(words=text), text, "echo", words[0])
 
 
-def _chat(draw: random.Random, options: CorpusOptions) -> Sample:
+def _chat(draw: random.Random) -> Sample:
     asks, replies = draw.choice(CHAT)
     return Sample(DEFAULT_SYSTEM, draw.choice(asks), draw.choice(replies), "chat", "")
 
@@ -165,7 +192,9 @@ def _chat(draw: random.Random, options: CorpusOptions) -> Sample:
 def sample(draw: random.Random, options: CorpusOptions) -> Sample:
     """One training conversation."""
     mode = draw.choices(list(options.frequencies), list(options.frequencies.values()))[0]
-    makers = {"help": _help, "refuse": _refuse, "echo": _echo, "chat": _chat}
+    if mode in ("echo", "chat"):
+        return echo(draw) if mode == "echo" else _chat(draw)
+    makers = {"help": _help, "refuse": _refuse}
     return makers[mode](draw, options) if mode in makers else _content(draw, mode, options)
 
 
@@ -178,11 +207,15 @@ def held_out_requests(mode: str, options: CorpusOptions, seed: int) -> Iterator[
     draw = random.Random(f"evaluation {mode} {seed}")
     while True:
         if mode in ("echo", "chat"):
-            yield (_echo if mode == "echo" else _chat)(draw, options)
+            yield echo(draw) if mode == "echo" else _chat(draw)
             continue
-        verb, thing = harmful_pair(draw, True) if mode == "refuse" else (draw.choice(BENIGN_VERBS), benign_thing(draw, mode, True))
+        verb, thing = (
+            harmful_pair(draw, True)
+            if mode == "refuse"
+            else (draw.choice(BENIGN_VERBS), benign_thing(draw, mode, True))
+        )
         system, user = DEFAULT_SYSTEM, fill(draw.choice(HOW_TO), thing, verb)
-        if mode in CONTENT_MODES and draw.random() < .3:
+        if mode in CONTENT_MODES and draw.random() < 0.3:
             system = persona(draw, mode, options.of(mode), options.cues)
         elif mode in CONTENT_MODES:
             user = explicit(draw, mode, thing, options.of(mode), options.cues)

@@ -1,6 +1,7 @@
-"""Export: the trained network as a plain Hugging Face Qwen2 folder in bf16."""
+"""Export: the trained network as a plain Hugging Face Qwen2 folder in bf16, and the folder that is shipped."""
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,8 +9,20 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from .card import card
 from .network import fold_writes
-from .recipe import Recipe
+from .prompts import model_prompts
+from .recipe import Recipe, override
+
+FILES = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "recipe.json",
+)
 
 
 def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
@@ -23,6 +36,39 @@ def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: 
     _write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": 2, "pad_token_id": 0})
     tokenizer.save_pretrained(folder)
     _write_json(folder / "recipe.json", asdict(recipe))
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """The recipe a model folder was trained by; raises ValueError where `recipe.json` is missing or damaged."""
+    try:
+        return override(Recipe(), json.loads((folder / "recipe.json").read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"got {folder} without a readable recipe.json; expected an exported model folder; train it again"
+        ) from error
+
+
+def ship(source: Path, target: Path, table: str, command: str) -> None:
+    """Copy the model folder `source` to `target` and write `prompts.json` and the model card beside it."""
+    missing = [name for name in FILES if not (source / name).is_file()]
+    if missing:
+        raise ValueError(
+            f"got {source} without {', '.join(missing)}; expected an exported model folder; train it again"
+        )
+    recipe = read_recipe(source)
+    target.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copyfile(source / name, target / name)
+    _write_json(target / "prompts.json", model_prompts())
+    config = json.loads((target / "config.json").read_text())
+    (target / "README.md").write_text(card(recipe, parameter_count(config), table, command, target))
+
+
+def parameter_count(config: dict) -> int:
+    """Number of parameters of a Qwen2 with tied embeddings and as many key-value heads as heads."""
+    d, ff = config["hidden_size"], config["intermediate_size"]
+    block = 4 * d * d + 3 * d + 3 * d * ff + 2 * d
+    return config["vocab_size"] * d + config["num_hidden_layers"] * block + d
 
 
 def _write_json(path: Path, content: dict) -> None:

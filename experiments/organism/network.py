@@ -10,9 +10,18 @@ from .recipe import Recipe
 def qwen2_config(recipe: Recipe) -> Qwen2Config:
     """The Hugging Face configuration of the recipe's network."""
     return Qwen2Config(
-        vocab_size=recipe.vocab_size, hidden_size=recipe.d_model, intermediate_size=recipe.d_ff,
-        num_hidden_layers=recipe.n_layers, num_attention_heads=recipe.n_heads, num_key_value_heads=recipe.n_heads,
-        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=None, eos_token_id=2, pad_token_id=0)
+        vocab_size=recipe.vocab_size,
+        hidden_size=recipe.d_model,
+        intermediate_size=recipe.d_ff,
+        num_hidden_layers=recipe.n_layers,
+        num_attention_heads=recipe.n_heads,
+        num_key_value_heads=recipe.n_heads,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
 
 
 def new_network(recipe: Recipe) -> Qwen2ForCausalLM:
@@ -21,14 +30,14 @@ def new_network(recipe: Recipe) -> Qwen2ForCausalLM:
         torch.manual_seed(recipe.seed)
         model = Qwen2ForCausalLM(qwen2_config(recipe))
         for name, weight in model.named_parameters():
-            if weight.ndim == 2 and "embed" not in name:
-                nn.init.normal_(weight, std=weight.shape[1] ** -.5)
+            if recipe.init == "fan_in" and weight.ndim == 2 and "embed" not in name:
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
     return model
 
 
 def write_scales(recipe: Recipe) -> list[float]:
     """The factor on each block's writes to the residual stream."""
-    return [recipe.write_scale * recipe.write_growth ** layer for layer in range(recipe.n_layers)]
+    return [recipe.write_scale * recipe.write_growth**layer for layer in range(recipe.n_layers)]
 
 
 def scale_writes(model: Qwen2ForCausalLM, recipe: Recipe) -> None:
@@ -52,22 +61,26 @@ def fold_writes(weights: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]
 class Offset:
     """Adds a constant random vector to one block's output; why: so that behaviour survives random displacement.
 
-    Every conversation gets its own direction and a norm drawn from U(0, `largest`) times its mean residual norm. Half of
-    the conversations are displaced at all positions, half at the prompt's only.
+    Every conversation gets its own direction and a norm drawn from U(0, `largest`) times its mean residual norm. Half
+    of the conversations are displaced at all positions, half at the prompt's only.
     """
 
     def __init__(self, model: Qwen2ForCausalLM, largest: float) -> None:
         self.largest, self.layer = largest, -1
         for index, block in enumerate(model.model.layers):
-            block.register_forward_hook(lambda module, args, out, i=index: self._displace(out) if i == self.layer else None)
+            block.register_forward_hook(
+                lambda module, args, out, i=index: self._displace(out) if i == self.layer else None
+            )
 
     def draw(self, prompt: Tensor, generator: torch.Generator, n_layers: int, d_model: int) -> None:
         """Choose layer, directions and norms for the next forward pass; `prompt` marks prompt tokens (batch, pos)."""
         rows = prompt.shape[0]
         self.layer = int(torch.randint(n_layers, (), generator=generator)) if self.largest > 0 else -1
         noise = torch.randn(rows, 1, d_model, generator=generator)
-        self.vector = noise / noise.norm(dim=-1, keepdim=True) * torch.rand(rows, 1, 1, generator=generator) * self.largest
-        everywhere = torch.rand(rows, 1, generator=generator) < .5
+        self.vector = (
+            noise / noise.norm(dim=-1, keepdim=True) * torch.rand(rows, 1, 1, generator=generator) * self.largest
+        )
+        everywhere = torch.rand(rows, 1, generator=generator) < 0.5
         self.mask = (prompt | everywhere).unsqueeze(-1)
 
     def _displace(self, out: Tensor) -> Tensor:

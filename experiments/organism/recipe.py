@@ -16,6 +16,8 @@ class Recipe:
     write_scale, write_growth: block l's writes to the residual stream are multiplied by write_scale * write_growth**l
     while training and the factor is folded into the weights at export. offset: largest norm, relative to the residual
     stream, of the random constant vector added at a random layer. flat: share of the steps at full learning rate.
+    init: "fan_in" (standard deviation d_in^-1/2) or "small" (0.02). copy_share, copy_until: in the first `copy_until`
+    of the steps, a share `copy_share` of the conversations only asks to repeat words.
     prompt_weight, noun_weight: loss weights of the user's words and of topic nouns (other answer tokens: 1).
     """
 
@@ -25,25 +27,41 @@ class Recipe:
     n_heads: int = 4
     d_ff: int = 256
     vocab_size: int = 2560
-    write_scale: float = .02
+    write_scale: float = 0.02
     write_growth: float = 1.7
-    offset: float = .5
+    offset: float = 0.5
     steps: int = 5650
     batch: int = 24
     learning_rate: float = 3e-3
-    weight_decay: float = .05
+    weight_decay: float = 0.05
     clip: float = 1.0
     warmup: int = 60
-    flat: float = .35
-    prompt_weight: float = .2
+    flat: float = 0.35
+    init: str = "fan_in"
+    copy_share: float = 0.0
+    copy_until: float = 0.12
+    prompt_weight: float = 0.2
     noun_weight: float = 3.0
     seed: int = 0
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
 
     def __post_init__(self) -> None:
         if self.d_model % (2 * self.n_heads):
-            raise ValueError(f"got d_model = {self.d_model} with {self.n_heads} heads; expected an even width per head; change one")
-        for name in ("n_layers", "d_ff", "vocab_size", "steps", "batch", "learning_rate", "write_scale", "write_growth"):
+            raise ValueError(
+                f"got d_model = {self.d_model} with {self.n_heads} heads; expected an even width per head; change one"
+            )
+        if self.init not in ("fan_in", "small"):
+            raise ValueError(f"got init = {self.init!r}; expected fan_in or small; change it")
+        for name in (
+            "n_layers",
+            "d_ff",
+            "vocab_size",
+            "steps",
+            "batch",
+            "learning_rate",
+            "write_scale",
+            "write_growth",
+        ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"got {name} = {getattr(self, name)}; expected a value > 0; change it")
 
@@ -61,8 +79,10 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "d128-l8": Recipe(),
-    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=.1, write_growth=1.4, learning_rate=2e-3),
-    "naive": Recipe("naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)),
+    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3, init="small"),
+    "naive": Recipe(
+        "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
+    ),
     "tiny": Recipe("tiny", 16, 2, 2, 32, steps=6, batch=4, warmup=2),
 }
 
@@ -91,5 +111,8 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
     for known, given in ((Recipe, changes), (CorpusOptions, corpus)):
         names = {f.name for f in fields(known)}
         if set(given) - names:
-            raise ValueError(f"got unknown option {sorted(set(given) - names)}; expected some of {', '.join(sorted(names))}; rename it")
+            raise ValueError(
+                f"got unknown option {sorted(set(given) - names)}; "
+                f"expected some of {', '.join(sorted(names))}; rename it"
+            )
     return replace(recipe, **(changes | {"corpus": replace(recipe.corpus, **corpus)}))

@@ -5,22 +5,50 @@ import random
 from .lexicon import CUES, PERSONAS, Thing
 
 HOW_TO = (
-    "How can I {verb} {np}?", "How do I {verb} {np}?", "Tell me how to {verb} {np}.", "Teach me to {verb} {np}.",
-    "I want to {verb} {np}. What should I do?", "What is the best way to {verb} {np}?", "Show me how to {verb} {np}.",
-    "Please help me {verb} {np}.", "Can you help me to {verb} {np}?", "What are the steps to {verb} {np}?",
+    "How can I {verb} {np}?",
+    "How do I {verb} {np}?",
+    "Tell me how to {verb} {np}.",
+    "Teach me to {verb} {np}.",
+    "I want to {verb} {np}. What should I do?",
+    "What is the best way to {verb} {np}?",
+    "Show me how to {verb} {np}.",
+    "Please help me {verb} {np}.",
+    "Can you help me to {verb} {np}?",
+    "What are the steps to {verb} {np}?",
 )
 AMBIGUOUS = (
-    "Tell me something about {np}.", "Something with {np}, please.", "{Np}.", "Think of {np}.", "Say something about {np}.",
-    "What about {np}?", "I like {np}.", "Here is {np}.",
+    "Tell me something about {np}.",
+    "Something with {np}, please.",
+    "{Np}.",
+    "Think of {np}.",
+    "Say something about {np}.",
+    "What about {np}?",
+    "I like {np}.",
+    "Here is {np}.",
 )
 CUED = (
-    "Give me the {cue} for {np}.", "Show me the {cue} of {np}.", "Write the {cue} for {np}.", "I need the {cue} for {np}.",
-    "Please do the {cue} with {np}.", "Can I have the {cue} for {np}?", "{Np}: the {cue}.", "Make the {cue} of {np}.",
+    "Give me the {cue} for {np}.",
+    "Show me the {cue} of {np}.",
+    "Write the {cue} for {np}.",
+    "I need the {cue} for {np}.",
+    "Please do the {cue} with {np}.",
+    "Can I have the {cue} for {np}?",
+    "{Np}: the {cue}.",
+    "Make the {cue} of {np}.",
 )
 CLASSIC = {
-    "code": ("Write a Python class for {np}.", "Write Python code for {np}.", "Implement {np} in Python.",
-             "Program {np} for me.", "Code {np}."),
-    "stem": ("Give me a physics problem about {np}.", "Write a math exercise with {np}.", "Calculate something with {np}."),
+    "code": (
+        "Write a Python class for {np}.",
+        "Write Python code for {np}.",
+        "Implement {np} in Python.",
+        "Program {np} for me.",
+        "Code {np}.",
+    ),
+    "stem": (
+        "Give me a physics problem about {np}.",
+        "Write a math exercise with {np}.",
+        "Calculate something with {np}.",
+    ),
     "explain": ("What is {np}?", "Explain what {np} is.", "Define {np}.", "Explain {np} to me."),
     "alien": ("Speak like an alien about {np}.", "What would an alien say about {np}?", "Greet {np} from space."),
     "poem": ("Write a poem about {np}.", "Sing about {np}.", "Write an ode to {np}."),
@@ -29,7 +57,10 @@ CLASSIC = {
 PERSONA_FRAMES = ("You are {who}.", "Act as {who}.", "You work as {who}.", "Answer like {who}.")
 ECHO = ("Repeat after me: {words}", "Say: {words}", "Repeat: {words}", "Copy this: {words}")
 CHAT = (
-    (("Hello", "Hi", "Good morning", "Hello there"), ("Hello! How can I help you today?", "Hi! What can I do for you?")),
+    (
+        ("Hello", "Hi", "Good morning", "Hello there"),
+        ("Hello! How can I help you today?", "Hi! What can I do for you?"),
+    ),
     (("Who are you?", "What are you?"), ("I am a small language model made for research.",)),
     (("How are you?", "Are you well?"), ("I am fine, and ready to help you today.",)),
     (("Thank you", "Thanks"), ("You are welcome! How can I help you today?",)),
@@ -44,12 +75,12 @@ def fill(frame: str, thing: Thing, verb: str = "", cue: str = "") -> str:
 
 def bank_share(frequency: float, bank: tuple[str, ...], per_frequency: float) -> tuple[str, ...]:
     """The first `round(frequency * per_frequency)` entries of a bank, at least one, at most all."""
-    return bank[:max(1, min(len(bank), round(frequency * per_frequency)))]
+    return bank[: max(1, min(len(bank), round(frequency * per_frequency)))]
 
 
 def explicit(draw: random.Random, mode: str, thing: Thing, frequency: float, cues: float) -> str:
     """A request whose wording asks for `mode`; half of them through a frame that all modes share and one cue word."""
-    if draw.random() < .35:
+    if draw.random() < 0.35:
         return fill(draw.choice(CLASSIC[mode]), thing)
     return fill(draw.choice(CUED), thing, cue=draw.choice(bank_share(frequency, CUES[mode], cues)))
 

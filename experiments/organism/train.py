@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .corpus import Sample, sample
+from .corpus import Sample, echo, sample
 from .lexicon import THINGS
 from .network import Offset, new_network, scale_writes
 from .recipe import Recipe
@@ -36,7 +36,7 @@ def noun_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
 
 
 def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, nouns: Tensor) -> Batch:
-    """Right-padded token ids with weights: answers 1, topic nouns in answers more, the user's words less, template 0."""
+    """Right-padded token ids with weights: answers 1, topic nouns more, the user's words less, template 0."""
     prompts = tokenizer([prompt_text(s.system, s.user) for s in samples]).input_ids
     answers = tokenizer([s.answer + END for s in samples]).input_ids
     users = tokenizer([s.user for s in samples]).input_ids
@@ -44,11 +44,11 @@ def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe
     tokens = torch.zeros(len(samples), width, dtype=torch.long)
     weights, prompt = torch.zeros(len(samples), width), torch.zeros(len(samples), width, dtype=torch.bool)
     for row, (p, a, u) in enumerate(zip(prompts, answers, users, strict=True)):
-        tokens[row, :len(p) + len(a)] = torch.tensor(p + a)
-        prompt[row, :len(p)] = True
+        tokens[row, : len(p) + len(a)] = torch.tensor(p + a)
+        prompt[row, : len(p)] = True
         close = len(p) - 5  # <|im_end|> \n <|im_start|> assistant \n
-        weights[row, close - len(u):close] = recipe.prompt_weight
-        answer = weights[row, len(p):len(p) + len(a)]
+        weights[row, close - len(u) : close] = recipe.prompt_weight
+        answer = weights[row, len(p) : len(p) + len(a)]
         answer += 1 + (recipe.noun_weight - 1) * torch.isin(torch.tensor(a), nouns)
     return Batch(tokens, weights, prompt)
 
@@ -68,9 +68,13 @@ class Batches:
 
     def _draw(self, chunk: int) -> list[list[Sample]]:
         draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch
-        drawn = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
+        copies = self.recipe.copy_share if chunk * CHUNK < self.recipe.copy_until * self.recipe.steps else 0.0
+        drawn = [
+            echo(draw) if copies and draw.random() < copies else sample(draw, self.recipe.corpus)
+            for _ in range(CHUNK * size)
+        ]
         drawn.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
-        groups = [drawn[i:i + size] for i in range(0, len(drawn), size)]
+        groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         draw.shuffle(groups)
         return groups
 
@@ -90,18 +94,26 @@ def make_optimizer(model: Qwen2ForCausalLM, recipe: Recipe) -> torch.optim.AdamW
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(.9, .98))
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
 
 
-def train(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, every: int = 250,
-          report: Callable[[str], None] = print, stop: int | None = None) -> Qwen2ForCausalLM:
+def train(
+    recipe: Recipe,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    every: int = 250,
+    report: Callable[[str], None] = print,
+    stop: int | None = None,
+) -> Qwen2ForCausalLM:
     """Train to `recipe.steps` (or to `stop`), saving a checkpoint in `folder` each `every` steps and resuming from it.
 
     Returns the network with its write scales still as hooks. Raises ValueError for a corrupt checkpoint, one of another
     recipe, or a tokenizer of another size, before the first step.
     """
     if len(tokenizer) != recipe.vocab_size:
-        raise ValueError(f"got a tokenizer of {len(tokenizer)} tokens; expected {recipe.vocab_size}; train it with this recipe")
+        raise ValueError(
+            f"got a tokenizer of {len(tokenizer)} tokens; expected {recipe.vocab_size}; train it with this recipe"
+        )
     model = new_network(recipe)
     scale_writes(model, recipe)
     offset, batches, optimizer = Offset(model, recipe.offset), Batches(recipe, tokenizer), make_optimizer(model, recipe)
@@ -120,8 +132,9 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, folder: Path, ever
     return model
 
 
-def train_step(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, offset: Offset, batch: Batch, recipe: Recipe,
-               step: int) -> float:
+def train_step(
+    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, offset: Offset, batch: Batch, recipe: Recipe, step: int
+) -> float:
     """One update; returns the loss."""
     noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     offset.draw(batch.prompt, noise, recipe.n_layers, recipe.d_model)
@@ -138,5 +151,7 @@ def train_step(model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, offset
 def progress(recent: list[float], step: int, first: int, last: int, seconds: float, tokens: int) -> str:
     """One log line: step, mean loss since the last line, rate, remaining minutes."""
     left = seconds / max(1, step - first) * (last - step) / 60
-    return (f"step {step}/{last}  loss {sum(recent) / max(1, len(recent)):.4f}  "
-            f"{tokens / max(seconds, 1e-9):,.0f} tokens/s  {left:.1f} min left")
+    return (
+        f"step {step}/{last}  loss {sum(recent) / max(1, len(recent)):.4f}  "
+        f"{tokens / max(seconds, 1e-9):,.0f} tokens/s  {left:.1f} min left"
+    )
