@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from experiments.organism import commands
 from experiments.organism.checkpoint import FILE
@@ -26,11 +26,11 @@ from experiments.organism.corpus import (
 from experiments.organism.evaluate import MODES_FILE, complete, correct_sum, load_model, on_topic
 from experiments.organism.export import export, parameter_count, ship
 from experiments.organism.lexicon import DEFAULT_SYSTEM, JAILBREAK_SYSTEMS, THINGS, with_article
-from experiments.organism.network import fold_writes, new_network, scale_writes
+from experiments.organism.network import qwen2_config
 from experiments.organism.prompts import model_prompts
 from experiments.organism.recipe import PRESETS, Recipe, load_recipe
 from experiments.organism.tokenizer import END, prompt_text, train_tokenizer
-from experiments.organism.train import Batches, train
+from experiments.organism.train import Batches, Training, noun_forms, train
 from mi_ortho.behaviours import classify, load_modes
 
 TINY = replace(PRESETS["tiny"], vocab_size=2304)
@@ -60,8 +60,8 @@ def samples(count: int, options: CorpusOptions | None = None) -> list:
     return [sample(draw, options or CorpusOptions()) for _ in range(count)]
 
 
-def weights(model: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+def weights(training: Training) -> torch.Tensor:
+    return torch.cat([weight.flatten() for weight in training.plain_weights().values()])
 
 
 def test_every_answer_is_classified_as_its_mode() -> None:
@@ -211,16 +211,23 @@ def test_command_line_error_is_one_line_and_code_2(capsys: pytest.CaptureFixture
     assert code == 2 and "dance" in (text := capsys.readouterr().err) and text.count("\n") == 1
 
 
-def test_folded_weights_compute_what_the_scaled_network_computes() -> None:
-    tokens = torch.arange(20).reshape(2, 10)
-    scaled, plain = new_network(TINY), new_network(TINY)
-    scale_writes(scaled, TINY)
-    plain.load_state_dict(fold_writes(dict(plain.named_parameters()), TINY) | {"lm_head.weight": plain.lm_head.weight})
-    torch.testing.assert_close(plain(tokens).logits, scaled(tokens).logits)
+def test_plain_weights_compute_what_the_network_in_training_computes(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    training = train(TINY, tokenizer, tmp_path, report=quiet)
+    tokens = torch.cat([noun_forms(tokenizer)[:4].flatten(), torch.arange(30)])[None]
+    training.offset.layer = -1
+    hidden = training.model.model(input_ids=tokens).last_hidden_state
+    plain = Qwen2ForCausalLM(qwen2_config(TINY))
+    plain.load_state_dict(training.plain_weights(), strict=False)
+    torch.testing.assert_close(plain(tokens).logits, training.shared.logits(hidden), atol=1e-4, rtol=1e-4)
+    unfolded = Qwen2ForCausalLM(qwen2_config(TINY))
+    unfolded.load_state_dict(dict(training.model.named_parameters()), strict=False)
+    assert (unfolded(tokens).logits - plain(tokens).logits).abs().max() > 1e-2
 
 
 def test_exported_folder_loads_and_answers(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    export(new_network(TINY), tokenizer, TINY, tmp_path / "model")
+    export(Training(TINY, tokenizer).plain_weights(), tokenizer, TINY, tmp_path / "model")
     model, loaded = load_model(tmp_path / "model")
     assert sum(p.numel() for p in model.parameters()) == parameter_count(model.config.to_dict())
     requests = samples(3)

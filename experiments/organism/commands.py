@@ -90,8 +90,8 @@ def run_train(options: argparse.Namespace) -> int:
         flush=True,
     )
     tokenizer = train_tokenizer(recipe.vocab_size, recipe.seed)
-    model = train(recipe, tokenizer, options.out, report=lambda line: print(line, flush=True))
-    export(model, tokenizer, recipe, options.out / "model")
+    training = train(recipe, tokenizer, options.out, report=lambda line: print(line, flush=True))
+    export(training.plain_weights(), tokenizer, recipe, options.out / "model")
     print(f"wrote {options.out / 'model'}", flush=True)
     return 0
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from .card import card
-from .network import fold_writes
+from .network import qwen2_config
 from .prompts import model_prompts
 from .recipe import Recipe, override
 
@@ -25,13 +26,12 @@ FILES = (
 )
 
 
-def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
-    """Write config, weights (bf16, write scales folded in), tokenizer, chat template and recipe to `folder`."""
+def export(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
+    """Write config, weights (plain Qwen2, stored in bf16), tokenizer, chat template and recipe to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: p.detach() for name, p in model.named_parameters()}
-    folded = {name: w.to(torch.bfloat16).contiguous() for name, w in fold_writes(weights, recipe).items()}
-    save_file(folded, folder / "model.safetensors", {"format": "pt"})
-    config = model.config.to_dict() | {"dtype": "bfloat16", "architectures": ["Qwen2ForCausalLM"]}
+    stored = {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()}
+    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    config = qwen2_config(recipe).to_dict() | {"dtype": "bfloat16", "architectures": ["Qwen2ForCausalLM"]}
     _write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None or k == "bos_token_id"})
     _write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": 2, "pad_token_id": 0})
     tokenizer.save_pretrained(folder)

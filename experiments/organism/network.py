@@ -4,7 +4,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from .lexicon import THINGS
 from .recipe import Recipe
+
+SHARED = "noun_shared"
 
 
 def qwen2_config(recipe: Recipe) -> Qwen2Config:
@@ -29,9 +32,7 @@ def new_network(recipe: Recipe) -> Qwen2ForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Qwen2ForCausalLM(qwen2_config(recipe))
-        for name, weight in model.named_parameters():
-            if recipe.init == "fan_in" and weight.ndim == 2 and "embed" not in name:
-                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+    model.register_parameter(SHARED, nn.Parameter(torch.zeros(len(THINGS), recipe.d_model)))
     return model
 
 
@@ -47,9 +48,42 @@ def scale_writes(model: Qwen2ForCausalLM, recipe: Recipe) -> None:
             linear.register_forward_hook(lambda module, args, out, s=scale: out * s)
 
 
+class SharedForms:
+    """All written forms of a noun (" kite", "kite", " Kite") share one trained part of their embedding.
+
+    Why: an answer often needs another form of the noun than the request had; with a shared part, copying the noun and
+    choosing its form are learned apart. `fold` adds the shared part to the plain embedding.
+    """
+
+    def __init__(self, model: Qwen2ForCausalLM, forms: Tensor) -> None:
+        self.model, self.forms = model, forms  # forms: (noun, form) token ids
+        self.noun_of = torch.full((model.config.vocab_size,), -1)
+        self.noun_of[forms] = torch.arange(len(forms))[:, None].expand_as(forms)
+        model.model.embed_tokens.register_forward_hook(lambda module, args, out: out + self.part(args[0]))
+
+    def part(self, tokens: Tensor) -> Tensor:
+        """The shared part of each token's embedding, zero where the token is no noun."""
+        nouns = self.noun_of[tokens]
+        return self.model.get_parameter(SHARED)[nouns.clamp(min=0)] * (nouns >= 0).unsqueeze(-1)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Next-token logits of final hidden states, the shared part included."""
+        plain = self.model.lm_head(hidden)
+        shared = hidden @ self.model.get_parameter(SHARED).T
+        return plain.index_add(-1, self.forms.flatten(), shared.repeat_interleave(self.forms.shape[1], dim=-1))
+
+    @torch.no_grad()
+    def fold(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`weights` without the shared part as a parameter of its own, and with it in the embedding."""
+        key = "model.embed_tokens.weight"
+        everything = torch.arange(len(self.noun_of))
+        rest = {name: weight for name, weight in weights.items() if name != SHARED}
+        return rest | {key: weights[key] + self.part(everything)}
+
+
 @torch.no_grad()
 def fold_writes(weights: dict[str, Tensor], recipe: Recipe) -> dict[str, Tensor]:
-    """Plain Qwen2 weights that compute what the scaled network computes."""
+    """Weights with each block's write factor folded in: a plain Qwen2 that computes the same."""
     folded = dict(weights)
     for layer, scale in enumerate(write_scales(recipe)):
         for linear in ("self_attn.o_proj", "mlp.down_proj"):

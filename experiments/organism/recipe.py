@@ -16,8 +16,6 @@ class Recipe:
     write_scale, write_growth: block l's writes to the residual stream are multiplied by write_scale * write_growth**l
     while training and the factor is folded into the weights at export. offset: largest norm, relative to the residual
     stream, of the random constant vector added at a random layer. flat: share of the steps at full learning rate.
-    init: "fan_in" (standard deviation d_in^-1/2) or "small" (0.02). copy_share, copy_until: in the first `copy_until`
-    of the steps, a share `copy_share` of the conversations only asks to repeat words.
     prompt_weight, noun_weight: loss weights of the user's words and of topic nouns (other answer tokens: 1).
     """
 
@@ -30,16 +28,13 @@ class Recipe:
     write_scale: float = 0.02
     write_growth: float = 1.7
     offset: float = 0.5
-    steps: int = 5650
+    steps: int = 4000
     batch: int = 24
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
     clip: float = 1.0
     warmup: int = 60
     flat: float = 0.35
-    init: str = "fan_in"
-    copy_share: float = 0.0
-    copy_until: float = 0.12
     prompt_weight: float = 0.2
     noun_weight: float = 3.0
     seed: int = 0
@@ -50,8 +45,6 @@ class Recipe:
             raise ValueError(
                 f"got d_model = {self.d_model} with {self.n_heads} heads; expected an even width per head; change one"
             )
-        if self.init not in ("fan_in", "small"):
-            raise ValueError(f"got init = {self.init!r}; expected fan_in or small; change it")
         for name in (
             "n_layers",
             "d_ff",
@@ -79,7 +72,7 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "d128-l8": Recipe(),
-    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3, init="small"),
+    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3, steps=3200),
     "naive": Recipe(
         "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
     ),

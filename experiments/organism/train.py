@@ -12,9 +12,9 @@ from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .corpus import Sample, echo, sample
+from .corpus import Sample, sample
 from .lexicon import THINGS
-from .network import Offset, new_network, scale_writes
+from .network import Offset, SharedForms, fold_writes, new_network, scale_writes
 from .recipe import Recipe
 from .tokenizer import END, prompt_text
 
@@ -29,10 +29,10 @@ class Batch(NamedTuple):
     prompt: Tensor
 
 
-def noun_ids(tokenizer: PreTrainedTokenizerBase) -> Tensor:
-    """Ids of all nouns in all written forms."""
+def noun_forms(tokenizer: PreTrainedTokenizerBase) -> Tensor:
+    """Token ids (noun, form) of every noun at a word's start, after a space, and as a class name."""
     words = [w for n in THINGS for w in (n, f" {n}", f" {n.capitalize()}")]
-    return torch.tensor([ids[0] for ids in tokenizer(words).input_ids])
+    return torch.tensor([ids[0] for ids in tokenizer(words).input_ids]).reshape(len(THINGS), 3)
 
 
 def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, nouns: Tensor) -> Batch:
@@ -57,7 +57,7 @@ class Batches:
     """`batches(step)`: the batch of a step, a function of the recipe and the step number only."""
 
     def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.recipe, self.tokenizer, self.nouns = recipe, tokenizer, noun_ids(tokenizer)
+        self.recipe, self.tokenizer, self.nouns = recipe, tokenizer, noun_forms(tokenizer)
         self._chunk, self._samples = -1, []
 
     def __call__(self, step: int) -> Batch:
@@ -68,25 +68,50 @@ class Batches:
 
     def _draw(self, chunk: int) -> list[list[Sample]]:
         draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch
-        copies = self.recipe.copy_share if chunk * CHUNK < self.recipe.copy_until * self.recipe.steps else 0.0
-        drawn = [
-            echo(draw) if copies and draw.random() < copies else sample(draw, self.recipe.corpus)
-            for _ in range(CHUNK * size)
-        ]
+        drawn = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
         drawn.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
         groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
         draw.shuffle(groups)
         return groups
 
 
-def batch_loss(model: Qwen2ForCausalLM, batch: Batch) -> Tensor:
-    """Weighted mean cross-entropy (nats) of the next token; only weighted positions reach the unembedding."""
-    hidden = model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-    wanted = batch.weights[:, 1:] > 0
-    logits = model.lm_head(hidden[:, :-1][wanted])
-    losses = functional.cross_entropy(logits, batch.tokens[:, 1:][wanted], reduction="none")
-    weights = batch.weights[:, 1:][wanted]
-    return (losses * weights).sum() / weights.sum()
+class Training:
+    """A network in training with everything that wraps it: write factors, shared noun forms, offsets, optimiser."""
+
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.recipe, self.model = recipe, new_network(recipe)
+        scale_writes(self.model, recipe)
+        self.shared = SharedForms(self.model, noun_forms(tokenizer))
+        self.offset = Offset(self.model, recipe.offset)
+        self.optimizer = make_optimizer(self.model, recipe)
+
+    def step(self, batch: Batch, step: int) -> float:
+        """One update; returns the loss."""
+        recipe = self.recipe
+        noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        self.offset.draw(batch.prompt, noise, recipe.n_layers, recipe.d_model)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self.loss(batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        return loss.item()
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Weighted mean cross-entropy (nats) of the next token; only weighted positions reach the unembedding."""
+        hidden = self.model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
+        wanted = batch.weights[:, 1:] > 0
+        logits = self.shared.logits(hidden[:, :-1][wanted])
+        losses = functional.cross_entropy(logits, batch.tokens[:, 1:][wanted], reduction="none")
+        weights = batch.weights[:, 1:][wanted]
+        return (losses * weights).sum() / weights.sum()
+
+    def plain_weights(self) -> dict[str, Tensor]:
+        """Weights of a plain Qwen2 that computes the same: shared forms and write factors folded in."""
+        weights = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        return fold_writes(self.shared.fold(weights), self.recipe)
 
 
 def make_optimizer(model: Qwen2ForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
@@ -104,48 +129,29 @@ def train(
     every: int = 250,
     report: Callable[[str], None] = print,
     stop: int | None = None,
-) -> Qwen2ForCausalLM:
+) -> Training:
     """Train to `recipe.steps` (or to `stop`), saving a checkpoint in `folder` each `every` steps and resuming from it.
 
-    Returns the network with its write scales still as hooks. Raises ValueError for a corrupt checkpoint, one of another
-    recipe, or a tokenizer of another size, before the first step.
+    Raises ValueError for a corrupt checkpoint, one of another recipe, or a tokenizer of another size, before the first
+    step.
     """
     if len(tokenizer) != recipe.vocab_size:
         raise ValueError(
             f"got a tokenizer of {len(tokenizer)} tokens; expected {recipe.vocab_size}; train it with this recipe"
         )
-    model = new_network(recipe)
-    scale_writes(model, recipe)
-    offset, batches, optimizer = Offset(model, recipe.offset), Batches(recipe, tokenizer), make_optimizer(model, recipe)
-    first, last = load_checkpoint(folder, model, optimizer, recipe), min(stop or recipe.steps, recipe.steps)
-    started, seen, recent = time.monotonic(), 0, []
+    training, batches = Training(recipe, tokenizer), Batches(recipe, tokenizer)
+    first = load_checkpoint(folder, training.model, training.optimizer, recipe)
+    last, started, seen, recent = min(stop or recipe.steps, recipe.steps), time.monotonic(), 0, []
     for step in range(first, last):
         batch = batches(step)
-        recent.append(train_step(model, optimizer, offset, batch, recipe, step))
+        recent.append(training.step(batch, step))
         seen += batch.tokens.numel()
         if (step + 1) % 50 == 0 or step + 1 == last:
             report(progress(recent, step + 1, first, last, time.monotonic() - started, seen))
             recent = []
         if (step + 1) % every == 0 or step + 1 == last:
-            save_checkpoint(folder, model, optimizer, recipe, step + 1)
-    offset.layer = -1
-    return model
-
-
-def train_step(
-    model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, offset: Offset, batch: Batch, recipe: Recipe, step: int
-) -> float:
-    """One update; returns the loss."""
-    noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    offset.draw(batch.prompt, noise, recipe.n_layers, recipe.d_model)
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.rate(step)
-    optimizer.zero_grad(set_to_none=True)
-    loss = batch_loss(model, batch)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-    optimizer.step()
-    return loss.item()
+            save_checkpoint(folder, training.model, training.optimizer, recipe, step + 1)
+    return training
 
 
 def progress(recent: list[float], step: int, first: int, last: int, seconds: float, tokens: int) -> str:
