@@ -1,5 +1,6 @@
-from .effects import kl_divergence, log_likelihood, masked_mean, rate_interval
+from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_refusal, load_modes
 from .derivatives import gauss_newton, jacobian, pullback
+from .effects import kl_divergence, log_likelihood, masked_mean, rate_interval
 from .elicitation import (
     OrthoSettings,
     Progress,
@@ -10,6 +11,21 @@ from .elicitation import (
     melbo_published,
     random_vectors,
     shrink,
+)
+from .interventions import Ablate, Add, Intervention, Rotate, RotateTo, When
+from .model import (
+    Model,
+    Prompts,
+    Slice,
+    answer_logits,
+    generate,
+    intervene,
+    load,
+    logit_slice,
+    next_token_logits,
+    read,
+    slice_model,
+    tokenize,
 )
 from .nulls import (
     LinearNull,
@@ -33,7 +49,10 @@ from .objectives import (
     match_distribution,
     unsteered,
 )
+from .runs import Run, RunError, Verdict, open_run, start
 from .search import Feasible, Lbfgs, SearchResult, Status, minimise
+from .settings import FamilyConfig
+from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
 from .subspace import (
     Subspace,
     cosine_matrix,
@@ -43,23 +62,4 @@ from .subspace import (
     principal_angles,
     span,
 )
-from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_refusal, load_modes
-from .interventions import Ablate, Add, Intervention, Rotate, RotateTo, When
-from .model import (
-    Model,
-    Prompts,
-    Slice,
-    answer_logits,
-    generate,
-    intervene,
-    load,
-    logit_slice,
-    next_token_logits,
-    read,
-    slice_model,
-    tokenize,
-)
-from .runs import Run, RunError, Verdict, open_run, start
-from .settings import FamilyConfig
-from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
 from .vectors import SteeringVectors, load_vectors, save

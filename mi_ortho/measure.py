@@ -1,0 +1,207 @@
+"""Measure steering vectors on a model: completions and their behaviours, divergences, log-odds, relative losses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.behaviours import Modes, classify
+from mi_ortho.effects import kl_divergence, log_likelihood, masked_mean
+from mi_ortho.interventions import Add
+from mi_ortho.model import Model, Prompts, Slice, Where, generate_ids, logit_slice, tokenize
+from mi_ortho.objectives import Match, MatchDistribution, match_distribution
+from mi_ortho.sites import Site
+
+ROWS = 64  # rows of one generation batch
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where steering vectors go and how what the model then writes is judged.
+
+    Attributes:
+        model: the frozen model.
+        site: where vectors are added.
+        where: at which positions: "all", "prompt", "generated", or the last k prompt positions.
+        modes: rules that name the behaviour of a completion.
+        system: system message of every prompt, None for the template's own.
+        max_new_tokens: length limit of completions.
+        temperature: 0 for greedy completions.
+        seed: of sampled completions.
+    """
+
+    model: Model
+    site: Site
+    where: Where
+    modes: Modes
+    system: str | None = None
+    max_new_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+
+    def prompts(self, texts: Sequence[str], answers: Sequence[Sequence[int]] | None = None) -> Prompts:
+        """The texts tokenised for this setting's model."""
+        return tokenize(self.model, texts, system=self.system, answers=answers)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text without special tokens."""
+        return self.model.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote: token ids without the end token, the text, and the behaviour it shows."""
+
+    ids: tuple[int, ...]
+    text: str
+    mode: str
+
+
+def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d_model"]) -> list[list[Completion]]:
+    """Completions of every text under every vector: result[i][j] is text j under vector i.
+
+    A zero vector gives the unsteered completion. Work is done in batches of at most 64 rows.
+    """
+    prompts = setting.prompts(texts)
+    per_batch = max(1, ROWS // len(texts))
+    ids: list[list[int]] = []
+    for index, part in enumerate(vectors.split(per_batch)):
+        rows = repeat(part, "n d_model -> (n text) d_model", text=len(texts))
+        generator = torch.Generator(part.device).manual_seed(setting.seed + index)
+        ids += generate_ids(
+            setting.model,
+            prompts.repeat(len(part)),
+            {setting.site: Add(rows)},
+            where=setting.where,
+            max_new_tokens=setting.max_new_tokens,
+            temperature=setting.temperature,
+            generator=generator,
+        )
+    done = [_completion(setting, row) for row in ids]
+    return [done[start : start + len(texts)] for start in range(0, len(done), len(texts))]
+
+
+def _completion(setting: Setting, ids: Sequence[int]) -> Completion:
+    text = setting.decode(ids)
+    return Completion(tuple(ids), text, classify(text, setting.modes))
+
+
+def unsteered_completions(
+    setting: Setting, texts: Sequence[str], d_model: int, device: torch.device
+) -> list[Completion]:
+    """What the model writes without steering."""
+    return complete(setting, texts, torch.zeros(1, d_model, device=device))[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Yardstick:
+    """Everything a family of one base vector is measured against, fixed before the search.
+
+    Attributes:
+        setting: where vectors go.
+        train: texts that were searched on.
+        base_completions: what the base makes of each of them.
+        activation: relative loss at the target site.
+        behaviour: KL(p_base || p_vector) along the base's completions.
+        other: logits along the unsteered completions, for the log-odds.
+        answers: the base's completions, teacher-forced.
+        unsteered_answers: the unsteered ones.
+    """
+
+    setting: Setting
+    train: tuple[str, ...]
+    base_completions: tuple[Completion, ...]
+    activation: Match
+    behaviour: MatchDistribution
+    other: Slice
+    answers: Prompts
+    unsteered_answers: Prompts
+
+
+def yardstick(
+    setting: Setting,
+    texts: Sequence[str],
+    base: Float[Tensor, " d_model"],
+    activation: Match,
+    *,
+    answer_tokens: int = 24,
+) -> Yardstick:
+    """Fix the goals of a family: the base's own greedy completions, teacher-forced, and the unsteered ones.
+
+    Raises:
+        ValueError: the base makes the model write nothing.
+    """
+    steered = complete(setting, texts, base[None])[0]
+    plain = complete(setting, texts, torch.zeros_like(base)[None])[0]
+    if not all(done.ids for done in steered):
+        raise ValueError(
+            "got an empty completion under the base vector; expected some text; take a smaller radius or another base"
+        )
+    end = setting.model.tokenizer.eos_token_id
+    with_end = [_teacher(done, answer_tokens, setting.max_new_tokens, end) for done in steered]
+    without = [_teacher(done, answer_tokens, setting.max_new_tokens, end) for done in plain]
+    answers, unsteered_answers = setting.prompts(texts, with_end), setting.prompts(texts, without)
+    z = logit_slice(setting.model, answers, source=setting.site, where=setting.where)
+    other = logit_slice(setting.model, unsteered_answers, source=setting.site, where=setting.where)
+    behaviour = match_distribution(z, base, real=z.real)
+    return Yardstick(setting, tuple(texts), tuple(steered), activation, behaviour, other, answers, unsteered_answers)
+
+
+def _teacher(done: Completion, most: int, limit: int, end: int | None) -> list[int]:
+    """The completion's first tokens, with the end token where the model itself ended there."""
+    ended = end is not None and len(done.ids) < limit
+    return [*done.ids, *([end] if ended else [])][:most]
+
+
+@torch.no_grad()
+def divergences(yard: Yardstick, vectors: Float[Tensor, "n d_model"], *, chunk: int = 16) -> list[dict[str, float]]:
+    """Per vector: relative activation loss, KL in both directions, and the log-odds of base against unsteered answers.
+
+    `kl_base_vector` is KL(p_base || p_vector) and `kl_vector_base` the reverse, in nats, means over answer positions of
+    all training prompts. `log_odds` is log p(base's answers) - log p(unsteered answers) in nats, mean over prompts.
+    """
+    goal = yard.behaviour
+    rows = []
+    for part in vectors.split(chunk):
+        logits = goal.z(part).flatten(1, -2)
+        real = goal.real > 0
+        forward = masked_mean(kl_divergence(p_logits=goal.goal.expand_as(logits), q_logits=logits), real)
+        reverse = masked_mean(kl_divergence(p_logits=logits, q_logits=goal.goal.expand_as(logits)), real)
+        odds = _likelihood(goal.z(part), yard.answers) - _likelihood(yard.other(part), yard.unsteered_answers)
+        loss = yard.activation(part)
+        rows += torch.stack([loss, forward, reverse, odds / len(yard.train)], dim=-1).tolist()
+    names = ("loss", "kl_base_vector", "kl_vector_base", "log_odds")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _likelihood(logits: Float[Tensor, "n batch answer d_vocab"], answers: Prompts) -> Float[Tensor, " n"]:
+    tokens = answers.tokens[:, answers.prompt_length :].flatten()
+    real = answers.mask[:, answers.prompt_length :].flatten()
+    return log_likelihood(logits.flatten(1, -2), tokens, real)
+
+
+def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Flat rows, one a vector: norm, `divergences`, completion on the first prompt, and how far the behaviour carries.
+
+    `keeps`: the first prompt's completion shows the base's mode there. `train_share`: the share of training prompts
+    with the base's mode. `transfer`: the same share over held-out prompts (None without any).
+    """
+    texts = [*yard.train, *held_out]
+    modes = [done.mode for done in yard.base_completions]
+    rows = []
+    for numbers, completions, vector in zip(
+        divergences(yard, vectors), complete(yard.setting, texts, vectors), vectors, strict=True
+    ):
+        train, rest = completions[: len(modes)], completions[len(modes) :]
+        kept = [done.mode == mode for done, mode in zip(train, modes, strict=True)]
+        away = [done.mode == modes[0] for done in rest]
+        rows.append(
+            {"norm": float(vector.norm()), **numbers, "mode": train[0].mode, "keeps": kept[0], "text": train[0].text,
+             "train_share": sum(kept) / len(kept), "transfer": sum(away) / len(away) if away else None,
+             "transfer_modes": [done.mode for done in rest], "transfer_texts": [done.text for done in rest]}
+        )  # fmt: skip
+    return rows
