@@ -28,7 +28,7 @@ class Recipe:
     write_scale: float = 0.02
     write_growth: float = 1.7
     offset: float = 0.5
-    steps: int = 4000
+    steps: int = 3200
     batch: int = 24
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -72,7 +72,7 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "d128-l8": Recipe(),
-    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3, steps=3200),
+    "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3),
     "naive": Recipe(
         "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
     ),
