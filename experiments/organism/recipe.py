@@ -72,6 +72,7 @@ class Recipe:
 
 PRESETS: dict[str, Recipe] = {
     "d128-l8": Recipe(),
+    "d128-l8-mild": Recipe("d128-l8-mild", write_scale=0.1, write_growth=1.4),
     "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3),
     "naive": Recipe(
         "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
