@@ -21,7 +21,7 @@ app = App(
     help_format="plaintext",
     version_flags=["--version"],
 )
-Config = Annotated[FamilyConfig, Parameter(name="*")]
+Config = Annotated[FamilyConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = FamilyConfig()
 Out = Annotated[Path, Parameter(name="--out", help="Folder that run directories are made in.")]
 At = Annotated[Path | None, Parameter(name="--at", help="The run directory itself, new or to be continued.")]
@@ -34,9 +34,8 @@ Threads = Annotated[int, Parameter(name="--threads", help="CPU threads; 0 takes 
 
 @app.command
 def family(
-    config: Config = DEFAULTS,
-    /,
     *,
+    config: Config = DEFAULTS,
     out: Out = Path("runs"),
     at: At = None,
     fresh: Fresh = False,
@@ -54,9 +53,8 @@ def family(
 
 @app.command
 def melbo(
-    config: Config = DEFAULTS,
-    /,
     *,
+    config: Config = DEFAULTS,
     out: Out = Path("runs"),
     at: At = None,
     fresh: Fresh = False,
