@@ -335,8 +335,8 @@ def write_run(path: Path, *, seed: int = 0, hostile: bool = True, sizes: Mapping
     write_json(
         path / "summary.json",
         {
-            "headline": "47 of 64 mutually orthogonal vectors make the model answer a refused request with code; random vectors of the "
-            "same norm do so 3 times.",
+            "headline": "47 of 64 mutually orthogonal vectors make the model answer a refused request with code; "
+            "random vectors of the same norm do so 3 times.",
             "counts": {"kl": {"found": 64, "keeps": 47}, "activation": {"found": 32, "keeps": 11}},
             "verdicts": verdicts(),
             "end": {

@@ -14,7 +14,7 @@ from fake_run import HOSTILE, TOKENS, records, write_run
 from markupsafe import Markup
 
 from mi_ortho import viz
-from mi_ortho.viz import embed, family, plots, tables, text
+from mi_ortho.viz import embed, family, matrices, plots, strips, tables, text
 from mi_ortho.viz.records import joined, load_family
 
 
@@ -153,7 +153,7 @@ def unpack(packed: str, shape: tuple[int, int]) -> torch.Tensor:
 
 def test_matrix_values_survive_packing() -> None:
     values = torch.tensor([[1.0, -0.5], [3.2e-8, 0.0]], dtype=torch.float64)
-    torch.testing.assert_close(unpack(plots.pack(values), (2, 2)), values, rtol=1e-3, atol=0)
+    torch.testing.assert_close(unpack(matrices.pack(values), (2, 2)), values, rtol=1e-3, atol=0)
 
 
 def test_large_matrix_keeps_the_strongest_entry_of_each_block() -> None:
@@ -161,7 +161,7 @@ def test_large_matrix_keeps_the_strongest_entry_of_each_block() -> None:
     values[37, 81], values[60, 3] = -0.75, 0.5
     data = json.loads(parse(str(viz.heat_map(values, title="t", limit=25))).scripts[0][1])
     shown = unpack(data["values"], (data["rows"], data["columns"]))
-    assert data["block"] == 4 and shown.shape == (25, 25)
+    assert data["block"] == 4 and shown.shape == (25, 25) and not data["symmetric"]
     assert shown[9, 20].item() == pytest.approx(-0.75, rel=1e-3) and shown[15, 0].item() == pytest.approx(0.5, rel=1e-3)
 
 
@@ -175,7 +175,8 @@ def test_curve_follows_the_theme_and_carries_its_numbers() -> None:
     assert not [code for code in plots.COLOURS if code in html] and "var(--ink)" in html and "var(--m0)" in html
     assert not {tag for tag, _ in found.tags} & {"style", "i", "image"} and "s-other" in html
     data = json.loads(found.scripts[0][1])
-    assert data["series"][0] == {"label": "family <b>", "key": "family", "x": [0, 1, 2], "y": [0.5, None, 0.25]}
+    assert data["series"][0] == {"label": "family <b>", "key": "family", "x": 3, "y": [0.5, None, 0.25]}
+    assert data["series"][1]["x"] == [0, 2]
     left, top, wide, high = data["box"]
     assert 0 < left < left + wide < 256 and 0 < top < top + high < 163
 
@@ -198,7 +199,7 @@ def test_rows_are_joined_and_counted_once() -> None:
         {"kind": "unsteered", "prompt": 1, "role": "held_out", "prompt_text": "b", "mode": "refuse"},
         {"kind": "unsteered", "prompt": 2, "role": "held_out", "prompt_text": "c", "mode": "refuse"},
         {"kind": "search", "match": "kl", "attempt": 0, "index": None, "kept": False, "status": "COLLAPSED"},
-        {"kind": "search", "match": "kl", "attempt": 1, "index": 0, "kept": True, "status": "CONVERGED", "seconds": 0.5},
+        {"kind": "search", "match": "kl", "attempt": 1, "index": 0, "kept": True, "status": "CONVERGED"},
         {"kind": "shrunk", "match": "kl", "index": 0, "norm": 1.0, "norm_shrunk": 0.8},
         vector, vector,
     ])  # fmt: skip
@@ -217,7 +218,7 @@ def test_end_of_family_in_every_form(tmp_path: Path) -> None:
 
 
 def test_colours_start_with_the_base_and_the_unsteered_mode(tmp_path: Path) -> None:
-    colours = load_family(write_run(tmp_path / "a", sizes={"kl": 9})).mode_colours()
+    colours = load_family(write_run(tmp_path / "a", sizes={"kl": 9})).colours
     assert list(colours)[:2] == ["code", "refuse"] and len(set(colours.values())) == len(colours) == 5
 
 
@@ -238,16 +239,16 @@ def test_largest_cosine_sees_every_pair_and_sign(tmp_path: Path) -> None:
 
 def test_strips_count_what_keeps_the_behaviour(tmp_path: Path) -> None:
     run = load_family(write_run(tmp_path / "a", sizes={"kl": 30}))
-    own, *controls = tables.strips(run, "kl")
+    own, *controls = strips.strips(run, "kl")
     assert own["kept"] == sum(row["keeps"] for row in records(sizes={"kl": 30}) if row["kind"] == "vector")
-    assert own["measured"] == 30 and str(own["svg"]).count("<rect") == 30
+    assert own["measured"] == 30 and str(own["svg"]).count("M") == 30
     sparse = next(one for one in controls if one["measured"] == 8)
     assert json.loads(parse(str(sparse["data"])).scripts[0][1])["step"] == 4
 
 
 def test_texts_are_cut_to_a_budget() -> None:
-    assert tables.text_limit(["x" * 5000] * 10) == 4000
-    assert 3000 * tables.text_limit(["x" * 5000] * 3000) <= 500_000
+    assert tables.text_limit(["x" * 5000] * 10, 50_000) == 4000
+    assert 3000 * tables.text_limit(["x" * 5000] * 3000, 500_000) <= 500_000
 
 
 # --- the whole page
@@ -297,7 +298,7 @@ def test_page_tells_the_story(parsed: Elements) -> None:
         assert wanted in shown, wanted
     panels = [attrs for tag, attrs in parsed.tags if attrs.get("class") == "panel"]
     assert len(panels) == 12
-    components = [attrs["data-component"] for _, attrs in parsed.tags if "data-component" in attrs]
+    components = [str(attrs["data-component"]) for _, attrs in parsed.tags if "data-component" in attrs]
     assert sorted(components) == ["AttentionHeads"] * 3 + ["ColoredTokens"] * 2 + ["Compare"]
 
 

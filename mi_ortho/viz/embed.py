@@ -1,7 +1,7 @@
 """CircuitsVis visuals that work offline, several on a page, with any text in their tokens.
 
-CircuitsVis sets tokens as HTML and loads its code from a network by default. Here its bundle is read from the installed package
-once per page, properties travel as escaped JSON, and a word joiner after `<` and `&` keeps tokens text.
+CircuitsVis sets tokens as HTML and loads its code from a network by default. Here its bundle is read from the installed
+package once per page, properties travel as escaped JSON, and a word joiner after `<` and `&` keeps tokens text.
 """
 
 import base64
@@ -63,7 +63,8 @@ def attention(
     """
     if patterns.shape[1:] != (len(tokens), len(tokens)):
         raise ValueError(
-            f"got patterns of shape {tuple(patterns.shape)} for {len(tokens)} tokens; expected head × tokens × tokens"
+            f"got patterns of shape {tuple(patterns.shape)} for {len(tokens)} tokens; expected head × tokens × "
+            "tokens; pass the tokens it was read on"
         )
     names = list(head_names or (f"Head {head}" for head in range(patterns.shape[0])))
     shown = [safe_token(token) for token in tokens]
@@ -95,7 +96,8 @@ def compare(
     shapes = {tuple(values.shape) for values in patterns.values()}
     if len(shapes) != 1 or next(iter(shapes))[1:] != (len(tokens), len(tokens)):
         raise ValueError(
-            f"got patterns of shapes {sorted(shapes)} for {len(tokens)} tokens; expected one shape head × tokens × tokens"
+            f"got patterns of shapes {sorted(shapes)} for {len(tokens)} tokens; expected one shape, "
+            "head × tokens × tokens; pass the tokens these patterns were read on"
         )
     values = {visible(name): value.detach().float().cpu().nan_to_num(0.0) for name, value in patterns.items()}
     first = next(iter(values))
@@ -115,14 +117,20 @@ def token_values(
     *,
     title: str = "",
 ) -> Visual:
-    """Tokens coloured by a value each, or by one of n values chosen above them; white is zero, blue positive, orange negative."""
+    """Tokens coloured by their value, once for each of n values; white is zero, blue positive, orange negative."""
     if values.shape[0] != len(tokens):
-        raise ValueError(f"got {values.shape[0]} rows of values for {len(tokens)} tokens; expected one row a token")
+        raise ValueError(
+            f"got {values.shape[0]} rows of values for {len(tokens)} tokens; expected one row a token; "
+            "pass the tokens the values belong to"
+        )
     columns = values.detach().float().cpu()
     columns = einops.rearrange(columns, "pos -> pos 1") if columns.ndim == 1 else columns
     names = list(labels) if labels is not None else [str(k) for k in range(columns.shape[1])]
     if len(names) != columns.shape[1]:
-        raise ValueError(f"got {len(names)} labels for {columns.shape[1]} values; expected one label a value")
+        raise ValueError(
+            f"got {len(names)} labels for {columns.shape[1]} values; expected one label a value; "
+            "leave labels out or name every column"
+        )
     largest = max(columns.nan_to_num(0.0).abs().max().item(), 1e-6)
     shown = [safe_token(token) for token in tokens]
     props = {
@@ -135,7 +143,7 @@ def token_values(
 
 
 def safe_token(token: str) -> str:
-    """A token as CircuitsVis can show it: markup inert, line breaks and control characters visible, very long ones cut."""
+    """A token as CircuitsVis can show it: markup inert, line breaks and control characters visible, cut if long."""
     return clip(visible(token), _MAX_TOKEN).replace("\n", "\u21b5\n").replace("&", "&\u2060").replace("<", "<\u2060")
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from mi_ortho.viz.plots import Panel, Series, curve, finite
 from mi_ortho.viz.records import CONTROLS, FamilyRun, Row, label_of
 
+Cosines = tuple[Float[Tensor, "n n"], dict[int, str]]  # of all vectors, and where each group of them starts
+
 
 def panels(run: FamilyRun, match: str) -> Markup:
     """The curves of one match: loss, norm, both divergences, log-odds, and how many vectors keep the behaviour."""
@@ -59,7 +61,7 @@ def legend(run: FamilyRun, match: str) -> list[tuple[str, str, str]]:
     return found + [(name, label_of(name), CONTROLS.get(name, ("", "c7"))[1]) for name in run.controls(match)]
 
 
-def cosines(run: FamilyRun) -> tuple[Float[Tensor, "n n"], dict[int, str]] | None:
+def cosines(run: FamilyRun) -> Cosines | None:
     """The cosines among base and all families, and where each group starts; none where no vectors are stored."""
     groups = [(name, run.vectors[name]) for name in ("base", "kl", "activation") if name in run.vectors]
     if not groups:
@@ -67,11 +69,12 @@ def cosines(run: FamilyRun) -> tuple[Float[Tensor, "n n"], dict[int, str]] | Non
     rows = [(name, einops.rearrange(value, "... d_model -> (...) d_model").double()) for name, value in groups]
     stacked = torch.nn.functional.normalize(torch.cat([value for _, value in rows]), dim=-1)
     starts = list(accumulate((len(value) for _, value in rows), initial=0))
-    return stacked @ stacked.T, {start: name for start, (name, _) in zip(starts, rows)}
+    products = stacked @ stacked.T
+    return (products + products.T) / 2, {start: name for start, (name, _) in zip(starts, rows)}
 
 
 def largest_cosines(matrix: Float[Tensor, "n n"], starts: Mapping[int, str]) -> list[tuple[str, float, int]]:
-    """The largest |cosine| over all pairs of distinct vectors within base plus each family, and across the two families."""
+    """The largest |cosine| over all pairs of distinct vectors: base with each family, and across the two families."""
     edges = [*starts, len(matrix)]
     parts = {name: torch.arange(low, high) for (low, name), high in zip(starts.items(), edges[1:])}
     off = (matrix - torch.diag(torch.diag(matrix))).abs().nan_to_num(0.0)
@@ -90,7 +93,7 @@ def largest_cosines(matrix: Float[Tensor, "n n"], starts: Mapping[int, str]) -> 
 
 def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     """The family and everything it is compared with, for one measure."""
-    colours, family = run.mode_colours(), run.family(match)
+    colours, family = run.colours, run.family(match)
     found = [
         _of(run.control(match, name), key, label_of(name), CONTROLS.get(name, ("", "c7"))[1], name)
         for name in run.controls(match)
@@ -100,9 +103,9 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     if key == "norm":
         found.append(_of(family, "norm_shrunk", "shrunk at fixed effect", "second", "shrunk"))
     marks = [colours.get(str(row.get("mode")), "m7") for row in family]
-    own = Series(
-        "family", [row["index"] for row in family], [row.get(key) for row in family], "family", "family", marks
-    )
+    values = [row.get(key) for row in family]
+    indexes = [row["index"] for row in family]
+    own = Series("family", indexes, values, "family", "family", marks, column=("family", key))
     return [
         one for one in found if finite(one.y) and not (key == "norm" and one.style in {"c2", "c3", "c4", "c5", "c6"})
     ] + [own]
@@ -110,11 +113,13 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
 
 def _of(rows: Sequence[Row], key: str, label: str, style: str, name: str) -> Series:
     dots = name in CONTROLS and name != "random_base"
-    return Series(label, [row["index"] for row in rows], [row.get(key) for row in rows], style, name, dots=dots)
+    column = (label, key) if name in CONTROLS else ("family", key) if name == "shrunk" else None
+    values = [row.get(key) for row in rows]
+    return Series(label, [row["index"] for row in rows], values, style, name, dots=dots, column=column)
 
 
 def _counts(run: FamilyRun, match: str) -> list[Series]:
-    """How many vectors up to each index keep the behaviour, for the family and every control measured from index 0 without gaps."""
+    """How many vectors up to each index keep the behaviour: the family, and controls measured from 0 without gaps."""
     family = run.family(match)
     sets = [
         (label_of(name), run.control(match, name), CONTROLS.get(name, ("", "c7"))[1], name)

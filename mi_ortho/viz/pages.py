@@ -1,4 +1,4 @@
-"""One self-contained HTML page: sections, one style, one script, the CircuitsVis bundle only where a visual needs it."""
+"""One self-contained HTML page: sections, one style, one script, the CircuitsVis bundle only where one needs it."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ _CIRCUITS = 'data-component="(?!Heads|Compare)'  # visuals that need the Circuit
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: heading, body, one sentence under the heading; with `anchor` it is linked from the top as `short`."""
+    """A part of a page: heading, body, a sentence below the heading; with `anchor` the top links it as `short`."""
 
     title: str
     body: Markup

@@ -1,6 +1,5 @@
-"""Curves as inline SVG (matplotlib) whose colours follow the page's theme, and heat maps on a canvas, both with numbers on hover."""
+"""Curves as inline SVG (matplotlib): colours follow the page's theme, numbers appear on hover."""
 
-import base64
 import io
 import math
 import re
@@ -8,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from markupsafe import Markup
-from torch import Tensor
 
 from mi_ortho.viz.text import json_script, number
 
@@ -32,16 +28,18 @@ _STYLES: Mapping[str, Mapping[str, object]] = {
     "null": {"color": _NAMED["ink"], "linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 4},
     "second": {"color": _NAMED["ink"], "linewidth": 1.0, "linestyle": (0, (1, 1.5)), "zorder": 4},
 }
-_MAX_POINTS = 300  # points drawn a series; more become a line, or every n-th point
-_FONT = {"svg.fonttype": "none", "svg.hashsalt": "mi-ortho", "font.size": 9.0, "axes.linewidth": 0.7}
+_MAX_DOTS = 400  # dots drawn a control; of more, every n-th
+_MAX_LINE = 500  # points a line joins; more show as dots alone
+_FONT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mi-ortho", "font.size": 9.0, "axes.linewidth": 0.7}
 
 
 @dataclass(frozen=True)
 class Series:
     """One line of a curve: y over x (None or NaN where not measured).
 
-    `style` is "family", "null", "second" or a colour "c0" to "c7"; `marks` gives each point a colour class "m0" to "m7";
-    `dots` draws points without a line, for measurements that do not follow from each other.
+    `style` is "family", "null", "second" or a colour "c0" to "c7"; `marks` gives each point a colour "m0" to "m7";
+    `dots` draws points without a line, for measurements that do not follow from each other. `column` names (what,
+    field) of the page's table when the same numbers stand there, so that the page holds them once.
     """
 
     label: str
@@ -51,11 +49,15 @@ class Series:
     key: str = ""
     marks: Sequence[str] | None = None
     dots: bool = False
+    column: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a curve shows besides its series: title, unit, reference lines (label → y), where the family ends, and the scale (`whole`: counts)."""
+    """What a curve shows besides its series: title, unit, reference lines (label → y), the family's end, the scale.
+
+    Panels of one `group` share their hover line; `whole` says that values are counts.
+    """
 
     title: str
     ylabel: str = ""
@@ -70,7 +72,7 @@ class Panel:
 
 
 def curve(panel: Panel, series: Sequence[Series]) -> Markup:
-    """A figure with one SVG: series by index, reference lines, a hover line with every number, reachable by keyboard."""
+    """A figure with one SVG: series by index, reference lines, a hover line with every number, also by keyboard."""
     import matplotlib
 
     matplotlib.use("svg", force=False)
@@ -87,44 +89,6 @@ def curve(panel: Panel, series: Sequence[Series]) -> Markup:
     return _figure(panel, series, axes, themed(buffer.getvalue()))
 
 
-def heat_map(
-    values: Float[Tensor, "row column"],
-    *,
-    title: str,
-    scale: str = "linear",
-    limits: tuple[float, float] = (-1.0, 1.0),
-    ticks: Mapping[int, str] | None = None,
-    limit: int = 512,
-) -> Markup:
-    """A square picture of a matrix on a canvas with the number on hover.
-
-    `scale` "linear" is diverging around zero between `limits`; "log" shows log10|value| between 10**limits. Matrices over
-    `limit` rows or columns show, for each block of entries, the one of largest absolute value.
-    """
-    block = max(1, math.ceil(max(values.shape) / limit))
-    shown = _strongest(values.detach().double().cpu(), block)
-    data = {
-        "rows": shown.shape[0],
-        "columns": shown.shape[1],
-        "block": block,
-        "scale": scale,
-        "limits": list(limits),
-        "ticks": [[position, label] for position, label in (ticks or {}).items()],
-        "values": pack(shown),
-    }
-    template = Markup(
-        '<div class="heat" tabindex="0" role="img" aria-label="{}"><canvas></canvas><div class="scale"></div>{}</div>'
-    )
-    return template.format(title, json_script(data))
-
-
-def pack(values: Float[Tensor, "row column"]) -> str:
-    """Signed values of magnitude 1e-12 to 1e3 as base64 of 16-bit integers: sign, and log10 in steps of 1/2000."""
-    size = values.abs().nan_to_num(0.0).clamp(1e-12, 1e3).log10() + 12.0
-    steps = (size * 2000 + 1).round() * torch.where(values < 0, -1, 1) * (values.abs() > 1e-12)
-    return base64.b64encode(steps.to(torch.int16).numpy().astype("<i2").tobytes()).decode()
-
-
 def themed(svg: str) -> str:
     """Matplotlib's SVG as part of a page: no prolog, no style block, the page's fonts and colours, short numbers."""
     body = svg[svg.index("<svg") :]
@@ -135,8 +99,23 @@ def themed(svg: str) -> str:
     body = re.sub(r"font-family: [^;\"]*; ", "", body)
     for code, variable in COLOURS.items():
         body = body.replace(code, variable)
-    body = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), body)
-    return re.sub(r"\n\s*", "\n", body)
+    body = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), body)
+    return re.sub(r"\n\s*", "\n", _DOTS.sub(_as_path, body))
+
+
+_DOTS = re.compile(
+    r'(?:<use xlink:href="[^"]*" x="[^"]*" y="[^"]*" style="fill: (var\([^)]*\))(; fill-opacity: [\d.]+)?"/>\s*)+'
+)
+
+
+def _as_path(found: re.Match[str]) -> str:
+    """A run of equal dots as one path of round-capped strokes of no length: a fifth of the size."""
+    places = re.findall(r'x="([^"]*)" y="([^"]*)"', found[0])
+    spots = "".join(f"M{x} {y}h0" for x, y in places)
+    width, opacity = (2.4, "; stroke-opacity: 0.75") if found[2] else (3, "")
+    width = 1.7 if len(places) > 200 else width
+    style = f"fill: none; stroke: {found[1]}; stroke-width: {width}; stroke-linecap: round{opacity}"
+    return f'<path d="{spots}" style="{style}"/>'
 
 
 def finite(values: Sequence[float | None]) -> list[float]:
@@ -149,12 +128,14 @@ def _draw(axes: Any, one: Series) -> None:
     points = [(x, y, i) for i, (x, y) in enumerate(zip(one.x, one.y)) if y is not None and math.isfinite(y)]
     xs, ys, group = [point[0] for point in points], [point[1] for point in points], f"s-{one.key or one.style}"
     style = dict(_STYLES.get(one.style) or {"color": _NAMED[one.style], "linewidth": 0.9, "zorder": 3})
-    if one.dots:
-        every = max(1, len(points) // _MAX_POINTS)
+    crowded = len(points) > _MAX_LINE and one.style not in _STYLES
+    if one.dots or crowded:
+        every = max(1, len(points) // _MAX_DOTS)
         axes.scatter(xs[::every], ys[::every], s=6, c=style["color"], linewidths=0, zorder=2, alpha=0.75, gid=group)
         return
-    axes.plot(xs, ys, **{**style, "alpha": 0.4 if one.marks else 1.0}, gid=group)
-    if one.marks and len(points) <= _MAX_POINTS:
+    if not one.marks or len(points) <= _MAX_LINE:
+        axes.plot(xs, ys, **{**style, "alpha": 0.4 if one.marks else 1.0}, gid=group)
+    if one.marks:
         for mark in sorted({one.marks[i] for _, _, i in points}):
             chosen = [(x, y) for x, y, i in points if one.marks[i] == mark]
             axes.scatter(*zip(*chosen), s=9, c=_NAMED[mark], linewidths=0, zorder=6, gid=group)
@@ -208,9 +189,7 @@ def _figure(panel: Panel, series: Sequence[Series], axes: Any, svg: str) -> Mark
         "xlim": list(axes.get_xlim()),
         "group": panel.group,
         "xlabel": panel.xlabel,
-        "series": [
-            {"label": one.label, "key": one.key or one.style, "x": list(one.x), "y": list(one.y)} for one in series
-        ],
+        "series": [_values(one) for one in series],
     }
     described = "; ".join(
         f"{one.label}: {number(min(finite(one.y)))} to {number(max(finite(one.y)))}" for one in series if finite(one.y)
@@ -223,11 +202,9 @@ def _figure(panel: Panel, series: Sequence[Series], axes: Any, svg: str) -> Mark
     )
 
 
-def _strongest(values: Float[Tensor, "row column"], block: int) -> Float[Tensor, "r c"]:
-    """Of each block of entries the one of largest absolute value, sign kept."""
-    if block == 1:
-        return values
-    pooled = torch.nn.functional.max_pool2d
-    high = pooled(values[None], block, ceil_mode=True)[0]
-    low = -pooled(-values[None], block, ceil_mode=True)[0]
-    return torch.where(high.abs() >= low.abs(), high, low)
+def _values(one: Series) -> dict[str, object]:
+    """A series as the page's script reads it: its numbers, or where they stand in the table."""
+    named: dict[str, object] = {"label": one.label, "key": one.key or one.style}
+    if one.column is not None:
+        return named | {"from": list(one.column)}
+    return named | {"x": len(one.x) if list(one.x) == list(range(len(one.x))) else list(one.x), "y": list(one.y)}

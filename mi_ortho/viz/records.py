@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ CONTROLS = {  # name in the records → (label, colour)
     "negated": ("the vector negated, −θ", "c5"),
     "scaled_to_base": ("scaled to the base's norm", "c6"),
 }
+MAX_CONTROLS = 9000  # control measurements shown; of more, those of every n-th index
+MAX_HELD_OUT = 3000  # held-out completions shown; of more, those of every n-th vector
 MATCHES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
 
 
 @dataclass(frozen=True, eq=False)
 class FamilyRun:
-    """A run directory as read: settings, machine, summary, rows, vectors and the arrays of the visuals."""
+    """A run directory as read: settings, machine, summary, rows, vectors and the arrays of the visuals.
+
+    Of very large runs, controls are read at every `control_step`-th index only.
+    """
 
     config: Row
     environment: Row
@@ -34,28 +40,29 @@ class FamilyRun:
     vectors: Mapping[str, Tensor]
     visuals: Row
     arrays: Mapping[str, Tensor]
+    control_step: int = 1
 
     def where(self, **wanted: object) -> list[Row]:
         """The rows whose fields have these values."""
         return [row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())]
 
-    @property
+    @cached_property
     def base(self) -> Row:
         """The row of the base vector, empty where the run has none yet."""
         return next(iter(self.where(kind="base")), {})
 
-    @property
+    @cached_property
     def unsteered(self) -> Row:
         """The first prompt's row without steering, empty where the run has none yet."""
         return next(iter(self.where(kind="unsteered")), {})
 
-    @property
+    @cached_property
     def null(self) -> list[Row]:
         """The linear null by index, where it could be computed."""
         rows = [row for row in self.where(kind="linear_null") if row.get("loss") is not None]
         return sorted(rows, key=lambda row: row["index"])
 
-    @property
+    @cached_property
     def matches(self) -> list[str]:
         """The matches this run has vectors of, those known first."""
         found = {str(row.get("match")) for row in self.where(kind="vector")}
@@ -63,11 +70,19 @@ class FamilyRun:
 
     def family(self, match: str) -> list[Row]:
         """The vectors of one match by index."""
-        return sorted(self.where(kind="vector", match=match), key=lambda row: row["index"])
+        return self._groups.get(("vector", match, None), [])
 
     def control(self, match: str, name: str) -> list[Row]:
         """One control of one match by index."""
-        return sorted(self.where(kind="control", match=match, control=name), key=lambda row: row["index"])
+        return self._groups.get(("control", match, name), [])
+
+    @cached_property
+    def _groups(self) -> dict[tuple[object, ...], list[Row]]:
+        found: dict[tuple[object, ...], list[Row]] = {}
+        for row in self.rows:
+            if row["kind"] in ("vector", "control"):
+                found.setdefault((row["kind"], row.get("match"), row.get("control")), []).append(row)
+        return {key: sorted(rows, key=lambda row: row["index"]) for key, rows in found.items()}
 
     def controls(self, match: str) -> list[str]:
         """The controls measured for a match, those known first."""
@@ -90,7 +105,8 @@ class FamilyRun:
             return (None if index is None else int(index)), str(found.get("reason") or found.get("rule") or "")
         return (int(found) if isinstance(found, int | float) else None), ""
 
-    def mode_colours(self) -> dict[str, str]:
+    @cached_property
+    def colours(self) -> dict[str, str]:
         """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears."""
         counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
         first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
@@ -109,19 +125,22 @@ def load_family(path: Path) -> FamilyRun:
     arrays = run.load_tensors("visuals") if run.has("visuals") else {}
     summary, visuals = part("summary.json"), part("visuals.json")
     rows = joined(run.records())
-    return FamilyRun(run.config, part("environment.json"), summary, rows, run.load_rows("vectors"), visuals, arrays)
+    step = 1 + sum(row["kind"] == "control" for row in rows) // MAX_CONTROLS
+    rows = [row for row in rows if row["kind"] != "control" or row["index"] % step == 0]
+    environment, vectors = part("environment.json"), run.load_rows("vectors")
+    return FamilyRun(run.config, environment, summary, rows, vectors, visuals, arrays, step)
 
 
 def joined(rows: Sequence[Row]) -> list[Row]:
-    """The rows with each vector's search and shrunk norm joined to it, held-out completions as rows of their own, each row once.
+    """The rows with each vector's search and shrunk norm joined to it, and held-out completions as rows of their own.
 
-    A row of the same kind, match, control, index and scale that was recorded twice (a resumed batch) counts once, the last.
+    A row of one kind, match, control, index and scale that was recorded twice (a resumed batch) counts once.
     """
     names = ("kind", "match", "control", "index", "prompt", "prompt_text", "n", "scale", "attempt")
     once = list({tuple(row.get(name) for name in names): row for row in rows}.values())
-    held_out = [
-        str(row.get("prompt_text")) for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"
-    ]
+    asked = [row for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"]
+    held_out = [str(row.get("prompt_text")) for row in asked]
+    every = 1 + len(held_out) * sum(row["kind"] == "vector" for row in once) // MAX_HELD_OUT
     extra: dict[tuple[object, object], dict[str, Any]] = {}
     for row in once:
         if row["kind"] in ("search", "shrunk") and row.get("index") is not None:
@@ -130,7 +149,7 @@ def joined(rows: Sequence[Row]) -> list[Row]:
     found: list[Row] = []
     for row in once:
         found.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
-        found += _held_out(row, held_out)
+        found += _held_out(row, held_out) if (row.get("index") or 0) % every == 0 else []
     return found
 
 

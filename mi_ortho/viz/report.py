@@ -1,6 +1,5 @@
 """The report of a `family` run: one page that tells what was done, what came out, and beside which controls."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,13 @@ from markupsafe import Markup
 
 from mi_ortho.viz import records as read
 from mi_ortho.viz import tables
-from mi_ortho.viz.embed import Visual, attention, compare, token_values
-from mi_ortho.viz.family import cosines, largest_cosines, legend, panels
+from mi_ortho.viz.family import Cosines, cosines, largest_cosines, legend, panels
+from mi_ortho.viz.inside import visuals_section
+from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section, page, render, write_page
-from mi_ortho.viz.plots import heat_map
+from mi_ortho.viz.strips import strips, transfer_strips
 from mi_ortho.viz.text import command_line, number, visible
-
-_SHOWN_VALUES = 12  # token values drawn one below the other before the rest is left to the data files
+from mi_ortho.viz.verdicts import tiles, verdict_rows
 
 
 def family_report(run_dir: Path) -> Path:
@@ -28,16 +27,17 @@ def family_report(run_dir: Path) -> Path:
 
 def family_page(run: read.FamilyRun) -> Markup:
     """The report as text."""
+    matrix = cosines(run)
     sections = [
-        _verdicts(run),
+        _verdicts(run, matrix),
         _what_ran(run),
         _side_by_side(run),
         *(_family(run, match) for match in run.matches),
         *_missing(run),
         _averages(run),
-        _cosines(run),
+        _cosines(matrix),
         _table(run),
-        _visuals(run),
+        visuals_section(run),
         _reading(run),
     ]
     model = visible(run.config.get("model") or "the embedded model")
@@ -50,51 +50,10 @@ def family_page(run: read.FamilyRun) -> Markup:
     )
 
 
-def tiles(run: read.FamilyRun) -> list[tuple[str, str]]:
-    """The few numbers to know first, as (number, what it counts)."""
-    found = []
-    for match in run.matches:
-        family = run.family(match)
-        found.append(
-            (
-                f"{sum(map(run.keeps, family))} / {len(family)}",
-                f"orthogonal vectors that keep the behaviour ({match} match)",
-            )
-        )
-        controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
-        if controls:
-            found.append(
-                (
-                    f"{sum(map(run.keeps, controls))} / {len(controls)}",
-                    f"random vectors of the same norms that do ({match} match)",
-                )
-            )
-    matrix = cosines(run)
-    if matrix:
-        worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
-        found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
-    return found
-
-
-def verdict_rows(run: read.FamilyRun) -> list[dict[str, Any]]:
-    """Each verdict with its outcome in a word and a drawing of value, interval, threshold and control on one scale."""
-    outcomes = {True: "supported", False: "not supported", None: "undecided"}
-    return [
-        {
-            **_VERDICT,
-            **verdict,
-            "outcome": outcomes.get(verdict.get("supported"), "undecided"),
-            "drawing": _whisker(verdict),
-        }
-        for verdict in run.summary.get("verdicts") or []
-    ]
-
-
-_VERDICT = dict.fromkeys(("claim", "prediction", "statistic", "value", "interval", "threshold", "control", "supported"))
-
-
-def _verdicts(run: read.FamilyRun) -> Section:
-    body = render("verdicts.html.jinja", tiles=tiles(run), verdicts=verdict_rows(run), finished=bool(run.summary))
+def _verdicts(run: read.FamilyRun, matrix: Cosines | None) -> Section:
+    body = render(
+        "verdicts.html.jinja", tiles=tiles(run, matrix), verdicts=verdict_rows(run), finished=bool(run.summary)
+    )
     return Section("Verdict", body, "", "verdict")
 
 
@@ -116,7 +75,7 @@ def _side_by_side(run: read.FamilyRun) -> Section:
         "side_by_side.html.jinja",
         prompts=run.where(kind="unsteered"),
         cards=cards,
-        colours=run.mode_colours(),
+        colours=run.colours,
         candidates=run.where(kind="melbo"),
         random=run.where(kind="melbo_control"),
         base=run.base,
@@ -130,8 +89,8 @@ def _family(run: read.FamilyRun, match: str) -> Section:
     problem = next((row["problem"] for row in run.where(kind="linear_null") if row.get("problem")), "")
     values: dict[str, Any] = {
         "match": match,
-        "strips": tables.strips(run, match),
-        "colours": run.mode_colours(),
+        "strips": strips(run, match),
+        "colours": run.colours,
         "end": end,
         "reason": visible(reason),
         "panels": panels(run, match),
@@ -140,9 +99,10 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "null": match == "activation" and bool(run.null),
         "problem": visible(problem) if match == "activation" else "",
         "collapsed": sum(row.get("kept") is False for row in run.where(kind="search", match=match)),
-        "transfer": tables.transfer_strips(run, match),
+        "transfer": transfer_strips(run, match),
         "last": max(row["index"] for row in run.family(match)),
         "base": run.base,
+        "control_step": run.control_step,
     }
     return Section(
         read.MATCHES.get(match, match),
@@ -163,96 +123,44 @@ def _missing(run: read.FamilyRun) -> list[Section]:
 def _averages(run: read.FamilyRun) -> Section:
     found = [(match, *tables.averages(run, match)) for match in run.matches if run.where(kind="mean", match=match)]
     lead = (
-        "If the vectors shared one linear direction, their plain mean would work. If their effect is quadratic, the mean needs √n; "
-        "if each vector triggers its own feature, it needs n (the sum)."
+        "If the vectors shared one linear direction, their plain mean would work. If their effect is quadratic, the "
+        "mean needs √n; if each vector triggers its own feature, it needs n (the sum)."
     )
     body = (
-        render("averages.html.jinja", matches=found, colours=run.mode_colours())
+        render("averages.html.jinja", matches=found, colours=run.colours)
         if found
         else _note("This run recorded no averages.")
     )
     return Section("Averages of the first n vectors", body, lead, "averages", "Averages")
 
 
-def _cosines(run: read.FamilyRun) -> Section:
-    found = cosines(run)
+def _cosines(found: Cosines | None) -> Section:
     if found is None:
         return Section("Orthogonality", _note("No vectors are stored in this run directory."), "", "cosines")
     matrix, starts = found
-    maps = [
-        heat_map(matrix, title="Cosines, signed", ticks=starts),
-        heat_map(matrix, title="Magnitude of the cosines, logarithmic", scale="log", limits=(-9.0, 0.0), ticks=starts),
-    ]
-    body = render(
-        "cosines.html.jinja",
-        maps=maps,
-        largest=largest_cosines(matrix, starts),
-        size=len(matrix),
-        block=-(-len(matrix) // 512),
+    block = -(-len(matrix) // 400)
+    pixel = f" Each pixel is the largest of {block} × {block} entries." if block > 1 else ""
+    drawn = heat_map(
+        matrix,
+        title="Cosine of every vector with every other",
+        scales=(("linear", -1.0, 1.0), ("log", -9.0, 0.0)),
+        captions=(
+            f"Signed cosine, diverging around zero.{pixel}",
+            f"log₁₀ |cos|: what remains after orthogonalisation in floating point.{pixel}",
+        ),
+        ticks=starts,
     )
-    return Section("Orthogonality", body, "Cosine of every vector with every other, base and all families.", "cosines")
+    body = render("cosines.html.jinja", drawn=drawn, largest=largest_cosines(matrix, starts), size=len(matrix))
+    lead = "Cosine of every vector with every other, the base first, then each family."
+    return Section("Orthogonality", body, lead, "cosines")
 
 
 def _table(run: read.FamilyRun) -> Section:
-    lead = "Every vector, control, average and held-out completion. Click a heading to sort; numbers are in nats where they are divergences."
+    lead = (
+        "Every vector, control, average and held-out completion. Click a heading to sort; divergences are in nats. "
+        "Full precision and full texts are in records.jsonl."
+    )
     return Section("All measurements", render("table.html.jinja", matches=run.matches), lead, "table", "Table")
-
-
-def _visuals(run: read.FamilyRun) -> Section:
-    drawn, lost = [], []
-    for item in run.visuals.get("items") or []:
-        try:
-            drawn.append((item, visual_of(item, run)))
-        except (KeyError, ValueError) as reason:
-            lost.append(f"{item.get('title', item.get('key'))}: {reason}")
-    heads = [(visual.title, visual) for item, visual in drawn if item["kind"] == "attention"]
-    values = [(visual.title, visual) for item, visual in drawn if item["kind"] != "attention"]
-    found = _compared(run, [item for item, _ in drawn if item["kind"] == "attention"])
-    body = render("visuals.html.jinja", compared=found, heads=heads, values=values, lost=lost)
-    return Section("Inside the model", body, "What the vectors change, token by token.", "visuals", "Inside")
-
-
-def _compared(run: read.FamilyRun, items: Sequence[Mapping[str, Any]]) -> list[Visual]:
-    """For each layer with several attention patterns of one shape, all of them side by side with their differences."""
-    found = []
-    for layer in dict.fromkeys(item.get("layer") for item in items):
-        keys = [item["key"] for item in items if item.get("layer") == layer]
-        patterns = {_short_name(key, layer): run.arrays[key].float() for key in keys}
-        tokens = [str(token) for token in run.visuals.get("prompt_tokens") or []]
-        if (
-            len(patterns) > 1
-            and len({value.shape for value in patterns.values()}) == 1
-            and all(value.shape[-1] == len(tokens) for value in patterns.values())
-        ):
-            found.append(compare(tokens, patterns, title=f"Attention at layer {layer}, every head"))
-    return found
-
-
-def _short_name(key: str, layer: object) -> str:
-    return visible(key.removeprefix("attention_").removesuffix(f"_{layer}").replace("_", " "))
-
-
-def visual_of(item: Mapping[str, Any], run: read.FamilyRun) -> Visual:
-    """One entry of visuals.json as a visual.
-
-    Raises:
-        ValueError: its kind is unknown, its array is missing, or array and tokens do not fit.
-    """
-    if item.get("key") not in run.arrays:
-        raise ValueError(f"array {item.get('key')!r} is not in visuals.safetensors")
-    tokens, values = (
-        [str(token) for token in item.get("tokens") or run.visuals.get("prompt_tokens") or []],
-        run.arrays[item["key"]].float(),
-    )
-    if item.get("kind") == "attention" and values.ndim == 3:
-        return attention(tokens, values, title=visible(item.get("title", "")))
-    if item.get("kind") == "token_values" and values.ndim in (1, 2):
-        shown = values if values.ndim == 1 else values[:, :_SHOWN_VALUES]
-        labels = item.get("labels")
-        return token_values(tokens, shown, labels and labels[:_SHOWN_VALUES], title=visible(item.get("title", "")))
-    raise ValueError(
-        f"got kind {item.get('kind')!r} with {values.ndim} axes; expected attention (3) or token_values (1 or 2)"
-    )
 
 
 def _reading(run: read.FamilyRun) -> Section:
@@ -275,36 +183,3 @@ def _norm(row: read.Row) -> str:
 
 def _note(text: str) -> Markup:
     return Markup('<p class="note">{}</p>').format(text)
-
-
-def _whisker(verdict: Mapping[str, Any]) -> Markup:
-    """Value (dot), interval (line), threshold (tick) and control (ring) on one scale; empty where there is nothing to compare."""
-    points = {key: verdict.get(key) for key in ("value", "threshold", "control")}
-    known = {
-        key: float(value)
-        for key, value in points.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-    if "value" not in known or len(known) < 2:
-        return Markup("")
-    ends = [float(edge) for edge in verdict.get("interval") or [] if isinstance(edge, int | float)]
-    low, high = min([*known.values(), *ends]), max([*known.values(), *ends])
-
-    def place(value: float) -> float:
-        return round(6 + 108 * (value - low) / ((high - low) or 1.0), 1)
-
-    drawn = [Markup('<line class="axis" x1="2" x2="118" y1="10" y2="10"/>')]
-    if len(ends) == 2:
-        drawn.append(
-            Markup('<line class="interval" x1="{}" x2="{}" y1="10" y2="10"/>').format(place(ends[0]), place(ends[1]))
-        )
-    if "threshold" in known:
-        drawn.append(
-            Markup('<line class="threshold" x1="{0}" x2="{0}" y1="2" y2="18"/>').format(place(known["threshold"]))
-        )
-    if "control" in known:
-        drawn.append(Markup('<circle class="control" cx="{}" cy="10" r="3.5"/>').format(place(known["control"])))
-    drawn.append(Markup('<circle class="value" cx="{}" cy="10" r="3.5"/>').format(place(known["value"])))
-    return Markup('<svg class="whisker" viewBox="0 0 120 20" aria-hidden="true">{}</svg>').format(
-        Markup("").join(drawn)
-    )

@@ -1,31 +1,15 @@
-"""The rows behind the report's tables and behaviour strips, prepared once and looked up by every figure."""
+"""The rows behind the report's tables and figures, prepared once and looked up by all of them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from mi_ortho.viz.records import FamilyRun, Row, label_of
-from mi_ortho.viz.text import clip, json_script, number, visible
+from mi_ortho.viz.text import clip, number, visible
 
-FIELDS = (
-    "match",
-    "what",
-    "index",
-    "status",
-    "norm",
-    "norm_shrunk",
-    "loss",
-    "kl_base_vector",
-    "kl_vector_base",
-    "log_odds",
-    "mode",
-    "keeps",
-    "transfer",
-    "text",
-)
+MEASURES = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds")
+FIELDS = ("match", "what", "index", "status", *MEASURES, "mode", "keeps", "transfer", "text")
 _KINDS = ("unsteered", "base", "melbo", "melbo_control", "vector", "control", "mean", "transfer")
-_BUDGET = 500_000  # characters of model text in a page
+_CODED = ("match", "what", "status", "mode", "keeps")
 
 
 def what(row: Row) -> str:
@@ -47,76 +31,49 @@ def what(row: Row) -> str:
 
 
 def table_data(run: FamilyRun) -> dict[str, Any]:
-    """What the page's script reads: fields, one list of values a row, and the colour of each mode."""
-    rows = [row for row in run.rows if row.get("kind") in _KINDS]
-    longest = text_limit([str(row.get("text") or "") for row in rows])
-    values = [[_cell(run, row, field, longest) for field in FIELDS] for row in rows]
-    return {"fields": FIELDS, "rows": values, "modes": run.mode_colours()}
+    """What the page's script reads: fields, one list of values a row (texts of few values by number), mode colours."""
+    rows = _ordered(run)
+    texts = [str(row.get("text") or "") for row in rows]
+    minor = [row["kind"] in ("control", "melbo_control", "transfer") for row in rows]
+    room = max(200_000, 600_000 - 60 * len(rows))  # a quarter of it for controls and held-out completions
+    limits = {part: text_limit([text for text, is_minor in zip(texts, minor) if is_minor == part], budget)
+              for part, budget in ((True, room // 4), (False, room * 3 // 4))}  # fmt: skip
+    longest = {id(row): limits[is_minor] for row, is_minor in zip(rows, minor)}
+    columns = {field: [_cell(run, row, field, longest[id(row)]) for row in rows] for field in FIELDS}
+    levels = {field: list(dict.fromkeys(columns[field])) for field in _CODED}
+    for field, names in levels.items():
+        codes = {name: code for code, name in enumerate(names)}
+        columns[field] = [codes[name] for name in columns[field]]
+    return {
+        "fields": FIELDS,
+        "levels": levels,
+        "rows": [list(values) for values in zip(*columns.values())],
+        "modes": run.colours,
+    }
 
 
 def row_numbers(run: FamilyRun) -> dict[int, int]:
-    """Where each row of the records stands in the table (by identity)."""
-    return {id(row): k for k, row in enumerate(row for row in run.rows if row.get("kind") in _KINDS)}
+    """Where each row of the records stands in the table (by identity); rows of one strip stand together, by index."""
+    return {id(row): k for k, row in enumerate(_ordered(run))}
 
 
-def text_limit(texts: Sequence[str], budget: int = _BUDGET) -> int:
+def _ordered(run: FamilyRun) -> list[Row]:
+    rows = [row for row in run.rows if row.get("kind") in _KINDS]
+    names = ("match", "control", "prompt_text")
+    return sorted(
+        rows,
+        key=lambda row: (_KINDS.index(row["kind"]), *(str(row.get(name)) for name in names), row.get("index") or 0),
+    )
+
+
+def text_limit(texts: Sequence[str], budget: int) -> int:
     """The longest each text may be so that all of them fit into the budget.
 
     >>> text_limit(["a" * 10, "b" * 100], 60)
     50
     """
-    limits = [4000, 2000, 1000, 500, 300, 200, 100, 50, 20]
+    limits = [4000, 2000, 1000, 500, 300, 200, 150, 100, 70, 50, 30, 20, 1]
     return next((limit for limit in limits if sum(min(len(text), limit) for text in texts) <= budget), limits[-1])
-
-
-def strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
-    """The behaviour of the family and of each control by index, one strip each."""
-    family, where = run.family(match), row_numbers(run)
-    width = 1 + max(row["index"] for row in family)
-    found = [strip(run, "family", family, width, where)]
-    return found + [
-        strip(run, label_of(name), run.control(match, name), width, where, name) for name in run.controls(match)
-    ]
-
-
-def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
-    """The behaviour on each held-out prompt by index of the vector."""
-    rows, where = run.where(kind="transfer", match=match), row_numbers(run)
-    if not rows:
-        return []
-    width = 1 + max(row["index"] for row in [*rows, *run.family(match)])
-    prompts = list(dict.fromkeys(str(row.get("prompt_text")) for row in rows))
-    return [
-        strip(run, prompt, [row for row in rows if str(row.get("prompt_text")) == prompt], width, where)
-        for prompt in prompts
-    ]
-
-
-def strip(
-    run: FamilyRun, label: str, rows: Sequence[Row], width: int, where: Mapping[int, int], key: str = ""
-) -> dict[str, Any]:
-    """One strip: an SVG with a cell for every index measured; full height where the behaviour is kept, lower where it is not."""
-    colours = run.mode_colours()
-    cells = [(int(row["index"]), colours.get(str(row.get("mode")), "m7"), run.keeps(row)) for row in rows]
-    step = _step([index for index, _, _ in cells], width)
-    drawn = Markup("").join(
-        Markup('<rect class="{}" x="{}" y="{}" width="{}" height="{}"/>').format(
-            colour, index, 0 if kept else 0.45, round(step - min(0.12, width / 900), 3), 1 if kept else 0.55
-        )
-        for index, colour, kept in cells
-    )
-    svg = Markup('<svg viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>').format(width, drawn)
-    kept = sum(kept for _, _, kept in cells)
-    data = json_script({"rows": [[int(row["index"]), where[id(row)]] for row in rows], "width": width, "step": step})
-    return {
-        "label": visible(label),
-        "svg": svg,
-        "kept": kept,
-        "measured": len(cells),
-        "data": data,
-        "key": key,
-        "share": kept / max(1, len(cells)),
-    }
 
 
 def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, list[Row | None]]]]:
@@ -142,12 +99,6 @@ def settings(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
         else:
             found.append((f"{prefix}{key}", visible(value) if isinstance(value, str) else number(value)))
     return found
-
-
-def _step(indexes: Sequence[int], width: int) -> int:
-    """How wide a cell is: the distance of measured indexes where they are regular, so that sparse strips have no holes."""
-    gaps = {b - a for a, b in zip(sorted(set(indexes)), sorted(set(indexes))[1:])}
-    return min(gaps) if gaps and len(gaps) == 1 else 1
 
 
 def _cell(run: FamilyRun, row: Row, field: str, longest: int) -> object:

@@ -51,7 +51,7 @@ def plain(value: object) -> object:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [plain(item) for item in value]
     if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
+        return float(f"{value:.4g}") if math.isfinite(value) else None
     if value is None or isinstance(value, bool | int):
         return value
     return visible(value)
@@ -85,4 +85,4 @@ def clip(text: str, limit: int) -> str:
     >>> clip("abcdef", 4)
     'abc…'
     """
-    return text if len(text) <= limit else text[: limit - 1] + "\u2026"
+    return text if len(text) <= limit else text[: max(0, limit - 1)] + "\u2026"

@@ -1,4 +1,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
+for (const [field, names] of Object.entries(data.levels || {})) {
+  const k = data.fields.indexOf(field);
+  for (const row of data.rows) row[k] = names[row[k]];
+}
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const make = (tag, properties = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), properties);

@@ -1,7 +1,21 @@
 const column = data.rows ? Object.fromEntries(data.fields.map((name, k) => [name, k])) : {};
 const value = (row, name) => row[column[name]];
-const familyRow = new Map();
-for (const row of data.rows || []) if (value(row, "what") === "family") familyRow.set(value(row, "match") + " " + value(row, "index"), row);
+// Rows of the table by match, what and index: figures look their numbers up here.
+const groups = new Map();
+for (const row of data.rows || []) {
+  const key = value(row, "match") + "|" + value(row, "what");
+  if (!groups.has(key)) groups.set(key, new Map());
+  groups.get(key).set(value(row, "index"), row);
+}
+const rowOf = (match, what, index) => (groups.get(match + "|" + what) || new Map()).get(index);
+const resolved = (group, one) => {
+  if (one.from) {
+    const found = [...(groups.get(group + "|" + one.from[0]) || new Map()).entries()].map(([x, row]) => [x, value(row, one.from[1])]);
+    return { ...one, points: new Map(found) };
+  }
+  const x = typeof one.x === "number" ? [...Array(one.x).keys()] : one.x;
+  return { ...one, points: new Map(x.map((each, k) => [each, one.y[k]])) };
+};
 
 const drawCursors = (group, x) => {
   for (const panel of panels.filter((one) => one.group === group)) {
@@ -19,14 +33,14 @@ const panels = all(".panel").map((element) => {
   cursor.setAttribute("y2", top + tall);
   cursor.style.display = "none";
   svg.append(cursor);
-  const xs = [...new Set(given.series.flatMap((one) => one.x))].sort((a, b) => a - b);
-  return { element, svg, cursor, left, wide, low: given.xlim[0], high: given.xlim[1], group: given.group, series: given.series, xlabel: given.xlabel, xs, at: 0 };
+  const series = given.series.map((one) => resolved(given.group, one)), xs = [...new Set(series.flatMap((one) => [...one.points.keys()]))].sort((a, b) => a - b);
+  return { element, svg, cursor, left, wide, low: given.xlim[0], high: given.xlim[1], group: given.group, series, xlabel: given.xlabel, xs, at: 0 };
 });
 const showPanel = (panel, x, place) => {
   drawCursors(panel.group, x);
   const hidden = new Set(all('.legend [aria-pressed="false"]', panel.element.closest("figure") || document).map((one) => one.dataset.series));
-  const lines = panel.series.filter((one) => !hidden.has(one.key) && one.x.includes(x)).map((one) => pair(one.label, one.y[one.x.indexOf(x)])).reverse();
-  const row = familyRow.get(panel.group + " " + x), mode = row && value(row, "mode");
+  const lines = panel.series.filter((one) => !hidden.has(one.key) && typeof one.points.get(x) === "number").map((one) => pair(one.label, one.points.get(x))).reverse();
+  const row = rowOf(panel.group, "family", x), mode = row && value(row, "mode");
   showTip(...place, pair(panel.xlabel || "x", x), ...lines, ...(mode ? [pair("behaviour", chip(mode))] : []));
 };
 const nearest = (values, wanted) => values.reduce((best, one) => (Math.abs(one - wanted) < Math.abs(best - wanted) ? one : best), values[0]);
@@ -60,7 +74,7 @@ const strips = all(".strip:not(.axis)").map((element) => {
   const given = embedded(element), marker = make("i", { className: "at" });
   marker.hidden = true;
   element.querySelector(".cells").append(marker);
-  return { element, marker, cells: element.querySelector(".cells"), match: element.closest(".strips").dataset.match, ...given, at: 0 };
+  return { element, marker, cells: element.querySelector(".cells"), match: element.closest(".strips").dataset.match, ...given, rows: data.rows.slice(given.first, given.first + given.count), at: 0 };
 });
 const markStrip = (strip, index) => {
   const width = 100 / strip.width;
@@ -69,7 +83,7 @@ const markStrip = (strip, index) => {
   strip.marker.style.width = Math.max(width * strip.step, 0.4) + "%";
 };
 const showCell = (strip, k, place) => {
-  const [index, number] = strip.rows[k], row = data.rows[number], text = value(row, "text");
+  const row = strip.rows[k], index = value(row, "index"), text = value(row, "text");
   strip.at = k;
   markStrip(strip, index);
   showTip(...place, pair(strip.element.querySelector(".name").textContent, "index " + index), pair("behaviour", chip(value(row, "mode"))),
@@ -79,12 +93,12 @@ const showCell = (strip, k, place) => {
 for (const strip of strips) {
   const find = (event) => {
     const box = strip.cells.getBoundingClientRect(), wanted = (event.clientX - box.left) / box.width * strip.width;
-    const indexes = strip.rows.map(([index]) => index + strip.step / 2);
+    const indexes = strip.rows.map((row) => value(row, "index") + strip.step / 2);
     return indexes.length ? indexes.indexOf(nearest(indexes, wanted)) : -1;
   };
   const leave = () => { hideTip(); strip.marker.hidden = true; };
   strip.cells.addEventListener("pointermove", (event) => { const k = find(event); if (k >= 0) showCell(strip, k, [event.clientX, event.clientY]); });
-  strip.cells.addEventListener("click", (event) => { const k = find(event); if (k >= 0) select(strip.match, strip.rows[k][0]); });
+  strip.cells.addEventListener("click", (event) => { const k = find(event); if (k >= 0) select(strip.match, value(strip.rows[k], "index")); });
   strip.element.addEventListener("pointerleave", leave);
   strip.element.addEventListener("blur", leave);
   strip.element.addEventListener("keydown", (event) => {
@@ -93,7 +107,7 @@ for (const strip of strips) {
     event.preventDefault();
     const k = Math.max(0, Math.min(strip.rows.length - 1, strip.at + step));
     showCell(strip, k, below(strip.element, 0.4));
-    select(strip.match, strip.rows[k][0]);
+    select(strip.match, value(strip.rows[k], "index"));
   });
 }
 
@@ -114,11 +128,11 @@ const marked = (text, other) => {
 };
 
 const select = (match, index) => {
-  const explorer = all(".explorer").find((one) => one.dataset.match === match), row = familyRow.get(match + " " + index);
+  const explorer = all(".explorer").find((one) => one.dataset.match === match), row = rowOf(match, "family", index);
   if (!explorer || !row) return;
   explorer.querySelector("input").value = index;
   explorer.querySelector("output").textContent = index;
-  const others = data.rows.filter((one) => value(one, "match") === match && value(one, "index") === index && value(one, "what") !== "family" && !value(one, "what").startsWith("held out"));
+  const others = [...groups.keys()].filter((key) => key.startsWith(match + "|") && key !== match + "|family" && !key.startsWith(match + "|held out")).map((key) => groups.get(key).get(index)).filter(Boolean);
   explorer.querySelector(".numbers").replaceChildren(pair("behaviour", chip(value(row, "mode"))),
     ...["status", "norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "transfer"].map((name) => pair(titles[name], value(row, name))),
     ...others.filter((one) => value(one, "mode")).map((one) => pair(value(one, "what"), chip(value(one, "mode")))));

@@ -15,25 +15,30 @@ const cellAt = (canvas, event) => {
   return [inside((event.clientY - box.top) / box.height, canvas.height), inside((event.clientX - box.left) / box.width, canvas.width)];
 };
 
-for (const element of all(".heat")) {
-  const given = embedded(element), canvas = element.querySelector("canvas"), packed = new Int16Array(bytes(given.values).buffer), [low, high] = given.limits;
-  const decode = (k) => (packed[k] === 0 ? 0 : Math.sign(packed[k]) * 10 ** ((Math.abs(packed[k]) - 1) / 2000 - 12));
-  const share = (one) => (given.scale === "log" ? (Math.log10(Math.max(Math.abs(one), 1e-300)) - low) / (high - low) : one / Math.max(Math.abs(low), Math.abs(high)));
-  const colour = given.scale === "log" ? sequential : diverging;
+for (const box of all(".heats")) {
+  const given = embedded(box), packed = new Int16Array(bytes(given.values).buffer);
+  const n = given.columns, place = (k) => {
+    const low = Math.min(Math.floor(k / n), k % n), high = Math.max(Math.floor(k / n), k % n);
+    return given.symmetric ? low * n - low * (low - 1) / 2 + high - low : k;
+  };
+  const decode = (at, k = place(at)) => (packed[k] === 0 ? 0 : Math.sign(packed[k]) * 10 ** ((Math.abs(packed[k]) - 1) / 2000 - 12));
+  all(".heat", box).forEach((element, k) => heat(element, given, decode, ...given.scales[k]));
+}
+function heat(element, given, decode, scale, low, high) {
+  const canvas = element.querySelector("canvas"), log = scale === "log", colour = log ? sequential : diverging;
+  const share = (one) => (log ? (Math.log10(Math.max(Math.abs(one), 1e-300)) - low) / (high - low) : one / Math.max(Math.abs(low), Math.abs(high)));
   paint(canvas, given.columns, given.rows, (k) => colour(share(decode(k))));
   canvas.style.aspectRatio = `${given.columns} / ${given.rows}`;
-  const stops = [...Array(11).keys()].map((k) => `rgb(${colour(given.scale === "log" ? k / 10 : k / 5 - 1).join(",")})`), bar = make("i");
+  const stops = [...Array(11).keys()].map((k) => `rgb(${colour(log ? k / 10 : k / 5 - 1).join(",")})`), bar = make("i");
   bar.style.background = `linear-gradient(to right, ${stops.join(",")})`;
-  const name = (edge) => (given.scale === "log" ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge));
+  const name = (edge) => (log ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge).replace("-", "−"));
   element.querySelector(".scale").append(name(low), bar, name(high));
   given.ticks.forEach(([start, label], k) => {
     const size = (k + 1 < given.ticks.length ? given.ticks[k + 1][0] : given.rows * given.block) - start;
     if (size < 0.05 * given.rows * given.block) return;
     const mark = make("span", { className: "mark", textContent: label });
-    element.append(mark);
-    const settle = () => { mark.style.top = canvas.clientHeight * start / given.block / given.rows + "px"; };
-    settle();
-    addEventListener("resize", settle);
+    mark.style.top = 100 * start / given.block / given.rows + "%";
+    element.querySelector(".held").append(mark);
   });
   const title = (k) => { const found = given.ticks.filter(([start]) => start <= k * given.block).pop(); return found ? `${found[1]} ${k * given.block - found[0]}` : String(k * given.block); };
   let at = [0, 0];

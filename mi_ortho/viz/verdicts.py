@@ -1,0 +1,85 @@
+"""What the run came to: the few numbers to know first, and each verdict drawn on its scale."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from mi_ortho.viz.family import Cosines, largest_cosines
+from mi_ortho.viz.records import FamilyRun
+from mi_ortho.viz.text import number
+
+
+def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
+    """The few numbers to know first, as (number, what it counts)."""
+    found = []
+    for match in run.matches:
+        family = run.family(match)
+        found.append(
+            (
+                f"{sum(map(run.keeps, family))} / {len(family)}",
+                f"orthogonal vectors that keep the behaviour ({match} match)",
+            )
+        )
+        controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
+        if controls:
+            found.append(
+                (
+                    f"{sum(map(run.keeps, controls))} / {len(controls)}",
+                    f"random vectors of the same norms that do ({match} match)",
+                )
+            )
+    if matrix:
+        worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
+        found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
+    return found
+
+
+def verdict_rows(run: FamilyRun) -> list[dict[str, Any]]:
+    """Each verdict with its outcome in a word and a drawing of value, interval, threshold and control on one scale."""
+    outcomes = {True: "supported", False: "not supported", None: "undecided"}
+    return [
+        {
+            **_VERDICT,
+            **verdict,
+            "outcome": outcomes.get(verdict.get("supported"), "undecided"),
+            "drawing": _whisker(verdict),
+        }
+        for verdict in run.summary.get("verdicts") or []
+    ]
+
+
+_VERDICT = dict.fromkeys(("claim", "prediction", "statistic", "value", "interval", "threshold", "control", "supported"))
+
+
+def _whisker(verdict: Mapping[str, Any]) -> Markup:
+    """Value (dot), interval (line), threshold (tick), control (ring) on one scale; empty with nothing to compare."""
+    points = {key: verdict.get(key) for key in ("value", "threshold", "control")}
+    known = {
+        key: float(value)
+        for key, value in points.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+    if "value" not in known or len(known) < 2:
+        return Markup("")
+    ends = [float(edge) for edge in verdict.get("interval") or [] if isinstance(edge, int | float)]
+    low, high = min([*known.values(), *ends]), max([*known.values(), *ends])
+
+    def place(value: float) -> float:
+        return round(6 + 108 * (value - low) / ((high - low) or 1.0), 1)
+
+    drawn = [Markup('<line class="axis" x1="2" x2="118" y1="10" y2="10"/>')]
+    if len(ends) == 2:
+        drawn.append(
+            Markup('<line class="interval" x1="{}" x2="{}" y1="10" y2="10"/>').format(place(ends[0]), place(ends[1]))
+        )
+    if "threshold" in known:
+        drawn.append(
+            Markup('<line class="threshold" x1="{0}" x2="{0}" y1="2" y2="18"/>').format(place(known["threshold"]))
+        )
+    if "control" in known:
+        drawn.append(Markup('<circle class="control" cx="{}" cy="10" r="3.5"/>').format(place(known["control"])))
+    drawn.append(Markup('<circle class="value" cx="{}" cy="10" r="3.5"/>').format(place(known["value"])))
+    return Markup('<svg class="whisker" viewBox="0 0 120 20" aria-hidden="true">{}</svg>').format(
+        Markup("").join(drawn)
+    )
