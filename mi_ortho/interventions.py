@@ -25,8 +25,7 @@ class Add:
 
     def __post_init__(self) -> None:
         _require_finite("vectors", self.vectors)
-        if not math.isfinite(self.strength):
-            raise ValueError(f"got strength {self.strength}; expected a finite number; correct it")
+        _require_number("strength", self.strength)
 
     @property
     def rows(self) -> int | None:
@@ -73,6 +72,7 @@ class Rotate:
     angle: float
 
     def __post_init__(self) -> None:
+        _require_number("angle", self.angle)
         object.__setattr__(self, "plane", _plane_basis(self.plane))
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -95,6 +95,7 @@ class RotateTo:
     angle: float
 
     def __post_init__(self) -> None:
+        _require_number("angle", self.angle)
         object.__setattr__(self, "plane", _plane_basis(self.plane))
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
@@ -145,6 +146,11 @@ def _require_finite(name: str, x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"got NaN or infinite values in {name}; expected finite numbers; "
                          "check how the vectors were made")
+
+
+def _require_number(name: str, x: float) -> None:
+    if not math.isfinite(x):
+        raise ValueError(f"got {name} {x}; expected a finite number; correct it")
 
 
 def _require_width(name: str, v: Tensor, x: Tensor) -> None:

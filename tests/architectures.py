@@ -1,5 +1,6 @@
 """Random-weight models of five architectures, built from their configs without a hub, with a tiny tokenizer."""
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ def tiny_tokenizer(chat: bool = True) -> Any:
         special["bos_token"] = "<bos>"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **special)
     tokenizer.chat_template = TEMPLATE if chat else None
+    # TransformerLens otherwise loads a tokenizer that has such a token a second time, by name
+    tokenizer.init_kwargs |= {"name_or_path": "", "add_bos_token": True}
     return tokenizer
 
 
@@ -74,3 +77,29 @@ def bridge(name: str, seed: int = 0, chat: bool = True) -> Any:
     weights = hf_model(name, seed)
     made = TransformerBridge.boot_transformers(name, hf_model=weights, tokenizer=tiny_tokenizer(chat), device="cpu")
     return freeze(made)
+
+
+def hooked(chat: bool = True) -> Any:
+    """A HookedTransformer of TransformerLens 3 with random weights, frozen."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig  # pyright: ignore
+
+    from mi_ortho.model import freeze
+
+    settings = HookedTransformerConfig(
+        n_layers=N_LAYERS, d_model=D_MODEL, n_ctx=N_CTX, d_head=8, n_heads=4, d_mlp=48, d_vocab=8 + len(WORDS),
+        act_fn="gelu", normalization_type="LN", positional_embedding_type="rotary", rotary_dim=8, seed=0, device="cpu",
+    )  # fmt: skip
+    tokenizer = tiny_tokenizer(chat)
+    tokenizer.padding_side = "left"
+    model = HookedTransformer(settings, tokenizer=tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for weight in model.parameters():
+            torch.nn.init.normal_(weight, std=0.15)
+    return freeze(model)
+
+
+@cache
+def model(name: str, chat: bool = True) -> Any:
+    """The model under test, made once: a bridge, or for "hooked" the HookedTransformer."""
+    return hooked(chat) if name == "hooked" else bridge(name, chat=chat)

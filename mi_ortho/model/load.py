@@ -46,9 +46,8 @@ def load(
     source = _source(name)
     with _quiet():
         network = _pretrained(source, dtype, trust_remote_code).to(device)
-        model = _bridge(source, network, trust_remote_code)
-    _require_finite_weights(source, network)
-    return freeze(model)
+        _require_finite_weights(source, network)
+        return freeze(_bridge(source, network, trust_remote_code))
 
 
 def freeze(model: Model) -> Model:
@@ -101,18 +100,18 @@ def _pretrained(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any
         return AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True, attn_implementation="eager"
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # of a dozen kinds, from json, safetensors, the hub and transformers
         raise ValueError(_advice(source, error)) from error
 
 
 def _advice(source: str, error: Exception) -> str:
     text = " ".join(str(error).split())
+    if "trust_remote_code" in text or "custom code" in text:
+        return f"got model {source!r}, which runs code of its own; expected a model without remote code; " \
+               "pass trust_remote_code only if you trust its authors"
     if Path(source).is_dir():
         return f"got model folder {source!r}, which cannot be read ({text[:200]}); expected a Hugging Face causal " \
                "language model; check the folder"
-    if "trust_remote_code" in text:
-        return f"got model {source!r}, which runs code from its repository; expected a model without remote code; " \
-               "pass trust_remote_code only if you trust its authors"
     if "safetensors" in text:
         return f"got model {source!r} without safetensors weights; expected safetensors; choose a model that has them"
     if "valid model identifier" in text:
@@ -130,7 +129,7 @@ def _bridge(source: str, network: Any, trust_remote_code: bool) -> Model:
             source, hf_model=network, device=str(network.device), dtype=network.dtype,
             trust_remote_code=trust_remote_code,
         )
-    except (OSError, ValueError, KeyError, NotImplementedError, AttributeError) as error:
+    except Exception as error:
         text = " ".join(str(error).split())
         raise ValueError(f"got model {source!r} of type {type(network).__name__}, which TransformerLens cannot load "
                          f"({text[:200]}); expected a supported architecture with its tokenizer; "
