@@ -23,8 +23,8 @@ lint: .venv/installed ## ruff, and pyright over library, tests, experiments and 
 slow: .venv/installed ## the slow tests
 	.venv/bin/pytest -q -m slow
 
-bench: .venv/installed ## the published loops beside ours, in one process each
-	set -e; for script in benchmarks/*.py; do .venv/bin/python $$script; done
+bench: .venv/installed ## the published loops beside ours, in one process
+	.venv/bin/python -m benchmarks
 
 test-tl3: .venv-tl3/installed ## the hook-point and slice tests on a HookedTransformer of TransformerLens 3
 	.venv-tl3/bin/pytest -q -m tl3 tests

@@ -4,14 +4,16 @@ MELBO: Mack and Turner 2024, "Mechanistically eliciting latent behaviors in lang
 MELBO-ortho: Goldman-Wetzler and Turner 2024, "I found >800 orthogonal 'write code' steering vectors".
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.objectives import ActivationMap, Displace, Match, MatchDistribution, Penalised, unsteered
+from mi_ortho.objectives import ActivationMap, Displace, Match, MatchDistribution, Penalised, check_width, unsteered
 from mi_ortho.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise, value_and_gradient
 from mi_ortho.subspace import Subspace, empty_subspace
 
@@ -30,13 +32,19 @@ def _check(radius: float, n: int, d_model: int):
 
 
 def melbo(
-    objective: Displace, *, radius: float, n: int = 1, generator: torch.Generator, block: int = 8, max_steps: int = 20,
+    objective: Displace,
+    *,
+    radius: float,
+    n: int = 1,
+    generator: torch.Generator,
+    block: int = 8,
+    max_steps: int = 20,
     tolerance: float = 1e-4,
 ) -> list[SearchResult]:
     """n mutually orthogonal steering vectors of norm `radius` that move the target activations as far as they can.
 
     Power iteration: theta <- radius * Gram-Schmidt(gradient), in blocks. It has no learning rate; where the objective
-    would drop, the step is damped, and the best block seen is returned. On a linear map it converges to the top right
+    would drop, the step is damped. On a linear map it converges to the top right
     singular vectors.
 
     Args:
@@ -56,15 +64,21 @@ def melbo(
     """
     width = objective.z.d_model
     _check(radius, n, width)
+    if block < 1:
+        raise ValueError(f"got block={block}; expected at least 1; 8 suits a CPU")
     found: list[SearchResult] = []
-    avoid = empty_subspace(width, device=generator.device)
+    avoid = _nothing_yet(objective)
     while len(found) < n:
-        size = min(block, n - len(found))
+        start = random_vectors(min(block, n - len(found)), width, radius, generator).to(avoid.basis)
         sphere = Feasible(avoid, radius, radius, nested=True)
-        results = _power_iteration(objective, sphere(random_vectors(size, width, radius, generator)), sphere, max_steps, tolerance)
+        results = _power_iteration(objective, sphere(start), sphere, max_steps, tolerance)
         found += results
         avoid = avoid.extend(torch.stack([result.vector for result in results]))
     return found
+
+
+def _nothing_yet(objective: Displace) -> Subspace:
+    return empty_subspace(objective.z.d_model, dtype=objective.baseline.dtype, device=objective.baseline.device)
 
 
 def _power_iteration(
@@ -73,24 +87,47 @@ def _power_iteration(
     value, gradient = value_and_gradient(objective, theta)
     history, evaluations, status = [value], 1, Status.MAX_STEPS
     for _ in range(max_steps):
-        for damping in (0.0, 0.5, 0.75, 0.9):
-            toward = sphere.max_norm * torch.nn.functional.normalize(gradient, dim=-1)
-            trial = sphere(damping * theta + (1 - damping) * toward)
-            trial_value, trial_gradient = value_and_gradient(objective, trial)
-            evaluations += 1
-            if trial_value.sum() > value.sum():
-                break
-        else:
+        found = _damped_power_step(objective, theta, value, gradient, sphere)
+        evaluations += found.evaluations
+        if found.theta is None:
             status = Status.CONVERGED
             break
-        gain = (trial_value.sum() - value.sum()) / value.sum().abs().clamp_min(1e-30)
-        theta, value, gradient = trial, trial_value, trial_gradient
+        gain = _merit(found.value) / _merit(value).clamp_min(1e-30) - 1
+        theta, value, gradient = found.theta, found.value, found.gradient
         history.append(value)
         if gain < tolerance:
             status = Status.CONVERGED
             break
-    losses = torch.stack(history).mT.tolist()
-    return [SearchResult(row.clone(), tuple(loss), status, evaluations) for row, loss in zip(theta, losses, strict=True)]
+    status = status if bool(torch.isfinite(value).all() and torch.isfinite(gradient).all()) else Status.NONFINITE
+    rows = zip(theta, torch.stack(history).mT.tolist(), strict=True)
+    return [SearchResult(row.clone(), tuple(losses), status, evaluations) for row, losses in rows]
+
+
+class _PowerStep(NamedTuple):
+    theta: Tensor | None  # None: no damping made the block's objective grow
+    value: Tensor
+    gradient: Tensor
+    evaluations: int
+
+
+def _merit(value: Float[Tensor, " n"]) -> Tensor:
+    """What a block maximises: squares weighted k, k-1, .., 1, largest when each vector is best given those before it.
+
+    Brockett 1991. The plain sum of norms would be larger for a mixture of the same directions, and stop the iteration.
+    """
+    return (value.square() * torch.arange(len(value), 0, -1, device=value.device)).sum()
+
+
+def _damped_power_step(
+    objective: Displace, theta: Tensor, value: Tensor, gradient: Tensor, sphere: Feasible
+) -> _PowerStep:
+    toward = sphere.max_norm * torch.nn.functional.normalize(gradient, dim=-1)
+    for tries, damping in enumerate((0.0, 0.5, 0.75, 0.9), start=1):
+        trial = sphere(damping * theta + (1 - damping) * toward)
+        trial_value, trial_gradient = value_and_gradient(objective, trial)
+        if _merit(trial_value) > _merit(value):
+            return _PowerStep(trial, trial_value, trial_gradient, tries)
+    return _PowerStep(None, value, gradient, tries)
 
 
 def melbo_published(
@@ -110,25 +147,32 @@ def melbo_published(
     width = objective.z.d_model
     _check(radius, n, width)
     found: list[SearchResult] = []
-    avoid = empty_subspace(width, device=generator.device)
+    avoid = _nothing_yet(objective)
     for _ in range(n):
-        sphere = Feasible(avoid, radius, radius)
-        theta = sphere(random_vectors(1, width, radius, generator)).requires_grad_()
-        optimiser = torch.optim.AdamW([theta], lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, amsgrad=True)
-        losses = []
-        for _ in range(max_steps):
-            value, gradient = value_and_gradient(objective, theta)
-            losses.append(float(value[0]))
-            gradient = avoid.reject(gradient)
-            at = theta.detach()
-            theta.grad = -(gradient - (gradient * at).sum() / at.square().sum() * at)
-            optimiser.step()
-            with torch.no_grad():
-                theta.copy_(sphere(theta))
-        losses.append(float(objective(theta.detach())[0]))
-        found.append(SearchResult(theta.detach()[0].clone(), tuple(losses), Status.MAX_STEPS, max_steps + 1))
-        avoid = avoid.extend(theta.detach())
+        start = random_vectors(1, width, radius, generator).to(avoid.basis)
+        found.append(_amsgrad(objective, start, Feasible(avoid, radius, radius), learning_rate, max_steps))
+        avoid = avoid.extend(found[-1].vector[None])
     return found
+
+
+def _amsgrad(
+    objective: Displace, start: Float[Tensor, "1 d_model"], sphere: Feasible, learning_rate: float, max_steps: int
+) -> SearchResult:
+    theta = sphere(start).requires_grad_()
+    optimiser = torch.optim.AdamW([theta], lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.0, amsgrad=True)
+    losses = []
+    for _ in range(max_steps):
+        value, gradient = value_and_gradient(objective, theta)
+        losses.append(float(value[0]))
+        theta.grad = -sphere.avoid.reject(gradient)
+        theta.grad -= (theta.grad * theta.detach()).sum() / theta.detach().square().sum() * theta.detach()
+        optimiser.step()
+        with torch.no_grad():
+            theta.copy_(sphere(theta))
+    with torch.no_grad():
+        losses.append(float(objective(theta)[0]))
+    status = Status.MAX_STEPS if math.isfinite(losses[-1]) else Status.NONFINITE
+    return SearchResult(theta.detach()[0].clone(), tuple(losses), status, max_steps + 1)
 
 
 def calibrate_radius(
@@ -137,20 +181,20 @@ def calibrate_radius(
     """The norm R at which a random steering vector's effect is no longer linear.
 
     Solves sqrt(mean_v |z(Rv) - z(0) - R J v|^2 / |R J v|^2) = ratio over random unit vectors v (the calibration of the
-    deep causal transcoding post, as the ratio its code solves). J v is a central difference at radius 1e-3 of `highest`.
+    deep causal transcoding post, as the ratio its code solves). J v is a central difference at norm `highest` / 1e5.
 
     Args:
         z: the activation map.
         generator: source of the random directions.
         ratio: 0.5 in the post.
         samples: number of directions.
-        highest: upper end of the search.
+        highest: upper end of the search; its lower end is 1e-5 of that.
 
     Raises:
         ValueError: the map is constant, or the ratio is not reached below `highest`.
     """
     directions = random_vectors(samples, z.d_model, 1.0, generator)
-    tiny = 1e-2 * highest * 1e-3
+    tiny = 1e-5 * highest
     with torch.no_grad():
         start = unsteered(z, directions).flatten()
         slope = (z(tiny * directions).flatten(1) - z(-tiny * directions).flatten(1)) / (2 * tiny)
@@ -209,6 +253,12 @@ class OrthoSettings:
                 f"got restarts={self.restarts}, block={self.block}; expected both at least 1 and one of them 1; "
                 "use restarts for quality on a CPU, block for throughput on a GPU"
             )
+        for name in ("patience", "refresh", "damping"):
+            if not getattr(self, name) > 0:
+                raise ValueError(
+                    f"got {name}={getattr(self, name)}; expected a positive number; leave it out for the default"
+                )
+        Feasible(empty_subspace(1), self.min_norm, self.max_norm)  # refuses norms that cannot be met
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,17 +302,15 @@ def melbo_ortho(
     Yields:
         One `SearchResult` for every search; losses are those of `goal` itself (relative loss or nats).
     """
+    avoid, nothing = _begin(goal, base, resume := resume or Progress(base.new_zeros(0, len(base))))
     settings = settings or OrthoSettings()
     settings = replace(settings, solver=replace(settings.solver, scale=float(base.norm())))
-    resume = resume or Progress(base.new_zeros(0, len(base)))
-    avoid = Subspace(base[None] / base.norm()).extend(resume.kept)
+    preconditioner = None if curvature is None else _Preconditioner(curvature, settings)
     attempts, collapsed = resume.attempts, resume.collapsed
-    with torch.no_grad():
-        nothing = float(goal(torch.zeros_like(base)[None])[0])
     while len(avoid) < len(base) and collapsed < settings.patience:
-        precondition = _precondition(curvature, avoid, settings)
+        precondition = preconditioner and preconditioner.outside(avoid)
         results = _search(goal, base, avoid, settings, precondition, seed, attempts)
-        attempts += len(results) if settings.block > 1 else 1
+        attempts += len(results)
         for result in results:
             done = _judge(goal, result, nothing, float(base.norm()))
             if done.status in (Status.COLLAPSED, Status.NONFINITE):
@@ -270,6 +318,16 @@ def melbo_ortho(
             else:
                 collapsed, avoid = 0, avoid.extend(done.vector[None])
             yield done
+
+
+def _begin(goal: Goal, base: Float[Tensor, " d_model"], resume: Progress) -> tuple[Subspace, float]:
+    """What the next vector must avoid, and the goal's loss without any vector."""
+    check_width(goal.z, base)
+    if not 0 < float(base.norm()) < float("inf"):
+        raise ValueError(f"got a base vector of norm {float(base.norm()):g}; expected a positive, finite one")
+    with torch.no_grad():
+        nothing = float(goal(torch.zeros_like(base)[None])[0])
+    return Subspace(base[None] / base.norm()).extend(resume.kept), nothing
 
 
 def _search(
@@ -283,14 +341,19 @@ def _search(
 ) -> list[SearchResult]:
     """One block of vectors, or the best of several restarts of one vector."""
     rows = max(settings.restarts, min(settings.block, len(base) - len(avoid)))
-    generator = torch.Generator(base.device).manual_seed((seed * 1_000_003 + attempt) % 2**63)
-    start = random_vectors(rows, len(base), float(base.norm()), generator)
+    start = _noise(rows, base, float(base.norm()), seed, attempt)
     feasible = Feasible(avoid, settings.min_norm, settings.max_norm, nested=settings.block > 1)
     results = minimise(goal.smooth, start, feasible, settings.solver, precondition)
     if settings.block > 1:
         return results
     best = min(results, key=lambda result: result.loss if result.status is not Status.NONFINITE else float("inf"))
     return [replace(best, evaluations=sum(result.evaluations for result in results))]
+
+
+def _noise(rows: int, base: Float[Tensor, " d_model"], norm: float, seed: int, attempt: int) -> Tensor:
+    """Random starts that depend on nothing but the seed and the attempt's number, so that resuming repeats them."""
+    generator = torch.Generator(base.device).manual_seed((seed * 1_000_003 + attempt) % 2**63)
+    return random_vectors(rows, len(base), norm, generator).to(base)
 
 
 def _judge(goal: Goal, result: SearchResult, nothing: float, norm: float) -> SearchResult:
@@ -304,23 +367,32 @@ def _judge(goal: Goal, result: SearchResult, nothing: float, norm: float) -> Sea
     return replace(result, losses=losses, status=Status.COLLAPSED if vanished else result.status)
 
 
-def _precondition(
-    curvature: Float[Tensor, "d_model d_model"] | None, avoid: Subspace, settings: OrthoSettings
-) -> Precondition | None:
-    """(P G P + damping |G|)^-1 with P the projector off the basis as it stood at the last multiple of `refresh`."""
-    if curvature is None:
-        return None
-    known = 1 + (len(avoid) - 1) // settings.refresh * settings.refresh
-    inverse = complement_inverse(curvature, Subspace(avoid.basis[:known]), settings.damping)
-    return lambda gradient: gradient @ inverse
+class _Preconditioner:
+    """(P G P + ridge)^-1 with P the projector off the basis as it stood at the last multiple of `refresh` vectors.
+
+    An inverse costs d_model^3, so each is kept until the next multiple.
+    """
+
+    def __init__(self, curvature: Float[Tensor, "d_model d_model"], settings: OrthoSettings):
+        largest = torch.linalg.eigvalsh(curvature)[-1]
+        self.curvature, self.refresh = curvature, settings.refresh
+        self.ridge = settings.damping * float(largest.clamp_min(torch.finfo(curvature.dtype).tiny))
+        self.known, self.inverse = 0, curvature
+
+    def outside(self, avoid: Subspace) -> Precondition:
+        known = 1 + (len(avoid) - 1) // self.refresh * self.refresh
+        if known != self.known:
+            basis = Subspace(avoid.basis[:known], checked=known)
+            self.known, self.inverse = known, complement_inverse(self.curvature, basis, self.ridge)
+        inverse = self.inverse
+        return lambda gradient: gradient @ inverse
 
 
 def complement_inverse(
-    curvature: Float[Tensor, "d_model d_model"], avoid: Subspace, damping: float
+    curvature: Float[Tensor, "d_model d_model"], avoid: Subspace, ridge: float
 ) -> Float[Tensor, "d_model d_model"]:
-    """The damped inverse of a curvature matrix inside the complement of a subspace."""
+    """(P G P + ridge)^-1 for a curvature matrix G and the projector P off a subspace."""
     inside = avoid.reject(avoid.reject(curvature).mT)
-    ridge = damping * torch.linalg.matrix_norm(curvature, 2).clamp_min(torch.finfo(curvature.dtype).tiny)
     identity = torch.eye(len(curvature), dtype=curvature.dtype, device=curvature.device)
     return torch.cholesky_inverse(torch.linalg.cholesky((inside + inside.mT) / 2 + ridge * identity))
 
@@ -340,15 +412,12 @@ def melbo_ortho_published(
     forbidden), so losses are higher than `melbo_ortho`'s on the same problem. The start is small noise: at the base
     itself the loss has no gradient.
     """
-    resume = resume or Progress(base.new_zeros(0, len(base)))
-    avoid, attempts = Subspace(base[None] / base.norm()).extend(resume.kept), resume.attempts
-    with torch.no_grad():
-        nothing = float(goal(torch.zeros_like(base)[None])[0])
+    avoid, nothing = _begin(goal, base, resume := resume or Progress(base.new_zeros(0, len(base))))
+    attempts, norm = resume.attempts, float(base.norm())
     while len(avoid) < len(base):
-        generator = torch.Generator(base.device).manual_seed((seed * 1_000_003 + attempts) % 2**63)
+        start = avoid.reject(_noise(1, base, 0.02 * norm, seed, attempts))
         attempts += 1
-        start = random_vectors(1, len(base), 0.02 * float(base.norm()), generator)
-        result = _judge(goal, _adam(goal, avoid.reject(start), avoid, learning_rate, max_steps), nothing, float(base.norm()))
+        result = _judge(goal, _adam(goal, start, avoid, learning_rate, max_steps), nothing, norm)
         if result.status not in (Status.COLLAPSED, Status.NONFINITE):
             avoid = avoid.extend(result.vector[None])
         yield result

@@ -48,7 +48,7 @@ def linear_null(
     start = right @ base.double()
     effect = (singular * start).norm()
     if not effect > 0:
-        raise ValueError("got a base vector that the Jacobian maps to 0; expected an effect; take another base or point")
+        raise ValueError("got a base vector that the Jacobian maps to 0; expected an effect; take another base")
     lanczos = _lanczos(singular[-1] ** 2 / singular**2, start, n + 1)[1:]
     images = lanczos * singular
     vectors = lanczos * (images @ (singular * start) / images.square().sum(-1))[:, None]
@@ -99,16 +99,18 @@ def covariance_matched(
     Isotropic random directions mostly point where activations never vary and are therefore too weak a control.
     """
     if len(activations) < 2:
-        raise ValueError(f"got {len(activations)} activations; expected at least 2 to have a covariance; read more text")
+        raise ValueError(f"got {len(activations)} activations; expected at least 2 for a covariance; read more text")
     centred = activations - activations.mean(0)
     weights = torch.randn(n, len(activations), generator=generator, device=generator.device)
-    return (weights @ centred) / (len(activations) - 1) ** 0.5
+    return (weights.to(centred) @ centred) / (len(activations) - 1) ** 0.5
 
 
-def random_in_span(vectors: Float[Tensor, "k d_model"], n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
-    """n random combinations of a family: isotropic inside its span."""
+def random_in_span(
+    vectors: Float[Tensor, "k d_model"], n: int, generator: torch.Generator
+) -> Float[Tensor, "n d_model"]:
+    """n random combinations of an orthogonal family: isotropic inside its span, whatever the norms of the family."""
     unit = torch.nn.functional.normalize(vectors, dim=-1)
-    return torch.randn(n, len(vectors), generator=generator, device=generator.device) @ unit
+    return torch.randn(n, len(vectors), generator=generator, device=generator.device).to(unit) @ unit
 
 
 def with_norms(

@@ -138,7 +138,7 @@ def match(z: ActivationMap, base: Float[Tensor, " d_model"]) -> Match:
     Raises:
         ValueError: z(base) is not finite or equals z(0): then there is nothing to reproduce.
     """
-    _check_width(z, base)
+    check_width(z, base)
     with torch.no_grad():
         goal = z(base[None])[0]
     scale = float((goal - unsteered(z, base)).norm())
@@ -150,7 +150,8 @@ def match(z: ActivationMap, base: Float[Tensor, " d_model"]) -> Match:
     return Match(z, goal, scale)
 
 
-def _check_width(z: ActivationMap, base: Float[Tensor, " d_model"]):
+def check_width(z: ActivationMap, base: Float[Tensor, " d_model"]):
+    """Refuse a vector of another width than the map's."""
     if len(base) != z.d_model:
         raise ValueError(
             f"got a base vector of width {len(base)}; expected {z.d_model}, the model's; "
@@ -201,7 +202,7 @@ def match_distribution(
     Raises:
         ValueError: logits that are not finite, or a `real` that fits no position.
     """
-    _check_width(z, base)
+    check_width(z, base)
     with torch.no_grad():
         goal = rearrange(z(base[None])[0], "... vocab -> (...) vocab").log_softmax(-1)
     if not torch.isfinite(goal).all():
@@ -236,6 +237,11 @@ class Penalised:
         """The objective's residual followed by the penalty's."""
         penalty = theta * (self.weight**0.5 / self.radius)
         return torch.cat([self.objective.residual(theta), penalty], dim=-1)
+
+    @property
+    def z(self) -> ActivationMap:
+        """The objective's map."""
+        return self.objective.z
 
     def smooth(self, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """What is minimised."""

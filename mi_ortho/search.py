@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.objectives import Objective
-from mi_ortho.subspace import Subspace, orthonormal_rows
+from mi_ortho.subspace import Subspace, orthonormal_rows, reject_twice
 
 
 class Status(Enum):
@@ -73,16 +73,16 @@ class Feasible:
 
     def __call__(self, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """The allowed vector nearest to each row (nearest in order, row by row, when nested)."""
-        inside = self.avoid.reject(theta)
+        inside = reject_twice(self.avoid.basis, theta)
         if self.nested and len(inside) > 1:
-            unit = self.avoid.reject(orthonormal_rows(inside))
+            unit = reject_twice(self.avoid.basis, orthonormal_rows(inside))
             inside = unit * (inside * unit).sum(-1, keepdim=True)
         norm = inside.norm(dim=-1, keepdim=True)
         return inside * (norm.clamp(self.min_norm, self.max_norm) / norm.clamp_min(torch.finfo(norm.dtype).tiny))
 
     def tangent(self, at: Float[Tensor, "n d_model"], step: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """The part of `step` (a direction of descent) that stays allowed to first order at `at`."""
-        step = self.avoid.reject(step)
+        step = reject_twice(self.avoid.basis, step)
         if self.nested and len(at) > 1:
             unit = orthonormal_rows(at)
             step = step - (step @ unit.mT).tril(-1) @ unit
@@ -146,10 +146,8 @@ def minimise(
     return state.results()
 
 
-def value_and_gradient(
-    objective: Objective, theta: Float[Tensor, "n d_model"]
-) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d_model"]]:
-    """Losses and their gradients for every row, detached."""
+def value_and_gradient(objective: Objective, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses (n) and their gradients (n, d_model) for every row of theta, detached."""
     theta = theta.detach().requires_grad_()
     with torch.enable_grad():
         loss = objective(theta)
@@ -180,7 +178,7 @@ class _State:
         losses = [[value] for value in loss.tolist()]
         return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses)
 
-    def done(self) -> Bool[Tensor, " n"]:
+    def done(self) -> Tensor:
         """Rows that no longer move: in a block only once all rows before them, which they must avoid, are done."""
         still = self.broken | (self.quiet >= 2) | (self.failed >= 2)
         return self.broken | (still.cumprod(0) > 0) if self.nested else still
@@ -214,12 +212,13 @@ class _State:
 
     def search_line(
         self, objective: Objective, feasible: Feasible, direction: Tensor, active: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Bool[Tensor, " n"]]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Backtracking by quadratic interpolation until each row meets the Armijo condition (at most 6 times)."""
         size = torch.ones_like(self.loss)
         theta, loss, gradient = self.theta, self.loss, self.gradient
         pending = active
-        for tries in range(7):
+        settled = True
+        for _ in range(7):
             trial = feasible(torch.where(pending[:, None], self.theta + size[:, None] * direction, theta))
             trial_loss, trial_gradient = self.evaluate(objective, trial, pending | self.nested)
             sound = torch.isfinite(trial_loss) & torch.isfinite(trial_gradient).all(-1)
@@ -228,14 +227,15 @@ class _State:
             # rows of a block move while earlier rows do, so a row may rise by 2 % before it has to wait
             slack = 0.02 * self.loss.abs() if self.nested else 0.0
             good = pending & sound & (trial_loss <= self.loss + 1e-4 * slope + slack)
-            theta, gradient = (torch.where(good[:, None], *pair) for pair in ((trial, theta), (trial_gradient, gradient)))
-            loss = torch.where(good, trial_loss, loss)
+            theta, loss = torch.where(good[:, None], trial, theta), torch.where(good, trial_loss, loss)
+            gradient = torch.where(good[:, None], trial_gradient, gradient)
             pending = pending & ~good
             if not bool(pending.any()):
                 break
+            settled = not self.nested
             model = -slope * size / (2 * (trial_loss - self.loss - slope)).clamp_min(1e-30)
             size = torch.where(sound, torch.minimum(torch.maximum(model, 0.1 * size), 0.5 * size), 0.1 * size)
-        if self.nested and (tries or bool(pending.any())):
+        if not settled:
             theta = feasible(theta)  # rows stopped at different tries: what each must avoid has moved since
             loss, gradient = self.evaluate(objective, theta, torch.ones_like(pending))
         return theta, loss, gradient, active & ~pending
@@ -266,14 +266,12 @@ class _State:
 
 
 def two_loop(
-    gradient: Float[Tensor, "n d_model"],
-    pairs: list[tuple[Tensor, Tensor, Tensor]],
-    precondition: Precondition | None,
-) -> Float[Tensor, "n d_model"]:
+    gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], precondition: Precondition | None
+) -> Tensor:
     """The L-BFGS inverse-Hessian product (Nocedal 1980), each row with its own curvature pairs.
 
     Args:
-        gradient: what to multiply.
+        gradient: what to multiply, shape (n, d_model).
         pairs: (change of theta, change of gradient, 1 / their product); a product of 0 marks a pair a row rejected.
         precondition: the initial inverse Hessian; the usual scaled identity without one.
     """

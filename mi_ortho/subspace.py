@@ -59,7 +59,7 @@ class Subspace:
         Two passes ("twice is enough", Kahan and Parlett): one pass leaves a residue of relative size
         eps * |x| / |rest|, which is all of the result when x lies almost inside the subspace.
         """
-        return _reject(self.basis, x)
+        return reject_twice(self.basis, x)
 
     def extend(self, x: Float[Tensor, "n {self.d_model}"]) -> "Subspace":
         """The subspace spanned by this one and the rows of x, added one after the other.
@@ -73,7 +73,8 @@ class Subspace:
         return Subspace(rows, checked=len(self))
 
 
-def _reject(basis: Float[Tensor, "k d_model"], x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+def reject_twice(basis: Tensor, x: Tensor) -> Tensor:
+    """`Subspace.reject` without shape checks, for inner loops."""
     once = x - (x @ basis.mT) @ basis
     return once - (once @ basis.mT) @ basis
 
@@ -81,14 +82,14 @@ def _reject(basis: Float[Tensor, "k d_model"], x: Float[Tensor, "*rows d_model"]
 def _unit_outside(
     basis: Float[Tensor, "k d_model"], row: Float[Tensor, " d_model"], index: int
 ) -> Float[Tensor, " d_model"]:
-    outside = _reject(basis, row / row.norm())
+    outside = reject_twice(basis, row / row.norm())
     if not outside.norm() > 32 * torch.finfo(row.dtype).eps:
         raise ValueError(
             f"got row {index} of norm {float(row.norm()):.3g} whose part outside the subspace is "
             f"{float(outside.norm()):.1e} of it; expected a finite vector that is linearly independent of "
             f"the {len(basis)} basis rows; leave it out"
         )
-    again = _reject(basis, outside / outside.norm())
+    again = reject_twice(basis, outside / outside.norm())
     return again / again.norm()
 
 

@@ -1,0 +1,51 @@
+"""`python -m benchmarks [table ...] [--write docs/benchmarks.md]`: print the tables, or write them."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+import torch
+
+from benchmarks.accelerator import accelerator
+from benchmarks.table import machine
+from benchmarks.tables import TABLES, probe
+
+ALL = {**TABLES, "accelerator": accelerator}
+INTRODUCTION = """# Benchmarks
+
+Each table stands under the command that made it; `make bench` prints them all. Times are processor seconds where they
+say CPU, which other load on the machine inflates little; the loops that are compared ran in turn in one process.
+"""
+
+
+def options() -> Namespace:
+    """What the command line asks for."""
+    parser = ArgumentParser("python -m benchmarks", description=__doc__)
+    parser.add_argument("tables", nargs="*", help=f"of {', '.join(ALL)}; all by default")
+    parser.add_argument("--write", type=Path, help="file to write instead of printing")
+    parser.add_argument("--steps", type=int, default=1000, help="of the published loop; 1000 in the paper")
+    parser.add_argument("--vectors", type=int, default=3, help="made by the published loop and by ours")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda runs the accelerator table")
+    parser.add_argument("--family", type=int, default=1558, help="vectors of the accelerator table")
+    parser.add_argument("--probe", choices=["published", "ours"], help="print the memory that one loop adds, in MB")
+    chosen = parser.parse_args()
+    if unknown := set(chosen.tables) - set(ALL):
+        parser.error(f"got tables {sorted(unknown)}; expected some of {', '.join(ALL)}")
+    return chosen
+
+
+def main() -> None:
+    """Run the chosen tables."""
+    chosen = options()
+    torch.set_num_threads(chosen.threads)
+    if chosen.probe:
+        return probe(chosen.probe)
+    parts = [INTRODUCTION, f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
+    for name in chosen.tables or ALL:
+        parts.append(ALL[name](chosen).markdown())
+        print(parts[-1], flush=True)
+    if chosen.write:
+        chosen.write.write_text("\n".join(parts))
+
+
+main()

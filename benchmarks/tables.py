@@ -1,0 +1,215 @@
+"""What is measured: one function per table."""
+
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mi_ortho as mo
+from benchmarks.models import prompt, random_qwen2, slice_flop, trainable
+from benchmarks.published import hooked_mean, next_vector
+from benchmarks.table import Clock, Table, interleaved, peak_memory, restart_peak
+
+SOURCE, TARGET, RADIUS = 2, 5, 4.0
+SHAPE = "random Qwen2, d_model 256, 8 layers, block weights doubled, one prompt of 37 tokens, slice 2 to 5, fp32"
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    """A seeded generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def small() -> tuple[Any, mo.Slice]:
+    """The benchmark's model and slice."""
+    model = random_qwen2(256, 8, d_mlp=704, heads=8)
+    z = mo.slice_model(model, prompt(), source=mo.resid_post(SOURCE), target=mo.resid_post(TARGET))
+    return model, z
+
+
+def gemm_rate() -> float:
+    """Floating-point operations a processor second in a large matrix product."""
+    a = torch.randn(1024, 1024)
+    (seconds,) = interleaved([lambda: a @ a], 9)
+    return 2 * 1024**3 / seconds
+
+
+@dataclass
+class Contender:
+    """One way to make the family: its clock, its vectors and how often it evaluated the model."""
+
+    name: str
+    memory: str
+    clock: Clock = field(default_factory=Clock)
+    vectors: list[Tensor] = field(default_factory=list)
+    evaluations: float = 0.0
+
+    def cells(self, goal: mo.Match, base: Tensor, floor: float) -> list[str]:
+        """The contender's row."""
+        n, found = len(self.vectors), torch.stack(self.vectors)
+        with torch.no_grad():
+            losses = goal(found)
+        calls, each = self.evaluations / n, " ".join(f"{loss:.3f}" for loss in losses.tolist())
+        cosine = mo.max_abs_cosine(torch.cat([base[None], found]))
+        return [self.name, f"{self.clock.wall / n:.2f}", f"{self.clock.cpu / n:.2f}", f"{calls:.0f}",
+                f"{losses.mean():.3f}", each, f"{found.norm(dim=-1).mean():.1f}", self.memory, f"{cosine:.0e}",
+                f"{floor * calls:.3f}", f"{self.clock.cpu / self.evaluations / floor:.1f}x"]  # fmt: skip
+
+
+def orthogonal(options: Namespace) -> Table:
+    """The published MELBO-ortho loop against ours, vector by vector in one process."""
+    model, z = small()
+    base = mo.melbo(mo.displace(z), radius=RADIUS, generator=rng())[0].vector
+    goal, setup = mo.match(z, base), Clock()
+    with setup:
+        curvature = mo.gauss_newton(goal, base, generator=rng(1))
+    memory = {name: _memory(name) for name in ("published", "ours")}
+    published = Contender("published loop", memory["published"])
+    plain, ours = (Contender(f"ours, {name} preconditioner", memory["ours"]) for name in ("no", "with"))
+    curvatures = ((plain, None), (ours, curvature))
+    families = [(who, mo.melbo_ortho(goal, base, seed=0, curvature=matrix)) for who, matrix in curvatures]
+    for index in range(options.vectors):
+        _publish(published, model, base, index, options.steps)
+        for contender, family in families:
+            with contender.clock:
+                result = next(family)
+            contender.vectors.append(result.vector)
+            contender.evaluations += result.evaluations
+    floor = slice_flop(model, TARGET - SOURCE) / gemm_rate()
+    rows = [contender.cells(goal, base, floor) for contender in (published, plain, ours)]
+    return _orthogonal_table(options, rows, setup, published, plain, ours)
+
+
+def _publish(published: Contender, model: Any, base: Tensor, index: int, steps: int) -> None:
+    with torch.no_grad():
+        goal = hooked_mean(model, prompt(), base, SOURCE, TARGET)
+    start = mo.random_vectors(1, len(base), 0.02 * RADIUS, rng(index))[0]
+    previous = torch.stack([base, *published.vectors])
+    trainable(model, True)
+    with published.clock:
+        found = next_vector(model, prompt(), start, previous, goal, source=SOURCE, target=TARGET, steps=steps)
+    trainable(model, False)
+    published.vectors.append(found)
+    published.evaluations += steps
+
+
+def _orthogonal_table(
+    options: Namespace, rows: list[list[str]], setup: Clock, published: Contender, plain: Contender, ours: Contender
+) -> Table:
+    n = options.vectors
+    def ratio(contender: Contender, share: float) -> str:
+        own = contender.clock
+        wall, cpu = own.wall + share * setup.wall, own.cpu + share * setup.cpu
+        return f"{published.clock.wall / wall:.0f}x (CPU time: {published.clock.cpu / cpu:.0f}x)"
+
+    headers = ["", "s a vector", "CPU s a vector", "evaluations", "mean L", "L by vector", "mean norm",
+               "memory added, at peak", "max abs cos", "floor, s a vector", "an evaluation / its floor"]  # fmt: skip
+    command = f"python -m benchmarks orthogonal --steps {options.steps} --vectors {n}"
+    return Table(f"MELBO-ortho: published loop and ours ({SHAPE})", command, headers, rows, [
+        f"ratio of time a vector, no preconditioner: {ratio(plain, 0)}",
+        f"with it, its cost spread over a family of 40: {ratio(ours, n / 40)}; paid by {n} alone: {ratio(ours, 1)}",
+        f"it takes {setup.wall:.2f} s ({setup.cpu:.2f} CPU s) once for a family, not in the rows above",
+        "L is the relative loss |z(v) - z(base)| / |z(0) - z(base)|: 0 is perfect, 1 is no effect",
+        f"floor: 4 FLOP for each sliced weight and token, at the {gemm_rate() / 1e9:.0f} GFLOP/s of a large product",
+        "vectors were made in turn, so that other load on the machine met all",
+    ])  # fmt: skip
+
+
+def _memory(name: str) -> str:
+    command = [sys.executable, "-m", "benchmarks", "--probe", name]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() + " MB"
+
+
+def probe(name: str) -> None:
+    """Print how many megabytes a few steps of one loop add to the peak of a fresh process."""
+    model, z = small()
+    base = mo.random_vectors(1, 256, RADIUS, rng())[0]
+    goal = mo.match(z, base)
+    before = restart_peak()
+    if name == "published":
+        trainable(model, True)
+        target = hooked_mean(model, prompt(), base, SOURCE, TARGET).detach()
+        next_vector(model, prompt(), base / 50, base[None], target, source=SOURCE, target=TARGET, steps=5)
+    else:
+        curvature = mo.gauss_newton(goal, base, generator=rng())
+        list(islice(mo.melbo_ortho(goal, base, seed=0, curvature=curvature), 2))
+    print(f"{(peak_memory() - before) / 2**20:.0f}")
+
+
+def elicitation(options: Namespace) -> Table:
+    """MELBO: the published AMSGrad schedule against power iteration, on the same slice."""
+    _, z = small()
+    objective = mo.displace(z)
+    searches: dict[str, Callable[[], list[mo.SearchResult]]] = {
+        "published, AMSGrad 300 steps": lambda: mo.melbo_published(objective, radius=RADIUS, n=4, generator=rng()),
+        "power iteration, one at a time": lambda: mo.melbo(objective, radius=RADIUS, n=4, generator=rng(), block=1),
+        "power iteration, block of 4": lambda: mo.melbo(objective, radius=RADIUS, n=4, generator=rng(), block=4),
+    }
+    rows = []
+    for name, search in searches.items():
+        with Clock() as clock:
+            found = search()
+        values = torch.tensor([result.loss for result in found])
+        cosine = mo.max_abs_cosine(torch.stack([result.vector for result in found]))
+        calls = sum(result.evaluations for result in found) / 4
+        rows.append([name, f"{clock.wall / 4:.2f}", f"{clock.cpu / 4:.2f}", f"{calls:.0f}", f"{values.mean():.2f}",
+                     f"{values.max():.2f}", f"{cosine:.0e}"])  # fmt: skip
+    headers = ["", "s a vector", "CPU s a vector", "evaluations", "mean objective", "best objective", "max abs cos"]
+    return Table(f"MELBO: 4 orthogonal vectors of norm 4 ({SHAPE})", "python -m benchmarks elicitation", headers, rows,
+                 ["both run on the slice; the published code also runs the whole model at every step"])  # fmt: skip
+
+
+def projection(options: Namespace) -> Table:
+    """Rejecting a subspace of 1500 directions in 2048 dimensions."""
+    subspace = mo.span(torch.randn(1500, 2048, generator=rng()))
+    one, many = torch.randn(2048, generator=rng(1)), torch.randn(32, 2048, generator=rng(2))
+    unit = subspace.basis.mT
+    ways: list[tuple[str, Callable[[], Tensor], int]] = [
+        ("published: one pass through a 2048 x 2048 matrix", lambda: one - unit @ unit.mT @ one, 1),
+        ("two passes, one vector", lambda: subspace.reject(one), 1),
+        ("two passes, batch of 32", lambda: subspace.reject(many), 32),
+    ]
+    seconds = interleaved([way for _, way, _ in ways], 15)
+    rows = [[name, f"{1000 * spent / n:.2f}"] for (name, _, n), spent in zip(ways, seconds, strict=True)]
+    return Table("Projection off 1500 directions, d_model 2048", "python -m benchmarks projection",
+                 ["", "CPU ms a vector"], rows)  # fmt: skip
+
+
+def step(options: Namespace) -> Table:
+    """One forward and backward pass: through hooks, and through the slice."""
+    model, z = small()
+    with torch.no_grad():
+        target = z(torch.zeros(1, 256))[0, 0, 0]
+
+    def hooked(free: bool) -> Callable[[], None]:
+        def run() -> None:
+            trainable(model, free)
+            theta = torch.full((256,), 0.1, requires_grad=True)
+            (hooked_mean(model, prompt(), theta, SOURCE, TARGET) - target).norm().backward()
+
+        return run
+
+    def sliced(n: int) -> Callable[[], None]:
+        def run() -> None:
+            trainable(model, False)
+            theta = torch.full((n, 256), 0.1, requires_grad=True)
+            (z(theta) - target).norm(dim=-1).sum().backward()
+
+        return run
+
+    ways = [("hooked, weights as shipped", hooked(True), 1), ("hooked, weights frozen", hooked(False), 1),
+            ("slice", sliced(1), 1), ("slice, batch of 16", sliced(16), 16)]  # fmt: skip
+    seconds = [spent / n for spent, (_, _, n) in zip(interleaved([w for _, w, _ in ways], 15), ways, strict=True)]
+    floor = slice_flop(model, TARGET - SOURCE) / gemm_rate()
+    rows = [[name, f"{1000 * spent:.1f}", f"{seconds[0] / spent:.1f}x", f"{spent / floor:.1f}x"]
+            for (name, _, _), spent in zip(ways, seconds, strict=True)]  # fmt: skip
+    return Table(f"One forward and backward pass ({SHAPE})", "python -m benchmarks step",
+                 ["", "CPU ms a vector", "speed", "time / FLOP floor"], rows)  # fmt: skip
+
+
+TABLES = {"orthogonal": orthogonal, "elicitation": elicitation, "projection": projection, "step": step}
