@@ -47,7 +47,7 @@ def error_of(capsys, *arguments: str) -> str:
 
 
 BAD = {
-    "unknown folder": (["--model", "./no/such/folder"], ["./no/such/folder", "expected"]),
+    "unknown folder": (["--model", "./no/such/folder"], ["no/such/folder", "expected"]),
     "site beyond the last layer": (["--target", "99"], ["99", "expected layers from 0 to"]),
     "source not before target": (["--source", "5", "--target", "3"], ["source 5", "source < target"]),
     "radius zero": (["--radius", "0"], ["radius 0", "positive"]),

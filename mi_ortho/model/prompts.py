@@ -116,7 +116,7 @@ def _answer_ids(model: Model, answers: Sequence[Any], n: int) -> list[list[int]]
 
 
 def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _pad_id(tokenizer: Any) -> int:
