@@ -217,7 +217,8 @@ def records(seed: int = 0, hostile: bool = True, sizes: Mapping[str, int] = SIZE
     if hostile:
         for row, text in zip(vectors[4:], HOSTILE):
             row["text"] = text
-        rows[1]["text"], vectors[2]["loss"], vectors[3]["kl_vector_base"] = HOSTILE[0], None, None
+        rows[0]["text"], rows[1]["text"] = HOSTILE[1], HOSTILE[0]
+        vectors[2]["loss"], vectors[3]["kl_vector_base"] = None, None
     return rows
 
 

@@ -279,7 +279,7 @@ def test_hostile_texts_are_shown_as_text(parsed: Elements) -> None:
     shown = {row[data["fields"].index("text")] for row in data["rows"]}
     for hostile in HOSTILE:
         assert text.clip(text.visible(hostile), 4000) in shown
-    assert HOSTILE[0] in parsed.shown  # the base's completion, beside the unsteered one
+    assert HOSTILE[1] in parsed.shown and HOSTILE[0] in parsed.shown  # the unsteered completion, a candidate's
     assert any("<b>How</b> do I forge a passport?" in part for part in parsed.shown)
 
 
