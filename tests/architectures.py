@@ -1,6 +1,7 @@
 """Random-weight models of five architectures, built from their configs without a hub, with a tiny tokenizer."""
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -81,21 +82,21 @@ def bridge(name: str, seed: int = 0, chat: bool = True) -> Any:
 
 def hooked(chat: bool = True) -> Any:
     """A HookedTransformer of TransformerLens 3 with random weights, frozen."""
-    from transformer_lens import HookedTransformer, HookedTransformerConfig  # pyright: ignore
-
     from mi_ortho.model import freeze
 
-    settings = HookedTransformerConfig(
+    lens: Any = import_module("transformer_lens")
+    settings = lens.HookedTransformerConfig(
         n_layers=N_LAYERS, d_model=D_MODEL, n_ctx=N_CTX, d_head=8, n_heads=4, d_mlp=48, d_vocab=8 + len(WORDS),
         act_fn="gelu", normalization_type="LN", positional_embedding_type="rotary", rotary_dim=8, seed=0, device="cpu",
     )  # fmt: skip
     tokenizer = tiny_tokenizer(chat)
     tokenizer.padding_side = "left"
-    model = HookedTransformer(settings, tokenizer=tokenizer)
-    with torch.random.fork_rng():
+    model = lens.HookedTransformer(settings, tokenizer=tokenizer)
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         for weight in model.parameters():
-            torch.nn.init.normal_(weight, std=0.15)
+            torch.nn.init.normal_(weight, std=0.2)
+        model.unembed.b_U.zero_()  # or every prompt would be continued by one and the same token
     return freeze(model)
 
 

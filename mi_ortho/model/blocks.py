@@ -94,6 +94,9 @@ def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Mod
     if dtype is not None:
         new._parameters = {name: p if p is None else nn.Parameter(p.to(dtype), requires_grad=False)
                            for name, p in module._parameters.items()}
+        if hasattr(module.__dict__.get("cfg"), "dtype"):  # by which TransformerLens 3 casts what it normalises
+            new.__dict__["cfg"] = copy.copy(module.__dict__["cfg"])
+            new.__dict__["cfg"].dtype = dtype
     return new
 
 
