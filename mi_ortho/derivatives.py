@@ -9,6 +9,8 @@ from torch import Tensor
 
 from mi_ortho.objectives import ActivationMap, Match, MatchDistribution, Penalised
 
+ENTRIES = 2**25  # cotangents held at once
+
 
 def pullback(
     fn: Callable[[Tensor], Tensor], at: Float[Tensor, " d_model"], cotangents: Float[Tensor, "n m"], *, chunk: int = 64
@@ -79,11 +81,18 @@ def _gram(
 ) -> Float[Tensor, "d_model d_model"]:
     with torch.no_grad():
         width = residual(at[None]).shape[-1]
-    most = 2 * len(at)
-    if width <= most:
-        cotangents = torch.eye(width, dtype=at.dtype, device=at.device)
-    else:
-        signs = torch.randint(0, 2, (most, width), generator=generator, device=generator.device)
-        cotangents = (2 * signs - 1).to(at) / most**0.5
-    rows = pullback(residual, at, cotangents, chunk=chunk)
-    return rearrange(rows, "m d -> d m") @ rows
+    exact = width <= 2 * len(at)
+    count = width if exact else 2 * len(at)
+    total = torch.zeros(len(at), len(at), dtype=at.dtype, device=at.device)
+    # few rows at a time where the residual is wide: logits over a whole vocabulary
+    for start in range(0, count, size := max(1, min(chunk, ENTRIES // width))):
+        rows = min(size, count - start)
+        if exact:
+            cotangents = torch.zeros(rows, width, dtype=at.dtype, device=at.device)
+            cotangents.diagonal(start).fill_(1)
+        else:
+            signs = torch.randint(0, 2, (rows, width), generator=generator, device=generator.device)
+            cotangents = (2 * signs - 1).to(at) / count**0.5
+        found = pullback(residual, at, cotangents, chunk=chunk)
+        total += rearrange(found, "m d -> d m") @ found
+    return total

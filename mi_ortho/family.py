@@ -156,7 +156,8 @@ def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> 
 
 def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], count: int) -> Float[Tensor, "k d_model"]:
     """The orthogonal family for one match: every vector is on disk before the next search starts."""
-    past = job.rows(kind="search", match=name)
+    # a block that was killed half-way is searched again: its rows replace the ones it had left
+    past = list({row["attempt"]: row for row in job.rows(kind="search", match=name)}.values())
     block = job.config.block if job.config.solver == "projected" else 1
     past = past[: len(past) // block * block] if block > 1 and not _ended(past, count, job.config.patience) else past
     kept = [row for row in past if row["kept"]]
@@ -209,7 +210,7 @@ def _family(
 ) -> Iterator[SearchResult]:
     config, norm = job.config, float(base.norm())
     if config.solver == "published" and isinstance(goal, Match):
-        return melbo_ortho_published(goal, base, seed=config.seed, max_steps=config.max_steps, resume=progress)
+        return melbo_ortho_published(goal, base, seed=config.seed, max_steps=config.max_steps or 1000, resume=progress)
     job.say(f"{name} match: preparing the Gauss-Newton preconditioner")
     curvature = gauss_newton(goal, base, generator=job.generator(3))
     return melbo_ortho(goal, base, seed=config.seed, settings=ortho_settings(config, norm), curvature=curvature,

@@ -116,7 +116,8 @@ def check(config: FamilyConfig, model: Model) -> None:
         raise ValueError(f"got solver {config.solver!r}; expected projected or published; correct --solver")
     if config.solver == "published" and config.n == 0:
         raise ValueError("got solver published with n=0; expected activation-matched vectors; raise --n")
-    if config.max_steps < 1 or config.answer_tokens < 1 or config.max_new_tokens < 1:
+    steps = 1 if config.max_steps is None else config.max_steps
+    if min(steps, config.answer_tokens, config.max_new_tokens) < 1:
         raise ValueError("got a step or token limit below 1; expected at least 1; raise it")
 
 
@@ -135,7 +136,7 @@ def ortho_settings(config: FamilyConfig, norm: float) -> OrthoSettings:
         restarts=config.restarts,
         block=config.block,
         patience=config.patience,
-        solver=Lbfgs(max_steps=config.max_steps),
+        solver=Lbfgs(max_steps=config.max_steps or 30),
     )
 
 

@@ -29,7 +29,7 @@ class FamilyConfig:
         fixed_norm: norm of every vector as a multiple of the base's; 0 for free norms.
         penalty: weight of an L2 penalty on the norm; 0 for none, as published.
         solver: projected (L-BFGS on the projected gradient) or published (Adam on the raw one, activation match only).
-        max_steps: solver steps per vector.
+        max_steps: solver steps per vector; None is 30 for the projected solver and 1000 for the published one.
         restarts: random starts per vector, of which the best is kept.
         block: vectors searched at once, for accelerators.
         patience: searches in a row without an effect after which the family has ended.
@@ -63,7 +63,7 @@ class FamilyConfig:
     fixed_norm: float = 0.0
     penalty: float = 0.0
     solver: str = "projected"
-    max_steps: int = 30
+    max_steps: int | None = None
     restarts: int = 1
     block: int = 1
     patience: int = 8

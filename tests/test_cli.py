@@ -5,10 +5,12 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from mi_ortho.cli import main
-from mi_ortho.model import load
+from mi_ortho.model import EMBEDDED
+from mi_ortho.sites import resid_post
+from mi_ortho.vectors import SteeringVectors, save
 
 
 @pytest.fixture(scope="module")
@@ -16,24 +18,15 @@ def broken(tmp_path_factory):
     """Folders a newcomer could pass by mistake."""
     root = tmp_path_factory.mktemp("broken")
     (root / "empty").mkdir()
-    model = load()
     folder = root / "nan"
-    weights = model.original_model
-    tokenizer = model.tokenizer
-    from mi_ortho.model import EMBEDDED
-
     folder.mkdir()
     for file in EMBEDDED.iterdir():
         if file.suffix != ".safetensors":
             (folder / file.name).write_bytes(file.read_bytes())
-    from safetensors import safe_open
-
-    with safe_open(EMBEDDED / "model.safetensors", framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    tensors = load_file(EMBEDDED / "model.safetensors")
     name = next(name for name in tensors if "down_proj" in name)
     tensors[name][0, 0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    assert weights is not None and tokenizer is not None
     return root
 
 
@@ -81,9 +74,6 @@ def test_nan_weights_and_empty_folders(capsys, tmp_path, broken):
 
 
 def test_own_base_of_the_wrong_width(capsys, tmp_path):
-    from mi_ortho.sites import resid_post
-    from mi_ortho.vectors import SteeringVectors, save
-
     save(SteeringVectors(torch.ones(1, 7), resid_post(1), "other", {}), tmp_path / "base.safetensors")
     message = error_of(capsys, "family", "--out", str(tmp_path), "--base", str(tmp_path / "base.safetensors"))
     assert "width 7" in message
@@ -114,9 +104,6 @@ def test_commands_on_something_that_is_no_run(name, capsys, tmp_path):
 
 
 def test_export_refuses_unknown_endings(capsys, tmp_path):
-    from mi_ortho.sites import resid_post
-    from mi_ortho.vectors import SteeringVectors, save
-
     save(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {}), tmp_path / "v.safetensors")
     source = str(tmp_path / "v.safetensors")
     assert ".onnx" in error_of(capsys, "export", source, str(tmp_path / "v.onnx"), "--group", "vectors")
