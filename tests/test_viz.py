@@ -237,6 +237,13 @@ def test_largest_cosine_sees_every_pair_and_sign(tmp_path: Path) -> None:
     ] == pytest.approx(1.0)
 
 
+def test_family_of_a_random_base_keeps_only_the_chosen_behaviour(tmp_path: Path) -> None:
+    run = load_family(write_run(tmp_path / "a", sizes={"kl": 5}))
+    row = {"kind": "control", "control": "random_base", "keeps": True}
+    assert not run.keeps(row | {"mode": "refuse"}) and run.keeps(row | {"mode": "code", "keeps": False})
+    assert run.keeps({"kind": "vector", "keeps": True, "mode": "refuse"})
+
+
 def test_strips_count_what_keeps_the_behaviour(tmp_path: Path) -> None:
     run = load_family(write_run(tmp_path / "a", sizes={"kl": 30}))
     own, *controls = strips.strips(run, "kl")

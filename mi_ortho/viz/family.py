@@ -98,7 +98,8 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
         _of(run.control(match, name), key, label_of(name), CONTROLS.get(name, ("", "c7"))[1], name)
         for name in run.controls(match)
     ]
-    null = run.null if match == "activation" else []
+    last = max((row["index"] for row in family), default=0)
+    null = [row for row in run.null if row["index"] <= last] if match == "activation" else []
     found.append(_of(null, key, "linear null", "null", "null"))
     if key == "norm":
         found.append(_of(family, "norm_shrunk", "shrunk at fixed effect", "second", "shrunk"))

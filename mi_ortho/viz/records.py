@@ -90,10 +90,10 @@ class FamilyRun:
         return [name for name in CONTROLS if name in found] + sorted(found - set(CONTROLS))
 
     def keeps(self, row: Row) -> bool:
-        """Whether a row's behaviour is the base's."""
-        return bool(
-            row["keeps"] if row.get("keeps") is not None else self.base and row.get("mode") == self.base.get("mode")
-        )
+        """Whether a row's behaviour is the base's; that of a random base's family is compared with the chosen base."""
+        if row.get("keeps") is None or row.get("control") == "random_base":
+            return bool(self.base) and row.get("mode") == self.base.get("mode")
+        return bool(row["keeps"])
 
     def end(self, match: str) -> tuple[int | None, str]:
         """Where the family of a match ends by the summary (the first index outside), and the reason given."""

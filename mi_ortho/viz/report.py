@@ -103,6 +103,7 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "last": max(row["index"] for row in run.family(match)),
         "base": run.base,
         "control_step": run.control_step,
+        "finished": bool(run.summary),
     }
     return Section(
         read.MATCHES.get(match, match),
