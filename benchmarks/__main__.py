@@ -7,13 +7,14 @@ import torch
 
 from benchmarks.accelerator import accelerator
 from benchmarks.table import machine
-from benchmarks.tables import TABLES, probe
+from benchmarks.tables import CONTENDERS, TABLES, probe
 
 ALL = {**TABLES, "accelerator": accelerator}
 INTRODUCTION = """# Benchmarks
 
 Each table stands under the command that made it; `make bench` prints them all. Times are processor seconds where they
-say CPU, which other load on the machine inflates little; the loops that are compared ran in turn in one process.
+say CPU; wall seconds include waiting for other programs on the machine, so only their ratios mean something. The loops
+that are compared ran in turn in one process.
 """
 
 
@@ -27,7 +28,7 @@ def options() -> Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda runs the accelerator table")
     parser.add_argument("--family", type=int, default=1558, help="vectors of the accelerator table")
-    parser.add_argument("--probe", choices=["published", "ours"], help="print the memory that one loop adds, in MB")
+    parser.add_argument("--probe", choices=CONTENDERS, help="print the memory that one loop adds, in MB")
     chosen = parser.parse_args()
     if unknown := set(chosen.tables) - set(ALL):
         parser.error(f"got tables {sorted(unknown)}; expected some of {', '.join(ALL)}")

@@ -68,9 +68,7 @@ def orthogonal(options: Namespace) -> Table:
     goal, setup = mo.match(z, base), Clock()
     with setup:
         curvature = mo.gauss_newton(goal, base, generator=rng(1))
-    memory = {name: _memory(name) for name in ("published", "ours")}
-    published = Contender("published loop", memory["published"])
-    plain, ours = (Contender(f"ours, {name} preconditioner", memory["ours"]) for name in ("no", "with"))
+    published, plain, ours = (Contender(name, _memory(name)) for name in CONTENDERS)
     curvatures = ((plain, None), (ours, curvature))
     families = [(who, mo.melbo_ortho(goal, base, seed=0, curvature=matrix)) for who, matrix in curvatures]
     for index in range(options.vectors):
@@ -120,6 +118,9 @@ def _orthogonal_table(
     ])  # fmt: skip
 
 
+CONTENDERS = ("published loop", "ours, no preconditioner", "ours, with preconditioner")
+
+
 def _memory(name: str) -> str:
     command = [sys.executable, "-m", "benchmarks", "--probe", name]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() + " MB"
@@ -131,12 +132,12 @@ def probe(name: str) -> None:
     base = mo.random_vectors(1, 256, RADIUS, rng())[0]
     goal = mo.match(z, base)
     before = restart_peak()
-    if name == "published":
+    if name == CONTENDERS[0]:
         trainable(model, True)
         target = hooked_mean(model, prompt(), base, SOURCE, TARGET).detach()
         next_vector(model, prompt(), base / 50, base[None], target, source=SOURCE, target=TARGET, steps=5)
     else:
-        curvature = mo.gauss_newton(goal, base, generator=rng())
+        curvature = mo.gauss_newton(goal, base, generator=rng()) if name == CONTENDERS[2] else None
         list(islice(mo.melbo_ortho(goal, base, seed=0, curvature=curvature), 2))
     print(f"{(peak_memory() - before) / 2**20:.0f}")
 

@@ -64,10 +64,11 @@ def test_what_the_map_ignores_is_left_out() -> None:
     full, _ = linear(spread(8, 20))
     frame = rotation(11)
     seen, unseen = frame[:8], frame[8:]
+    tall = rotation(12, seed=7)[:, :8] @ full.jacobian @ seen  # has three singular values of 0
     base = randn(8, seed=4)
     alone = linear_null(full.jacobian, base, 5)
     for extra in (0.0, 3.0):
-        inside = linear_null(full.jacobian @ seen, base @ seen + extra * unseen[0], 5)
+        inside = linear_null(tall, base @ seen + extra * unseen[0], 5)
         torch.testing.assert_close(inside.losses, alone.losses, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(inside.vectors, alone.vectors @ seen, rtol=1e-5, atol=1e-7)
 
@@ -97,6 +98,7 @@ def test_the_capacity_bound_is_reached_by_a_shared_direction() -> None:
     effects = (norm * frame) @ shared  # of the map theta -> <shared, theta>, on which the base has effect radius
     torch.testing.assert_close(effects, torch.full((n,), (1 - loss) * radius, dtype=DTYPE))
     assert capacity_bound(radius, norm, loss) == pytest.approx(n)
+    assert capacity_bound(1.0, 2.0, 0.5, 0.25) == pytest.approx(256), "a base that wastes its norm bounds less"
 
 
 def test_the_capacity_bound_refuses_what_bounds_nothing() -> None:

@@ -73,7 +73,7 @@ def test_match_is_relative_and_smooth_is_half_its_square() -> None:
     torch.testing.assert_close(goal(theta), by_hand)
     torch.testing.assert_close(goal.smooth(theta), by_hand.square() / 2)
     assert float(goal(ZERO[None])) == pytest.approx(1.0) and float(goal(base[None])) == 0.0
-    torch.testing.assert_close(gradient(goal.smooth, base), ZERO), "smooth at the goal, where the norm is not"
+    torch.testing.assert_close(gradient(goal.smooth, base), ZERO)  # where the norm itself has no gradient
 
 
 def test_match_over_prompts_is_the_root_of_summed_squares() -> None:

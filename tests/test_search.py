@@ -107,6 +107,15 @@ def test_a_nonlinear_search_ends_where_the_projected_gradient_vanishes() -> None
         assert avoid.reject(gradient).norm() < 1e-5 * start.norm()
 
 
+def test_a_search_that_meets_the_cap_goes_on_along_it() -> None:
+    base = 3 * randn(10, seed=4)
+    ball, goal = Feasible(span(base[None]), max_norm=2.0), match(mlp(10, gain=2.5), base)
+    found = minimise(goal.smooth, 3 * randn(4, 10, seed=6), ball, Lbfgs(max_steps=150, tolerance=1e-13, scale=2.0))
+    rows = torch.stack([result.vector for result in found])
+    downhill = ball.tangent(rows, -value_and_gradient(goal.smooth, rows)[1])
+    assert (rows.norm(dim=-1) > 1.999).all() and downhill.norm(dim=-1).max() < 1e-4
+
+
 def test_rows_of_a_batch_do_not_notice_each_other() -> None:
     base = 2 * randn(10, seed=4)
     goal, starts = match(mlp(10), base), randn(5, 10, seed=6)
@@ -176,9 +185,11 @@ def test_a_gradient_of_nan_is_not_called_convergence() -> None:
     assert result.status is Status.NONFINITE
 
 
-def test_a_wall_of_nan_is_walked_around() -> None:
+@pytest.mark.parametrize("beyond", [torch.nan, torch.inf, -torch.inf])
+def test_a_wall_of_nan_is_walked_around(beyond: float) -> None:
     def objective(theta: torch.Tensor) -> torch.Tensor:
-        return (theta[:, 0] - 1).square() / (theta[:, 0] < 1.2) + theta[:, 1:].square().sum(-1) * 50
+        bowl = (theta[:, 0] - 1).square() + theta[:, 1:].square().sum(-1) * 50
+        return torch.where(theta[:, 0] < 1.2, bowl, beyond)
 
     (result,) = minimise(objective, torch.full((1, 10), -3.0, dtype=DTYPE), FREE, Lbfgs(200, 1e-14, scale=20.0))
     assert result.loss < 1e-8
