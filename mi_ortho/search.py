@@ -78,7 +78,7 @@ class Feasible:
             unit = reject_twice(self.avoid.basis, orthonormal_rows(inside))
             inside = unit * (inside * unit).sum(-1, keepdim=True)
         norm = inside.norm(dim=-1, keepdim=True)
-        return inside * (norm.clamp(self.min_norm, self.max_norm) / norm.clamp_min(torch.finfo(norm.dtype).tiny))
+        return inside * (norm.clamp(self.min_norm, self.max_norm) / norm.clamp_min(1e-30))  # 0 stays 0
 
     def tangent(self, at: Float[Tensor, "n d_model"], step: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """The part of `step` (a direction of descent) that stays allowed to first order at `at`."""
