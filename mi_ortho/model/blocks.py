@@ -11,21 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_ortho.model.hooks import run
+from mi_ortho.model.hooks import only_last, run
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
 
-Call = tuple[Callable[..., Any], Mapping[str, Any]]
+Call = tuple[nn.Module, Mapping[str, Any]]
 _CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv_cache_entry", "cache_params")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """The residual stream entering the first block, and the blocks with the keyword arguments they were called with."""
+    """The residual stream entering the first block, the blocks with their keyword arguments, and what came out."""
 
     start: Float[Tensor, "batch pos d_model"]
     calls: tuple[Call, ...]
+    end: Float[Tensor, "batch pos d_model"]
 
 
 @torch.no_grad()
@@ -33,20 +34,33 @@ def record(model: Model, prompts: Prompts, first: int, last: int, dtype: torch.d
     """One forward pass over `prompts`, of which blocks `first` to `last - 1` are kept.
 
     What is kept are bare copies that share the model's weights (cast if `dtype` says so). Where these do not give the
-    model's own result bit for bit, copies with the hook points of the model are kept instead.
+    model's own result bit for bit, copies with the hook points of the model are kept if they come closer. Raises
+    ValueError when neither gives the model's result.
     """
     modules: Any = model
     blocks = list(modules.blocks)[first:last]
     seen, end = _watch(model, prompts, blocks)
     start = seen[0][0]
-    for unwrap in (True, False):
-        calls = tuple((copied(block, None, unwrap), _shared(_arguments(block, kwargs), len(prompts)))
-                      for block, (_, kwargs) in zip(blocks, seen, strict=True))
-        if torch.equal(replay(start, calls), end):
-            break
+    calls, error = _replayed(blocks, seen, end, True)
+    if error > 0.0:
+        calls, error = min((calls, error), _replayed(blocks, seen, end, False), key=lambda found: found[1])
+    require_equal(error, end.dtype, "the blocks between source and target")
     if dtype is None or dtype == start.dtype:
-        return Recording(start, calls)
-    return Recording(start.to(dtype), tuple((copied(b, dtype, unwrap), _cast(kwargs, dtype)) for b, kwargs in calls))
+        return Recording(start, calls, end)
+    narrow = tuple((copied(block, dtype, False), _cast(kwargs, dtype)) for block, kwargs in calls)
+    return Recording(start.to(dtype), narrow, end)
+
+
+def require_equal(error: float, dtype: torch.dtype, what: str) -> None:
+    """Raises ValueError when the relative error of a replay is more than rounding."""
+    if not error <= 100.0 * torch.finfo(dtype).eps:
+        raise ValueError(f"got a relative difference of {error:.1e} when replaying {what}; expected only rounding; "
+                         "build the slice outside of intervene, or use another architecture")
+
+
+def relative_error(x: Tensor, exact: Tensor) -> float:
+    """||x - exact|| / ||exact||, 0 only where they are equal bit for bit."""
+    return float((x.float() - exact.float()).norm() / exact.float().norm())
 
 
 def replay(x: Float[Tensor, "batch pos d_model"], calls: Sequence[Call]) -> Float[Tensor, "batch pos d_model"]:
@@ -100,6 +114,15 @@ def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Mod
     return new
 
 
+def _replayed(
+    blocks: Sequence[Any], seen: Sequence[tuple[Tensor, dict[str, Any]]], end: Tensor, unwrap: bool
+) -> tuple[tuple[Call, ...], float]:
+    batch = end.shape[0]
+    calls = tuple((copied(block, None, unwrap), _shared(_arguments(kwargs), batch))
+                  for block, (_, kwargs) in zip(blocks, seen, strict=True))  # fmt: skip
+    return calls, relative_error(replay(seen[0][0], calls), end)
+
+
 def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[tuple[Tensor, dict[str, Any]]], Tensor]:
     seen: list[tuple[Tensor, dict[str, Any]]] = []
     ends: list[Tensor] = []
@@ -114,14 +137,15 @@ def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[
     handles = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
     handles.append(blocks[-1].register_forward_hook(lambda *a: ends.append(hidden(a[2]).detach())))
     try:
-        run(model, prompts, **({"use_cache": False} if hasattr(model, "original_model") else {}))
+        uncached = {"use_cache": False} if hasattr(model, "original_model") else {}
+        run(model, prompts, **uncached, **only_last(model, 1))
     finally:
         for handle in handles:
             handle.remove()
     return seen, ends[0]
 
 
-def _arguments(block: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in kwargs.items() if k not in _CACHES}
     return {**kept, "use_cache": False} if "use_cache" in kept else kept
 

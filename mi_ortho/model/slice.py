@@ -9,8 +9,23 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.model.blocks import Call, Recording, expand, final_logits, record
-from mi_ortho.model.hooks import Where, chosen_columns, require_answers, require_layer, require_where
+from mi_ortho.model.blocks import (
+    Call,
+    Recording,
+    expand,
+    final_logits,
+    record,
+    relative_error,
+    require_equal,
+)
+from mi_ortho.model.hooks import (
+    Where,
+    answer_logits,
+    chosen_columns,
+    require_answers,
+    require_layer,
+    require_where,
+)
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.sites import Site
@@ -97,12 +112,17 @@ def logit_slice(
     first, last = _boundaries(model, source, None)
     require_where(where, prompts)
     recording = record(model, prompts, first, last, dtype)
+    predicting = slice(prompts.prompt_length - 1, -1)
+    with torch.no_grad():
+        again = final_logits(model, None)(recording.end[:, predicting])
+    error = relative_error(again, answer_logits(model, prompts))
+    require_equal(error, recording.end.dtype, "the final norm and the unembedding")
     tail = final_logits(model, dtype)
     real = prompts.mask[:, prompts.prompt_length :]
+    clean = _cleaner(real)
 
     def read(x: Tensor) -> Tensor:
-        logits = tail(x[:, :, prompts.prompt_length - 1 : -1].flatten(0, 1)).float()
-        return _zero_padding(logits.unflatten(0, x.shape[:2]), real)
+        return clean(tail(x[:, :, predicting].flatten(0, 1)).float().unflatten(0, x.shape[:2]))
 
     return _build(recording, prompts, where, read, real)
 
@@ -132,7 +152,8 @@ def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, i
 def _reader(prompts: Prompts, readout: Readout) -> tuple[_Read, Bool[Tensor, "batch read"]]:
     mask = prompts.mask
     if readout == "all":
-        return (lambda x: _zero_padding(x.float(), mask)), mask
+        clean = _cleaner(mask)
+        return (lambda x: clean(x.float())), mask
     if readout == "mean":
         weights = (mask / mask.sum(dim=1, keepdim=True))[:, None, :]
         return (lambda x: weights @ x.float()), mask.any(dim=1, keepdim=True)
@@ -149,8 +170,11 @@ def _last(mask: Bool[Tensor, "batch pos"], k: int) -> tuple[_Read, Bool[Tensor, 
     columns = torch.sort(mask.int(), dim=1, stable=True).indices[:, -k:]
     rows = torch.arange(mask.shape[0], device=mask.device)[:, None]
     real = mask[rows, columns]
-    return (lambda x: _zero_padding(x[:, rows, columns].float(), real)), real
+    clean = _cleaner(real)
+    return (lambda x: clean(x[:, rows, columns].float())), real
 
 
-def _zero_padding(x: Float[Tensor, "n batch read width"], real: Bool[Tensor, "batch read"]) -> Tensor:
-    return x if bool(real.all()) else torch.where(real[:, :, None], x, 0.0)
+def _cleaner(real: Bool[Tensor, "batch read"]) -> _Read:
+    """Zeros where there is no real token; decided here and not at every call, which would make a GPU wait."""
+    kept = real[:, :, None]
+    return (lambda x: x) if bool(real.all()) else (lambda x: torch.where(kept, x, 0.0))
