@@ -300,8 +300,8 @@ def melbo_ortho(
         resume: continue after the vectors an interrupted call with the same arguments already gave.
 
     Yields:
-        One `SearchResult` for every search. Its `loss` is the goal's own (relative loss or nats); `losses` before it are
-        those of what was minimised, `goal.smooth`.
+        One `SearchResult` for every search. Its `loss` is the goal's own (relative loss or nats); `losses` before
+        the last are those of what was minimised, `goal.smooth`.
     """
     avoid, nothing = _begin(goal, base, resume := resume or Progress(base.new_zeros(0, len(base))))
     settings = settings or OrthoSettings()
