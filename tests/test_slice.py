@@ -161,7 +161,7 @@ def test_narrow_blocks_take_and_give_fp32(name: str, readout: Any):
 # -- what a slice is --------------------------------------------------------------------------------------------------
 
 
-@ONE
+@pytest.mark.parametrize("name", ["qwen2", "gpt2", HOOKED])
 def test_later_hooks_and_gradients_do_not_reach_a_slice_or_the_model(name: str):
     model, prompts = setting(name)
     theta = normal(D).requires_grad_()
