@@ -1,6 +1,7 @@
 """MELBO-ortho on maps whose answer is known: optimality, families, constraints, outcomes, interruption."""
 
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -252,14 +253,15 @@ def test_shrinking_gives_back_what_cannot_be_shorter() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    for bad, words in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"restarts": 0}, "got restarts=0, block=1"),
         ({"restarts": 2, "block": 2}, "one of them 1"),
         ({"min_norm": 2.0, "max_norm": 1.0}, "got norms from 2.0 to 1.0"),
         ({"patience": 0}, "got patience=0"),
         ({"refresh": 0}, "got refresh=0"),
         ({"damping": 0.0}, "got damping=0.0"),
-    ):
+    )
+    for bad, words in cases:
         with pytest.raises(ValueError, match=words):
             OrthoSettings(**bad)
 
