@@ -114,11 +114,14 @@ def _advice(source: str, error: Exception) -> str:
                "language model; check the folder"
     if "safetensors" in text:
         return f"got model {source!r} without safetensors weights; expected safetensors; choose a model that has them"
-    if "valid model identifier" in text:
+    if "valid model identifier" in text or "Repo id" in text:
         return f"got model {source!r}, which is neither a folder nor a name on the hub; expected one of these; " \
                "check the spelling, or log in if the model is gated"
-    return f"got model {source!r}, and no hub was reachable or it refused ({text[:160]}); expected a name the hub " \
-           "knows; check the network, or pass the folder of a downloaded model"
+    if "connect" in text or "offline" in text:
+        return f"got model {source!r}, which is no folder here, and no hub was reachable; expected a folder or a " \
+               "network; pass the folder of a downloaded model, or connect and try again"
+    return f"got model {source!r}, which cannot be loaded ({text[:200]}); expected a causal language model with " \
+           "safetensors weights; choose another model or pass the folder of one"
 
 
 def _bridge(source: str, network: Any, trust_remote_code: bool) -> Model:
