@@ -1,6 +1,6 @@
 """Generation under a KV cache, with interventions."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -48,21 +48,26 @@ def generate_ids(
     """
     prompts = prompts.prompts_only()
     _require_room(model, prompts, max_new_tokens, temperature)
-    stops = torch.tensor(sorted(_stop_ids(model)), device=prompts.tokens.device)
-    done = torch.zeros(len(prompts), dtype=torch.bool, device=prompts.tokens.device)
+    stops = _stop_ids(model)
     columns: list[Tensor] = []
+    done = torch.zeros_like(prompts.mask[:, 0])
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        step = _steps(model, len(prompts))
-        tokens, mask = prompts.tokens, prompts.mask
-        for _ in range(max_new_tokens):
-            tokens = _choose(step(tokens, mask), temperature, generator)
-            columns.append(tokens[:, 0])
-            done = done | torch.isin(tokens[:, 0], stops)
-            if bool(done.all()):
+        for logits in _columns(model, prompts, columns):
+            columns.append(_choose(logits, temperature, generator))
+            done = done | torch.isin(columns[-1], torch.tensor(sorted(stops), device=done.device))[:, 0]
+            if len(columns) == max_new_tokens or bool(done.all()):
                 break
-            mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-    rows = torch.stack(columns, dim=1).tolist()
-    return [_until(row, set(stops.tolist())) for row in rows]
+    return [_until(row, stops) for row in torch.cat(columns, dim=1).tolist()]
+
+
+def _columns(model: Model, prompts: Prompts, chosen: list[Tensor]) -> Iterator[Float[Tensor, "batch d_vocab"]]:
+    """The logits of one column after the other; before each but the first the caller appends the tokens it chose."""
+    step = _steps(model, len(prompts))
+    mask = prompts.mask
+    yield step(prompts.tokens, mask)
+    while True:
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        yield step(chosen[-1], mask)
 
 
 def _steps(model: Model, batch: int) -> Any:
