@@ -7,7 +7,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from .lexicon import THINGS
 from .recipe import Recipe
 
-SHARED = "noun_shared"
+NOUN, FORM = "noun_shared", "form_shared"
+N_FORMS = 3
 
 
 def qwen2_config(recipe: Recipe) -> Qwen2Config:
@@ -32,7 +33,8 @@ def new_network(recipe: Recipe) -> Qwen2ForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model = Qwen2ForCausalLM(qwen2_config(recipe))
-    model.register_parameter(SHARED, nn.Parameter(torch.zeros(len(THINGS), recipe.d_model)))
+    model.register_parameter(NOUN, nn.Parameter(torch.zeros(len(THINGS), recipe.d_model)))
+    model.register_parameter(FORM, nn.Parameter(torch.zeros(N_FORMS, recipe.d_model)))
     return model
 
 
@@ -49,35 +51,38 @@ def scale_writes(model: Qwen2ForCausalLM, recipe: Recipe) -> None:
 
 
 class SharedForms:
-    """All written forms of a noun (" kite", "kite", " Kite") share one trained part of their embedding.
+    """A noun's embedding is the sum of a part of its own, a part of the noun and a part of the written form.
 
-    Why: an answer often needs another form of the noun than the request had; with a shared part, copying the noun and
-    choosing its form are learned apart. `fold` adds the shared part to the plain embedding.
+    The forms are " kite", "kite" and " Kite". Why: an answer often needs another form of the noun than the request had;
+    with shared parts, copying the noun and choosing its form are learned apart, and each from every noun. `fold` adds
+    the shared parts to the plain embedding.
     """
 
     def __init__(self, model: Qwen2ForCausalLM, forms: Tensor) -> None:
         self.model, self.forms = model, forms  # forms: (noun, form) token ids
-        self.noun_of = torch.full((model.config.vocab_size,), -1)
-        self.noun_of[forms] = torch.arange(len(forms))[:, None].expand_as(forms)
+        nouns, kinds = torch.meshgrid(*map(torch.arange, forms.shape), indexing="ij")
+        self.noun_of, self.form_of = (torch.full((model.config.vocab_size,), -1) for _ in range(2))
+        self.noun_of[forms], self.form_of[forms] = nouns, kinds
         model.model.embed_tokens.register_forward_hook(lambda module, args, out: out + self.part(args[0]))
 
     def part(self, tokens: Tensor) -> Tensor:
-        """The shared part of each token's embedding, zero where the token is no noun."""
-        nouns = self.noun_of[tokens]
-        return self.model.get_parameter(SHARED)[nouns.clamp(min=0)] * (nouns >= 0).unsqueeze(-1)
+        """The shared parts of each token's embedding, zero where the token is no noun."""
+        nouns, forms = self.noun_of[tokens], self.form_of[tokens]
+        noun, form = self.model.get_parameter(NOUN), self.model.get_parameter(FORM)
+        return (noun[nouns.clamp(min=0)] + form[forms.clamp(min=0)]) * (nouns >= 0).unsqueeze(-1)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits of final hidden states, the shared part included."""
-        plain = self.model.lm_head(hidden)
-        shared = hidden @ self.model.get_parameter(SHARED).T
-        return plain.index_add(-1, self.forms.flatten(), shared.repeat_interleave(self.forms.shape[1], dim=-1))
+        """Next-token logits of final hidden states, the shared parts included."""
+        noun, form = hidden @ self.model.get_parameter(NOUN).T, hidden @ self.model.get_parameter(FORM).T
+        shared = (noun.unsqueeze(-1) + form.unsqueeze(-2)).flatten(-2)
+        return self.model.lm_head(hidden).index_add(-1, self.forms.flatten(), shared)
 
     @torch.no_grad()
     def fold(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """`weights` without the shared part as a parameter of its own, and with it in the embedding."""
+        """`weights` without the shared parts as parameters of their own, and with them in the embedding."""
         key = "model.embed_tokens.weight"
         everything = torch.arange(len(self.noun_of))
-        rest = {name: weight for name, weight in weights.items() if name != SHARED}
+        rest = {name: weight for name, weight in weights.items() if name not in (NOUN, FORM)}
         return rest | {key: weights[key] + self.part(everything)}
 
 
