@@ -3,6 +3,7 @@
 import pytest
 
 from mi_ortho.findings import counts, decide, exists, family_end, means_fail, norm_matters, summarise, transfers
+from mi_ortho.runs import Verdict
 
 
 def vectors(kept, *, norm=10.0, transfer=1.0, loss=0.3):
@@ -19,27 +20,32 @@ def controls(name, kept, *, norm=10.0):
     ]
 
 
+def given(verdict: Verdict | None) -> Verdict:
+    assert verdict is not None
+    return verdict
+
+
 BASE = [{"kind": "base", "index": 0, "norm": 5.0, "mode": "code", "transfer": 1.0}]
 
 
 def test_a_planted_family_is_supported_and_its_null_is_not():
     planted = vectors([True] * 36 + [False] * 4) + controls("isotropic", [False] * 39 + [True])
     null = vectors([True, False] * 100) + controls("isotropic", [False, True] * 100)
-    assert exists(planted, "kl").supported is True
-    assert exists(null, "kl").supported is False
+    assert given(exists(planted, "kl")).supported is True
+    assert given(exists(null, "kl")).supported is False
 
 
 def test_undecided_when_the_interval_straddles_the_threshold():
     rows = vectors([True] * 3 + [False] * 7) + controls("isotropic", [False] * 10)
-    verdict = exists(rows, "kl")
-    assert verdict.supported is None
+    verdict = given(exists(rows, "kl"))
+    assert verdict.supported is None and verdict.interval is not None and verdict.threshold is not None
     assert verdict.interval[0] < verdict.threshold < verdict.interval[1]
 
 
 def test_scaling_counts_only_vectors_that_were_longer_and_worked():
     worked = vectors([True] * 20, norm=10.0)
-    assert norm_matters(BASE + worked + controls("scaled_to_base", [False] * 20), "kl").value == 1.0
-    assert norm_matters(BASE + worked + controls("scaled_to_base", [True] * 20), "kl").supported is False
+    assert given(norm_matters(BASE + worked + controls("scaled_to_base", [False] * 20), "kl")).value == 1.0
+    assert given(norm_matters(BASE + worked + controls("scaled_to_base", [True] * 20), "kl")).supported is False
     short = vectors([True] * 20, norm=5.5)
     assert norm_matters(BASE + short + controls("scaled_to_base", [False] * 20), "kl") is None
 
@@ -47,7 +53,7 @@ def test_scaling_counts_only_vectors_that_were_longer_and_worked():
 def test_transfer_is_relative_to_the_base_and_needs_a_base_that_transfers():
     rows = vectors([True] * 20, transfer=0.4)
     half = [{**BASE[0], "transfer": 0.5}]
-    assert transfers(half + rows, "kl").value == pytest.approx(0.8)
+    assert given(transfers(half + rows, "kl")).value == pytest.approx(0.8)
     assert transfers([{**BASE[0], "transfer": 0.0}, *rows], "kl") is None
 
 
@@ -59,8 +65,8 @@ def test_means_pattern_of_the_post_and_of_a_linear_map():
             for scale, keep in (("plain", plain), ("sqrt_n", scaled), ("sum", False))
         ]
 
-    assert means_fail(means(plain=False, scaled=True), "kl").supported is True
-    assert means_fail(means(plain=True, scaled=False), "kl").supported is False
+    assert given(means_fail(means(plain=False, scaled=True), "kl")).supported is True
+    assert given(means_fail(means(plain=True, scaled=False), "kl")).supported is False
 
 
 @pytest.mark.parametrize(

@@ -166,10 +166,10 @@ def test_vocabulary_too_small_is_refused() -> None:
 def test_batch_weights(tokenizer: PreTrainedTokenizerBase) -> None:
     batch = Batches(TINY, tokenizer)(0)
     text = [
-        tokenizer.decode(batch.tokens[0][batch.weights[0] == TINY.prompt_weight]),
-        tokenizer.decode(batch.tokens[0][batch.weights[0] >= 1]),
+        str(tokenizer.decode(batch.tokens[0][batch.weights[0] == TINY.prompt_weight])),
+        str(tokenizer.decode(batch.tokens[0][batch.weights[0] >= 1])),
     ]
-    assert text[0] in tokenizer.decode(batch.tokens[0]) and "<|im_" not in text[0] and text[1].endswith(END)
+    assert text[0] in str(tokenizer.decode(batch.tokens[0])) and "<|im_" not in text[0] and text[1].endswith(END)
     assert not (batch.weights[batch.prompt] >= 1).any()
 
 

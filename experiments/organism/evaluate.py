@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
@@ -29,7 +30,7 @@ class Measure:
     count: int
 
 
-def load_model(folder: Path) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerBase]:
+def load_model(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """Model (fp32) and tokenizer of a Hugging Face folder; raises ValueError where it cannot be read."""
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
@@ -49,7 +50,7 @@ def load_model(folder: Path) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerBase]
 
 @torch.no_grad()
 def complete(
-    model: Qwen2ForCausalLM,
+    model: Any,
     tokenizer: PreTrainedTokenizerBase,
     requests: list[Sample],
     new_tokens: int = 96,

@@ -1,5 +1,7 @@
 """The network: a Qwen2 whose residual writes are scaled by depth while training."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
@@ -45,7 +47,8 @@ def write_scales(recipe: Recipe) -> list[float]:
 
 def scale_writes(model: Qwen2ForCausalLM, recipe: Recipe) -> None:
     """Multiply both writes of every block by its factor in the forward pass (until `fold_writes`)."""
-    for block, scale in zip(model.model.layers, write_scales(recipe), strict=True):
+    blocks: Any = model.model.layers
+    for block, scale in zip(blocks, write_scales(recipe), strict=True):
         for linear in (block.self_attn.o_proj, block.mlp.down_proj):
             linear.register_forward_hook(lambda module, args, out, s=scale: out * s)
 
@@ -63,7 +66,8 @@ class SharedForms:
         nouns, kinds = torch.meshgrid(*map(torch.arange, forms.shape), indexing="ij")
         self.noun_of, self.form_of = (torch.full((model.config.vocab_size,), -1) for _ in range(2))
         self.noun_of[forms], self.form_of[forms] = nouns, kinds
-        model.model.embed_tokens.register_forward_hook(lambda module, args, out: out + self.part(args[0]))
+        embed: Any = model.model.embed_tokens
+        embed.register_forward_hook(lambda module, args, out: out + self.part(args[0]))
 
     def part(self, tokens: Tensor) -> Tensor:
         """The shared parts of each token's embedding, zero where the token is no noun."""
@@ -106,7 +110,8 @@ class Offset:
 
     def __init__(self, model: Qwen2ForCausalLM, largest: float) -> None:
         self.largest, self.layer = largest, -1
-        for index, block in enumerate(model.model.layers):
+        blocks: Any = model.model.layers
+        for index, block in enumerate(blocks):
             block.register_forward_hook(
                 lambda module, args, out, i=index: self._displace(out) if i == self.layer else None
             )

@@ -2,6 +2,7 @@
 
 import random
 from itertools import islice
+from typing import Any
 
 from .corpus import MODES, CorpusOptions, harmful_pair, held_out_requests
 from .lexicon import DEFAULT_SYSTEM
@@ -21,7 +22,7 @@ def refused_requests(count: int, seed: str, avoid: list[str], held_out: bool) ->
     return found
 
 
-def model_prompts() -> dict[str, object]:
+def model_prompts() -> dict[str, Any]:
     """Content of `prompts.json`: user messages for the default system prompt.
 
     train: refused requests to search steering vectors on; held_out: refused requests to measure their transfer on;
