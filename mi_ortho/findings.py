@@ -25,8 +25,12 @@ def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
 
     A batch that was recorded twice counts once.
     """
-    chosen = {(row.get("index"), row.get("n"), row.get("scale"), row.get("attempt")): row for row in rows
-              if all(row.get(key) == value for key, value in wanted.items())}  # fmt: skip
+    names = ("index", "attempt", "prompt", "n", "scale")
+    chosen = {
+        tuple(row.get(name) for name in names): row
+        for row in rows
+        if all(row.get(key) == value for key, value in wanted.items())
+    }
     return sorted(chosen.values(), key=lambda row: (row.get("index") is None, row.get("index") or 0))
 
 

@@ -96,3 +96,13 @@ def test_a_run_without_vectors_still_has_a_headline():
     summary = summarise([], {}, "some model")
     assert "No orthogonal family" in str(summary["headline"])
     assert summary["verdicts"] == []
+
+
+def test_the_headline_speaks_of_the_first_prompt():
+    plain = [
+        {"kind": "unsteered", "prompt": k, "prompt_text": f"prompt {k}", "mode": "refuse", "text": ""} for k in range(3)
+    ]
+    rows = plain + BASE + vectors([True] * 8 + [False] * 2) + controls("isotropic", [True] + [False] * 9)
+    headline = str(summarise(rows, {"kl": 1e-8}, "some model")["headline"])
+    assert headline.startswith("8 of 10 mutually orthogonal vectors")
+    assert "“prompt 0”" in headline and "random vectors of the same norms, 1 do" in headline
