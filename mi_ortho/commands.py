@@ -94,7 +94,7 @@ def _finish(job: Job, model: Model) -> None:
     run, rows = job.run, job.run.records()
     shards = run.load_rows("vectors")
     named = {"base": shards["base"].reshape(-1)}
-    for match in MATCHES:
+    for match in reversed(MATCHES):
         if match in shards:
             named |= {f"{match}_{k}": shards[match][k] for k in (0, 1, 2) if k < len(shards[match])}
     mode = str(pick(rows, kind="base")[0]["mode"])

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
+from scipy.stats import t as student
+
 from mi_ortho.nulls import capacity_bound
 from mi_ortho.runs import Verdict
 
@@ -40,7 +42,7 @@ def numbers(rows: Sequence[Row], name: str) -> list[float]:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """Mean and its 95 % normal interval; None for fewer than two values.
+    """Mean and its 95 % interval by Student's t; None for fewer than two values.
 
     >>> mean_interval([1.0, 1.0])
     (1.0, (1.0, 1.0))
@@ -48,7 +50,7 @@ def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] |
     centre = fmean(values)
     if len(values) < 2:
         return centre, None
-    half = 1.96 * stdev(values) / len(values) ** 0.5
+    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
     return centre, (centre - half, centre + half)
 
 
