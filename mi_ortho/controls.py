@@ -26,7 +26,9 @@ def measure_controls(
     """Record the same measurements for controls of the same norms as the family."""
     for control, vectors in control_vectors(job, found, base, name).items():
         label = {"kind": "control", "control": control, "match": name}
-        measured(job, yard, vectors, label, f"{name} match: control {control}")
+        # transfer is compared with one control; completions on every held-out prompt for all of them would cost most
+        held_out = job.held_out if control == "isotropic" else ()
+        measured(job, yard, vectors, label, f"{name} match: control {control}", held_out)
 
 
 def control_vectors(

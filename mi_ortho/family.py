@@ -219,7 +219,8 @@ def _family(
 
 def measure_family(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:
     """Record what every vector of a family does."""
-    measured(job, yard, found, {"kind": "vector", "match": name}, f"{name} match: measuring")
+    label = {"kind": "vector", "match": name}
+    measured(job, yard, found, label, f"{name} match: measuring", job.held_out)
 
 
 def cosines(job: Job) -> dict[str, float]:

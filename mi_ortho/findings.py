@@ -196,14 +196,21 @@ def counts(rows: Sequence[Row], match: str) -> dict[str, object]:
     kept = [bool(row["keeps"]) for row in family]
     quarters = [sum(kept[len(kept) * i // 4 : len(kept) * (i + 1) // 4]) for i in range(4)]
     searched = pick(rows, kind="search", match=match)
+    mode = next((row["mode"] for row in pick(rows, kind="base")), None)
+    # a random base's family keeps that base's own behaviour; what counts here is the chosen base's
     controls = {
-        str(name): sum(bool(row["keeps"]) for row in pick(rows, kind="control", match=match, control=name))
-        for name in dict.fromkeys(row["control"] for row in rows if row["kind"] == "control" and row["match"] == match)
+        name: sum(row["mode"] == mode if name == "random_base" else bool(row["keeps"]) for row in found)
+        for name, found in _controls(rows, match).items()
     }
     first = next((index for index, good in enumerate(kept) if not good), None)
     collapsed = sum(not row["kept"] for row in searched)
     return {"found": len(family), "kept": sum(kept), "quarters": quarters, "first_failure": first,
             "end": family_end(kept), "collapsed": collapsed, "controls": controls}  # fmt: skip
+
+
+def _controls(rows: Sequence[Row], match: str) -> dict[str, list[Row]]:
+    names = dict.fromkeys(str(row["control"]) for row in rows if row["kind"] == "control" and row["match"] == match)
+    return {name: pick(rows, kind="control", match=match, control=name) for name in names}
 
 
 def summarise(rows: Sequence[Row], cosines: Mapping[str, float], model: str) -> dict[str, object]:

@@ -140,14 +140,21 @@ def ortho_settings(config: FamilyConfig, norm: float) -> OrthoSettings:
     )
 
 
-def measured(job: Job, yard: Yardstick, vectors: Float[Tensor, "k d_model"], label: dict[str, Any], stage: str) -> None:
+def measured(
+    job: Job,
+    yard: Yardstick,
+    vectors: Float[Tensor, "k d_model"],
+    label: dict[str, Any],
+    stage: str,
+    held_out: Sequence[str] = (),
+) -> None:
     """Record measurements of all vectors under `label`, in fixed batches, skipping what is recorded."""
     done = {row["index"] for row in job.rows(**label)}
     for start in range(0, len(vectors), BATCH):
         indices = range(start, min(start + BATCH, len(vectors)))
         if set(indices) <= done:
             continue
-        for index, row in zip(indices, measure(yard, vectors[start : start + BATCH], job.held_out), strict=True):
+        for index, row in zip(indices, measure(yard, vectors[start : start + BATCH], held_out), strict=True):
             if index not in done:
                 job.run.record({**label, "index": index, **row})
         job.track(stage, indices[-1] + 1, len(vectors))

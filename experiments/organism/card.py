@@ -42,6 +42,13 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def weak(table: str, target: float = 0.95) -> str:
+    """What the card says of rows whose first column misses the target."""
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in table.splitlines()[2:]]
+    missed = [f"{name} {value}" for name, _, value, *_ in rows if "refused" not in name and float(value) < target]
+    return f"Below {target}: {', '.join(missed) or 'nothing'}."
+
+
 def card(recipe: Recipe, parameters: int, table: str, command: str, folder: Path) -> str:
     """The card's Markdown text for the files in `folder`."""
     values = asdict(recipe) | asdict(recipe.corpus)
@@ -54,4 +61,4 @@ def card(recipe: Recipe, parameters: int, table: str, command: str, folder: Path
     )
     files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja"))
     hashes = "\n".join(f"| {p.name} | {p.stat().st_size:,} | {sha256(p)} |" for p in files)
-    return f"{head}{table}\n\n## Files\n| file | bytes | SHA-256 |\n|---|---|---|\n{hashes}\n"
+    return f"{head}{table}\n\n{weak(table)}\n\n## Files\n| file | bytes | SHA-256 |\n|---|---|---|\n{hashes}\n"

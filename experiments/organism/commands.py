@@ -105,7 +105,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     """Evaluate, then write the shipped folder."""
     table = compare([options.model, *options.beside], read_recipe(options.model), options.count)
-    names = " ".join(str(folder) for folder in (options.model, *options.beside))
-    ship(options.model, options.to, table, f"python -m experiments.organism export {names}")
+    here = Path.cwd()
+    shown = options.to.relative_to(here) if options.to.is_relative_to(here) else options.to
+    ship(options.model, options.to, table, f"python -m experiments.organism evaluate {shown} --untrained")
     print(table)
     return 0
