@@ -42,6 +42,6 @@ clean: ## remove the environments and caches
 .venv-tl3/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-tl3
 	.venv-tl3/bin/python -m pip install --quiet torch==$(TORCH)
-	.venv-tl3/bin/python -m pip install --quiet 'transformer-lens>=3.9,<4' circuitsvis matplotlib jinja2 cyclopts lazy-loader pytest hypothesis pytest-timeout
+	.venv-tl3/bin/python -m pip install --quiet 'transformer-lens>=3.9,<4' circuitsvis matplotlib jinja2 cyclopts lazy-loader scipy pytest hypothesis pytest-timeout
 	.venv-tl3/bin/python -m pip install --quiet --no-deps -e .
 	touch $@
