@@ -110,7 +110,7 @@ def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
         f"Scaled down to the base's norm, the orthogonal vectors lose their effect ({match} match)",
         f"of the vectors at least 1.2 times as long as the base that keep it, at least {NORM_MATTERS} lose it",
         "share that loses the behaviour at the base's norm",
-        value, interval, NORM_MATTERS, 0.0, decide(value, interval, NORM_MATTERS),
+        value, interval, NORM_MATTERS, None, decide(value, interval, NORM_MATTERS),
     )  # fmt: skip
 
 
@@ -140,7 +140,9 @@ def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
     if not base or not base[0] or len(values) < 2:
         return None
     value, interval = mean_interval([x / base[0] for x in values])
-    random = numbers(pick(rows, kind="control", match=match, control="isotropic"), "transfer")
+    # the control meets the same condition: random vectors that keep the behaviour on the first prompt
+    control = [row for row in pick(rows, kind="control", match=match, control="isotropic") if row["keeps"]]
+    random = numbers(control, "transfer")
     return Verdict(
         f"The orthogonal vectors work on other prompts ({match} match)",
         f"on held-out prompts they show the behaviour at least {TRANSFERS} times as often as the base itself",

@@ -57,6 +57,15 @@ def test_transfer_is_relative_to_the_base_and_needs_a_base_that_transfers():
     assert transfers([{**BASE[0], "transfer": 0.0}, *rows], "kl") is None
 
 
+def test_the_control_of_transfer_meets_the_same_condition():
+    rows = BASE + vectors([True] * 20, transfer=0.9)
+    control = [
+        {**row, "transfer": 0.6 if row["keeps"] else 0.0} for row in controls("isotropic", [True] * 5 + [False] * 15)
+    ]
+    assert given(transfers(rows + control, "kl")).control == pytest.approx(0.6)
+    assert given(transfers(rows + controls("isotropic", [False] * 20), "kl")).control is None
+
+
 def test_means_pattern_of_the_post_and_of_a_linear_map():
     def means(plain, scaled):
         return [
