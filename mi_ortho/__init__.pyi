@@ -53,6 +53,7 @@ from .runs import Run, RunError, Verdict, open_run, start
 from .search import Feasible, Lbfgs, SearchResult, Status, minimise
 from .settings import FamilyConfig
 from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
+from .subject import Subject, Texts, open_subject
 from .subspace import (
     Subspace,
     cosine_matrix,
@@ -96,7 +97,9 @@ __all__ = [
     "Slice",
     "Status",
     "SteeringVectors",
+    "Subject",
     "Subspace",
+    "Texts",
     "Verdict",
     "When",
     "answer_logits",
@@ -134,6 +137,7 @@ __all__ = [
     "mlp_out",
     "next_token_logits",
     "open_run",
+    "open_subject",
     "orthonormal_rows",
     "principal_angles",
     "pullback",

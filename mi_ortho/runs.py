@@ -168,7 +168,8 @@ def start(
 
     An unfinished run of the same name and configuration is resumed, also under `fresh`; a finished one is returned
     (open for reading, `finished` True) unless `fresh` asks for another. `at` names the directory itself instead of
-    `root/name/...`. `facts` (model hash, device, dtype, seed, ...) go to environment.json; `source` becomes source.py.
+    `root/name/...`. `facts` (model hash, device, dtype, seed, ...) go to environment.json together with `name`, as
+    "command"; `source` becomes source.py.
 
     Raises:
         RunError: another process uses the run, `at` holds something else or another configuration, or the place
@@ -183,7 +184,7 @@ def start(
         return run
     run = Run(path, settings, _lock(path))
     try:
-        _prepare(run, dict(facts or {}), source)
+        _prepare(run, {"command": name, **(facts or {})}, source)
     except BaseException:
         run.close()
         raise

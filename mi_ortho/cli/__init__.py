@@ -1,0 +1,37 @@
+"""The console script `mi-ortho`: one file for each group of commands.
+
+Heavy imports wait until a command runs, so that --help is instant.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import cyclopts
+
+from mi_ortho.cli import family, runs
+from mi_ortho.cli.app import app
+from mi_ortho.cli.configuration import settings_files
+
+COMMANDS = (family, runs)  # importing a file registers its commands
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
+    try:
+        rest, app.config = settings_files(list(sys.argv[1:] if arguments is None else arguments))
+        app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+    except cyclopts.CycloptsError as error:
+        return _mistake(" ".join(str(error).split()))
+    except ValueError as error:
+        return _mistake(" ".join(str(error).split()))
+    except MemoryError as error:
+        return _mistake(f"out of memory ({error}); use a smaller --block, or --dtype bfloat16")
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _mistake(line: str) -> int:
+    print(f"mi-ortho: {line}", file=sys.stderr)
+    return 2

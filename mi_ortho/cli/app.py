@@ -1,0 +1,58 @@
+"""The application and what every command shares: its common options, and how a run is started and announced."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from mi_ortho.cli.progress import Progress
+
+app = App(
+    name="mi-ortho",
+    help="Families of mutually orthogonal steering vectors: find them, measure them, explain them.",
+    help_format="plaintext",
+    version_flags=["--version"],
+)
+Out = Annotated[Path, Parameter(name="--out", help="Folder that run directories are made in.")]
+At = Annotated[Path | None, Parameter(name="--at", help="The run directory itself, new or to be continued.")]
+Fresh = Annotated[bool, Parameter(name="--fresh", negative="", help="Compute again what is already finished.")]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print the summary as JSON; progress goes to stderr.")
+]
+Threads = Annotated[int, Parameter(name="--threads", help="CPU threads; 0 takes 1 for small models, else all cores.")]
+
+
+def execute(command: Callable[..., Any], config: Any, *, as_json: bool, threads: int, **options: Any) -> None:
+    """Run `command(config, **options, say=, track=)`, which returns a finished Run, and tell what came out.
+
+    `config.model` decides how many threads are taken. Import the command lazily in the caller, so that --help is
+    instant.
+    """
+    import torch
+
+    from mi_ortho.commands.runs import printable
+
+    torch.set_num_threads(threads or _threads(config.model))
+    with Progress(sys.stderr if as_json else sys.stdout) as progress:
+        run = command(config, **options, say=progress.say, track=progress.track)
+    summary = json.loads((run.path / "summary.json").read_text("utf-8"))
+    if as_json:
+        print(json.dumps({"run": str(run.path), **summary}, ensure_ascii=False, indent=1))
+        return
+    print(printable(str(summary["headline"])))
+    if (run.path / "report.html").is_file():
+        print(f"report: {run.path / 'report.html'}")
+    print(f"details: mi-ortho show {run.path}")
+
+
+def _threads(model: str | None) -> int:
+    """One thread for models whose matrices are too small to share, else what torch would take."""
+    import torch
+
+    small = model is None or (
+        Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8
+    )
+    return 1 if small else torch.get_num_threads()

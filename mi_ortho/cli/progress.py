@@ -1,0 +1,60 @@
+"""Progress on a terminal or in a log file."""
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """A live bar on a terminal; elsewhere a plain line every few seconds. Texts are never read as markup."""
+
+    def __init__(self, stream: Any):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
+
+        self.console = Console(file=stream, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bars = Bars(*columns, console=self.console, transient=True) if self.console.is_terminal else None
+        self.tasks: dict[str, Any] = {}
+        self.started: dict[str, tuple[float, int]] = {}
+        self.printed = 0.0
+
+    def __enter__(self) -> "Progress":
+        if self.bars is not None:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bars is not None:
+            self.bars.stop()
+
+    def say(self, line: str) -> None:
+        """One line about a stage."""
+        from mi_ortho.commands.runs import printable
+
+        self.console.print(printable(line))
+
+    def track(self, stage: str, done: int, total: int) -> None:
+        """`done` of `total` steps of a stage; rate and remaining time are counted from the first call."""
+        now = time.monotonic()
+        begun, before = self.started.setdefault(stage, (now, done))
+        if self.bars is not None:
+            if stage not in self.tasks:
+                for task in self.tasks.values():
+                    self.bars.update(task, visible=False)
+                self.tasks[stage] = self.bars.add_task(stage, total=total)
+            self.bars.update(self.tasks[stage], completed=done, total=total)
+        elif now - self.printed > 5 or done >= total:
+            self.printed = now
+            rate = (done - before) / (now - begun) if now > begun and done > before else None
+            left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            self.console.print(f"{stage}: {done}/{total}{left}")
