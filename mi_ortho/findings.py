@@ -9,7 +9,7 @@ from typing import Any
 
 from scipy.stats import t as student
 
-from mi_ortho.nulls import capacity_bound
+from mi_ortho.bounds import capacity_bound
 from mi_ortho.runs import Verdict
 
 ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours

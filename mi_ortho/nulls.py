@@ -1,12 +1,18 @@
 """Null models: what a family of orthogonal vectors would look like if nothing interesting were going on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.subspace import Subspace
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.elicitation import OrthoSettings, melbo_ortho
+from mi_ortho.objectives import LinearMap, match
+from mi_ortho.search import SearchResult, Status
+from mi_ortho.subspace import Subspace, cosine_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +39,24 @@ def linear_null(
     multiple of the next Lanczos vector q_k of (J'J)^-1 started at the base, and the multiple is a scalar least-squares
     problem: theta_k = q_k <J q_k, J base> / |J q_k|^2. Computed in float64 with full reorthogonalisation.
 
+    Where the map ignores part of the base, the answer of least norm is taken each time: the base is a + b with J b = 0,
+    the first vector is a - |a|^2 / |b|^2 b, which has exactly the base's effect, and those after it are the
+    conjugate-gradient residuals of a.
+
     Args:
         jacobian: J, outputs by d_model, at the point to linearise at (0, or averaged along the path to the base).
         base: the base vector.
         n: how many vectors to predict; fewer are returned when the Krylov space ends.
-        tolerance: singular values below `tolerance` times the largest count as the null space, which is left out.
+        tolerance: singular values below `tolerance` times the largest, and a part of the base shorter than
+            `tolerance` times its norm, count as zero.
 
     Raises:
-        ValueError: J base = 0, so there is nothing to reproduce.
+        ValueError: entries that are not finite, n below 1, or J base = 0, so that there is nothing to reproduce.
     """
+    if not (bool(torch.isfinite(jacobian).all()) and bool(torch.isfinite(base).all())):
+        raise ValueError("got a Jacobian or a base with NaN or infinity; expected finite entries; measure them again")
+    if n < 1:
+        raise ValueError(f"got n={n}; expected at least 1; ask for as many vectors as the family has")
     _, singular, right = torch.linalg.svd(jacobian.double(), full_matrices=False)
     kept = singular > tolerance * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
     singular, right = singular[kept], right[kept]
@@ -49,11 +64,23 @@ def linear_null(
     effect = (singular * start).norm()
     if not effect > 0:
         raise ValueError("got a base vector that the Jacobian maps to 0; expected an effect; take another base")
-    lanczos = _lanczos(singular[-1] ** 2 / singular**2, start, n + 1)[1:]
+    exact = _through_the_null_space(base.double(), start @ right, tolerance)
+    lanczos = _lanczos(singular[-1] ** 2 / singular**2, start, max(n - len(exact), 0) + 1)[1:]
     images = lanczos * singular
     vectors = lanczos * (images @ (singular * start) / images.square().sum(-1))[:, None]
     losses = (vectors * singular - singular * start).norm(dim=-1) / effect
-    return LinearNull(losses, vectors.norm(dim=-1), vectors @ right)
+    vectors = torch.cat([exact, vectors @ right])
+    return LinearNull(torch.cat([torch.zeros(len(exact)).to(losses), losses]), vectors.norm(dim=-1), vectors)
+
+
+def _through_the_null_space(
+    base: Float[Tensor, " d_model"], seen: Float[Tensor, " d_model"], tolerance: float
+) -> Float[Tensor, "k d_model"]:
+    """The shortest vector orthogonal to the base with all of its effect, where the map ignores part of the base."""
+    unseen = base - seen
+    if unseen.norm() <= max(tolerance, 1e-12) * base.norm():
+        return base.new_zeros(0, len(base))
+    return (seen - seen.square().sum() / unseen.square().sum() * unseen)[None]
 
 
 def _lanczos(diagonal: Float[Tensor, " d"], start: Float[Tensor, " d"], n: int) -> Float[Tensor, "k d"]:
@@ -68,27 +95,39 @@ def _lanczos(diagonal: Float[Tensor, " d"], start: Float[Tensor, " d"], n: int) 
     return found.basis
 
 
-def capacity_bound(radius: float, norm: float, loss: float, efficiency: float = 1.0) -> float:
-    """The most orthogonal vectors a linear response allows, whatever the algorithm and the order.
+def linear_family(
+    jacobian: Float[Tensor, "m d_model"],
+    base: Float[Tensor, " d_model"],
+    n: int,
+    *,
+    seed: int,
+    settings: OrthoSettings | None = None,
+) -> list[SearchResult]:
+    """Run MELBO-ortho itself on the map J theta: decides what the optimiser, not the model, adds to a family.
 
-    N <= (norm / radius)^2 / ((1 - loss)^2 efficiency^2): more vectors than this at that norm and relative loss, and the
-    response is not linear. From the mean of N orthogonal vectors, which is short (norm / sqrt N) and yet must work.
+    `linear_null` is the perfect optimum; a real search stops early, keeps a norm cap and starts from noise. Its losses
+    and norms on the linear map, found with the same settings, are what the measured family is compared with.
 
     Args:
-        radius: norm of the base vector.
-        norm: largest norm among the family.
-        loss: largest relative loss among the family, below 1.
-        efficiency: |J base| / (sigma_max |base|), 1 for a base that is optimal for the linear map.
+        jacobian: J, outputs by d_model. The offset z(0) plays no part.
+        base: the base vector.
+        n: how many vectors to find; fewer when the search keeps collapsing.
+        seed: of the searches' starts; the measured family's own seed gives the same starts.
+        settings: the measured family's own.
 
-    >>> round(capacity_bound(7, 20, 0.0), 1)
-    8.2
+    Returns:
+        The vectors that have an effect, in order; `loss` is relative to the base's effect J base.
+
+    Raises:
+        ValueError: n below 1 or a base without effect.
     """
-    if not (radius > 0 and norm > 0 and 0 <= loss < 1 and 0 < efficiency <= 1):
-        raise ValueError(
-            f"got radius={radius}, norm={norm}, loss={loss}, efficiency={efficiency}; "
-            "expected positive norms, 0 <= loss < 1 and 0 < efficiency <= 1"
-        )
-    return (norm / radius) ** 2 / ((1 - loss) ** 2 * efficiency**2)
+    if n < 1:
+        raise ValueError(f"got n={n}; expected at least 1; ask for as many vectors as the family has")
+    goal = match(LinearMap(jacobian, jacobian.new_zeros(len(jacobian))), base)
+    curvature = gauss_newton(goal, base, generator=torch.Generator(base.device).manual_seed(seed))
+    searches = melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature)
+    sound = (found for found in searches if found.status not in (Status.COLLAPSED, Status.NONFINITE))
+    return list(islice(sound, n))
 
 
 def covariance_matched(
@@ -118,3 +157,87 @@ def with_norms(
 ) -> Float[Tensor, "n d_model"]:
     """The same directions with the given norms."""
     return torch.nn.functional.normalize(vectors, dim=-1) * norms[:, None]
+
+
+def covariance_mixture(
+    activations: Float[Tensor, "samples d_model"], n: int, generator: torch.Generator
+) -> Float[Tensor, "n d_model"]:
+    """n differences of two draws from the Gaussian with the mean and covariance of real activations.
+
+    The baseline of Lee and Heimersheim 2024 (arXiv 2410.12555), which replaced directions from the activation that is
+    perturbed to a random one: those contain the activation itself. The mean cancels, so the directions are distributed
+    as `covariance_matched` ones; they are sqrt(2) longer, as long as real differences.
+    """
+    return covariance_matched(activations, n, generator) - covariance_matched(activations, n, generator)
+
+
+def activation_mixture(
+    activations: Float[Tensor, "samples d_model"], n: int, generator: torch.Generator
+) -> Float[Tensor, "n d_model"]:
+    """n differences of two real activations: decides whether anything beyond mean and covariance makes them strong."""
+    if len(activations) < 2:
+        raise ValueError(f"got {len(activations)} activations; expected at least 2 to subtract; read more text")
+    device = generator.device
+    first = torch.randint(len(activations), (n,), generator=generator, device=device)
+    step = torch.randint(1, len(activations), (n,), generator=generator, device=device)
+    return (activations[first.to(activations.device)]
+            - activations[((first + step) % len(activations)).to(activations.device)])  # fmt: skip
+
+
+def mean_abs_cosine(vectors: Float[Tensor, "n d_model"]) -> float:
+    """Mean |cosine| over all pairs of distinct rows.
+
+    >>> mean_abs_cosine(torch.tensor([[1.0, 0.0], [3.0, 3.0]]))  # doctest: +ELLIPSIS
+    0.7071...
+    """
+    if len(vectors) < 2:
+        raise ValueError(f"got {len(vectors)} vectors; expected at least 2 to form a pair; give the whole family")
+    cosines = cosine_matrix(vectors).abs()
+    return float((cosines.sum() - cosines.diagonal().sum()) / (len(vectors) * (len(vectors) - 1)))
+
+
+def random_cone(n: int, d_model: int, cosine: float, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
+    """n random unit vectors whose mean |cosine| is `cosine`: random but for how close they are to each other.
+
+    Isotropic vectors that share one random direction, as strongly as the mean |cosine| needs; below the mean |cosine|
+    of isotropic vectors they are instead pushed apart, towards the orthonormal family nearest to them (n <= d_model).
+    A family whose spectrum or clusters differ from these has structure that its mean |cosine| does not tell.
+
+    Raises:
+        ValueError: fewer than 2 vectors, or a mean |cosine| that n vectors in d_model dimensions cannot have.
+    """
+    if n < 2 or not 0 <= cosine < 1:
+        raise ValueError(f"got n={n}, mean |cosine| {cosine}; expected n >= 2 and a cosine in [0, 1); correct them")
+    drawn = torch.randn(n + 1, d_model, generator=generator, device=generator.device, dtype=torch.float64)
+    loose, shared = torch.nn.functional.normalize(drawn[:n], dim=-1), torch.nn.functional.normalize(drawn[n], dim=0)
+    together = cosine >= mean_abs_cosine(loose)
+    if not together and n > d_model:
+        raise ValueError(
+            f"got n={n}, mean |cosine| {cosine:.3g} in {d_model} dimensions; expected at least "
+            f"{mean_abs_cosine(loose):.3g}, that of isotropic vectors; raise it or take at most d_model vectors"
+        )
+    left, _, right = torch.linalg.svd(loose, full_matrices=False)
+    goal = shared.expand_as(loose) if together else left @ right
+
+    def family(weight: float) -> Tensor:
+        return torch.nn.functional.normalize((1 - weight) * loose + weight * goal, dim=-1)
+
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        near = mean_abs_cosine(family(middle)) < cosine if together else mean_abs_cosine(family(middle)) > cosine
+        low, high = (middle, high) if near else (low, middle)
+    return family(high)
+
+
+def rank_p_value(value: float, null: Sequence[float]) -> float:
+    """(1 + how many of the null's values reach `value`) / (1 + n): the chance of one this large under the null.
+
+    Negate both to ask for one this small. The smallest p-value n draws can give is 1 / (n + 1).
+
+    >>> rank_p_value(3.0, [1.0, 2.0, 4.0])
+    0.5
+    """
+    if not null or value != value or any(drawn != drawn for drawn in null):
+        raise ValueError(f"got value {value} and {len(null)} null values; expected numbers, and a null that has some")
+    return (1 + sum(drawn >= value for drawn in null)) / (1 + len(null))

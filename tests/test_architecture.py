@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only modules to its left; packages count as one module.
 ORDER = (
     *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
-    *("derivatives", "search", "elicitation", "dct", "nulls", "multiplicity", "probes", "refusal", "effects"),
+    *("derivatives", "search", "elicitation", "dct", "nulls", "bounds", "response", "multiplicity"),
+    *("probes", "refusal", "effects"),
     *("behaviours", "model", "measure", "runs", "export", "subject", "settings", "job", "controls", "findings"),
     *("visuals", "family", "viz", "commands", "cli"),
 )
