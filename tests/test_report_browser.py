@@ -92,9 +92,9 @@ def draw_all(page: Any) -> None:
 
 
 def column(page: Any, name: str) -> list[str]:
-    heads = [head.inner_text().strip() for head in page.query_selector_all("#rows thead th")]
+    heads = [head.inner_text().strip() for head in page.query_selector_all(".rows thead th")]
     k = next(k for k, head in enumerate(heads) if re.sub(r"\s+", " ", head) == name)
-    return page.eval_on_selector_all("#rows tbody tr", f"rows => rows.map(row => row.cells[{k}].textContent)")
+    return page.eval_on_selector_all(".rows tbody tr", f"rows => rows.map(row => row.cells[{k}].textContent)")
 
 
 def table_shows(page: Any, **filters: str) -> None:
@@ -149,7 +149,7 @@ def test_tokens_appear_as_they_are(page: Any) -> None:
 def test_hostile_completion_is_shown_as_text(page: Any, k: int) -> None:
     wanted = visible(HOSTILE[k])[:3999]
     table_shows(page, what="family")
-    page.click("#more") if page.is_visible("#more") else None
+    page.click(".more") if page.is_visible(".more") else None
     assert any(shown.startswith(wanted) for shown in column(page, "completion"))
     page.evaluate(
         "k => { const one = document.querySelector('.explorer input'); one.value = k;"
@@ -161,13 +161,13 @@ def test_hostile_completion_is_shown_as_text(page: Any, k: int) -> None:
 
 def test_sorting_and_filtering(page: Any) -> None:
     table_shows(page, what="family", match="activation")
-    page.click("#rows th button:text-is('norm')")
+    page.click(".rows th button:text-is('norm')")
     up = [float(one) for one in column(page, "norm")]
     assert len(up) == 32 and up == sorted(up) and len(set(up)) > 10
-    assert page.get_attribute("#rows th[aria-sort=ascending]", "scope") == "col"
-    page.click("#rows th button:text-is('norm')")
+    assert page.get_attribute(".rows th[aria-sort=ascending]", "scope") == "col"
+    page.click(".rows th button:text-is('norm')")
     assert [float(one) for one in column(page, "norm")] == up[::-1]
-    page.click("#rows th button:text-is('loss L')")
+    page.click(".rows th button:text-is('loss L')")
     table_shows(page, what="family", match="kl", text="onerror")
     assert column(page, "index") == ["5"]
     table_shows(page, what="held out", mode="refuse")
@@ -179,16 +179,16 @@ def test_missing_numbers_sort_last(page: Any) -> None:
     table_shows(page, what="family", match="kl")
     page.reload()
     page.select_option('[data-filter="match"]', "kl")
-    page.click("#more")
+    page.click(".more")
     for _ in range(2):
-        page.click("#rows th button:text-is('loss L')")
+        page.click(".rows th button:text-is('loss L')")
         assert column(page, "loss L")[-1] == "–" and len(column(page, "loss L")) == 64
 
 
 def test_csv_holds_every_row_and_no_formula(page: Any) -> None:
     table_shows(page, match="kl", what="family")
     with page.expect_download() as waiting:
-        page.click("#csv")
+        page.click(".csv")
     with open(waiting.value.path(), encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 64 and [int(row["index"]) for row in sorted(rows, key=lambda row: int(row["index"]))] == list(

@@ -14,7 +14,7 @@ from fake_run import HOSTILE, TOKENS, records, write_run
 from markupsafe import Markup
 
 from mi_ortho import viz
-from mi_ortho.viz import embed, family, matrices, plots, strips, tables, text
+from mi_ortho.viz import data_table, embed, family, matrices, plots, strips, text
 from mi_ortho.viz.records import joined, load_family
 
 
@@ -254,8 +254,8 @@ def test_strips_count_what_keeps_the_behaviour(tmp_path: Path) -> None:
 
 
 def test_texts_are_cut_to_a_budget() -> None:
-    assert tables.text_limit(["x" * 5000] * 10, 50_000) == 4000
-    assert 3000 * tables.text_limit(["x" * 5000] * 3000, 500_000) <= 500_000
+    assert data_table.text_limit(["x" * 5000] * 10, 50_000) == 4000
+    assert 3000 * data_table.text_limit(["x" * 5000] * 3000, 500_000) <= 500_000
 
 
 # --- the whole page

@@ -1,22 +1,51 @@
 """Pictures and reports: attention and token values by CircuitsVis, curves, matrices, self-contained offline pages."""
 
+from mi_ortho.viz.data_table import table
 from mi_ortho.viz.embed import Visual, attention, compare, token_values
+from mi_ortho.viz.estimates import Estimate, estimates, estimates_svg
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section, page, write_page
-from mi_ortho.viz.plots import Panel, Series, curve
+from mi_ortho.viz.plots import Panel, Series, curve, standalone
 from mi_ortho.viz.report import family_report
+from mi_ortho.viz.sections import (
+    Card,
+    completions,
+    curves,
+    figure,
+    glossary,
+    note,
+    run_section,
+    table_section,
+    verdict_section,
+    write_report,
+)
 
 __all__ = [
+    "Card",
+    "Estimate",
     "Panel",
     "Section",
     "Series",
     "Visual",
     "attention",
     "compare",
+    "completions",
     "curve",
+    "curves",
+    "estimates",
+    "estimates_svg",
     "family_report",
+    "figure",
+    "glossary",
     "heat_map",
+    "note",
     "page",
+    "run_section",
+    "standalone",
+    "table",
+    "table_section",
     "token_values",
+    "verdict_section",
     "write_page",
+    "write_report",
 ]

@@ -1,4 +1,4 @@
-"""The figures of a `family` run: curves by index and the cosine matrix."""
+"""The figures of a `family` run: the numbers to know first, curves by index, the cosine matrix."""
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mi_ortho.viz.plots import Panel, Series, curve, finite
 from mi_ortho.viz.records import CONTROLS, FamilyRun, Row, label_of
+from mi_ortho.viz.text import number
 
 Cosines = tuple[Float[Tensor, "n n"], dict[int, str]]  # of all vectors, and where each group of them starts
 
@@ -52,13 +53,14 @@ def panels(run: FamilyRun, match: str) -> Markup:
 
 
 def legend(run: FamilyRun, match: str) -> list[tuple[str, str, str]]:
-    """What the curves of a match show: (key, label, line style)."""
+    """What the curves of a match show: (key, label, style); " dots" follows the style of what has no line."""
     found = [("family", "the family", "family")]
     found += [("shrunk", "family, norm shrunk at fixed effect", "second")] * any(
         row.get("norm_shrunk") for row in run.family(match)
     )
     found += [("null", "linear null (conjugate gradients)", "null")] * bool(run.null and match == "activation")
-    return found + [(name, label_of(name), CONTROLS.get(name, ("", "c7"))[1]) for name in run.controls(match)]
+    styles = {name: CONTROLS.get(name, ("", "c7"))[1] for name in run.controls(match)}
+    return found + [(name, label_of(name), style + " dots" * (style != "c1")) for name, style in styles.items()]
 
 
 def cosines(run: FamilyRun) -> Cosines | None:
@@ -89,6 +91,31 @@ def largest_cosines(matrix: Float[Tensor, "n n"], starts: Mapping[int, str]) -> 
         one, two = parts.values()
         largest.append(("between the two families", off[one][:, two].max().item(), len(one) + len(two)))
     return largest
+
+
+def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
+    """The few numbers to know first, as (number, what it counts)."""
+    found = []
+    for match in run.matches:
+        family = run.family(match)
+        found.append(
+            (
+                f"{sum(map(run.keeps, family))} / {len(family)}",
+                f"orthogonal vectors that keep the behaviour ({match} match)",
+            )
+        )
+        controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
+        if controls:
+            found.append(
+                (
+                    f"{sum(map(run.keeps, controls))} / {len(controls)}",
+                    f"random vectors of the same norms that do ({match} match)",
+                )
+            )
+    if matrix:
+        worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
+        found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
+    return found
 
 
 def _series(run: FamilyRun, match: str, key: str) -> list[Series]:

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,18 @@ COLOURS = {
         *((3, k, f"c{k}") for k in range(8)),
     ]
 }
-_NAMED = {variable[6:-1]: code for code, variable in COLOURS.items()}
+NAMED = {variable[6:-1]: code for code, variable in COLOURS.items()}
+_LIGHT = {
+    "ink": "#1a1d21", "muted": "#616973", "rule": "#dfe3e8",
+    "m0": "#0072b2", "m1": "#d55e00", "m2": "#009e73", "m3": "#b98500",
+    "m4": "#b0598f", "m5": "#56b4e9", "m6": "#7d5a3c", "m7": "#9aa1a9",
+    "c0": "#1a1d21", "c1": "#b0598f", "c2": "#8a929b", "c3": "#b98500",
+    "c4": "#009e73", "c5": "#7d5a3c", "c6": "#3a8fc4", "c7": "#9aa1a9",
+}  # fmt: skip
 _STYLES: Mapping[str, Mapping[str, object]] = {
-    "family": {"color": _NAMED["ink"], "linewidth": 1.3, "zorder": 5},
-    "null": {"color": _NAMED["ink"], "linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 4},
-    "second": {"color": _NAMED["ink"], "linewidth": 1.0, "linestyle": (0, (1, 1.5)), "zorder": 4},
+    "family": {"color": NAMED["ink"], "linewidth": 1.3, "zorder": 5},
+    "null": {"color": NAMED["ink"], "linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 4},
+    "second": {"color": NAMED["ink"], "linewidth": 1.0, "linestyle": (0, (1, 1.5)), "zorder": 4},
 }
 _MAX_DOTS = 400  # dots drawn a control; of more, every n-th
 _MAX_LINE = 500  # points a line joins; more show as dots alone
@@ -56,7 +63,8 @@ class Series:
 class Panel:
     """What a curve shows besides its series: title, unit, reference lines (label → y), the family's end, the scale.
 
-    Panels of one `group` share their hover line; `whole` says that values are counts.
+    Panels of one `group` share their hover line; `whole` says that values are counts; `log` and `logx` choose
+    logarithmic axes. Where every x is a whole number, so are its ticks.
     """
 
     title: str
@@ -65,6 +73,7 @@ class Panel:
     lines: Mapping[str, float] = field(default_factory=dict)
     end: float | None = None
     log: bool = False
+    logx: bool = False
     whole: bool = False
     group: str = ""
     letter: str = ""
@@ -73,20 +82,74 @@ class Panel:
 
 def curve(panel: Panel, series: Sequence[Series]) -> Markup:
     """A figure with one SVG: series by index, reference lines, a hover line with every number, also by keyboard."""
+    svg, place = _plotted(panel, series)
+    return _figure(panel, series, place, themed(svg))
+
+
+def standalone(panel: Panel, series: Sequence[Series]) -> str:
+    """The same drawing as a file of its own, in fixed colours on white, with the names of its series."""
+    svg, _ = _plotted(panel, series, named=True)
+    return fixed(themed(svg))
+
+
+Box = tuple[float, float, float, float]
+Place = tuple[Box, tuple[float, float], bool]  # where the axes lie in the figure, the range of x, whether that is log
+
+
+def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> tuple[str, Place]:
+    found: list[tuple[float, float]] = []
+
+    def draw(axes: Any) -> None:
+        for one in series:
+            _draw(axes, one)
+        _decorate(axes, panel, all(float(x).is_integer() for one in series for x in one.x))
+        found.append(axes.get_xlim())
+        if named:
+            axes.set_title(f"{panel.title}  {panel.ylabel}", fontsize=9, color=NAMED["ink"], loc="left", pad=4)
+            axes.legend(*_handles(axes, series), fontsize=7.5, frameon=False, labelcolor=NAMED["ink"])
+
+    box = (0.135, 0.17, 0.84, 0.77 if not named else 0.7)
+    return drawn(panel.size, box, draw), (box, found[0], panel.logx)
+
+
+def _handles(axes: Any, series: Sequence[Series]) -> tuple[list[Any], list[str]]:
+    """One mark and one name for every series that has points."""
+    marks = {item.get_gid(): item for item in [*axes.collections, *axes.lines] if item.get_gid()}
+    keys = {f"s-{one.key or one.style}": one.label for one in series if finite(one.y)}
+    return [marks[key] for key in keys if key in marks], [label for key, label in keys.items() if key in marks]
+
+
+def drawn(size: tuple[float, float], box: Box, draw: Callable[[Any], None]) -> str:
+    """Matplotlib's SVG of what `draw` puts into quiet axes; colours are the stand-ins of `NAMED`."""
     import matplotlib
 
     matplotlib.use("svg", force=False)
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_FONT):
-        figure = Figure(figsize=panel.size)
-        axes = figure.add_axes((0.135, 0.17, 0.84, 0.77))
-        for one in series:
-            _draw(axes, one)
-        _decorate(axes, panel)
+        figure = Figure(figsize=size)
+        axes = figure.add_axes(box)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_color(NAMED["muted"])
+        axes.tick_params(which="both", colors=NAMED["muted"], width=0.6, length=3, pad=2)
+        draw(axes)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _figure(panel, series, axes, themed(buffer.getvalue()))
+    return buffer.getvalue()
+
+
+def fixed(svg: str) -> str:
+    """A drawing of a page as a file of its own: the light theme's colours on white, fonts named, namespaces kept."""
+    body = re.sub(r"var\(--([a-z]+\d*)\)", lambda match: _LIGHT[match[1]], svg)
+    head = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
+    if head is None:
+        raise ValueError("got a drawing without a view box; expected an SVG of this module; draw it again")
+    width, height = (float(part) * 1.6 for part in head.groups())
+    root = f'<svg width="{width:.0f}" height="{height:.0f}" font-family="Helvetica, Arial, sans-serif" '
+    frame = '<rect width="100%" height="100%" fill="#ffffff"/>\n'
+    return re.sub(r">\s*", lambda match: match[0] + frame, body.replace("<svg ", root, 1), count=1) + "\n"
 
 
 def themed(svg: str) -> str:
@@ -127,7 +190,7 @@ def _draw(axes: Any, one: Series) -> None:
     """A line, or points alone (`dots`); with `marks`, the line recedes and the points take their colours."""
     points = [(x, y, i) for i, (x, y) in enumerate(zip(one.x, one.y)) if y is not None and math.isfinite(y)]
     xs, ys, group = [point[0] for point in points], [point[1] for point in points], f"s-{one.key or one.style}"
-    style = dict(_STYLES.get(one.style) or {"color": _NAMED[one.style], "linewidth": 0.9, "zorder": 3})
+    style = dict(_STYLES.get(one.style) or {"color": NAMED[one.style], "linewidth": 0.9, "zorder": 3})
     crowded = len(points) > _MAX_LINE and one.style not in _STYLES
     if one.dots or crowded:
         every = max(1, len(points) // _MAX_DOTS)
@@ -138,11 +201,11 @@ def _draw(axes: Any, one: Series) -> None:
     if one.marks:
         for mark in sorted({one.marks[i] for _, _, i in points}):
             chosen = [(x, y) for x, y, i in points if one.marks[i] == mark]
-            axes.scatter(*zip(*chosen), s=9, c=_NAMED[mark], linewidths=0, zorder=6, gid=group)
+            axes.scatter(*zip(*chosen), s=9, c=NAMED[mark], linewidths=0, zorder=6, gid=group)
 
 
-def _decorate(axes: Any, panel: Panel) -> None:
-    """Reference lines, the family's end, quiet axes."""
+def _decorate(axes: Any, panel: Panel, steps: bool) -> None:
+    """Reference lines, the family's end, the scales."""
     from matplotlib.ticker import MaxNLocator
 
     axes.margins(x=0.02, y=0.07)
@@ -150,43 +213,42 @@ def _decorate(axes: Any, panel: Panel) -> None:
         axes.set_yscale("log")
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=panel.whole))
-    axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    if panel.logx:
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(7, integer=steps))
     _references(axes, panel)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(_NAMED["muted"])
-    axes.tick_params(which="both", colors=_NAMED["muted"], width=0.6, length=3, pad=2)
-    axes.set_xlabel(panel.xlabel, color=_NAMED["muted"], labelpad=2)
+    axes.set_xlabel(panel.xlabel, color=NAMED["muted"], labelpad=2)
 
 
 def _references(axes: Any, panel: Panel) -> None:
     """Named horizontal lines, and what lies beyond the end of the family shaded."""
     low, high = axes.get_xlim()
     for label, height in panel.lines.items():
-        axes.axhline(height, color=_NAMED["muted"], linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
+        axes.axhline(height, color=NAMED["muted"], linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
         at = {
             "xy": (0.01, height),
             "xytext": (0, 2),
             "xycoords": ("axes fraction", "data"),
             "textcoords": "offset points",
         }
-        axes.annotate(label, **at, ha="left", va="bottom", fontsize=8, color=_NAMED["muted"], zorder=9, gid="reference")
+        axes.annotate(label, **at, ha="left", va="bottom", fontsize=8, color=NAMED["muted"], zorder=9, gid="reference")
     if panel.end is not None:
-        axes.axvline(panel.end - 0.5, color=_NAMED["muted"], linewidth=0.9, zorder=1)
-        axes.axvspan(panel.end - 0.5, max(high, panel.end), color=_NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)
+        axes.axvline(panel.end - 0.5, color=NAMED["muted"], linewidth=0.9, zorder=1)
+        axes.axvspan(panel.end - 0.5, max(high, panel.end), color=NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)
         axes.set_xlim(low, high)
 
 
-def _figure(panel: Panel, series: Sequence[Series], axes: Any, svg: str) -> Markup:
+def _figure(panel: Panel, series: Sequence[Series], place: Place, svg: str) -> Markup:
     """The SVG with its title and the data for hovering."""
     width, height = 72 * panel.size[0], 72 * panel.size[1]
-    left, bottom, wide, high = axes.get_position().bounds
+    (left, bottom, wide, high), xlim, logx = place
     body = re.sub(r'id="(s-[\w-]+|reference)"', r'class="\1"', svg)
     body = re.sub(r"\bid=\"(?!s-|[mp][0-9a-f]{8,})[^\"]*\"", "", body)
     data = {
         "box": [left * width, (1 - bottom - high) * height, wide * width, high * height],
-        "xlim": list(axes.get_xlim()),
+        "xlim": [math.log10(edge) for edge in xlim] if logx else list(xlim),
+        "logx": logx,
         "group": panel.group,
         "xlabel": panel.xlabel,
         "series": [_values(one) for one in series],

@@ -7,13 +7,13 @@ from markupsafe import Markup
 
 from mi_ortho.viz import records as read
 from mi_ortho.viz import tables
-from mi_ortho.viz.family import Cosines, cosines, largest_cosines, legend, panels
+from mi_ortho.viz.family import Cosines, cosines, largest_cosines, legend, panels, tiles
 from mi_ortho.viz.inside import visuals_section
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section, page, render, write_page
+from mi_ortho.viz.sections import note, run_section, verdict_section
 from mi_ortho.viz.strips import strips, transfer_strips
-from mi_ortho.viz.text import command_line, number, visible
-from mi_ortho.viz.verdicts import tiles, verdict_rows
+from mi_ortho.viz.text import number, visible
 
 
 def family_report(run_dir: Path) -> Path:
@@ -29,8 +29,8 @@ def family_page(run: read.FamilyRun) -> Markup:
     """The report as text."""
     matrix = cosines(run)
     sections = [
-        _verdicts(run, matrix),
-        _what_ran(run),
+        verdict_section(run.summary.get("verdicts") or [], tiles=tiles(run, matrix), finished=bool(run.summary)),
+        run_section(run.config, run.environment),
         _side_by_side(run),
         *(_family(run, match) for match in run.matches),
         *_missing(run),
@@ -48,20 +48,6 @@ def family_page(run: read.FamilyRun) -> Markup:
         kicker=f"Orthogonal family of steering vectors · {model}",
         data=tables.table_data(run),
     )
-
-
-def _verdicts(run: read.FamilyRun, matrix: Cosines | None) -> Section:
-    body = render(
-        "verdicts.html.jinja", tiles=tiles(run, matrix), verdicts=verdict_rows(run), finished=bool(run.summary)
-    )
-    return Section("Verdict", body, "", "verdict")
-
-
-def _what_ran(run: read.FamilyRun) -> Section:
-    machine = {key: value for key, value in run.environment.items() if key not in ("argv", "resumed")}
-    command = command_line(run.environment["argv"]) if run.environment.get("argv") else ""
-    groups = [("Configuration", tables.settings(run.config)), ("Model, machine and versions", tables.settings(machine))]
-    return Section("What was run", render("what_ran.html.jinja", command=command, groups=groups), "", "run")
 
 
 def _side_by_side(run: read.FamilyRun) -> Section:
@@ -118,7 +104,7 @@ def _missing(run: read.FamilyRun) -> list[Section]:
     """A stated reason for each match that this run has no vectors of."""
     absent = [match for match in read.MATCHES if match not in run.matches]
     reason = "This run recorded no vectors with this match, so its curves, strips and averages are left out."
-    return [Section(read.MATCHES[match], _note(reason)) for match in absent]
+    return [Section(read.MATCHES[match], note(reason)) for match in absent]
 
 
 def _averages(run: read.FamilyRun) -> Section:
@@ -130,14 +116,14 @@ def _averages(run: read.FamilyRun) -> Section:
     body = (
         render("averages.html.jinja", matches=found, colours=run.colours)
         if found
-        else _note("This run recorded no averages.")
+        else note("This run recorded no averages.")
     )
     return Section("Averages of the first n vectors", body, lead, "averages", "Averages")
 
 
 def _cosines(found: Cosines | None) -> Section:
     if found is None:
-        return Section("Orthogonality", _note("No vectors are stored in this run directory."), "", "cosines")
+        return Section("Orthogonality", note("No vectors are stored in this run directory."), "", "cosines")
     matrix, starts = found
     block = -(-len(matrix) // 400)
     pixel = f" Each pixel is the largest of {block} × {block} entries." if block > 1 else ""
@@ -180,7 +166,3 @@ def _unfinished(run: read.FamilyRun) -> str:
 
 def _norm(row: read.Row) -> str:
     return f"‖θ‖ = {number(row['norm'])}" if isinstance(row.get("norm"), int | float) else ""
-
-
-def _note(text: str) -> Markup:
-    return Markup('<p class="note">{}</p>').format(text)

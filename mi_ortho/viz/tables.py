@@ -1,10 +1,10 @@
 """The rows behind the report's tables and figures, prepared once and looked up by all of them."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mi_ortho.viz.data_table import text_limit
 from mi_ortho.viz.records import FamilyRun, Row, label_of
-from mi_ortho.viz.text import clip, number, visible
+from mi_ortho.viz.text import clip, visible
 
 MEASURES = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds")
 FIELDS = ("match", "what", "index", "status", *MEASURES, "mode", "keeps", "transfer", "text")
@@ -66,16 +66,6 @@ def _ordered(run: FamilyRun) -> list[Row]:
     )
 
 
-def text_limit(texts: Sequence[str], budget: int) -> int:
-    """The longest each text may be so that all of them fit into the budget.
-
-    >>> text_limit(["a" * 10, "b" * 100], 60)
-    50
-    """
-    limits = [4000, 2000, 1000, 500, 300, 200, 150, 100, 70, 50, 30, 20, 1]
-    return next((limit for limit in limits if sum(min(len(text), limit) for text in texts) <= budget), limits[-1])
-
-
 def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, list[Row | None]]]]:
     """The scales, and for each n the row at each scale (None where it was not measured)."""
     rows = run.where(kind="mean", match=match)
@@ -84,21 +74,6 @@ def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, lis
     scales = [scale for scale in order if scale in found] + sorted(found - set(order))
     cells = {(row.get("n"), str(row.get("scale"))): row for row in rows}
     return scales, [(n, [cells.get((n, scale)) for scale in scales]) for n in sorted({row["n"] for row in rows})]
-
-
-def settings(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as flat pairs of texts, those left at None omitted."""
-    found: list[tuple[str, str]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found += settings(value, f"{prefix}{key}.")
-        elif value is None:
-            continue
-        elif isinstance(value, list | tuple):
-            found.append((f"{prefix}{key}", visible(", ".join(str(item) for item in value))))
-        else:
-            found.append((f"{prefix}{key}", visible(value) if isinstance(value, str) else number(value)))
-    return found
 
 
 def _cell(run: FamilyRun, row: Row, field: str, longest: int) -> object:

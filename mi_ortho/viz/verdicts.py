@@ -1,41 +1,12 @@
-"""What the run came to: the few numbers to know first, and each verdict drawn on its scale."""
+"""What a run came to: each verdict in a word, and drawn on its scale."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
 
-from mi_ortho.viz.family import Cosines, largest_cosines
-from mi_ortho.viz.records import FamilyRun
-from mi_ortho.viz.text import number
 
-
-def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
-    """The few numbers to know first, as (number, what it counts)."""
-    found = []
-    for match in run.matches:
-        family = run.family(match)
-        found.append(
-            (
-                f"{sum(map(run.keeps, family))} / {len(family)}",
-                f"orthogonal vectors that keep the behaviour ({match} match)",
-            )
-        )
-        controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
-        if controls:
-            found.append(
-                (
-                    f"{sum(map(run.keeps, controls))} / {len(controls)}",
-                    f"random vectors of the same norms that do ({match} match)",
-                )
-            )
-    if matrix:
-        worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
-        found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
-    return found
-
-
-def verdict_rows(run: FamilyRun) -> list[dict[str, Any]]:
+def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each verdict with its outcome in a word and a drawing of value, interval, threshold and control on one scale."""
     outcomes = {True: "supported", False: "not supported", None: "undecided"}
     return [
@@ -45,7 +16,7 @@ def verdict_rows(run: FamilyRun) -> list[dict[str, Any]]:
             "outcome": outcomes.get(verdict.get("supported"), "undecided"),
             "drawing": _whisker(verdict),
         }
-        for verdict in run.summary.get("verdicts") or []
+        for verdict in verdicts
     ]
 
 

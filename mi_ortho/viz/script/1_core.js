@@ -3,6 +3,7 @@ for (const [field, names] of Object.entries(data.levels || {})) {
   const k = data.fields.indexOf(field);
   for (const row of data.rows) row[k] = names[row[k]];
 }
+const modes = { ...data.modes };
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const make = (tag, properties = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), properties);
@@ -19,7 +20,7 @@ const format = (value) => {
   const size = Math.abs(value);
   return size >= 1e-3 && size < 1e5 ? String(Number(value.toPrecision(3))) : value.toExponential(2);
 };
-const chip = (mode) => make("span", { className: "chip " + (data.modes[mode] || "m7"), textContent: mode });
+const chip = (mode) => make("span", { className: "chip " + (modes[mode] || "m7"), textContent: mode });
 const pair = (name, value) => make("div", {}, make("span", { textContent: name }), make("span", {}, value instanceof Node ? value : format(value)));
 
 const tip = document.getElementById("tip");

@@ -19,7 +19,7 @@ const resolved = (group, one) => {
 
 const drawCursors = (group, x) => {
   for (const panel of panels.filter((one) => one.group === group)) {
-    const at = panel.left + panel.wide * (x - panel.low) / (panel.high - panel.low);
+    const at = x === null ? panel.left : panel.left + panel.wide * (panel.scaled(x) - panel.low) / (panel.high - panel.low);
     panel.cursor.setAttribute("x1", at);
     panel.cursor.setAttribute("x2", at);
     panel.cursor.style.display = x === null ? "none" : "";
@@ -34,7 +34,7 @@ const panels = all(".panel").map((element) => {
   cursor.style.display = "none";
   svg.append(cursor);
   const series = given.series.map((one) => resolved(given.group, one)), xs = [...new Set(series.flatMap((one) => [...one.points.keys()]))].sort((a, b) => a - b);
-  return { element, svg, cursor, left, wide, low: given.xlim[0], high: given.xlim[1], group: given.group, series, xlabel: given.xlabel, xs, at: 0 };
+  return { element, svg, cursor, left, wide, low: given.xlim[0], high: given.xlim[1], scaled: given.logx ? Math.log10 : (x) => x, group: given.group, series, xlabel: given.xlabel, xs, at: 0 };
 });
 const showPanel = (panel, x, place) => {
   drawCursors(panel.group, x);
@@ -47,7 +47,7 @@ const nearest = (values, wanted) => values.reduce((best, one) => (Math.abs(one -
 for (const panel of panels) {
   const move = (event) => {
     const box = panel.svg.getBoundingClientRect(), inside = (event.clientX - box.left) / box.width * panel.svg.viewBox.baseVal.width;
-    const x = nearest(panel.xs, panel.low + (inside - panel.left) / panel.wide * (panel.high - panel.low));
+    const wanted = panel.low + (inside - panel.left) / panel.wide * (panel.high - panel.low), x = nearest(panel.xs, panel.scaled === Math.log10 ? 10 ** wanted : wanted);
     panel.at = panel.xs.indexOf(x);
     showPanel(panel, x, [event.clientX, event.clientY]);
   };

@@ -40,9 +40,9 @@ function heat(element, given, decode, scale, low, high) {
     mark.style.top = 100 * start / given.block / given.rows + "%";
     element.querySelector(".held").append(mark);
   });
-  const title = (k) => { const found = given.ticks.filter(([start]) => start <= k * given.block).pop(); return found ? `${found[1]} ${k * given.block - found[0]}` : String(k * given.block); };
+  const title = (k, axis) => { if (given.names && given.names[axis].length) return given.names[axis][k]; const found = given.ticks.filter(([start]) => start <= k * given.block).pop(); return found ? `${found[1]} ${k * given.block - found[0]}` : String(k * given.block); };
   let at = [0, 0];
-  const show = (place) => showTip(...place, pair(title(at[0]) + " · " + title(at[1]), decode(at[0] * given.columns + at[1])));
+  const show = (place) => showTip(...place, pair(title(at[0], 0) + " · " + title(at[1], 1), decode(at[0] * given.columns + at[1])));
   canvas.addEventListener("pointermove", (event) => { at = cellAt(canvas, event); show([event.clientX, event.clientY]); });
   canvas.addEventListener("pointerleave", hideTip);
   element.addEventListener("blur", hideTip);

@@ -1,0 +1,101 @@
+"""A sortable table of any flat rows: searched, filtered and downloaded as CSV by the page's own script."""
+
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from mi_ortho.viz.pages import render
+from mi_ortho.viz.text import clip, json_script, number, visible
+
+MAX_ROWS = 5000  # rows on a page; records.jsonl keeps all
+TEXTS = 500_000  # characters of texts on a page
+_LONG = 60  # texts longer than this get a wide column that opens on a click
+_FEW = 12  # a text column with at most this many different values can be filtered by value
+
+
+def table(
+    rows: Sequence[Mapping[str, object]],
+    columns: Mapping[str, str],
+    *,
+    name: str = "rows",
+    chips: Sequence[str] = (),
+) -> Markup:
+    """A table of `rows`, one column for each key of `columns` under its heading.
+
+    Numbers keep four significant digits, lists are joined, a missing value is a dash. Texts may hold anything: they are
+    shown as text, and cut so that all of them stay within half a megabyte.
+
+    Args:
+        rows: flat rows; keys not in `columns` are left out.
+        columns: key of a row to heading, in the order shown.
+        name: what the downloaded file is called.
+        chips: columns of few categories, drawn with a colour each.
+    """
+    if not columns:
+        raise ValueError("got no columns; expected at least one key with its heading; name what the table shows")
+    shown = rows[:MAX_ROWS]
+    cells = [[_cell(row.get(key)) for key in columns] for row in shown]
+    texts = [cell for row in cells for cell in row if isinstance(cell, str)]
+    limit = text_limit(texts, TEXTS)
+    cells = [[clip(cell, limit) if isinstance(cell, str) else cell for cell in row] for row in cells]
+    kept = dict(zip(columns, zip(*cells))) if cells else dict.fromkeys(columns, ())
+    given = {
+        "fields": list(columns),
+        "titles": dict(columns),
+        "rows": cells,
+        "name": name,
+        "chips": list(chips),
+        "long": [key for key, values in kept.items() if _longest(values) > _LONG],
+        "modes": {mode: f"m{min(k, 7)}" for k, mode in enumerate(_distinct([kept[key] for key in chips]))},
+    }
+    return render(
+        "data_table.html.jinja",
+        data=json_script(given),
+        filters=[(key, columns[key]) for key in columns if 1 < len(_distinct([kept[key]])) <= _FEW],
+        searched=any(isinstance(cell, str) for row in cells for cell in row),
+        label=name,
+        left_out=len(rows) - len(shown),
+    )
+
+
+def text_limit(texts: Sequence[str], budget: int) -> int:
+    """The longest each text may be so that all of them fit into the budget.
+
+    >>> text_limit(["a" * 10, "b" * 100], 60)
+    50
+    """
+    limits = [4000, 2000, 1000, 500, 300, 200, 150, 100, 70, 50, 30, 20, 1]
+    return next((limit for limit in limits if sum(min(len(text), limit) for text in texts) <= budget), limits[-1])
+
+
+def settings(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as flat pairs of texts, those left at None omitted."""
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += settings(value, f"{prefix}{key}.")
+        elif value is None:
+            continue
+        elif isinstance(value, list | tuple):
+            found.append((f"{prefix}{key}", visible(", ".join(str(item) for item in value))))
+        else:
+            found.append((f"{prefix}{key}", visible(value) if isinstance(value, str) else number(value)))
+    return found
+
+
+def _cell(value: object) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return visible(", ".join(number(item) for item in value))
+    return visible(value)
+
+
+def _distinct(columns: Sequence[Sequence[object]]) -> list[str]:
+    """The different short texts of some columns, in order of appearance; none where one is long."""
+    found = list(dict.fromkeys(cell for values in columns for cell in values if isinstance(cell, str)))
+    return found if max(map(len, found), default=0) <= _LONG else []
+
+
+def _longest(values: Sequence[object]) -> int:
+    return max((len(value) for value in values if isinstance(value, str)), default=0)
