@@ -11,17 +11,18 @@ from torch import Tensor
 
 Activation = Float[Tensor, "batch pos d_model"]
 Intervention = Callable[[Float[Tensor, "batch pos d_model"]], Float[Tensor, "batch pos d_model"]]
+PerRow = float | Float[Tensor, " rows"]  # one number for all rows, or one for each
 
 
 @dataclass(frozen=True, eq=False)
 class Add:
-    """x + strength * v, with one vector for all rows (`d_model`) or one per row (`batch d_model`).
+    """x + strength * v, with one vector for all rows (`d_model`) or one per row (`batch d_model`), strengths likewise.
 
     Raises ValueError for NaN or infinite vectors and, when called, for a width or row count that does not fit.
     """
 
     vectors: Float[Tensor, " d_model"] | Float[Tensor, "batch d_model"]
-    strength: float = 1.0
+    strength: PerRow = 1.0
 
     def __post_init__(self) -> None:
         _require_finite("vectors", self.vectors)
@@ -30,80 +31,176 @@ class Add:
     @property
     def rows(self) -> int | None:
         """How many rows the activation must have; None when any number will do."""
-        return self.vectors.shape[0] if self.vectors.ndim == 2 else None
+        own = self.vectors.shape[0] if self.vectors.ndim == 2 else None
+        return _row_count(self.strength) if own in (None, 1) else own
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         _require_width("vectors", self.vectors, x)
-        if self.rows not in (None, 1, x.shape[0]):
-            raise ValueError(f"got {self.rows} vectors; expected one or {x.shape[0]}, as many as the batch has rows; "
-                             "repeat the prompts or pass one vector per prompt")
-        v = self.vectors if self.strength == 1.0 else self.vectors * self.strength
-        v = v if v.ndim == 1 else rearrange(v, "batch d_model -> batch 1 d_model")
-        return x + v.to(x)
+        _require_rows("vectors", self.vectors.shape[0] if self.vectors.ndim == 2 else None, x)
+        v = self.vectors if self.vectors.ndim == 1 else rearrange(self.vectors, "batch d_model -> batch 1 d_model")
+        if isinstance(self.strength, Tensor):
+            return x + _per_row("strengths", self.strength, x) * v.to(x)
+        return x + (v if self.strength == 1.0 else v * self.strength).to(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Ablate:
-    """x - P x, with P the projection on the span of the rows of `directions` (made orthonormal here).
+    """x - strength * P x, with P the projection on the span of the rows of `directions` (made orthonormal here).
 
-    Idempotent; the result is orthogonal to every direction. Rows that depend linearly on others are dropped.
+    At strength 1 idempotent, and the result is orthogonal to every direction; 0 changes nothing, 2 reflects. Rows that
+    depend linearly on others are dropped.
     """
 
     directions: Float[Tensor, "k d_model"]
+    strength: PerRow = 1.0
 
     def __post_init__(self) -> None:
         _require_finite("directions", self.directions)
+        _require_number("strength", self.strength)
         object.__setattr__(self, "directions", _row_basis(self.directions))
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the activation must have; None when any number will do."""
+        return _row_count(self.strength)
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         _require_width("directions", self.directions, x)
         basis = self.directions.to(x)
-        return x - (x @ basis.T) @ basis
+        removed = (x @ basis.T) @ basis
+        return x - (removed if _is_one(self.strength) else _per_row("strengths", self.strength, x) * removed)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """x - P (x - reference) + strength * added: affine concept editing (Marshall, Scherlis and Belrose 2024,
+    arXiv 2411.09003).
+
+    P projects on the span of the rows of `directions` (made orthonormal here). With reference 0 and strength 0 it is
+    `Ablate`; the reference, usually the mean activation of one class at this place, is what the part inside the span
+    becomes, instead of zero. Raises ValueError as `Add` does.
+    """
+
+    directions: Float[Tensor, "k d_model"]
+    reference: Float[Tensor, " d_model"]
+    added: Float[Tensor, " d_model"]
+    strength: PerRow = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("directions", "reference", "added"):
+            _require_finite(name, getattr(self, name))
+        _require_number("strength", self.strength)
+        object.__setattr__(self, "directions", _row_basis(self.directions))
+
+    @property
+    def rows(self) -> int | None:
+        """How many rows the activation must have; None when any number will do."""
+        return _row_count(self.strength)
+
+    def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        for name in ("directions", "reference", "added"):
+            _require_width(name, getattr(self, name), x)
+        basis = self.directions.to(x)
+        inside = ((x - self.reference.to(x)) @ basis.T) @ basis
+        return x - inside + _per_row("strengths", self.strength, x) * self.added.to(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Erase:
+    """x - L R (x - center): a projection that need not be orthogonal, as least-squares concept erasure (LEACE) gives.
+
+    `left` holds the columns of L and `right` the rows of R, both as rows here. Raises ValueError for values that are
+    not finite and, when called, for another width.
+    """
+
+    left: Float[Tensor, "k d_model"]
+    right: Float[Tensor, "k d_model"]
+    center: Float[Tensor, " d_model"]
+
+    def __post_init__(self) -> None:
+        for name in ("left", "right", "center"):
+            _require_finite(name, getattr(self, name))
+
+    def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        _require_width("right", self.right, x)
+        return x - ((x - self.center.to(x)) @ self.right.to(x).T) @ self.left.to(x)
 
 
 @dataclass(frozen=True, eq=False)
 class Rotate:
     """Turn the part of x inside a plane by `angle` radians, from the first row of `plane` towards the second.
 
-    The rows are made orthonormal (Gram-Schmidt); the part of x outside the plane stays. R(a) R(b) = R(a + b).
+    The rows are made orthonormal (Gram-Schmidt); the part of x outside the plane stays. R(a) R(b) = R(a + b). One
+    angle for all rows of the batch, or one for each.
     """
 
     plane: Float[Tensor, "2 d_model"]
-    angle: float
+    angle: PerRow
 
     def __post_init__(self) -> None:
         _require_number("angle", self.angle)
         object.__setattr__(self, "plane", _plane_basis(self.plane))
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows the activation must have; None when any number will do."""
+        return _row_count(self.angle)
+
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         _require_width("plane", self.plane, x)
         plane = self.plane.to(x)
-        inside = x @ plane.T
-        cos, sin = math.cos(self.angle), math.sin(self.angle)
-        turn = torch.tensor([[cos - 1.0, sin], [-sin, cos - 1.0]], dtype=x.dtype, device=x.device)
-        return x + (inside @ turn) @ plane
+        first, second = (x @ plane.T).unbind(-1)
+        cos, sin = _heading(self.angle, x).unbind(-1)
+        moved = torch.stack([(cos - 1.0) * first - sin * second, sin * first + (cos - 1.0) * second], dim=-1)
+        return x + moved @ plane
 
 
 @dataclass(frozen=True, eq=False)
 class RotateTo:
     """Set the angle of the part of x inside a plane to `angle` radians, keeping its length.
 
-    The angle is measured from the first row of `plane` towards the second (made orthonormal). Idempotent.
+    The angle is absolute: measured from the first row of `plane` towards the second (made orthonormal), whatever it was
+    before. Idempotent. This is angular steering (arXiv 2510.26243): h - P h + |P h| (b1 cos a + b2 sin a). One angle
+    for all rows of the batch, or one for each.
     """
 
     plane: Float[Tensor, "2 d_model"]
-    angle: float
+    angle: PerRow
 
     def __post_init__(self) -> None:
         _require_number("angle", self.angle)
         object.__setattr__(self, "plane", _plane_basis(self.plane))
 
+    @property
+    def rows(self) -> int | None:
+        """How many rows the activation must have; None when any number will do."""
+        return _row_count(self.angle)
+
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         _require_width("plane", self.plane, x)
         plane = self.plane.to(x)
         inside = x @ plane.T
-        heading = torch.tensor([math.cos(self.angle), math.sin(self.angle)], dtype=x.dtype, device=x.device)
-        return x + (inside.norm(dim=-1, keepdim=True) * heading - inside) @ plane
+        return x + (inside.norm(dim=-1, keepdim=True) * _heading(self.angle, x) - inside) @ plane
+
+
+@dataclass(frozen=True, eq=False)
+class Above:
+    """The predicate x . d > threshold, d the unit vector along `direction`: for `When`, so that an intervention acts
+    only where a direction is present (adaptive steering).
+    """
+
+    direction: Float[Tensor, " d_model"]
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_finite("direction", self.direction)
+        _require_number("threshold", self.threshold)
+        if not bool(self.direction.norm() > 0):
+            raise ValueError("got a direction of length 0; expected one that points somewhere; check how it was made")
+
+    def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
+        _require_width("direction", self.direction, x)
+        return x @ (self.direction / self.direction.norm()).to(x) > self.threshold
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +245,40 @@ def _require_finite(name: str, x: Tensor) -> None:
                          "check how the vectors were made")
 
 
-def _require_number(name: str, x: float) -> None:
-    if not math.isfinite(x):
+def _require_number(name: str, x: PerRow) -> None:
+    if not (bool(torch.isfinite(x).all()) if isinstance(x, Tensor) else math.isfinite(x)):
         raise ValueError(f"got {name} {x}; expected a finite number; correct it")
+
+
+def _row_count(value: PerRow) -> int | None:
+    return value.shape[0] if isinstance(value, Tensor) else None
+
+
+def _is_one(value: PerRow) -> bool:
+    return not isinstance(value, Tensor) and value == 1.0
+
+
+def _per_row(name: str, value: PerRow, x: Tensor) -> Tensor | float:
+    """The number, or one for each row as `batch 1 1` in the dtype of x."""
+    if not isinstance(value, Tensor):
+        return value
+    _require_rows(name, value.shape[0], x)
+    return rearrange(value, "batch -> batch 1 1").to(x)
+
+
+def _heading(angle: PerRow, x: Tensor) -> Tensor:
+    """(cos, sin) of the angle, broadcast over `batch pos`; computed in fp64, then in the dtype of x."""
+    turned = torch.as_tensor(angle, dtype=torch.float64)
+    if turned.ndim:
+        _require_rows("angles", turned.shape[0], x)
+        turned = rearrange(turned, "batch -> batch 1")
+    return torch.stack([turned.cos(), turned.sin()], dim=-1).to(x)
+
+
+def _require_rows(name: str, rows: int | None, x: Tensor) -> None:
+    if rows not in (None, 1, x.shape[0]):
+        raise ValueError(f"got {rows} {name}; expected one or {x.shape[0]}, as many as the batch has rows; "
+                         f"repeat the prompts or pass one of the {name} per prompt")
 
 
 def _require_width(name: str, v: Tensor, x: Tensor) -> None:

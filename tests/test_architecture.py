@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
     *("derivatives", "search", "elicitation", "dct", "nulls", "bounds", "response", "multiplicity"),
-    *("probes", "refusal", "effects"),
-    *("behaviours", "model", "measure", "runs", "export", "subject", "settings", "job", "controls", "findings"),
+    *("probes", "effects"),
+    *("behaviours", "model", "measure", "refusal", "runs", "export", "subject", "settings", "job", "controls", "findings"),
     *("visuals", "family", "viz", "commands", "cli"),
 )
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
