@@ -1,0 +1,79 @@
+"""Orthonormal sets to compare a family with: as many vectors, but drawn without knowing the behaviour."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.subspace import orthonormal_rows
+
+LEADING = 0.95  # share of the variance that the leading principal components hold, unless the set needs more of them
+
+
+def isotropic_set(n: int, d_model: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
+    """A uniformly random orthonormal set: where a family would lie by chance in the whole space."""
+    _require_room(n, d_model, "d_model")
+    return orthonormal_rows(_normal(n, d_model, generator))
+
+
+def covariance_set(
+    covariance: Float[Tensor, "d_model d_model"], n: int, generator: torch.Generator
+) -> Float[Tensor, "n d_model"]:
+    """Draws from a Gaussian with this covariance, made orthonormal one after the other, as a family is.
+
+    The rows come in random order, so that each is a typical member of the set: early draws keep the direction they
+    were drawn with, late ones what is left of it.
+    """
+    scales, axes = _principal(covariance)
+    kept = scales > 1e-12 * scales.max()
+    _require_room(n, int(kept.sum()), "directions of positive variance")
+    drawn = (_normal(n, int(kept.sum()), generator) * scales[kept].sqrt()) @ axes[kept]
+    return orthonormal_rows(drawn)[torch.randperm(n, generator=generator, device=generator.device)]
+
+
+def rotated_set(
+    covariance: Float[Tensor, "d_model d_model"], n: int, generator: torch.Generator, *, leading: float = LEADING
+) -> Float[Tensor, "n d_model"]:
+    """A uniformly random orthonormal set inside the leading principal components.
+
+    As many components as hold the share `leading` of the variance, or n if these are fewer: rotated, none of the
+    vectors is a component of its own, and all of them are as present in activations as their place allows.
+    """
+    scales, axes = _principal(covariance)
+    _require_room(n, len(axes), "d_model")
+    held = int((scales.cumsum(0) < leading * scales.sum()).sum()) + 1
+    return isotropic_set(n, max(n, min(held, len(axes))), generator) @ axes[: max(n, min(held, len(axes)))]
+
+
+def null_sets(
+    covariance: Float[Tensor, "d_model d_model"], n: int, draws: int, generator: torch.Generator
+) -> Mapping[str, Float[Tensor, "draws n d_model"]]:
+    """`draws` sets of each kind, by name: isotropic, covariance, rotated; float32."""
+    if draws < 1:
+        raise ValueError(f"got {draws} sets; expected at least 1; raise it")
+    kinds = {
+        "isotropic": lambda: isotropic_set(n, len(covariance), generator),
+        "covariance": lambda: covariance_set(covariance, n, generator),
+        "rotated": lambda: rotated_set(covariance, n, generator),
+    }
+    return {name: torch.stack([one().float() for _ in range(draws)]) for name, one in kinds.items()}
+
+
+def _principal(
+    covariance: Float[Tensor, "d_model d_model"],
+) -> tuple[Float[Tensor, " d_model"], Float[Tensor, "d_model d_model"]]:
+    """Variances and axes (rows), largest first."""
+    if not bool(torch.isfinite(covariance).all()) or not float(covariance.trace()) > 0:
+        raise ValueError("got a covariance that is not finite or all zero; expected one of real activations; read text")
+    scales, axes = torch.linalg.eigh(covariance.double())
+    return scales.flip(0).clamp_min(0), axes.mT.flip(0)
+
+
+def _normal(n: int, d: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
+    return torch.randn(n, d, generator=generator, device=generator.device, dtype=torch.float64)
+
+
+def _require_room(n: int, d: int, what: str) -> None:
+    if not 1 <= n <= d:
+        raise ValueError(f"got n={n} orthonormal vectors; expected 1 to {d}, the {what}; take fewer vectors")
