@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only modules to its left; packages count as one module.
 ORDER = (
     *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
-    *("derivatives", "search", "elicitation", "dct", "nulls", "bounds", "response", "multiplicity"),
-    *("probes", "effects"),
-    *("behaviours", "model", "measure", "refusal", "runs", "export", "subject", "settings", "job", "controls", "findings"),
+    *("derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
+    *("response", "multiplicity", "probes", "effects", "behaviours", "model", "streams", "measure"),
+    *("refusal", "runs", "landscape", "export", "subject", "settings", "job", "controls", "findings"),
     *("visuals", "family", "viz", "commands", "cli"),
 )
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}

@@ -50,6 +50,46 @@ def load(
         return freeze(_bridge(source, network, trust_remote_code))
 
 
+def load_untrained(
+    name: str | Path | None = None,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> Model:
+    """The same architecture as `load(name)` with the random weights it would start training from: a control."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    source = _source(name)
+    with _quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)  # transformers draws its initial weights from the global generator
+        settings = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        network = AutoModelForCausalLM.from_config(
+            settings, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation="eager"
+        )
+        return freeze(_bridge(source, network.to(device), trust_remote_code))
+
+
+def load_shuffled(
+    name: str | Path | None = None,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    trust_remote_code: bool = False,
+) -> Model:
+    """`load(name)` with the entries of every weight matrix permuted: a control that keeps the sizes of all weights."""
+    model = load(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in weights(model):
+            if weight.ndim > 1:
+                order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
+                weight.copy_(weight.flatten()[order].view_as(weight))
+    return model
+
+
 def freeze(model: Model) -> Model:
     """The same model in evaluation mode with no weight asking for a gradient."""
     module: Any = model

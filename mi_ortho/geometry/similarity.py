@@ -1,0 +1,107 @@
+"""How alike two layers are on the same samples: CKA, Procrustes, and the simplest map that carries one to the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def linear_cka(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"]) -> float:
+    """Linear centred kernel alignment, 0 to 1 (Kornblith et al. 2019): 1 when one is a scaled rotation of the other.
+
+    Biased upwards with few samples: read it beside `linear_cka(x, y[permutation])`.
+
+    >>> x = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 1.0]])
+    >>> round(linear_cka(x, -5 * x.flip(1) + 7), 6)
+    1.0
+    """
+    x, y = _centred(x, y)
+    return float((x.mT @ y).square().sum() / ((x.mT @ x).norm() * (y.mT @ y).norm()))
+
+
+def procrustes_distance(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"]) -> float:
+    """What remains of y after the best translation, scaling and rotation of x, as a share of y: 0 equal, 1 unrelated.
+
+    1 - |x' y|_*^2 for centred x and y of unit Frobenius norm, |.|_* the sum of singular values (Schoenemann 1966).
+    """
+    x, y = _centred(x, y)
+    nuclear = torch.linalg.svdvals((x / x.norm()).mT @ (y / y.norm())).sum()
+    return float((1 - nuclear.square()).clamp(0, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class AffineMap:
+    """x -> (x - source) matrix + target."""
+
+    matrix: Float[Tensor, "d_x d_y"]
+    source: Float[Tensor, " d_x"]
+    target: Float[Tensor, " d_y"]
+
+    def __call__(self, x: Float[Tensor, "samples d_x"]) -> Float[Tensor, "samples d_y"]:
+        return (x.double() - self.source) @ self.matrix + self.target
+
+
+def fit_scaling(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"]) -> AffineMap:
+    """The best y = s x + t with a number s: both layers use the same directions, nothing has to be learned."""
+    a, b = _centred(x, y)
+    matrix = torch.eye(a.shape[1]).to(a) * ((a * b).sum() / a.square().sum())
+    return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
+
+
+def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"]) -> AffineMap:
+    """The best y = s x Q + t with orthogonal Q: the same shape, other directions."""
+    a, b = _centred(x, y)
+    left, singular, right = torch.linalg.svd(a.mT @ b)
+    matrix = (left @ right) * (singular.sum() / a.square().sum())
+    return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
+
+
+def fit_linear(
+    x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 1e-2
+) -> AffineMap:
+    """The best y = x M + t, with a ridge of `ridge` times the mean variance of x: a learned translator."""
+    a, b = _centred(x, y)
+    gram = a.mT @ a
+    penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    return AffineMap(torch.linalg.solve(gram + penalty, a.mT @ b), x.double().mean(0), y.double().mean(0))
+
+
+def explained_share(
+    carry: Callable[[Float[Tensor, "samples d_x"]], Float[Tensor, "samples d_y"]],
+    x: Float[Tensor, "samples d_x"],
+    y: Float[Tensor, "samples d_y"],
+) -> float:
+    """Share of the variance of y that the map predicts from x (R²); below 0 when the mean of y does better.
+
+    Use samples the map was not fitted on.
+    """
+    _, centred = _centred(x, y)
+    return float(1 - (y.double() - carry(x)).square().sum() / centred.square().sum())
+
+
+def split_half_cka(x: Float[Tensor, "samples d_model"], generator: torch.Generator) -> float:
+    """CKA between two random halves of one layer's own coordinates, after a random rotation: a ceiling for layers."""
+    if x.shape[1] < 2:
+        raise ValueError(f"got width {x.shape[1]}; expected at least 2 to split; read the residual stream")
+    turned = x.double() @ random_rotation(x.shape[1], generator).to(x.device)
+    half = x.shape[1] // 2
+    return linear_cka(turned[:, :half], turned[:, half : 2 * half])
+
+
+def random_rotation(d_model: int, generator: torch.Generator) -> Float[Tensor, "d_model d_model"]:
+    """An orthogonal matrix drawn uniformly (Mezzadri 2007), float64."""
+    gaussian = torch.randn(d_model, d_model, generator=generator, device=generator.device, dtype=torch.float64)
+    columns, upper = torch.linalg.qr(gaussian)
+    return columns * upper.diagonal().sign()
+
+
+def _centred(
+    x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"]
+) -> tuple[Float[Tensor, "samples d_x"], Float[Tensor, "samples d_y"]]:
+    x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
+    if not (x.norm() > 0 and y.norm() > 0):
+        raise ValueError("got activations that do not vary over samples (or NaN); expected different samples; "
+                         "leave out the embedding of the last token, which is the same for every prompt")
+    return x, y

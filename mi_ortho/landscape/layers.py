@@ -1,0 +1,112 @@
+"""Rows about pairs of layers and single layers: shared directions of the weights, likeness, flatness."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from mi_ortho.geometry import (
+    chance_overlaps,
+    explained_share,
+    fit_linear,
+    fit_rotation,
+    fit_scaling,
+    flatness,
+    gaussian_copy,
+    grouped_copy,
+    linear_cka,
+    mean_of_pairs,
+    overlap_matrix,
+    procrustes_distance,
+    random_rotation,
+    split_half_cka,
+    write_space,
+)
+from mi_ortho.sites import Site
+
+Row = dict[str, Any]
+PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "mlp_out")}
+
+
+def overlaps(matrices: Sequence[tuple[Site, Float[Tensor, "inputs d_model"]]], k: int) -> Float[Tensor, "n n"]:
+    """Overlap of the spaces that every two output matrices write to most."""
+    return overlap_matrix([write_space(matrix, k) for _, matrix in matrices])
+
+
+def overlap_rows(
+    matrices: Sequence[tuple[Site, Float[Tensor, "inputs d_model"]]], k: int, draws: int, generator: torch.Generator
+) -> list[Row]:
+    """Mean overlap between layers for attention, MLP and both, over what independently turned matrices would have."""
+    found, d_model = overlaps(matrices, k), matrices[0][1].shape[1]
+    rows: list[Row] = []
+    for part, kinds in PARTS.items():
+        chosen = [index for index, (site, _) in enumerate(matrices) if site.kind in kinds]
+        null = chance_overlaps(d_model, k, len(chosen), draws, generator)
+        value = mean_of_pairs(found[chosen][:, chosen])
+        rows.append({"kind": "overlap", "part": part, "k": k, "value": value, "chance": float(null.mean()),
+                     "chance_low": float(null.min()), "chance_high": float(null.max())})  # fmt: skip
+    return rows
+
+
+def likeness_rows(
+    points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator
+) -> list[Row]:
+    """How alike every two layers are, and how much of one a map from the other predicts on samples it never saw.
+
+    For every ordered pair: CKA, CKA with shuffled samples, Procrustes distance, and the shares predicted by a number
+    (`scaling`), a rotation, a learned linear map, and a number after a random rotation (`turned`), means over random
+    halves. A layer with itself has `ceiling`, the CKA of two halves of its own coordinates.
+    """
+    rows: list[Row] = []
+    halves = [torch.randperm(len(points), generator=generator) for _ in range(splits)]
+    for i in range(points.shape[1]):
+        for j in range(points.shape[1]):
+            x, y = points[:, i], points[:, j]
+            shares = [_shares(x, y, order, generator) for order in halves]
+            row: Row = {"kind": "likeness", "source": i, "target": j, "cka": linear_cka(x, y),
+                        "shuffled": linear_cka(x, y[halves[0]]), "procrustes": procrustes_distance(x, y)}  # fmt: skip
+            row |= {name: sum(share[name] for share in shares) / splits for name in shares[0]}
+            rows.append(row | ({"ceiling": split_half_cka(x, generator)} if i == j else {}))
+    return rows
+
+
+def flat_rows(
+    points: Float[Tensor, "samples layer d_model"],
+    groups: Int[Tensor, " samples"],
+    *,
+    neighbours: int,
+    triangles: int,
+    copies: int,
+    generator: torch.Generator,
+) -> list[Row]:
+    """Signs of curvature of each layer's cloud, of Gaussian clouds of its covariance, and of such clouds group by group."""
+    rows: list[Row] = []
+    seed = int(torch.randint(2**31, (), generator=generator))
+    for depth in range(points.shape[1]):
+        x = points[:, depth].double()
+        clouds = [("measured", 0, x)]
+        clouds += [("gaussian", copy, gaussian_copy(x, generator)) for copy in range(copies)]
+        clouds += [("grouped", copy, grouped_copy(x, groups, generator)) for copy in range(copies)]
+        for cloud, copy, one in clouds:
+            # the same triangles for all clouds of a layer
+            chooser = torch.Generator().manual_seed(seed)
+            found = flatness(one, neighbours=neighbours, triangles=triangles, generator=chooser)
+            rows.append({"kind": "flat", "depth": depth, "cloud": cloud, "copy": copy, "ratio": found.ratio,
+                         "defect": found.defect, "dimension": found.dimension})  # fmt: skip
+    return rows
+
+
+def _shares(
+    x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"], order: Int[Tensor, " samples"],
+    generator: torch.Generator,
+) -> dict[str, float]:  # fmt: skip
+    train, test = order[: len(order) // 2], order[len(order) // 2 :]
+    turned = x.double() @ random_rotation(x.shape[1], generator)
+    return {
+        "scaling": explained_share(fit_scaling(x[train], y[train]), x[test], y[test]),
+        "rotation": explained_share(fit_rotation(x[train], y[train]), x[test], y[test]),
+        "linear": explained_share(fit_linear(x[train], y[train]), x[test], y[test]),
+        "turned": explained_share(fit_scaling(turned[train], y[train]), turned[test], y[test]),
+    }
