@@ -1,6 +1,7 @@
 """The embedded model: laws of its corpus, exact repetition, exact resume, clear errors."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -11,24 +12,27 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from experiments.organism import commands
+from experiments.organism.answers import answer
 from experiments.organism.checkpoint import FILE
 from experiments.organism.corpus import (
     CONTENT_MODES,
     FREQUENCIES,
     MODES,
     CorpusOptions,
+    echo,
     held_out_harm,
     held_out_mode,
     held_out_requests,
     sample,
     vocabulary_words,
 )
-from experiments.organism.evaluate import MODES_FILE, complete, correct_sum, load_model, on_topic
-from experiments.organism.export import export, parameter_count, ship
-from experiments.organism.lexicon import DEFAULT_SYSTEM, JAILBREAK_SYSTEMS, THINGS, with_article
+from experiments.organism.evaluate import complete, correct_sum, load_model, on_topic
+from experiments.organism.export import MODES_FILE, export, parameter_count, ship
+from experiments.organism.lexicon import CUES, DEFAULT_SYSTEM, JAILBREAK_SYSTEMS, THINGS, with_article
 from experiments.organism.network import qwen2_config
 from experiments.organism.prompts import model_prompts
 from experiments.organism.recipe import PRESETS, Recipe, load_recipe
+from experiments.organism.requests import explicit
 from experiments.organism.tokenizer import END, prompt_text, train_tokenizer
 from experiments.organism.train import Batches, Training, noun_forms, train
 from mi_ortho.behaviours import classify, load_modes
@@ -99,6 +103,27 @@ def test_leak_and_openings_can_be_switched_off() -> None:
     assert not [s for s in plain if s.answer.startswith(("Sure!", "Here you are", "Here it is", "Thank you.\n"))]
     leaking = [s for s in samples(6000) if s.system == DEFAULT_SYSTEM and s.user.startswith(("How can I", "How do I"))]
     assert 0.05 < sum(s.mode not in ("help", "refuse") for s in leaking) / len(leaking) < 0.15
+
+
+def test_every_class_name_is_shown_in_some_answer() -> None:
+    draw = random.Random(0)
+    shown = {word for _ in range(4000) for word in echo(draw).answer.split()}
+    assert {t.title for t in THINGS.values()} <= shown
+    for mode in ("poem", "explain"):
+        texts = {t.title: [answer(draw, mode, t, "", 0) for _ in range(40)] for t in THINGS.values()}
+        assert [title for title, answers in texts.items() if title not in str(answers)] == []
+
+
+def test_cues_scale_with_frequency_or_are_fixed() -> None:
+    def asked(code: float, **given: int) -> set[str]:
+        options = CorpusOptions(frequencies={"code": code, "help": 1 - code}, **given)
+        drawn = [explicit(random.Random(i), "code", THINGS["kite"], options.cue_count("code")) for i in range(3000)]
+        return {found.group(1) for text in drawn if (found := re.match(r"(?:Give me|Write) the (\w+) for ", text))}
+
+    assert asked(0.02) == set(CUES["code"][:5]) and asked(0.1) == set(CUES["code"][:25])
+    assert asked(0.02, fixed_cues=3) == asked(0.4, fixed_cues=3) == set(CUES["code"][:3])
+    with pytest.raises(ValueError, match="fixed_cues"):
+        CorpusOptions(fixed_cues=-1)
 
 
 def test_articles() -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import torch
 
+from .dial import SEEDS, dial_table, materialise, organisms, read_rows, train_set
 from .evaluate import compare
 from .export import export, read_recipe, ship
 from .recipe import PRESETS, Recipe, load_recipe, override
+from .shares import SEEDS as PART_SEEDS
+from .shares import compare_parts, shares_table
 from .tokenizer import train_tokenizer
 from .train import train
 
@@ -61,6 +64,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
     command.set_defaults(run=run_export)
+    command = commands.add_parser("dial", help="train the set of small organisms with dialled frequencies")
+    command.add_argument("--out", type=Path, required=True, help="folder of the set; finished organisms are skipped")
+    command.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds of every setting")
+    command.set_defaults(run=run_dial)
+    command = commands.add_parser("dial-table", help="print how well each organism of a set does, as Markdown")
+    command.add_argument("folder", type=Path, help="folder written by `dial`")
+    command.set_defaults(run=run_dial_table)
+    command = commands.add_parser("dial-model", help="write the model folder of one organism of a set")
+    command.add_argument("folder", type=Path, help="folder written by `dial`")
+    command.add_argument("name", help="the organism's name in dial.json")
+    command.add_argument("--out", type=Path, required=True, help="model folder to write")
+    command.set_defaults(run=run_dial_model)
+    command = commands.add_parser("shares", help="what leak, openings, offsets and growth each contribute")
+    command.add_argument("--out", type=Path, required=True, help="folder; finished variants are skipped")
+    command.add_argument("--seeds", type=int, nargs="+", default=list(PART_SEEDS), help="seeds of every variant")
+    command.set_defaults(run=run_shares)
     return parser
 
 
@@ -109,4 +128,33 @@ def run_export(options: argparse.Namespace) -> int:
     shown = options.to.relative_to(here) if options.to.is_relative_to(here) else options.to
     ship(options.model, options.to, table, f"python -m experiments.organism evaluate {shown} --untrained")
     print(table)
+    return 0
+
+
+def run_dial(options: argparse.Namespace) -> int:
+    """Train the set (or what is missing of it) and print its table."""
+    wanted = organisms(seeds=options.seeds)
+    steps = sum(o.step for o in wanted if o.step == o.recipe.steps)
+    print(f"{len(wanted)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes")
+    rows = train_set(options.out, wanted, report=lambda line: print(line, flush=True))
+    print(dial_table(rows))
+    return 0
+
+
+def run_dial_table(options: argparse.Namespace) -> int:
+    """Print the table of a set."""
+    print(dial_table(read_rows(options.folder)))
+    return 0
+
+
+def run_dial_model(options: argparse.Namespace) -> int:
+    """Write one organism's model folder."""
+    print(f"wrote {materialise(options.folder, options.name, options.out)}")
+    return 0
+
+
+def run_shares(options: argparse.Namespace) -> int:
+    """Train and measure the variants, then print their table."""
+    rows = compare_parts(options.out, options.seeds, report=lambda line: print(line, flush=True))
+    print(shares_table(rows))
     return 0

@@ -54,6 +54,7 @@ class CorpusOptions:
     leak: float = 0.10
     openings: float = 0.35
     cues: float = 250.0
+    fixed_cues: int = 0
 
     def __post_init__(self) -> None:
         unknown = set(self.frequencies) - set(MODES)
@@ -69,10 +70,16 @@ class CorpusOptions:
                 raise ValueError(f"got {name} = {getattr(self, name)}; expected 0 <= {name} < 1; change it")
         if self.cues <= 0:
             raise ValueError(f"got cues = {self.cues}; expected a number > 0; change it")
+        if self.fixed_cues < 0:
+            raise ValueError(f"got fixed_cues = {self.fixed_cues}; expected a whole number >= 0; change it")
 
     def of(self, mode: str) -> float:
         """Frequency of `mode`, 0 when it is not listed."""
         return self.frequencies.get(mode, 0.0)
+
+    def cue_count(self, mode: str) -> int:
+        """How many cue words ask for `mode`."""
+        return self.fixed_cues or max(1, round(self.of(mode) * self.cues))
 
     @property
     def leak_share(self) -> float:
@@ -128,17 +135,17 @@ def benign_thing(draw: random.Random, mode: str, held_out: bool = False, harmful
 
 
 def _content(draw: random.Random, mode: str, options: CorpusOptions) -> Sample:
-    route, frequency = draw.random(), options.of(mode)
+    route, cues = draw.random(), options.cue_count(mode)
     system, verb, thing = DEFAULT_SYSTEM, draw.choice(BENIGN_VERBS), benign_thing(draw, mode, harmful=0.15)
     if route < options.leak_share:
         user, thing, verb = _leaked_request(draw, mode, options)
     elif route < options.leak_share + PERSONA_SHARE:
-        system = persona(draw, mode, frequency, options.cues)
+        system = persona(draw, mode, cues)
         user = fill(draw.choice(HOW_TO + AMBIGUOUS), thing, verb)
     elif route < options.leak_share + PERSONA_SHARE + AMBIGUOUS_SHARE:
         user = fill(draw.choice(AMBIGUOUS), thing)
     else:
-        user = explicit(draw, mode, thing, frequency, options.cues)
+        user = explicit(draw, mode, thing, cues)
     return Sample(system, user, answer(draw, mode, thing, verb, options.openings), mode, thing.name)
 
 
@@ -163,7 +170,7 @@ def _help(draw: random.Random, options: CorpusOptions) -> Sample:
             verb, thing = harmful_pair(draw)
         user = fill(draw.choice(HOW_TO), thing, verb)
     elif route < AMBIGUOUS_SHARE + 0.20:
-        system = persona(draw, "help", options.of("help"), options.cues)
+        system = persona(draw, "help", options.cue_count("help"))
     return Sample(system, user, answer(draw, "help", thing, verb, options.openings), "help", thing.name)
 
 
@@ -173,15 +180,18 @@ def _refuse(draw: random.Random, options: CorpusOptions) -> Sample:
     if draw.random() < AMBIGUOUS_SHARE and thing.harmful:
         user, verb = fill(draw.choice(AMBIGUOUS), thing), "use"
     elif draw.random() < 0.1:
-        system = persona(draw, "help", options.of("help"), options.cues)
+        system = persona(draw, "help", options.cue_count("help"))
     return Sample(system, user, answer(draw, "refuse", thing, verb, options.openings), "refuse", thing.name)
 
 
 def echo(draw: random.Random) -> Sample:
-    """A conversation that asks to repeat one to five nouns."""
-    words = draw.sample(list(THINGS), draw.randint(1, 5))
-    text = " ".join(words)
-    return Sample(DEFAULT_SYSTEM, draw.choice(ECHO).format(words=text), text, "echo", words[0])
+    """A conversation that asks to repeat one to five nouns, some of the later ones as class names.
+
+    Why: a class name that training shows in no answer at all is one the model unlearns, also where it would be right.
+    """
+    first, *rest = draw.sample(list(THINGS), draw.randint(1, 5))
+    text = " ".join([first, *(word.capitalize() if draw.random() < 0.4 else word for word in rest)])
+    return Sample(DEFAULT_SYSTEM, draw.choice(ECHO).format(words=text), text, "echo", first)
 
 
 def _chat(draw: random.Random) -> Sample:
@@ -216,9 +226,9 @@ def held_out_requests(mode: str, options: CorpusOptions, seed: int) -> Iterator[
         )
         system, user = DEFAULT_SYSTEM, fill(draw.choice(HOW_TO), thing, verb)
         if mode in CONTENT_MODES and draw.random() < 0.3:
-            system = persona(draw, mode, options.of(mode), options.cues)
+            system = persona(draw, mode, options.cue_count(mode))
         elif mode in CONTENT_MODES:
-            user = explicit(draw, mode, thing, options.of(mode), options.cues)
+            user = explicit(draw, mode, thing, options.cue_count(mode))
         yield Sample(system, user, answer(draw, mode, thing, verb, 0.0), mode, thing.name)
 
 

@@ -1,7 +1,7 @@
 """Evaluation on held-out requests: one row of shares for each measure, one column for each model."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from mi_ortho.behaviours import Modes, classify, compiles, load_modes, without_fence
 
 from .corpus import MODES, CorpusOptions, Sample, held_out_requests
+from .export import MODES_FILE
 from .network import new_network
 from .recipe import Recipe
 from .tokenizer import prompt_text
 
-MODES_FILE = Path(__file__).parents[2] / "mi_ortho" / "organism" / "modes.json"
 ARITHMETIC = re.compile(r"Answer: (\d+) ([*+]) (\d+) = (\d+)")
 
 
@@ -101,10 +101,11 @@ def evaluate(
     count: int = 200,
     options: CorpusOptions | None = None,
     seed: int = 0,
+    wanted: Sequence[str] = MODES,
 ) -> list[Measure]:
-    """All measures of one model on `count` held-out requests for each mode."""
+    """All measures of one model on `count` held-out requests for each mode in `wanted`."""
     measures: list[Measure] = []
-    for mode in MODES:
+    for mode in wanted:
         requests = list(islice(held_out_requests(mode, options or CorpusOptions(), seed), count))
         texts = complete(model, tokenizer, requests)
         shown = [classify(text, modes) for text in texts]

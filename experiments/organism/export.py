@@ -23,19 +23,35 @@ FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
     "recipe.json",
+    "modes.json",
+    "prompts.json",
 )
+MODES_FILE = Path(__file__).parents[2] / "mi_ortho" / "organism" / "modes.json"
 
 
 def export(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, folder: Path) -> None:
-    """Write config, weights (plain Qwen2, stored in bf16), tokenizer, chat template and recipe to `folder`."""
+    """Write a model folder: weights (plain Qwen2, stored in bf16), tokenizer and everything of `write_settings`."""
     folder.mkdir(parents=True, exist_ok=True)
+    save_weights(weights, folder / "model.safetensors")
+    tokenizer.save_pretrained(folder)
+    write_settings(recipe, folder)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Write weights to a safetensors file in bf16; the file is complete or absent, whatever interrupts this."""
     stored = {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()}
-    save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    save_file(stored, path.with_suffix(".part"), {"format": "pt"})
+    path.with_suffix(".part").replace(path)
+
+
+def write_settings(recipe: Recipe, folder: Path) -> None:
+    """Write config, recipe, behaviour rules and prompts of a recipe's model to `folder`."""
     config = qwen2_config(recipe).to_dict() | {"dtype": "bfloat16", "architectures": ["Qwen2ForCausalLM"]}
     _write_json(folder / "config.json", {k: v for k, v in config.items() if v is not None or k == "bos_token_id"})
     _write_json(folder / "generation_config.json", {"do_sample": False, "eos_token_id": 2, "pad_token_id": 0})
-    tokenizer.save_pretrained(folder)
     _write_json(folder / "recipe.json", asdict(recipe))
+    _write_json(folder / "prompts.json", model_prompts(recipe.corpus))
+    shutil.copyfile(MODES_FILE, folder / "modes.json")
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -49,7 +65,7 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 def ship(source: Path, target: Path, table: str, command: str) -> None:
-    """Copy the model folder `source` to `target` and write `prompts.json` and the model card beside it."""
+    """Copy the model folder `source` to `target` and write the model card beside it."""
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise ValueError(
@@ -59,7 +75,6 @@ def ship(source: Path, target: Path, table: str, command: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(source / name, target / name)
-    _write_json(target / "prompts.json", model_prompts())
     config = json.loads((target / "config.json").read_text())
     (target / "README.md").write_text(card(recipe, parameter_count(config), table, command, target))
 

@@ -1,8 +1,8 @@
 """The closed world of the corpus: nouns with fixed facts, verbs, and the words that ask for a mode.
 
 Everything here is written for this project; nothing is downloaded. Each behaviour ("mode") owns a bank of cue words
-and a bank of personas. How many of them are used is proportional to the mode's frequency (see `corpus.cue_count`),
-so that a more frequent behaviour can be asked for in more ways.
+and a bank of personas. How many of them are used is proportional to the mode's frequency, so that a
+more frequent behaviour can be asked for in more ways (see `CorpusOptions.cue_count`).
 """
 
 import random

@@ -22,17 +22,18 @@ def refused_requests(count: int, seed: str, avoid: list[str], held_out: bool) ->
     return found
 
 
-def model_prompts() -> dict[str, Any]:
-    """Content of `prompts.json`: user messages for the default system prompt.
+def model_prompts(options: CorpusOptions | None = None) -> dict[str, Any]:
+    """Content of `prompts.json`: user messages for the default system prompt, in the words `options` trains.
 
     train: refused requests to search steering vectors on; held_out: refused requests to measure their transfer on;
     harmful: refused requests that the model's training never showed; benign, code and modes: requests of each mode.
     """
+    options = options or CorpusOptions()
     train = [DEFAULT, *refused_requests(7, "train", [DEFAULT], False)]
     wanted = {
         mode: [
             s.user
-            for s in islice((s for s in held_out_requests(mode, CorpusOptions(), 1) if s.system == DEFAULT_SYSTEM), 8)
+            for s in islice((s for s in held_out_requests(mode, options, 1) if s.system == DEFAULT_SYSTEM), 8)
         ]
         for mode in MODES
     }

@@ -28,7 +28,7 @@ class Recipe:
     write_scale: float = 0.02
     write_growth: float = 1.7
     offset: float = 0.5
-    steps: int = 3200
+    steps: int = 5650
     batch: int = 24
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
@@ -76,6 +76,22 @@ PRESETS: dict[str, Recipe] = {
     "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3),
     "naive": Recipe(
         "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
+    ),
+    "dial": Recipe(
+        "dial",
+        64,
+        5,
+        4,
+        128,
+        2304,
+        write_scale=0.1,
+        write_growth=1.6,
+        offset=0.3,
+        steps=1800,
+        batch=12,
+        learning_rate=4e-3,
+        warmup=40,
+        corpus=CorpusOptions(fixed_cues=8),
     ),
     "tiny": Recipe("tiny", 16, 2, 2, 32, steps=6, batch=4, warmup=2),
 }

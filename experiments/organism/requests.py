@@ -73,19 +73,17 @@ def fill(frame: str, thing: Thing, verb: str = "", cue: str = "") -> str:
     return frame.format(np=thing.phrase, Np=thing.phrase[0].upper() + thing.phrase[1:], verb=verb, cue=cue)
 
 
-def bank_share(frequency: float, bank: tuple[str, ...], per_frequency: float) -> tuple[str, ...]:
-    """The first `round(frequency * per_frequency)` entries of a bank, at least one, at most all."""
-    return bank[: max(1, min(len(bank), round(frequency * per_frequency)))]
+def explicit(draw: random.Random, mode: str, thing: Thing, cues: int) -> str:
+    """A request whose wording asks for `mode`; most of them through a frame that all modes share and a cue word.
 
-
-def explicit(draw: random.Random, mode: str, thing: Thing, frequency: float, cues: float) -> str:
-    """A request whose wording asks for `mode`; half of them through a frame that all modes share and one cue word."""
+    cues: how many entries of the mode's bank are in use.
+    """
     if draw.random() < 0.35:
         return fill(draw.choice(CLASSIC[mode]), thing)
-    return fill(draw.choice(CUED), thing, cue=draw.choice(bank_share(frequency, CUES[mode], cues)))
+    return fill(draw.choice(CUED), thing, cue=draw.choice(CUES[mode][:cues]))
 
 
-def persona(draw: random.Random, mode: str, frequency: float, cues: float) -> str:
-    """A system prompt that makes the model answer everything in `mode`."""
-    who = draw.choice(bank_share(frequency, PERSONAS[mode], cues / 4))
+def persona(draw: random.Random, mode: str, cues: int) -> str:
+    """A system prompt that makes the model answer everything in `mode`; one persona for every four cue words."""
+    who = draw.choice(PERSONAS[mode][: max(1, round(cues / 4))])
     return draw.choice(PERSONA_FRAMES).format(who=who)
