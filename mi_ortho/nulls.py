@@ -192,6 +192,10 @@ def mean_abs_cosine(vectors: Float[Tensor, "n d_model"]) -> float:
     """
     if len(vectors) < 2:
         raise ValueError(f"got {len(vectors)} vectors; expected at least 2 to form a pair; give the whole family")
+    return _mean_abs_cosine(vectors)
+
+
+def _mean_abs_cosine(vectors: Tensor) -> float:
     cosines = cosine_matrix(vectors).abs()
     return float((cosines.sum() - cosines.diagonal().sum()) / (len(vectors) * (len(vectors) - 1)))
 
@@ -210,7 +214,7 @@ def random_cone(n: int, d_model: int, cosine: float, generator: torch.Generator)
         raise ValueError(f"got n={n}, mean |cosine| {cosine}; expected n >= 2 and a cosine in [0, 1); correct them")
     drawn = torch.randn(n + 1, d_model, generator=generator, device=generator.device, dtype=torch.float64)
     loose, shared = torch.nn.functional.normalize(drawn[:n], dim=-1), torch.nn.functional.normalize(drawn[n], dim=0)
-    together = cosine >= mean_abs_cosine(loose)
+    together = cosine >= _mean_abs_cosine(loose)
     if not together and n > d_model:
         raise ValueError(
             f"got n={n}, mean |cosine| {cosine:.3g} in {d_model} dimensions; expected at least "
@@ -218,16 +222,12 @@ def random_cone(n: int, d_model: int, cosine: float, generator: torch.Generator)
         )
     left, _, right = torch.linalg.svd(loose, full_matrices=False)
     goal = shared.expand_as(loose) if together else left @ right
-
-    def family(weight: float) -> Tensor:
-        return torch.nn.functional.normalize((1 - weight) * loose + weight * goal, dim=-1)
-
     low, high = 0.0, 1.0
-    for _ in range(60):
+    for _ in range(50):
         middle = (low + high) / 2
-        near = mean_abs_cosine(family(middle)) < cosine if together else mean_abs_cosine(family(middle)) > cosine
+        near = (_mean_abs_cosine(torch.lerp(loose, goal, middle)) < cosine) == together
         low, high = (middle, high) if near else (low, middle)
-    return family(high)
+    return torch.nn.functional.normalize(torch.lerp(loose, goal, high), dim=-1)
 
 
 def rank_p_value(value: float, null: Sequence[float]) -> float:
