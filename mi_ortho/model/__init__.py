@@ -8,7 +8,7 @@ from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
-    "EMBEDDED", "Model", "Prompts", "Readout", "Slice", "Where", "answer_logits", "export_model", "freeze", "generate", "generate_ids",
-    "intervene", "load", "load_shuffled", "load_untrained", "logit_slice", "next_token_logits", "orthogonalised",
-    "read", "slice_model", "tokenize",
+    "EMBEDDED", "Model", "Prompts", "Readout", "Slice", "Where", "answer_logits", "export_model", "freeze",
+    "generate", "generate_ids", "intervene", "load", "load_shuffled", "load_untrained", "logit_slice",
+    "next_token_logits", "orthogonalised", "read", "slice_model", "tokenize",
 ]

@@ -44,7 +44,7 @@ def load(
     pickled weights, an architecture TransformerLens does not know, and weights that are not finite numbers.
     """
     source = _source(name)
-    with _quiet():
+    with quiet():
         network = _pretrained(source, dtype, trust_remote_code).to(device)
         _require_finite_weights(source, network)
         return freeze(_bridge(source, network, trust_remote_code))
@@ -62,7 +62,7 @@ def load_untrained(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     source = _source(name)
-    with _quiet(), torch.random.fork_rng():
+    with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)  # transformers draws its initial weights from the global generator
         settings = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         network = AutoModelForCausalLM.from_config(
@@ -188,7 +188,7 @@ def _require_finite_weights(source: str, network: Any) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no advice of the libraries below; restored afterwards."""
     from transformers.utils import logging as hf_logging
 

@@ -1,7 +1,6 @@
 """How much a model refuses: log-odds of refusal tokens, phrases, stages of an answer."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from mi_ortho.behaviours import REFUSAL_PHRASES
 from mi_ortho.interventions import Intervention
-from mi_ortho.model import Model, generate_ids, next_token_logits, tokenize
+from mi_ortho.model import Model, Prompts, generate_ids, next_token_logits, tokenize
 from mi_ortho.sites import Site
 
 BATCH = 64  # prompts of one forward pass
@@ -74,32 +73,48 @@ def refusal_tokens(
     harmless: Sequence[str],
     refuses: Callable[[str], bool],
     *,
+    least: float = 0.02,
     max_new_tokens: int = 32,
 ) -> RefusalTokens:
-    """The refusal tokens of a model, read off its own greedy completions.
+    """The refusal tokens of a model, read off the model itself.
 
-    A token is one if at least half of all completions that begin with it are refusals by `refuses`; so a token that
-    begins refusals and, more often, other answers is left out. Pass training prompts only.
+    A token is one if it is the first token after harmful prompts with a mean probability of at least `least`, is less
+    probable after harmless ones, and, where it is forced as the first token, at least half of the greedy completions of
+    the harmful prompts are refusals by `refuses`. Pass training prompts only.
 
     Raises:
-        ValueError: the model refuses nothing, or no token tells its refusals apart.
+        ValueError: a class is empty, or no token begins refusals.
     """
-    first: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
-    rates = []
-    for texts in (harmful, harmless):
-        refused = 0
-        for start in range(0, len(texts), BATCH):
-            for row in generate_ids(model, tokenize(model, texts[start : start + BATCH]),
-                                    max_new_tokens=max_new_tokens):  # fmt: skip
-                answer = refuses(model.tokenizer.decode(row, skip_special_tokens=True))
-                refused += answer
-                first[answer].update(row[:1])
-        rates.append(refused / len(texts))
-    ids = tuple(token for token, count in first[True].most_common() if count >= first[False][token])
+    if not harmful or not harmless:
+        raise ValueError(f"got {len(harmful)} harmful and {len(harmless)} harmless prompts; expected at least one of "
+                         "each; check the prompt sets")
+    shares = [last_logits(model, texts).softmax(-1).mean(0) for texts in (harmful, harmless)]
+    likely = ((shares[0] >= least) & (shares[0] > shares[1])).nonzero()[:, 0].tolist()
+
+    def refused(texts: Sequence[str], first: Sequence[int]) -> float:
+        return sum(map(refuses, _forced(model, texts, first, max_new_tokens))) / len(texts)
+
+    rates = [refused(texts, ()) for texts in (harmful, harmless)]
+    ids = tuple(token for token in sorted(likely, key=lambda t: -float(shares[0][t]))
+                if refused(harmful[:BATCH], (token,)) >= 0.5)  # fmt: skip
     if not ids:
         raise ValueError(f"got a model that refuses {100 * rates[0]:.0f} % of the harmful prompts and has no first "
-                         "token of its own for it; expected refusals; take other prompts, or name the refusal tokens")
+                         "token for it; expected refusals; take other prompts, or name the refusal tokens")
     return RefusalTokens(ids, tuple(model.tokenizer.decode([token]) for token in ids), *rates)
+
+
+def _forced(model: Model, texts: Sequence[str], first: Sequence[int], length: int) -> list[str]:
+    """Greedy completions that begin with the tokens `first`."""
+    done: list[str] = []
+    for start in range(0, len(texts), BATCH):
+        prompts = tokenize(model, texts[start : start + BATCH])
+        begun = torch.tensor([first] * len(prompts), dtype=torch.long, device=prompts.tokens.device)
+        begun = begun.reshape(len(prompts), len(first))
+        longer = Prompts(torch.cat([prompts.tokens, begun], 1), torch.cat([prompts.mask, begun >= 0], 1),
+                         prompts.prompt_length + len(first), prompts.texts)  # fmt: skip
+        rows = generate_ids(model, longer, max_new_tokens=length)
+        done += [model.tokenizer.decode([*first, *row], skip_special_tokens=True) for row in rows]
+    return done
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,152 @@
+"""Weight edits: orthogonalise what writes to the residual stream, restore it exactly, export it as a model folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from mi_ortho.model.load import Model, quiet
+from mi_ortho.subspace import span
+
+_BRIDGE = "._original_component"
+
+
+@contextmanager
+def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[Tensor, "k d_model"]) -> Iterator[Model]:
+    """Inside the context nothing the model writes to its residual stream has a part along the directions.
+
+    Token and position embeddings, attention and MLP output matrices and their biases lose their part in the span of the
+    directions: W' = W - P W. That equals directional ablation at every block input, attention output and MLP output by
+    hooks, at no cost per token. Where the unembedding shares its weight with the embedding, the two are untied first and
+    only the embedding is edited; an edit of the shared weight would also change how logits are read. Afterwards, also
+    after an exception, every weight and the tie are bit for bit as before.
+
+    Raises:
+        ValueError: the directions are zero, not finite or of another width, the model has no such weights, or it
+            normalises the outputs of attention or MLP, where an edit of their weights is not an ablation.
+    """
+    basis = _basis(model, directions)
+    written = _written(model)
+    before = [(weight, weight.detach().clone()) for weight, _ in written]
+    untied = _untie(model)
+    try:
+        with torch.no_grad():
+            for weight, axis in written:
+                _remove(weight, basis, axis)
+        yield model
+    finally:
+        with torch.no_grad():
+            for weight, old in before:
+                weight.copy_(old)
+        _tie(model, untied)
+
+
+def export_model(model: Model, folder: Path) -> Path:
+    """Write a model as it is now, inside `orthogonalised` the edited one, as a standard Hugging Face folder.
+
+    safetensors, configuration and tokenizer; `transformers` and `load` read it. Raises ValueError for a folder that
+    holds files, and for a model without a transformers network inside.
+    """
+    from transformers import AutoModelForCausalLM
+
+    network: Any = getattr(model, "original_model", None)
+    if network is None:
+        raise ValueError("got a HookedTransformer; expected a model of load(), which keeps the transformers network; "
+                         "load it with TransformerLens 4")
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"got {folder}, which exists and is not empty; expected a new folder; choose another")
+    plain = AutoModelForCausalLM.from_config(network.config, dtype=next(network.parameters()).dtype)
+    plain.load_state_dict(_plain_weights(network, plain))
+    plain.generation_config = network.generation_config
+    with quiet():
+        plain.save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _plain_weights(network: Any, plain: nn.Module) -> dict[str, Tensor]:
+    """The weights under the names of `transformers`, without those that the bridge added."""
+    own = {name.replace(_BRIDGE, ""): value for name, value in network.state_dict().items()}
+    missing = sorted(set(plain.state_dict()) - set(own))
+    if missing:
+        raise ValueError(f"got a model without weight {missing[0]}; expected the names of transformers; export another "
+                         "architecture")
+    return {name: own[name] for name in plain.state_dict()}
+
+
+def _basis(model: Model, directions: Tensor) -> Float[Tensor, "k d_model"]:
+    rows = directions[None] if directions.ndim == 1 else directions
+    if rows.shape[-1] != int(model.cfg.d_model):
+        raise ValueError(f"got directions of width {rows.shape[-1]}; expected {int(model.cfg.d_model)}, the model's "
+                         "d_model; use directions made for this model")
+    basis = span(rows.detach().double()).basis
+    if not len(basis) or not bool(basis.isfinite().all()):
+        raise ValueError("got directions of length 0; expected at least one that points somewhere; check them")
+    return basis
+
+
+def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
+    """Every weight and bias that writes to the residual stream, with its axis of width d_model."""
+    inside: Any = model
+    if not hasattr(model, "original_model"):
+        raise ValueError("got a HookedTransformer; expected a model of load(); load it with TransformerLens 4")
+    names = [name for name, _ in inside.original_model.named_modules()]
+    normalised = [n for n in names if "post_feedforward_layernorm" in n or "post_attention_norm" in n]
+    if normalised:
+        raise ValueError(f"got an architecture that normalises what blocks write ({normalised[0]}); expected plain "
+                         "outputs; ablate by hooks instead")
+    modules = [inside.embed, getattr(inside, "pos_embed", None)]
+    for block in inside.blocks:
+        modules += [_submodule(block, "attn", "o"), _submodule(block, "mlp", "out")]
+    found: dict[int, tuple[nn.Parameter, int]] = {}
+    for module in modules:
+        for weight, axis in _axes(module):
+            found[id(weight)] = (weight, axis)
+    return list(found.values())
+
+
+def _submodule(block: Any, part: str, name: str) -> nn.Module:
+    try:
+        return getattr(getattr(block, part), name)
+    except AttributeError as error:
+        raise ValueError(f"got an architecture whose block has no {part}.{name}; expected one attention and one MLP "
+                         "output matrix a block; ablate by hooks instead") from error
+
+
+def _axes(module: Any) -> Iterator[tuple[nn.Parameter, int]]:
+    inner = getattr(module, "original_component", module)
+    if inner is None or not hasattr(inner, "weight"):
+        return
+    # Linear keeps out x in, Conv1D of GPT-2 in x out, an embedding tokens x d_model
+    yield inner.weight, 0 if isinstance(inner, nn.Linear) else 1
+    if getattr(inner, "bias", None) is not None:
+        yield inner.bias, 0
+
+
+def _remove(weight: nn.Parameter, basis: Float[Tensor, "k d_model"], axis: int) -> None:
+    # fp64, because a projection in bf16 would leave a part of the size of its rounding along the directions
+    exact = weight.double().movedim(axis, -1)
+    basis = basis.to(exact.device)
+    weight.copy_((exact - (exact @ basis.mT) @ basis).movedim(-1, axis).to(weight.dtype))
+
+
+def _untie(model: Any) -> tuple[Any, nn.Parameter] | None:
+    """Give the unembedding a weight of its own; what it shared before, or None where nothing is shared."""
+    head, table = (getattr(m, "original_component", m) for m in (model.unembed, model.embed))
+    if head.weight is not table.weight:
+        return None
+    shared = head.weight
+    head.weight = nn.Parameter(shared.detach().clone(), requires_grad=False)
+    model.original_model.config.tie_word_embeddings = False
+    return head, shared
+
+
+def _tie(model: Any, untied: tuple[Any, nn.Parameter] | None) -> None:
+    if untied is not None:
+        untied[0].weight = untied[1]
+        model.original_model.config.tie_word_embeddings = True
