@@ -27,7 +27,7 @@ ORDER = (
     *("derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
     *("response", "multiplicity", "probes", "effects", "behaviours", "model", "streams", "measure"),
     *("refusal", "runs", "landscape", "export", "subject", "settings", "job", "controls", "findings"),
-    *("visuals", "family", "viz", "commands", "cli"),
+    *("visuals", "family", "scrutiny", "viz", "commands", "cli"),
 )
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
@@ -81,7 +81,8 @@ def experiment_faults(module: str, source: str) -> list[str]:
         if parts[0] == "mi_ortho" and any(part.startswith("_") for part in parts):
             faults.append(f"{module} imports {'.'.join(parts)}, which is private")
         one_program = parts[0] == "benchmarks" and module.startswith("benchmarks.")
-        if parts[0] in ("experiments", "benchmarks") and parts[1:2] != [own] and not one_program:
+        shared = parts[0] == "experiments" and parts[1:2] in ([], ["lab"])  # what all experiments stand on
+        if parts[0] in ("experiments", "benchmarks") and parts[1:2] != [own] and not one_program and not shared:
             faults.append(f"{module} imports {'.'.join(parts)}: experiments never import each other")
         # the published loop, which the benchmarks time, is written on TransformerLens itself
         allowed = parts[0] == "matplotlib" or (module == "benchmarks.models" and parts[0] == "transformer_lens")

@@ -1,0 +1,15 @@
+"""One file for each claim: what is predicted, what was measured, and what would refute it.
+
+`python -m experiments --list` names them; `ORDER` is the order in which `all` runs them.
+"""
+
+ORDER = (
+    "linear_null_explains_the_family",
+    "second_order_count_matches_the_measured_count",
+    "derivatives_are_local",
+    #     "correct_linear_factors_beat_the_published_columns",
+    #     "outputs_repeat_more_than_inputs",
+    #     "late_output_directions_are_tokens",
+    #     "differential_objective_finds_what_paired_prompts_share",
+    "local_and_global_jacobians_agree",
+)

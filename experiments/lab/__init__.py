@@ -1,0 +1,19 @@
+"""What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
+
+from experiments.lab.bench import Bench
+from experiments.lab.controls import random_texts, shuffled_weights
+from experiments.lab.figures import Lines, Ranking
+from experiments.lab.judging import at_least, at_most, column, interval_of, of
+
+__all__ = [
+    "Bench",
+    "Lines",
+    "Ranking",
+    "at_least",
+    "at_most",
+    "column",
+    "interval_of",
+    "of",
+    "random_texts",
+    "shuffled_weights",
+]

@@ -1,0 +1,104 @@
+"""Where an experiment measures: a run directory, the model under study, and resumption by what is recorded."""
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mi_ortho import Run, Slice, resid_post, slice_model, tokenize
+from mi_ortho.subject import Subject
+
+Say = Callable[[str], None]
+Track = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What an experiment's `run` is given.
+
+    Attributes:
+        run: the run directory.
+        subject: the model with its prompts and rules.
+        say: prints a line.
+        track: shows progress: stage, done, total.
+    """
+
+    run: Run
+    subject: Subject
+    say: Say = print
+    track: Track = field(default=lambda stage, done, total: None)
+
+    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+        """The recorded rows with these values."""
+        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+
+    def has(self, **wanted: object) -> bool:
+        """Whether a row with these values is recorded: what is need not be measured again."""
+        return bool(self.rows(**wanted))
+
+    def record(self, **row: object) -> None:
+        """Keep one flat row; it is on disk when this returns."""
+        self.run.record(row)
+
+    def map(self, texts: tuple[str, ...], source: int, target: int, **options: Any) -> Slice:
+        """The activation map of some prompts from block `source` to block `target` of the subject's model."""
+        prompts = tokenize(self.subject.model, list(texts))
+        return slice_model(self.subject.model, prompts, source=resid_post(source), target=resid_post(target), **options)
+
+    def texts(self, count: int, name: str = "train") -> tuple[str, ...]:
+        """The first prompts of one of the model's lists: "train", "held_out", or the name of a behaviour.
+
+        Training prompts are followed by held-out ones where they are too few.
+
+        Raises:
+            ValueError: the model brings no such list, or fewer prompts than asked for.
+        """
+        texts = self.subject.texts
+        known = {
+            **texts.natural,
+            "held_out": texts.held_out,
+            "train": tuple(dict.fromkeys([*texts.train, *texts.held_out])),
+        }
+        if len(known.get(name, ())) < count:
+            raise ValueError(
+                f"got {len(known.get(name, ()))} prompts {name!r} for {self.subject.title}; expected {count}; give the "
+                "model's folder a prompts.json with that list, or ask for fewer with --set"
+            )
+        return known[name][:count]
+
+    def generator(self, seed: int) -> torch.Generator:
+        """A random stream of its own."""
+        return torch.Generator().manual_seed(seed)
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the model."""
+        return int(self.subject.model.cfg.n_layers)
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return int(self.subject.model.cfg.d_model)
+
+    def require_layers(self, *layers: int) -> None:
+        """Raise ValueError unless the model has all of these blocks, in ascending order."""
+        if list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < self.layers:
+            raise ValueError(
+                f"got layers {layers} on a model of {self.layers}; expected ascending layers from 0 to "
+                f"{self.layers - 1}; choose others with --set"
+            )
+
+
+@dataclass
+class Cost:
+    """Seconds since it was made and the largest memory of the process."""
+
+    started: float = field(default_factory=time.perf_counter)
+
+    def row(self) -> dict[str, float]:
+        """The cost as a row of the records: a resumed run adds one for each part."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {"seconds": time.perf_counter() - self.started, "megabytes": peak}

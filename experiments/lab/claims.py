@@ -1,0 +1,123 @@
+"""Reading experiments: the file of a claim, its docstring in parts, its configurations."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import experiments
+from experiments.lab.bench import Bench
+from experiments.lab.figures import Figure
+from mi_ortho import Verdict
+
+FOLDER = Path(__file__).resolve().parent.parent
+PARTS = ("Source", "Prediction", "Control", "Refuted if")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """One claim's file, loaded.
+
+    Attributes:
+        name: of the file.
+        claim: first sentence of its docstring.
+        parts: the named paragraphs below it, by `PARTS`.
+        config: the standard setting; `smoke` the same in seconds.
+        run: measures on a bench, recording rows; skips what is recorded.
+        judge: rows to verdicts, a pure function.
+        figures: rows to drawings, a pure function.
+        path: the file.
+    """
+
+    name: str
+    claim: str
+    parts: Mapping[str, str]
+    config: Any
+    smoke: Any
+    run: Callable[[Any, Bench], None]
+    judge: Callable[[Sequence[Row]], list[Verdict]]
+    figures: Callable[[Sequence[Row]], list[Figure]]
+    path: Path
+
+    @property
+    def command(self) -> str:
+        """What runs it again."""
+        return f"python -m experiments {self.name}"
+
+
+def names() -> tuple[str, ...]:
+    """Every experiment, in order."""
+    return experiments.ORDER
+
+
+def load(name: str) -> Experiment:
+    """One experiment by the name of its file.
+
+    Raises:
+        ValueError: there is no such experiment, or its file lacks a part.
+    """
+    if name not in names():
+        raise ValueError(f"got experiment {name!r}; expected one of {', '.join(names())}; see --list")
+    return read(importlib.import_module(f"experiments.{name}"))
+
+
+def read(module: Any) -> Experiment:
+    """A module as an experiment; ValueError names what its file lacks."""
+    name = module.__name__.rpartition(".")[2]
+    missing = [part for part in ("Config", "SMOKE", "run", "judge", "figures") if not hasattr(module, part)]
+    claim, parts = parse(module.__doc__ or "")
+    missing += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
+    if missing or not claim:
+        lacking = ", ".join(missing) or "a claim"
+        raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
+    path = Path(inspect.getfile(module))
+    return Experiment(name, claim, parts, module.Config(), module.SMOKE, module.run, module.judge, module.figures, path)
+
+
+def parse(docstring: str) -> tuple[str, dict[str, str]]:
+    """The claim and the named paragraphs of a docstring.
+
+    >>> parse("A claim.\\n\\nSource: a paper.\\nPrediction: more\\n  than one.")
+    ('A claim', {'Source': 'a paper.', 'Prediction': 'more than one.'})
+    """
+    claim, _, rest = inspect.cleandoc(docstring).partition("\n")
+    found = re.split(rf"^({'|'.join(PARTS)}): ", rest, flags=re.MULTILINE)
+    return claim.rstrip("."), {key: " ".join(text.split()) for key, text in zip(found[1::2], found[2::2])}
+
+
+def changed(config: Any, settings: Sequence[str]) -> Any:
+    """The configuration with `key=value` settings applied, each value read as the field's own type.
+
+    Raises:
+        ValueError: an unknown key or a value of another type.
+    """
+    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    values: dict[str, object] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or key not in known:
+            raise ValueError(f"got --set {setting!r}; expected KEY=VALUE with KEY among {', '.join(known)}; correct it")
+        values[key] = _value(key, text, known[key])
+    return dataclasses.replace(config, **values)
+
+
+def _value(key: str, text: str, like: object) -> object:
+    try:
+        if isinstance(like, bool):
+            return {"true": True, "false": False}[text.lower()]
+        if isinstance(like, tuple):
+            kind = _reader(like[0]) if like else str
+            return tuple(kind(part) for part in text.split(",") if part)
+        return _reader(like)(text)
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"got --set {key}={text!r}; expected a value like {like!r}; correct it") from error
+
+
+def _reader(like: object) -> Callable[[str], object]:
+    """How a text becomes a value of the same type."""
+    return int if isinstance(like, int) else float if isinstance(like, float) else str

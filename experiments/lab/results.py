@@ -1,0 +1,107 @@
+"""docs/results: one page for each experiment and the table of verdicts, written only from finished runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.lab.claims import Experiment
+from experiments.lab.performing import WORDS, verdicts_of
+from mi_ortho import Run
+from mi_ortho.files import read_json, write_file
+from mi_ortho.viz.text import number
+
+INTRODUCTION = """# Results
+
+One row for each prediction. Thresholds are constants of the experiments' files, written before the runs; a verdict is
+"supported" or "not supported" only where the whole 95 % interval lies on one side of the threshold, otherwise
+"undecided". All of it is printed by
+
+```
+python -m experiments all
+python -m experiments results
+```
+"""
+
+
+def write_results(found: Sequence[tuple[Experiment, Run]], folder: Path) -> list[Path]:
+    """Write the page and the figures of every finished run, and the index; returns the files."""
+    written = []
+    for experiment, run in found:
+        rows = [row for row in run.records() if row.get("kind") != "cost"]
+        names = []
+        for k, drawn in enumerate(experiment.figures(rows)):
+            names.append((f"{experiment.name}-{k + 1}.svg", drawn))
+            write_file(folder / names[-1][0], drawn.svg())
+        write_file(folder / f"{experiment.name}.md", page(experiment, run, names))
+        written += [folder / f"{experiment.name}.md", *(folder / name for name, _ in names)]
+    write_file(folder / "index.md", index(found))
+    return [*written, folder / "index.md"]
+
+
+def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -> str:
+    """One experiment as Markdown."""
+    facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
+    parts = [f"# {experiment.claim}", str(summary["headline"]), _table(verdicts_of(run))]
+    for name, drawn in figures:
+        parts.append(f"![{_plain(drawn.title)}]({name})\n\n{drawn.caption}")
+    parts += [f"**{part}.** {text}" for part, text in experiment.parts.items()]
+    parts.append(f"```\n{command(experiment, run)}\n```")
+    model = f"model {facts.get('model')}, weights {str(facts.get('model_hash'))[:12]}"
+    settings = ", ".join(
+        f"{key} {_setting(value)}" for key, value in run.config.items() if key not in ("model", "model_hash")
+    )
+    parts.append(f"Measured on {model}; {settings}. Cost: {number(summary['seconds'])} s of wall time on "
+                 f"{facts.get('threads')} thread(s), {number(summary['megabytes'])} MB at most.")  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def command(experiment: Experiment, run: Run) -> str:
+    """The command of a run: its name, and every setting that differs from the standard one."""
+    standard = vars(type(experiment.config)())
+    changes = [f"--set {key}={_setting(value)}" for key, value in run.config.items()
+               if key in standard and key != "model" and value != _listed(standard[key])]  # fmt: skip
+    model = [f"--model {run.config['model']}"] if run.config.get("model") else []
+    return " ".join([experiment.command, *model, *changes])
+
+
+def index(found: Sequence[tuple[Experiment, Run]]) -> str:
+    """The table of verdicts."""
+    lines = [INTRODUCTION, "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
+             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for experiment, run in found:
+        cost = f"{number(_json(run.path / 'summary.json')['seconds'])} s"
+        for verdict in verdicts_of(run):
+            cells = [f"[{_plain(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    lines = ["| Claim | Prediction | Measured | Threshold | Control | Verdict |", "|---|---|---|---|---|---|"]
+    return "\n".join([*lines, *(f"| {' | '.join(_cells(verdict))} |" for verdict in verdicts)])
+
+
+def _cells(verdict: Mapping[str, Any]) -> list[str]:
+    interval = verdict.get("interval")
+    spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
+    numbers = [f"{number(verdict['value'])}{spread} ({_plain(verdict['statistic'])})", number(verdict["threshold"])]
+    texts = [_plain(verdict["claim"]), _plain(verdict["prediction"])]
+    return [*texts, *numbers, number(verdict["control"]), WORDS[verdict["supported"]]]
+
+
+def _plain(text: object) -> str:
+    """Text inside a Markdown table."""
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _setting(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    found = read_json(path)
+    return found if isinstance(found, dict) else {}

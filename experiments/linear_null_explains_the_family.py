@@ -1,0 +1,116 @@
+"""The orthogonal family is the one that a linear response would have.
+
+Source: the linear null of MELBO-ortho (conjugate gradients on the measured Jacobian); decisive experiment D2.
+Prediction: the relative losses of the first vectors differ from those of the linear null by at most 0.1 on average, at
+    the norm where steering works; at a tenth of that norm, where the map is nearly linear, they must.
+Control: the same search on the linear map z(0) + J theta itself: its losses must lie within 0.1 of the null, or the
+    optimiser and not the model is at fault.
+Refuted if: the interval of the mean difference at the working norm lies above 0.1 while both controls hold.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from experiments.lab import Bench, Lines, at_most, of
+from mi_ortho import (
+    ActivationMap,
+    Status,
+    Verdict,
+    displace,
+    gauss_newton,
+    jacobian,
+    linear_family,
+    linear_null,
+    match,
+    melbo,
+    melbo_ortho,
+)
+from mi_ortho.viz import Panel, Series
+
+DIFFERENCE = 0.1
+SMALL = 0.1  # of the working norm: nearly linear
+
+
+@dataclass(frozen=True)
+class Config:
+    """Where to steer, the working norm, and how many vectors of how many prompts are compared."""
+
+    model: str | None = None
+    source: int = 3
+    target: int = 6
+    radius: float = 5.0
+    n: int = 12
+    prompts: int = 6
+    seed: int = 0
+
+
+SMOKE = Config(n=4, prompts=2)
+
+
+def run(config: Config, bench: Bench) -> None:
+    """One row for each prompt, norm and vector."""
+    bench.require_layers(config.source, config.target)
+    for index, text in enumerate(bench.texts(config.prompts)):
+        z = bench.map((text,), config.source, config.target)
+        for scale in (SMALL, 1.0):
+            if not bench.has(prompt=index, scale=scale, last=True):
+                radius, stream = scale * config.radius, bench.generator(config.seed * 1009 + index)
+                base = melbo(displace(z), radius=radius, generator=stream, max_steps=10)[0].vector
+                for k, row in enumerate(found := examine(z, base, config.n, config.seed)):
+                    bench.record(prompt=index, scale=scale, index=k, last=k == len(found) - 1, **row)
+        bench.track("prompt", index + 1, config.prompts)
+
+
+def examine(z: ActivationMap, base: torch.Tensor, n: int, seed: int) -> list[dict[str, float]]:
+    """For each of the first n vectors: the loss the linear null predicts, the search's on the linear map, the map's."""
+    matrix = jacobian(z, torch.zeros_like(base))
+    predicted = linear_null(matrix, base, n)
+    same = linear_family(matrix, base, n, seed=seed)
+    goal = match(z, base)
+    curvature = gauss_newton(goal, base, generator=torch.Generator().manual_seed(seed))
+    searches = melbo_ortho(goal, base, seed=seed, curvature=curvature)
+    sound = (one for one in searches if one.status not in (Status.COLLAPSED, Status.NONFINITE))
+    found = list(islice(sound, n))
+    return [
+        {"predicted": float(p), "linear": a.loss, "measured": b.loss, "norm": float(b.vector.norm())}
+        for p, a, b in zip(predicted.losses, same, found)
+    ]
+
+
+def differences(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Mean |loss - predicted loss| over the vectors of each prompt."""
+    prompts = dict.fromkeys(row["prompt"] for row in rows)
+    return [fmean(abs(row[name] - row["predicted"]) for row in of(rows, prompt=prompt)) for prompt in prompts]
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """The null against the measurement, at the working norm and far below it."""
+    small, full = of(rows, scale=SMALL), of(rows, scale=1.0)
+    statistic = "mean |loss - loss of the linear null| over the first vectors, one value a prompt"
+    return [
+        at_most("At the working norm the family is that of a linear map", f"losses within {DIFFERENCE} of the null",
+                statistic, differences(full, "measured"), DIFFERENCE, differences(full, "linear")),
+        at_most("At a tenth of that norm the family is that of a linear map", f"losses within {DIFFERENCE} of the null",
+                statistic, differences(small, "measured"), DIFFERENCE, differences(small, "linear")),
+    ]  # fmt: skip
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
+    """Losses by index, at both norms."""
+    found = []
+    for scale, title in ((1.0, "At the working norm"), (SMALL, "At a tenth of it")):
+        chosen = of(rows, scale=scale)
+        indexes = sorted({row["index"] for row in chosen})
+        mean = {name: [fmean(row[name] for row in of(chosen, index=k)) for k in indexes]
+                for name in ("predicted", "linear", "measured")}  # fmt: skip
+        series = (Series("search on the model", indexes, mean["measured"], "family", "measured"),
+                  Series("search on the linear map", indexes, mean["linear"], "c6", "linear"),
+                  Series("linear null", indexes, mean["predicted"], "null", "null"))  # fmt: skip
+        caption = "Relative activation loss of vector k, mean over prompts; 0 is a perfect copy of the base's effect."
+        found.append(Lines(caption, Panel(title, "loss", lines={"no effect": 1.0}), series))
+    return found
