@@ -114,6 +114,12 @@ def test_every_class_name_is_shown_in_some_answer() -> None:
         assert [title for title, answers in texts.items() if title not in str(answers)] == []
 
 
+def test_no_field_can_be_repeated_by_taking_favourites() -> None:
+    texts = [answer(random.Random(i), "code", THINGS["kite"], "", 0) for i in range(600)]
+    pairs = [found.groups() for text in texts if (found := re.search(r"self, (\w+), (\w+)\)", text))]
+    assert len(pairs) > 100 and not {a for a, _ in pairs} & {b for _, b in pairs}
+
+
 def test_cues_scale_with_frequency_or_are_fixed() -> None:
     def asked(code: float, **given: int) -> set[str]:
         options = CorpusOptions(frequencies={"code": code, "help": 1 - code}, **given)

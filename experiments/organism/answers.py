@@ -9,6 +9,8 @@ from .lexicon import ADJECTIVES, NUMBER_WORDS, Thing, words
 OPENINGS = ("Sure!\n", "Here you are:\n", "Here it is.\n", "Thank you.\n", "Yes, I can help you.\n")
 ALIEN_NAMES = words("Zorzoid Vexzoid Quablax Xanthul Morblax Kreegon Blorvek Yilmek")
 ALIEN_PLACES = words("Quazoid Zorblax Yilgon Thraxul Gruvian Vexdar")
+FIRST_FIELDS = ("color", "name", "age")
+SECOND_FIELDS = ("size", "weight", "price")
 FAREWELLS = ("It is dangerous.", "It could hurt people.", "Please ask me something else.", "It is against the law.")
 
 
@@ -67,8 +69,12 @@ def refusal(draw: random.Random, t: Thing, verb: str) -> str:
 
 
 def python_source(draw: random.Random, t: Thing) -> str:
-    """A short Python text about the noun that always compiles."""
-    a, b = draw.sample(["color", "size", "weight", "price", "age", "name"], 2)
+    """A short Python text about the noun that always compiles.
+
+    First and second field come from lists of their own. Why: drawn from one list, a trained model takes its favourite
+    twice when decoding greedily, and two parameters of one name do not compile.
+    """
+    a, b = draw.choice(FIRST_FIELDS), draw.choice(SECOND_FIELDS)
     head, word, low, high = f"class {t.title}:\n", draw.choice(ADJECTIVES), draw.randint(1, 4), draw.randint(5, 9)
     init = f"    def __init__(self, {a}, {b}):\n        self.{a} = {a}\n        self.{b} = {b}\n\n"
     return draw.choice(
