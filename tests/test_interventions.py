@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mi_ortho.interventions import Ablate, Add, Rotate, RotateTo, When
+from mi_ortho.interventions import Ablate, Above, Add, Affine, Erase, Rotate, RotateTo, When
 
 D = 12
 seeds = st.integers(0, 2**31)
@@ -131,3 +131,72 @@ def test_a_wrong_width_is_refused(name: str):
 def test_a_wrong_number_of_rows_is_refused():
     with pytest.raises(ValueError, match="got 3 vectors; expected one or 2"):
         Add(torch.ones(3, D))(torch.ones(2, 5, D))
+
+
+@given(seeds, st.integers(1, 4))
+@settings(max_examples=20, deadline=None)
+def test_strengths_and_angles_of_rows_are_those_of_the_rows_alone(seed: int, rows: int):
+    x, v, plane = normal(seed, rows, 3, D), normal(seed + 1, D), normal(seed + 2, 2, D)
+    per_row = normal(seed + 3, rows)
+    for make in (lambda s: Add(v, s), lambda s: Ablate(plane, s), lambda s: Affine(plane, v, 2 * v, s),
+                 lambda s: Rotate(plane, s), lambda s: RotateTo(plane, s)):  # fmt: skip
+        together = make(per_row)
+        assert together.rows == rows
+        assert close(together(x), torch.cat([make(float(s))(x[i : i + 1]) for i, s in enumerate(per_row)]))
+
+
+def test_ablation_of_strength_two_reflects_and_of_strength_zero_leaves():
+    x, v = normal(0, 2, 3, D), normal(1, 1, D)
+    twice = Ablate(v, 2.0)
+    assert close(twice(twice(x)), x) and close(twice(x) @ v[0], -(x @ v[0]))
+    assert torch.equal(Ablate(v, 0.0)(x), x)
+
+
+@given(seeds, st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_affine_editing_puts_the_reference_inside_the_span(seed: int, k: int):
+    x, directions, reference, added = normal(seed, 2, 3, D), normal(seed + 1, k, D), normal(seed + 2, D), normal(3, D)
+    edited = Affine(directions, reference, added, 0.0)(x)
+    assert close(edited @ directions.T, (reference @ directions.T).expand(2, 3, k))
+    assert close(Ablate(directions)(edited), Ablate(directions)(x))
+    assert close(Affine(directions, 0 * reference, added, 0.0)(x), Ablate(directions)(x))
+    assert close(Affine(directions, reference, added, 1.5)(x), edited + 1.5 * added)
+
+
+def test_erasing_along_an_oblique_projection():
+    left, right, center = torch.tensor([[1.0, 1.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([0.5, 0.0])
+    assert torch.equal(Erase(left, right, center)(torch.tensor([[[2.5, 3.0]]])), torch.tensor([[[0.5, 1.0]]]))
+
+
+def test_above_sees_the_side_of_a_direction_and_not_its_length():
+    x, v = normal(0, 4, 5, D), normal(1, D)
+    expected = x @ v > 0
+    assert torch.equal(Above(v)(x), expected) and torch.equal(Above(100 * v)(x), expected)
+    assert expected.any() and not expected.all()
+    adaptive = When(Above(v), RotateTo(torch.stack([v, normal(2, D)]), math.pi / 2))(x)
+    assert close((adaptive @ v)[expected], torch.zeros(int(expected.sum()), dtype=x.dtype))
+    assert torch.equal(adaptive[~expected], x[~expected])
+    with pytest.raises(ValueError, match="length 0"):
+        Above(torch.zeros(D))
+
+
+def test_the_angle_of_rotate_to_is_absolute_in_the_plane():
+    plane = torch.eye(D)[[3, 7]]
+    x = torch.zeros(1, 1, D)
+    x[..., 3], x[..., 7], x[..., 0] = -3.0, 4.0, 9.0  # length 5 inside the plane, at an angle well above 90 degrees
+    for degrees in (0, 90, 200, 350):
+        a = math.radians(degrees)
+        placed = RotateTo(plane, a)(x)[0, 0]
+        expected = torch.tensor([5 * math.cos(a), 5 * math.sin(a), 9.0])
+        assert torch.allclose(placed[[3, 7, 0]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [
+    lambda s: Add(torch.ones(D), s), lambda s: Ablate(torch.ones(1, D), s), lambda s: Rotate(torch.eye(D)[:2], s),
+    lambda s: RotateTo(torch.eye(D)[:2], s), lambda s: Affine(torch.ones(1, D), torch.ones(D), torch.ones(D), s),
+])  # fmt: skip
+def test_strengths_for_another_number_of_rows_are_refused(make):
+    with pytest.raises(ValueError, match="got 3 .*; expected one or 2"):
+        make(torch.ones(3))(torch.ones(2, 5, D))
+    with pytest.raises(ValueError, match="got .*; expected"):
+        make(torch.tensor([1.0, math.nan]))

@@ -83,6 +83,13 @@ def answer_logits(
     model: Model, prompts: Prompts, *, interventions: Mapping[Site, Intervention] | None = None, where: Where = "all"
 ) -> Float[Tensor, "batch answer d_vocab"]:
     """The logits that predict each answer token: columns `prompt_length - 1` to `pos - 2`."""
+    return traced_answer_logits(model, prompts, interventions=interventions, where=where)
+
+
+def traced_answer_logits(
+    model: Model, prompts: Prompts, *, interventions: Mapping[Site, Intervention] | None = None, where: Where = "all"
+) -> Float[Tensor, "batch answer d_vocab"]:
+    """`answer_logits` that gradients flow through, to whatever tensors the interventions hold."""
     require_answers(prompts)
     with intervene(model, interventions or {}, prompts=prompts, where=where):
         kept = prompts.tokens.shape[1] - prompts.prompt_length + 1

@@ -19,11 +19,11 @@ _BRIDGE = "._original_component"
 def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[Tensor, "k d_model"]) -> Iterator[Model]:
     """Inside the context nothing the model writes to its residual stream has a part along the directions.
 
-    Token and position embeddings, attention and MLP output matrices and their biases lose their part in the span of the
-    directions: W' = W - P W. That equals directional ablation at every block input, attention output and MLP output by
-    hooks, at no cost per token. Where the unembedding shares its weight with the embedding, the two are untied first and
-    only the embedding is edited; an edit of the shared weight would also change how logits are read. Afterwards, also
-    after an exception, every weight and the tie are bit for bit as before.
+    Token and position embeddings, attention and MLP output matrices and their biases lose their part in the span of
+    the directions: W' = W - P W. That equals directional ablation at every block input, attention output and MLP output
+    by hooks, at no cost per token. Where the unembedding shares its weight with the embedding, the two are untied
+    first, and only the embedding is edited; an edit of the shared weight would also change how logits are read.
+    Afterwards, also after an exception, every weight and the tie are bit for bit as before.
 
     Raises:
         ValueError: the directions are zero, not finite or of another width, the model has no such weights, or it

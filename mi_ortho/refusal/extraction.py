@@ -1,7 +1,7 @@
 """Difference of means: what separates harmful from harmless prompts at every site and end-of-instruction position.
 
 Arditi et al. 2024 (arXiv 2406.11717): mean activation on harmful prompts minus mean activation on harmless ones, at the
-tokens of the chat template that follow the user's text. Left padding puts these tokens of all prompts in the same columns.
+tokens of the chat template that follow the user's text. Left padding aligns these tokens over prompts.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -41,7 +41,7 @@ def instruction_suffix(model: Model) -> Suffix:
     tokenizer = model.tokenizer
     advice = "pass positions=(-1,), the last token of the text, or give the tokenizer a chat template"
     if not getattr(tokenizer, "chat_template", None):
-        raise ValueError(f"got a tokenizer without chat template; expected one with end-of-instruction tokens; {advice}")
+        raise ValueError(f"got no chat template; expected one with end-of-instruction tokens; {advice}")
     user = [{"role": "user", "content": _MARKER}]
     text = str(tokenizer.apply_chat_template(user, add_generation_prompt=True, tokenize=False))
     ids = tokenizer(text.rpartition(_MARKER)[2], add_special_tokens=False)["input_ids"]
@@ -86,8 +86,8 @@ class Extraction:
             ValueError: nothing was extracted there.
         """
         if site not in self.sites or position not in self.positions:
-            raise ValueError(f"got {site} at position {position}; expected one of {', '.join(map(str, self.sites))} and "
-                             f"positions {self.positions}; extract it there first")
+            raise ValueError(f"got {site} at position {position}; expected one of {', '.join(map(str, self.sites))} "
+                             f"and positions {self.positions}; extract it there first")
         return self.differences[self.sites.index(site), self.positions.index(position)].float()
 
 
@@ -197,8 +197,8 @@ def _require_places(sites: Sequence[Site], positions: Sequence[int]) -> None:
         raise ValueError(f"got sites {', '.join(map(str, sites)) or 'none'}; expected residual-stream sites; choose "
                          "resid_pre, resid_mid or resid_post")
     if not positions or any(position >= 0 for position in positions):
-        raise ValueError(f"got positions {tuple(positions)}; expected negative ones, counted from the end of the prompt; "
-                         "write -1 for the last token")
+        raise ValueError(f"got positions {tuple(positions)}; expected negative ones, counted from the end of the prompt"
+                         "; write -1 for the last token")
 
 
 def _columns(prompts: Prompts, positions: Sequence[int]) -> list[int]:

@@ -101,5 +101,5 @@ def _dataset(name: str, split: str) -> Sequence[Any]:
         return package.load_dataset(name, split=split)
     except Exception as error:  # of a dozen kinds, from the hub, the network and the reader of the data
         raise ValueError(f"got data set {name!r}, split {split!r}, which cannot be loaded "
-                         f"({' '.join(str(error).split())[:160]}); expected a JSON file or a data set's name; check the "
-                         "spelling and the network") from error
+                         f"({' '.join(str(error).split())[:160]}); expected a JSON file or a data set's name; check "
+                         "the spelling and the network") from error

@@ -12,7 +12,7 @@ from mi_ortho.effects import kl_divergence
 from mi_ortho.model import Model
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at, depth
-from mi_ortho.refusal.scores import last_logits, refusal_score, refusal_scores
+from mi_ortho.refusal.scores import last_logits, refusal_scores
 from mi_ortho.sites import Site
 
 
@@ -121,7 +121,8 @@ def filter_prompts(model: Model, harmful: Sequence[str], harmless: Sequence[str]
     """
     refused = tuple(t for t, s in zip(harmful, refusal_scores(model, harmful, tokens).tolist()) if s > 0)
     answered = tuple(t for t, s in zip(harmless, refusal_scores(model, harmless, tokens).tolist()) if s < 0)
-    for name, kept, given, does in (("harmful", refused, harmful, "refuses"), ("harmless", answered, harmless, "answers")):
+    classes = (("harmful", refused, harmful, "refuses"), ("harmless", answered, harmless, "answers"))
+    for name, kept, given, does in classes:
         if not kept:
             raise ValueError(f"got a model that {does} none of {len(given)} {name} prompts by its next-token scores; "
                              "expected some; check the refusal tokens and the chat template, or take other prompts")
@@ -171,11 +172,13 @@ def select(found: Sequence[Candidate]) -> Selection:
     admissible = [one for one in found if not one.rejected]
     if admissible:
         best = min(admissible, key=lambda one: one.bypass)
-        return Selection(tuple(found), best, f"lowest bypass score of {len(admissible)} admissible candidates of {len(found)}")
+        of = f"{len(admissible)} admissible candidates of {len(found)}"
+        return Selection(tuple(found), best, f"lowest bypass score of {of}")
     counts = {name: sum(name in one.rejected for one in found) for one in found for name in one.rejected}
     shares = ", ".join(f"{name}: {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
     advice = {"KL too large": "raise the KL limit", "does not induce": "lower the induce limit",
               "last layers": "extract from earlier layers", "not a number": "check the prompt sets"}  # fmt: skip
     first = max(counts, key=lambda name: counts[name]) if counts else ""
-    return Selection(tuple(found), None, f"got no admissible candidate of {len(found)} (rejected for {shares or 'nothing'}); "
-                     f"expected at least one; {advice.get(first, 'extract some candidates')}")  # fmt: skip
+    return Selection(tuple(found), None, f"got no admissible candidate of {len(found)} (rejected for "
+                     f"{shares or 'nothing'}); expected at least one; "
+                     f"{advice.get(first, 'extract some candidates')}")  # fmt: skip
