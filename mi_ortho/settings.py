@@ -74,3 +74,173 @@ class FamilyConfig:
     device: str = "cpu"
     dtype: str = "float32"
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class PresenceConfig:
+    """How the vectors of a finished family run are looked for in activations on real text.
+
+    Attributes:
+        model: the model the family was made on, where the run's own name for it does not work here.
+        match: which family of the run: kl, activation, or auto for the first it has.
+        layers: layers whose residual stream is read; None takes the family's source to its target.
+        own: prompts that ask for code, as many that ask for English on the same topics, and up to as many others.
+        library: functions of the standard library, their docstrings, and as many paragraphs of other prose.
+        max_new_tokens: length limit of what the model writes.
+        text_tokens: length limit of each real text.
+        sample: activations of each group and layer that are kept.
+        null_tokens: of these, how many the null sets are measured on.
+        sets: null sets of each kind.
+        shuffles: label shuffles and bootstraps.
+        splits: splits of the text for the nullspace probes.
+        seed: of everything random.
+        device: cpu, cuda, cuda:1, mps.
+        dtype: of the model's weights: float32, bfloat16, float16.
+        trust_remote_code: run code from the model's repository.
+    """
+
+    model: str | None = None
+    match: str = "auto"
+    layers: tuple[int, ...] | None = None
+    own: int = 96
+    library: int = 96
+    max_new_tokens: int = 48
+    text_tokens: int = 96
+    sample: int = 2048
+    null_tokens: int = 512
+    sets: int = 100
+    shuffles: int = 500
+    splits: int = 3
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """Which network's layers to measure, on which two sets of prompts, and how much is drawn at random.
+
+    Attributes:
+        model: a name or folder TransformerLens can load; None is the embedded model.
+        harmful: first prompts, a JSON file or the name of a data set; None takes the model's own or a shipped set.
+        harmless: second prompts, likewise.
+        limit: prompts of each set that are read at most.
+        controls: also measure the untrained network and the one with shuffled weights.
+        draws: bootstrap resamplings of the prompts.
+        directions: leading directions of each output matrix whose overlap is measured.
+        rotations: random rotations of the output matrices.
+        splits: random halves on which maps between layers are fitted and judged.
+        neighbours: of each activation in the neighbour graph.
+        triangles: geodesic triangles of each cloud.
+        copies: Gaussian clouds of each layer.
+        batch: prompts read together.
+        seed: of everything random.
+        device: cpu, cuda, cuda:1, mps.
+        dtype: of the model's weights: float32, bfloat16, float16.
+        trust_remote_code: run code from the model's repository.
+    """
+
+    model: str | None = None
+    harmful: str | None = None
+    harmless: str | None = None
+    limit: int = 128
+    controls: bool = True
+    draws: int = 200
+    directions: int = 8
+    rotations: int = 40
+    splits: int = 6
+    neighbours: int = 8
+    triangles: int = 400
+    copies: int = 8
+    batch: int = 16
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class NullsConfig:
+    """What a finished family run is held against.
+
+    Attributes:
+        run: directory of the family run; None takes the newest finished one below the output folder.
+        model: with no run named, only runs of this model are considered; None is the embedded model.
+        threshold: share of the base's own effect from which a vector counts as working.
+        nodes: points of the mean Jacobian along the path to the base.
+        samples: random subsets for each size of a mean.
+        draws: random families for each p-value; at least 10.
+        seed: of everything random.
+        device: cpu, cuda, cuda:1, mps.
+    """
+
+    run: str | None = None
+    model: str | None = None
+    threshold: float = 0.5
+    nodes: int = 8
+    samples: int = 12
+    draws: int = 20
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class RefusalConfig:
+    """What refusal directions are extracted from, selected by and tried on. Layers are counted from 0.
+
+    Attributes:
+        model: a name or folder TransformerLens can load; None is the embedded model.
+        harmful: a JSON file of [{"instruction": ...}] or the name of a data set; None takes the model's own or ours.
+        harmless: likewise.
+        split: which split of a data set.
+        column: which column of a data set or key of a file; None tries the usual ones.
+        train: prompts of each class for extraction.
+        validation: prompts of each class for selection.
+        test: prompts of each class that directions are tried on.
+        streams: where directions are read: resid_pre, resid_mid, resid_post.
+        positions: columns counted from the end of the prompt, -1 the last; None takes all after the user's text.
+        refusal_tokens: first tokens of refusals, as texts; None reads them off the model.
+        kl_limit: largest KL divergence that ablation may cause on harmless prompts.
+        induce_limit: smallest refusal score that addition must give harmless prompts.
+        last_layers: share of the layers at the end whose directions are not taken.
+        strength: of the addition, as a multiple of the difference of means.
+        random: random directions of equal norm tried as controls.
+        angle_step: degrees between angles of the steering circle; 0 for none.
+        circle_prompts: prompts of each class on the circle.
+        rounds: of extraction under ablation of all earlier directions, and of null-space projection; 0 for none.
+        cone: dimension of a cone of directions optimised by gradient (RDO); 0 for none.
+        cone_steps: steps of that optimisation.
+        max_new_tokens: length limit of completions.
+        seed: of everything random.
+        device: cpu, cuda, cuda:1, mps.
+        dtype: of the model's weights: float32, bfloat16, float16.
+        trust_remote_code: run code from the model's repository.
+    """
+
+    model: str | None = None
+    harmful: str | None = None
+    harmless: str | None = None
+    split: str = "train"
+    column: str | None = None
+    train: int = 128
+    validation: int = 32
+    test: int = 100
+    streams: tuple[str, ...] = ("resid_pre",)
+    positions: tuple[int, ...] | None = None
+    refusal_tokens: tuple[str, ...] | None = None
+    kl_limit: float = 0.1
+    induce_limit: float = 0.0
+    last_layers: float = 0.2
+    strength: float = 1.0
+    random: int = 3
+    angle_step: int = 30
+    circle_prompts: int = 8
+    rounds: int = 3
+    cone: int = 0
+    cone_steps: int = 60
+    max_new_tokens: int = 64
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_remote_code: bool = False

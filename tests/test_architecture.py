@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only modules to its left; packages count as one module.
 ORDER = (
     *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
-    *("derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
+    *("averages", "derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
     *("response", "multiplicity", "probes", "effects", "behaviours", "model", "streams", "measure"),
     *("refusal", "runs", "landscape", "export", "subject", "settings", "job", "controls", "findings"),
-    *("visuals", "family", "scrutiny", "viz", "commands", "cli"),
+    *("presence", "visuals", "family", "scrutiny", "refusal_run", "viz", "commands", "cli"),
 )
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker

@@ -138,8 +138,9 @@ def _sortable(scores: Float[Tensor, "samples n"]) -> np.ndarray:
 
 def _wins(keys: np.ndarray, positive: int) -> np.ndarray:
     """For each row the pairs of a positive and an earlier negative, `positive` being the lowest bit of positives."""
-    truth = (np.sort(keys, axis=1) & 1) == positive
-    return np.where(truth, np.cumsum(~truth, axis=1), 0).sum(axis=1)
+    truth = ((np.sort(keys, axis=1) & 1) == positive).astype(np.float64)
+    positives = truth.sum(axis=1)
+    return truth @ np.arange(keys.shape[1], dtype=np.float64) - positives * (positives - 1) / 2
 
 
 def _per_passage(values: Int[Tensor, " samples"], inside: Int[Tensor, " samples"], n: int) -> Int[Tensor, " passages"]:
