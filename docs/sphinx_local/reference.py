@@ -1,0 +1,134 @@
+"""Writes the pages of the API reference before a build: every public name of the stub, grouped by its module.
+
+A name that is new in `mi_ortho/__init__.pyi` appears without a change here; a new module goes to the last page until
+it is named in TOPICS.
+"""
+
+import ast
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mi_ortho
+
+STUB = Path(mi_ortho.__file__).with_name("__init__.pyi")
+TOPICS = {
+    "model": ("Models, prompts and slices", ("model", "subject", "sites")),
+    "elicitation": ("Finding steering vectors", ("elicitation", "objectives", "search")),
+    "family": ("Families and what a count means", ("multiplicity", "nulls", "bounds", "response")),
+    "derivatives": ("Derivatives and transcoding", ("derivatives", "spectra", "curvature", "dct")),
+    "interventions": ("Interventions", ("interventions", "subspace", "vectors")),
+    "presence": ("Activations", ("streams", "probes", "geometry")),
+    "refusal": ("Refusal", ("refusal",)),
+    "behaviour": ("Behaviours and effects", ("behaviours", "effects")),
+    "runs": ("Runs, settings and results", ("runs", "settings")),
+}
+PACKAGES = ("probes", "geometry", "dct", "refusal", "viz")  # also described where their names are not in the stub
+LAST = "further"
+
+
+def exported(text: str) -> dict[str, list[str]]:
+    """The names that a stub imports, by module.
+
+    >>> exported("from .a import x, y\\nfrom .b.c import z")
+    {'a': ['x', 'y'], 'b': ['z']}
+    """
+    found: dict[str, list[str]] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            module = (node.module or "").split(".")[0]
+            found.setdefault(module, []).extend(alias.asname or alias.name for alias in node.names)
+    return found
+
+
+def pages() -> dict[str, tuple[str, list[str]]]:
+    """File name to title and modules, of every page."""
+    modules = list(exported(STUB.read_text("utf-8")))
+    modules += [name for name in PACKAGES if name not in modules and _exists(name)]
+    named = {module for _, group in TOPICS.values() for module in group}
+    found = {file: (title, [m for m in group if m in modules]) for file, (title, group) in TOPICS.items()}
+    found["viz"] = ("Pictures and reports", [m for m in modules if m == "viz"])
+    found[LAST] = ("Further modules", [m for m in modules if m not in named and m != "viz"])
+    return {file: (title, group) for file, (title, group) in found.items() if group}
+
+
+def _exists(package: str) -> bool:
+    return (STUB.parent / package / "__init__.py").is_file()
+
+
+def page(title: str, modules: list[str]) -> str:
+    """One page as reStructuredText."""
+    return "\n".join([title, "=" * len(title), "", *(line for module in modules for line in section(module))])
+
+
+def section(module: str) -> Iterator[str]:
+    """One module: its docstring and its public names."""
+    found = importlib.import_module(f"mi_ortho.{module}")
+    public = exported(STUB.read_text("utf-8")).get(module, [])
+    yield from [module, "-" * len(module), "", *escaped((inspect.getdoc(found) or "").splitlines()), ""]
+    for name in public:
+        yield from entry("mi_ortho", name)
+    for name in getattr(found, "__all__", ()):
+        if name not in public and inspect.getdoc(getattr(found, name)):
+            yield from entry(f"mi_ortho.{module}", name)
+
+
+def entry(module: str, name: str) -> list[str]:
+    """The directive that describes one name."""
+    value = getattr(importlib.import_module(module), name)
+    if inspect.isclass(value):
+        return [f".. autoclass:: {module}.{name}", "   :members:", ""]
+    return [f".. auto{'function' if inspect.isroutine(value) else 'data'}:: {module}.{name}", ""]
+
+
+def escaped(lines: list[str]) -> list[str]:
+    """Docstrings are plain text with names in backticks: what reStructuredText would read as markup is escaped.
+
+    >>> escaped(["|z(v)| * `a*b`", ">>> a * b"])
+    ['\\\\|z(v)\\\\| \\\\* `a*b`', '>>> a * b']
+    """
+    return [line if line.lstrip().startswith((">>>", "...")) else _escape(line) for line in lines]
+
+
+def _escape(line: str) -> str:
+    parts = re.split(r"(`[^`]*`)", line)
+    return "".join(part if k % 2 else re.sub(r"([|*\\]|(?<=\w)_(?!\w))", r"\\\1", part) for k, part in enumerate(parts))
+
+
+def write(app: Any) -> None:
+    """Write the pages that changed, and remove those that are gone."""
+    folder = Path(app.srcdir) / "reference"
+    folder.mkdir(exist_ok=True)
+    wanted = {f"{file}.rst": page(*found) for file, found in pages().items()}
+    for path in folder.glob("*.rst"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.is_file() or path.read_text("utf-8") != text:
+            path.write_text(text, "utf-8")
+
+
+def _plain(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    if what != "data" or inspect.getdoc(type(value)) != inspect.getdoc(value):
+        lines[:] = escaped(lines)
+    else:
+        lines[:] = []  # an alias has no docstring of its own, only that of its type
+
+
+def _signature(app: Any, what: str, name: str, value: Any, options: Any, given: str, returned: str) -> Any:
+    """Constructors without the fields that are private."""
+    if what != "class" or not given:
+        return None
+    return re.sub(r"(?:, |(?<=\())_\w+(?=: | ?=).*?(?=, \w+:|\) -> None|\)$)", "", given), None
+
+
+def setup(app: Any) -> dict[str, object]:
+    """Register with Sphinx."""
+    app.connect("builder-inited", write)
+    app.connect("autodoc-process-docstring", _plain, priority=400)  # before napoleon, at 500
+    app.connect("autodoc-process-signature", _signature)
+    return {"parallel_read_safe": True}
