@@ -171,11 +171,15 @@ def divergences(yard: Yardstick, vectors: Float[Tensor, "n d_model"], *, chunk: 
         real = goal.real > 0
         forward = masked_mean(kl_divergence(p_logits=goal.goal.expand_as(logits), q_logits=logits), real)
         reverse = masked_mean(kl_divergence(p_logits=logits, q_logits=goal.goal.expand_as(logits)), real)
-        odds = _likelihood(goal.z(part), yard.answers) - _likelihood(yard.other(part), yard.unsteered_answers)
-        loss = yard.activation(part)
-        rows += torch.stack([loss, forward, reverse, odds / len(yard.train)], dim=-1).tolist()
+        rows += torch.stack([yard.activation(part), forward, reverse, log_odds(yard, part)], dim=-1).tolist()
     names = ("loss", "kl_base_vector", "kl_vector_base", "log_odds")
     return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def log_odds(yard: Yardstick, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+    """log p(the base's answers) - log p(the unsteered answers) in nats, mean over training prompts; differentiable."""
+    based = _likelihood(yard.behaviour.z(vectors), yard.answers)
+    return (based - _likelihood(yard.other(vectors), yard.unsteered_answers)) / len(yard.train)
 
 
 def _likelihood(logits: Float[Tensor, "n batch answer d_vocab"], answers: Prompts) -> Float[Tensor, " n"]:

@@ -1,0 +1,36 @@
+"""`mi-ortho nulls`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.settings import NullsConfig
+
+Config = Annotated[NullsConfig, Parameter(name="*", negative_iterable="")]
+DEFAULTS = NullsConfig()
+
+
+@app.command
+def nulls(
+    run: Path | None = None,
+    /,
+    *,
+    config: Config = DEFAULTS,
+    out: Out = Path("runs"),
+    at: At = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    threads: Threads = 0,
+) -> None:
+    """Hold a finished family run against its null models: a linear map, a quadratic form, random families.
+
+    RUN is the directory of a run of `mi-ortho family`; without it the newest finished one below the output folder is
+    taken. The same command continues after an interruption.
+    """
+    from mi_ortho.commands.nulls import nulls as command
+
+    chosen = config if run is None else replace(config, run=str(run))
+    execute(command, chosen, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
