@@ -76,7 +76,7 @@ def _passes(model: Model, texts: Sequence[str], batch: int) -> Iterator[tuple[Te
         raise ValueError("got no prompts; expected at least one; pass some texts")
 
 
-def write_matrices(model: Model) -> list[tuple[Site, Float[Tensor, "inputs d_model"]]]:
+def write_matrices(model: Model) -> list[tuple[Site, Float[Tensor, "_ d_model"]]]:
     """What attention and MLP of each block multiply their results with before adding them to the residual stream.
 
     Attention's W_O with all heads under each other, and the MLP's W_out, each under the site of its output.

@@ -59,7 +59,7 @@ def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples 
 
 
 def fit_linear(
-    x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 1e-2
+    x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 0.1
 ) -> AffineMap:
     """The best y = x M + t, with a ridge of `ridge` times the mean variance of x: a learned translator."""
     a, b = _centred(x, y)

@@ -50,14 +50,15 @@ def growth_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
 def gap_rows(found: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
     """log(variance of mid / variance of pre) by layer, paired over samples, and attention's share of the growth.
 
-    `share` is log(mid / pre) over log(post / pre), means over layers: what attention adds to the logarithm. At one half,
-    mid lies above pre only because it is half a block further.
+    `share` is log(mid / pre) over log(post / pre), means over layers: what attention adds to the logarithm. At one
+    half, mid lies above pre only because it is half a block further.
     """
     pre, mid, post = (_stream(found, stream) for stream in ("pre", "mid", "post"))
     if pre is None or mid is None or post is None:
         return []
     stacked = torch.stack([pre, mid, post], dim=1)
-    moves = [k for k in range(pre.shape[1]) if float(pre[:, k].var(0).mean()) > STILL * float(pre[:, k].square().mean())]
+    varies = pre.double().var(0).mean(-1) > STILL * pre.double().square().mean((0, 2))
+    moves = varies.nonzero().flatten().tolist()
 
     def gaps(x: Float[Tensor, "samples three layer d_model"]) -> Float[Tensor, "two n"]:
         logs = x[:, :, moves].double().var(0).mean(-1).log()

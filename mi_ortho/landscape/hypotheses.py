@@ -43,8 +43,8 @@ def curves_rise(rows: Sequence[Row]) -> Verdict | None:
     control = [_signed(row) for row in steepest("untrained")]
     interval = (worst["r_squared_low"], worst["r_squared_high"]) if worst["slope_low"] > 0 else (0.0, 0.0)
     return _judge(
-        "E: the variance over prompts grows from the first to the last layer, in both streams, for both sets of prompts",
-        f"log-linear R² at least {STRAIGHT} with a rising line in every curve (two streams, two sets, mean and maximum)",
+        "E: the variance over prompts grows from layer to layer, in both streams, for both sets of prompts",
+        f"a rising line of log-linear R² at least {STRAIGHT} in every curve (two streams, two sets, mean and maximum)",
         "smallest R² of all curves (0 for a falling one), bootstrap over prompts; control: an untrained network's",
         _signed(worst), interval, STRAIGHT, min(control, default=None),
     )  # fmt: skip
@@ -131,32 +131,29 @@ def equal_moves(rows: Sequence[Row]) -> Verdict | None:
     if found is None:
         return None
     interval = (found["slope_low"], found["slope_high"])
-    inside = -CONSTANT <= interval[0] and interval[1] <= CONSTANT
+    inside = max(map(abs, interval)) <= CONSTANT
     outside = interval[0] > CONSTANT or interval[1] < -CONSTANT
     return Verdict(
         "I: every layer moves the state about equally far, so its norm grows linearly",
         f"slope of the log length of a block's addition between -{CONSTANT} and {CONSTANT} per block",
         "slope of log mean length over depth, bootstrap over prompts; control: an untrained network's",
-        found["slope"], interval, CONSTANT, control and control["slope"], True if inside else False if outside else None,
+        found["slope"], interval, CONSTANT, control and control["slope"],
+        True if inside else False if outside else None,
     )  # fmt: skip
 
 
 def one_space(rows: Sequence[Row]) -> Verdict | None:
     """J: a number carries one layer to another nearly as well as a learned map, so all layers share one space."""
-    pairs = [row for row in pick(rows, kind="likeness", network="model") if row["source"] != row["target"]]
+    pairs = pick(rows, kind="carried", network="model")
     if not pairs:
         return None
-    learned = fmean(max(row["linear"], row["rotation"]) for row in pairs)
-    layers = sorted({row["source"] for row in pairs})
-    each = [fmean(row["scaling"] for row in pairs if row["source"] == k)
-            / fmean(max(row["linear"], row["rotation"]) for row in pairs if row["source"] == k) for k in layers]  # fmt: skip
+    each = [_relative(pick(pairs, split=split), "scaling") for split in sorted({row["split"] for row in pairs})]
     return _judge(
         "J: the activations of all layers lie in one space",
         f"a single number predicts one layer from another at least {SAME} times as well as a learned map",
         "share of variance predicted by a number over that by the better of rotation and linear map, on prompts "
-        "neither was fitted on, range over source layers; control: after a random rotation",
-        fmean(row["scaling"] for row in pairs) / learned, (min(each), max(each)), SAME,
-        fmean(row["turned"] for row in pairs) / learned,
+        "neither was fitted on, range over random halves; control: after a random rotation",
+        _relative(pairs, "scaling"), (min(each), max(each)), SAME, _relative(pairs, "turned"),
     )  # fmt: skip
 
 
@@ -165,9 +162,9 @@ def space_is_flat(rows: Sequence[Row]) -> Verdict | None:
     flat = pick(rows, kind="flat", network="model")
     if not flat:
         return None
-    depths = sorted({row["depth"] for row in flat})
+
     def mean_ratio(cloud: str, copy: int) -> float:
-        return fmean(row["ratio"] for row in pick(flat, cloud=cloud, copy=copy) if row["depth"] in depths)
+        return fmean(row["ratio"] for row in pick(flat, cloud=cloud, copy=copy))
 
     copies = sorted({row["copy"] for row in pick(flat, cloud="gaussian")})
     measured = mean_ratio("measured", 0)
@@ -207,6 +204,11 @@ def _changed(verdict: Verdict, supported: bool | None) -> Verdict:
 
 def _one(rows: Sequence[Row], kind: str, network: str) -> Row | None:
     return next(iter(pick(rows, kind=kind, network=network, group="all")), None)
+
+
+def _relative(pairs: Sequence[Row], name: str) -> float:
+    """Mean share of variance under one kind of map, over the mean share under the better learned one."""
+    return fmean(row[name] for row in pairs) / fmean(max(row["linear"], row["rotation"]) for row in pairs)
 
 
 def _signed(row: Row) -> float:

@@ -30,13 +30,13 @@ Row = dict[str, Any]
 PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "mlp_out")}
 
 
-def overlaps(matrices: Sequence[tuple[Site, Float[Tensor, "inputs d_model"]]], k: int) -> Float[Tensor, "n n"]:
+def overlaps(matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int) -> Float[Tensor, "n n"]:
     """Overlap of the spaces that every two output matrices write to most."""
     return overlap_matrix([write_space(matrix, k) for _, matrix in matrices])
 
 
 def overlap_rows(
-    matrices: Sequence[tuple[Site, Float[Tensor, "inputs d_model"]]], k: int, draws: int, generator: torch.Generator
+    matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int, draws: int, generator: torch.Generator
 ) -> list[Row]:
     """Mean overlap between layers for attention, MLP and both, over what independently turned matrices would have."""
     found, d_model = overlaps(matrices, k), matrices[0][1].shape[1]
@@ -53,21 +53,24 @@ def overlap_rows(
 def likeness_rows(
     points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator
 ) -> list[Row]:
-    """How alike every two layers are, and how much of one a map from the other predicts on samples it never saw.
+    """How alike every two layers are, and how much of one a map from the other predicts on unseen samples.
 
-    For every ordered pair: CKA, CKA with shuffled samples, Procrustes distance, and the shares predicted by a number
-    (`scaling`), a rotation, a learned linear map, and a number after a random rotation (`turned`), means over random
-    halves. A layer with itself has `ceiling`, the CKA of two halves of its own coordinates.
+    For every ordered pair a row "likeness": CKA, CKA with shuffled samples, Procrustes distance; for a layer with
+    itself `ceiling`, the CKA of two halves of its own coordinates. For every pair and random half a row "carried": the
+    shares predicted by a number (`scaling`), a rotation, a learned linear map, and a number after a random rotation
+    (`turned`).
     """
     rows: list[Row] = []
     halves = [torch.randperm(len(points), generator=generator) for _ in range(splits)]
     for i in range(points.shape[1]):
         for j in range(points.shape[1]):
             x, y = points[:, i], points[:, j]
-            shares = [_shares(x, y, order, generator) for order in halves]
-            row: Row = {"kind": "likeness", "source": i, "target": j, "cka": linear_cka(x, y),
+            pair: Row = {"source": i, "target": j}
+            if i != j:
+                rows += [{"kind": "carried", **pair, "split": split, **_shares(x, y, order, generator)}
+                         for split, order in enumerate(halves)]  # fmt: skip
+            row: Row = {"kind": "likeness", **pair, "cka": linear_cka(x, y),
                         "shuffled": linear_cka(x, y[halves[0]]), "procrustes": procrustes_distance(x, y)}  # fmt: skip
-            row |= {name: sum(share[name] for share in shares) / splits for name in shares[0]}
             rows.append(row | ({"ceiling": split_half_cka(x, generator)} if i == j else {}))
     return rows
 
@@ -81,7 +84,7 @@ def flat_rows(
     copies: int,
     generator: torch.Generator,
 ) -> list[Row]:
-    """Signs of curvature of each layer's cloud, of Gaussian clouds of its covariance, and of such clouds group by group."""
+    """Signs of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians group by group."""
     rows: list[Row] = []
     seed = int(torch.randint(2**31, (), generator=generator))
     for depth in range(points.shape[1]):

@@ -3,9 +3,12 @@
 from mi_ortho.viz.data_table import table
 from mi_ortho.viz.embed import Visual, attention, compare, token_values
 from mi_ortho.viz.estimates import Estimate, estimates, estimates_svg
+from mi_ortho.viz.geometry import geometry_report
 from mi_ortho.viz.matrices import heat_map
+from mi_ortho.viz.nulls import nulls_report
 from mi_ortho.viz.pages import Section, page, write_page
 from mi_ortho.viz.plots import Panel, Series, curve, standalone
+from mi_ortho.viz.presence import presence_report
 from mi_ortho.viz.report import family_report
 from mi_ortho.viz.sections import (
     Card,
@@ -36,10 +39,13 @@ __all__ = [
     "estimates_svg",
     "family_report",
     "figure",
+    "geometry_report",
     "glossary",
     "heat_map",
     "note",
+    "nulls_report",
     "page",
+    "presence_report",
     "run_section",
     "standalone",
     "table",

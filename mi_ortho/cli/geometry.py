@@ -1,0 +1,32 @@
+"""`mi-ortho geometry`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.settings import GeometryConfig
+
+Config = Annotated[GeometryConfig, Parameter(name="*")]
+DEFAULTS = GeometryConfig()
+
+
+@app.command
+def geometry(
+    *,
+    config: Config = DEFAULTS,
+    out: Out = Path("runs"),
+    at: At = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    threads: Threads = 0,
+) -> None:
+    """Measure a model's layers: growth of variance, shared directions, likeness, flatness, each beside its control.
+
+    Without arguments: the embedded model on its own prompts. Any model: --model NAME, on shipped prompts or on files
+    given by --harmful and --harmless. The same command continues after an interruption.
+    """
+    from mi_ortho.commands.geometry import geometry as command
+
+    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
