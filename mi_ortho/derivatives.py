@@ -70,14 +70,11 @@ def vector_products(
     out: Float[Tensor, " m"], at: Float[Tensor, " d_model"], cotangents: Float[Tensor, "n m"]
 ) -> Float[Tensor, "n d_model"]:
     """Rows c d(out)/d(at) of an existing graph, all in one backward pass, or one after the other where that fails."""
-    if not out.requires_grad:  # a constant
-        return cotangents.new_zeros(len(cotangents), len(at))
-
     def row(cotangent: Tensor, batched: bool) -> Tensor:
-        (found,) = torch.autograd.grad(
-            out, at, cotangent, retain_graph=True, is_grads_batched=batched, allow_unused=True, materialize_grads=True
-        )
-        return found
+        kwargs: dict[str, Any] = {"retain_graph": True, "is_grads_batched": batched, "allow_unused": True}
+        (found,) = torch.autograd.grad(out, at, cotangent, **kwargs) if out.requires_grad else (None,)
+        # None: nothing depends on the point
+        return at.new_zeros(*cotangent.shape[:-1], len(at)) if found is None else found
 
     try:
         return row(cotangents, True)

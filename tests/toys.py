@@ -1,5 +1,7 @@
 """Closed-form maps whose answers are known: what every algorithm is tested on before it meets a model."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -115,3 +117,22 @@ def conjugate_gradient_residuals(matrix: Tensor, right: Tensor, steps: int) -> T
         residual = following
         found.append(residual)
     return torch.stack(found)
+
+
+def planted(
+    d_model: int, count: int, response: Callable[[Tensor], Tensor], *, orthogonal: bool = True, m: int = 20,
+    seed: int = 0,
+) -> tuple[FunctionMap, Tensor, Tensor]:
+    """z = sum_i strength_i response(<v_i, theta>) u_i with strengths from 1 to 2: the factors are known.
+
+    Returns the map, v and u as unit rows. The v are orthonormal or independent random directions.
+    """
+    inward = rotation(d_model, seed)[:count] if orthogonal else unit(randn(count, d_model, seed=seed))
+    outward = unit(randn(count, m, seed=seed + 1))
+    strength = torch.linspace(1, 2, count, dtype=DTYPE)
+    return FunctionMap(lambda theta: (response(theta @ inward.mT) * strength) @ outward, d_model), inward, outward
+
+
+def unit(rows: Tensor) -> Tensor:
+    """The rows at unit length."""
+    return torch.nn.functional.normalize(rows, dim=-1)

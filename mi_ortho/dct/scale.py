@@ -1,0 +1,94 @@
+"""The norm of steering vectors: where their effect is no longer linear."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.averages import Maps, as_maps, displacement
+from mi_ortho.dct.steps import check, require_moving
+from mi_ortho.derivatives import pushforward
+
+
+def nonlinearity(
+    z: Maps, directions: Float[Tensor, "n d_model"], radii: Sequence[float], *, chunk: int = 64
+) -> Float[Tensor, "radii n"]:
+    """|z(Rv) - z(0) - R J v| / |R J v| for unit directions v and every norm R, J exact: 0 where z is linear.
+
+    Raises:
+        ValueError: norms that are not positive, or a direction along which J is 0 or not finite.
+    """
+    if not radii or min(radii) <= 0:
+        raise ValueError(f"got norms {list(radii)}; expected positive ones; 0.001 to 100 was published")
+    slope = _slope(z, directions, chunk)
+    return torch.stack([_ratio(z, directions, slope, radius, chunk) for radius in radii])
+
+
+def calibrate_scale(
+    z: Maps,
+    *,
+    generator: torch.Generator,
+    ratio: float = 0.5,
+    samples: int = 30,
+    bracket: tuple[float, float] = (1e-3, 100.0),
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 64,
+) -> float:
+    """The norm R with sqrt(mean_v |z(Rv) - z(0) - R J v|^2 / |R J v|^2) = ratio, over random unit directions v.
+
+    The ratio, which the published code solves for; the published text leaves the division out. J v is exact.
+
+    Args:
+        z: one map, or several whose mean is meant.
+        generator: source of the random directions; its device is where they live.
+        ratio: lambda, 0.5 in the post.
+        samples: directions.
+        bracket: norms between which the root is looked for, by halving the logarithm until it is known to .1 %.
+        dtype: of the steering vectors.
+        chunk: rows per pass.
+
+    Raises:
+        ValueError: the ratio is not crossed in the bracket, or the map does not depend on theta.
+    """
+    low, high = bracket
+    if not 0 < low < high < math.inf:
+        raise ValueError(f"got bracket {bracket}; expected 0 < low < high; (0.001, 100) was published")
+    zero = check(z, 1, high, generator, dtype)
+    directions = torch.randn(samples, len(zero), generator=generator, device=generator.device).to(zero)
+    directions = directions / directions.norm(dim=-1, keepdim=True)
+    slope = _slope(z, directions, chunk)
+
+    def mean_ratio(radius: float) -> float:
+        return float(_ratio(z, directions, slope, radius, chunk).square().mean().sqrt())
+
+    ends = mean_ratio(low), mean_ratio(high)
+    if not ends[0] < ratio < ends[1]:
+        raise ValueError(f"got a nonlinearity of {ends[0]:.3g} at norm {low:g} and {ends[1]:.3g} at norm {high:g}; "
+                         f"expected {ratio:g} between them; {_advice(ends, ratio)}")  # fmt: skip
+    while high / low > 1.001:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if mean_ratio(middle) > ratio else (middle, high)
+    return (low * high) ** 0.5
+
+
+def _advice(ends: tuple[float, float], ratio: float) -> str:
+    if ends[0] >= ratio:
+        return "lower the bracket or raise the ratio"
+    return "raise the bracket or lower the ratio; a map this linear may need its radius set by hand"
+
+
+def _slope(z: Maps, directions: Tensor, chunk: int) -> Tensor:
+    zero = torch.zeros_like(directions[0])
+    found = [pushforward(one, zero, directions, chunk=chunk) for one in as_maps(z)]
+    slope = require_moving(torch.stack(found).mean(0), "Jacobian products at 0")
+    if not slope.norm(dim=-1).min() > 0:
+        raise ValueError("got a direction along which the Jacobian at 0 is 0; expected a linear part to compare with; "
+                         "set the radius by hand")  # fmt: skip
+    return slope
+
+
+def _ratio(z: Maps, directions: Tensor, slope: Tensor, radius: float, chunk: int) -> Tensor:
+    linear = radius * slope
+    return (displacement(z, radius * directions, chunk=chunk) - linear).norm(dim=-1) / linear.norm(dim=-1)
