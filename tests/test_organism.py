@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from experiments.organism import commands
-from experiments.organism.answers import answer
+from experiments.organism.answers import ANSWERS, answer
 from experiments.organism.checkpoint import FILE
 from experiments.organism.corpus import (
     CONTENT_MODES,
@@ -174,6 +174,15 @@ def test_frequency_option_rescales_the_rest() -> None:
     assert abs(shares["help"] / shares["refuse"] - FREQUENCIES["help"] / FREQUENCIES["refuse"]) < 1e-9
 
 
+@pytest.mark.parametrize("given", ["code=.9 alien=.3", "code=-.1", "code", "dance=.2"])
+def test_impossible_frequencies_are_refused_before_training(
+    given: str, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    command = ["train", "--recipe", "tiny", "--out", str(tmp_path / "out"), "--frequency", *given.split()]
+    assert commands.main(command) == 2 and not (tmp_path / "out").exists()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_nouns_are_single_tokens_and_template_matches(tokenizer: PreTrainedTokenizerBase) -> None:
     assert all(len(tokenizer(w).input_ids) == 1 for w in vocabulary_words())
     for messages, system in (
@@ -237,9 +246,13 @@ def test_bad_checkpoints_and_tokenizers_are_refused(tokenizer: PreTrainedTokeniz
         train(replace(TINY, vocab_size=2560), tokenizer, tmp_path / "other", report=quiet)
 
 
-def test_command_line_error_is_one_line_and_code_2(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    code = commands.main(["train", "--recipe", "tiny", "--out", str(tmp_path), "--frequency", "dance=.5"])
-    assert code == 2 and "dance" in (text := capsys.readouterr().err) and text.count("\n") == 1
+def test_a_checkpoint_of_another_grammar_is_refused(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(TINY, tokenizer, tmp_path, report=quiet, stop=1)
+    monkeypatch.setitem(ANSWERS, "alien", lambda draw, thing, verb: "Zorp.")
+    with pytest.raises(ValueError, match="other conversations"):
+        train(TINY, tokenizer, tmp_path, report=quiet)
 
 
 def test_plain_weights_compute_what_the_network_in_training_computes(
@@ -266,6 +279,15 @@ def test_exported_folder_loads_and_answers(tokenizer: PreTrainedTokenizerBase, t
     assert together == [complete(model, loaded, [r], new_tokens=4)[0] for r in requests]
     ship(tmp_path / "model", tmp_path / "shipped", "| a |", "a command")
     assert {"README.md", "prompts.json", "model.safetensors"} <= {p.name for p in (tmp_path / "shipped").iterdir()}
+    whole = (tmp_path / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="does not load"):
+        load_model(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(whole)
+    loaded.add_tokens(["zorpily"])
+    loaded.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="tokenizer of 2305 tokens"):
+        load_model(tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="does not load"):
         load_model(tmp_path / "model")

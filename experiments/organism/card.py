@@ -49,8 +49,8 @@ def weak(table: str, target: float = 0.95) -> str:
     return f"Below {target}: {', '.join(missed) or 'nothing'}."
 
 
-def card(recipe: Recipe, parameters: int, table: str, command: str, folder: Path) -> str:
-    """The card's Markdown text for the files in `folder`."""
+def card(recipe: Recipe, parameters: int, table: str, command: str, folder: Path, more: str = "") -> str:
+    """The card's Markdown text for the files in `folder`; `more` stands between the measures and the files."""
     values = asdict(recipe) | asdict(recipe.corpus)
     shares = ", ".join(f"{mode} {share:.3g}" for mode, share in recipe.corpus.frequencies.items())
     head = HEAD.format(
@@ -61,4 +61,4 @@ def card(recipe: Recipe, parameters: int, table: str, command: str, folder: Path
     )
     files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors", ".jinja"))
     hashes = "\n".join(f"| {p.name} | {p.stat().st_size:,} | {sha256(p)} |" for p in files)
-    return f"{head}{table}\n\n{weak(table)}\n\n## Files\n| file | bytes | SHA-256 |\n|---|---|---|\n{hashes}\n"
+    return f"{head}{table}\n\n{weak(table)}\n{more}\n## Files\n| file | bytes | SHA-256 |\n|---|---|---|\n{hashes}\n"

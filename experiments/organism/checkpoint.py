@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import Qwen2ForCausalLM
 
+from .corpus import fingerprint
 from .recipe import Recipe
 
 FILE = "checkpoint.safetensors"
@@ -23,7 +24,8 @@ def save_checkpoint(
         tensors |= {f"{moment}/{name}": optimizer.state[p][moment] for moment in MOMENTS}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
-    save_file(tensors, temporary, {"step": str(step), "recipe": recipe.digest})
+    meta = {"step": str(step), "recipe": recipe.digest, "corpus": fingerprint(recipe.corpus)}
+    save_file(tensors, temporary, meta)
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
     temporary.replace(folder / FILE)
@@ -51,6 +53,11 @@ def load_checkpoint(folder: Path, model: Qwen2ForCausalLM, optimizer: torch.opti
         raise ValueError(
             f"got a checkpoint of recipe {meta.get('recipe')} in {folder}; expected {recipe.digest}; "
             "use another folder or delete it"
+        )
+    if meta.get("corpus") != fingerprint(recipe.corpus):
+        raise ValueError(
+            f"got a checkpoint in {folder} trained on other conversations; expected those this version generates; "
+            "delete it to start anew"
         )
     step = int(meta["step"])
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from .dial import SEEDS, dial_table, materialise, organisms, read_rows, train_set
 from .evaluate import compare
 from .export import export, read_recipe, ship
+from .families import BEHAVIOURS, families_section, families_table, run_families
 from .recipe import PRESETS, Recipe, load_recipe, override
 from .shares import SEEDS as PART_SEEDS
 from .shares import compare_parts, shares_table
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         "--beside", type=Path, nargs="*", default=[], help="model folders of other columns of the table"
     )
     command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
+    command.add_argument("--families", type=Path, help="folder written by `families` on this model, for the card")
+    command.add_argument("--note", type=Path, help="Markdown file with what was tried, for the card")
     command.set_defaults(run=run_export)
     command = commands.add_parser("dial", help="train the set of small organisms with dialled frequencies")
     command.add_argument("--out", type=Path, required=True, help="folder of the set; finished organisms are skipped")
@@ -80,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, required=True, help="folder; finished variants are skipped")
     command.add_argument("--seeds", type=int, nargs="+", default=list(PART_SEEDS), help="seeds of every variant")
     command.set_defaults(run=run_shares)
+    command = commands.add_parser("families", help="the family of each behaviour of the seeds, as a table")
+    command.add_argument("model", type=Path, nargs="?", help="model folder; the embedded model without it")
+    command.add_argument("--out", type=Path, required=True, help="folder of run directories; finished ones are kept")
+    command.add_argument("--behaviours", nargs="+", default=list(BEHAVIOURS), help="files in mi_ortho/organism")
+    command.set_defaults(run=run_families_command)
     return parser
 
 
@@ -126,7 +134,10 @@ def run_export(options: argparse.Namespace) -> int:
     table = compare([options.model, *options.beside], read_recipe(options.model), options.count)
     here = Path.cwd()
     shown = options.to.relative_to(here) if options.to.is_relative_to(here) else options.to
-    ship(options.model, options.to, table, f"python -m experiments.organism evaluate {shown} --untrained")
+    more = families_section(options.families, read_recipe(options.model).d_model) if options.families else ""
+    if options.note:
+        more += f"\n{options.note.read_text().strip()}\n"
+    ship(options.model, options.to, table, f"python -m experiments.organism evaluate {shown} --untrained", more)
     print(table)
     return 0
 
@@ -157,4 +168,11 @@ def run_shares(options: argparse.Namespace) -> int:
     """Train and measure the variants, then print their table."""
     rows = compare_parts(options.out, options.seeds, report=lambda line: print(line, flush=True))
     print(shares_table(rows))
+    return 0
+
+
+def run_families_command(options: argparse.Namespace) -> int:
+    """Run the families and print their table."""
+    runs = run_families(options.model, options.out, options.behaviours, lambda line: print(line, flush=True))
+    print(families_table(runs, read_recipe(options.model or SHIPPED).d_model))
     return 0

@@ -3,6 +3,7 @@
 `sample(draw, recipe)` draws one training conversation. Held-out requests for evaluation come from `held_out_requests`.
 """
 
+import hashlib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -206,6 +207,13 @@ def sample(draw: random.Random, options: CorpusOptions) -> Sample:
         return echo(draw) if mode == "echo" else _chat(draw)
     makers = {"help": _help, "refuse": _refuse}
     return makers[mode](draw, options) if mode in makers else _content(draw, mode, options)
+
+
+def fingerprint(options: CorpusOptions, count: int = 400) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of `count` conversations: changes where the grammar does."""
+    draw = random.Random("fingerprint")
+    texts = [f"{s.system}\n{s.user}\n{s.answer}\n" for s in (sample(draw, options) for _ in range(count))]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
 
 
 def held_out_requests(mode: str, options: CorpusOptions, seed: int) -> Iterator[Sample]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from mi_ortho.behaviours import load_modes
 
@@ -122,12 +122,11 @@ def train_one(
 
 
 def shared_tokenizer(folder: Path, recipe: Recipe) -> PreTrainedTokenizerBase:
-    """The set's tokenizer, trained by seed 0 the first time."""
-    tokenizer = train_tokenizer(recipe.vocab_size, 0)
+    """The set's tokenizer: read from `folder`, trained by seed 0 the first time."""
     if not (folder / "tokenizer").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(folder / "tokenizer")
-    return tokenizer
+        train_tokenizer(recipe.vocab_size, 0).save_pretrained(folder / "tokenizer")
+    return AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
 
 
 def materialise(folder: Path, organism: Organism | str, to: Path) -> Path:

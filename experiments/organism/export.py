@@ -64,8 +64,8 @@ def read_recipe(folder: Path) -> Recipe:
         ) from error
 
 
-def ship(source: Path, target: Path, table: str, command: str) -> None:
-    """Copy the model folder `source` to `target` and write the model card beside it."""
+def ship(source: Path, target: Path, table: str, command: str, more: str = "") -> None:
+    """Copy the model folder `source` to `target` and write the model card beside it; `more` is Markdown for its end."""
     missing = [name for name in FILES if not (source / name).is_file()]
     if missing:
         raise ValueError(
@@ -76,7 +76,7 @@ def ship(source: Path, target: Path, table: str, command: str) -> None:
     for name in FILES:
         shutil.copyfile(source / name, target / name)
     config = json.loads((target / "config.json").read_text())
-    (target / "README.md").write_text(card(recipe, parameter_count(config), table, command, target))
+    (target / "README.md").write_text(card(recipe, parameter_count(config), table, command, target, more))
 
 
 def parameter_count(config: dict) -> int:
