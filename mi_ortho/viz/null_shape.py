@@ -78,33 +78,23 @@ def composition_section(rows: Rows) -> Section | None:
                 label, select(rows, kind="composed", match=match, group=group), "n", "scale", style, dots=True
             )
         ]
-        sizes = sorted({row["n"] for row in select(rows, kind="composed", match=match)})
-        if sizes:
-            lines += [
-                Series("√n (quadratic)", [float(n) for n in sizes], [n**0.5 for n in sizes], "c6", key="√n"),
-                Series("n (sum)", [float(n) for n in sizes], [float(n) for n in sizes], "c7", key="n"),
-            ]
-        panels.append(
-            curve(
-                Panel(
-                    MATCHES[match],
-                    "critical scale s*(n) of the mean",
-                    "vectors averaged, n",
-                    log=True,
-                    logx=True,
-                    letter=letter,
-                ),
-                lines,
-            )
-        )
+        sizes = sorted({float(row["n"]) for row in select(rows, kind="composed", match=match)})
+        if not sizes:  # too few vectors reach the threshold: nothing to draw on logarithmic axes
+            continue
+        lines += [
+            Series("√n (quadratic)", sizes, [n**0.5 for n in sizes], "c6", key="√n"),
+            Series("n (sum)", sizes, sizes, "c7", key="n"),
+        ]
+        axes = ("critical scale s*(n) of the mean", "vectors averaged, n")
+        panels.append(curve(Panel(MATCHES[match], *axes, log=True, logx=True, letter=letter), lines))
     legend = [(label, label, style) for group, label, style in GROUPS if select(rows, kind="composed", group=group)]
     legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
-    drawn = curves(
-        panels,
-        "How much the mean of n vectors, each first scaled to where it alone just works, must be "
-        "scaled up. Flat is linear.",
-        legend=legend,
+    caption = (
+        "How much the mean of n vectors, each first scaled to where it alone just works, must be scaled up. "
+        "Flat is linear."
     )
+    few = "Too few vectors reach the threshold to measure how their means compose."
+    drawn = curves(panels, caption, legend=legend) if panels else note(few)
     labels = {group: label for group, label, _ in GROUPS}
     totals = [
         {

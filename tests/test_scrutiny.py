@@ -1,0 +1,287 @@
+"""`mi-ortho nulls`: verdicts from rows, stages recorded whole or not at all, and the command on a small planted run."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from toys import flat_energy, linear, spread
+
+import mi_ortho as mo
+from mi_ortho.cli import main
+from mi_ortho.commands.nulls import nulls
+from mi_ortho.runs import open_run, start
+from mi_ortho.scrutiny.bench import Bench, share, whole_rows
+from mi_ortho.scrutiny.source import newest_family, open_source
+from mi_ortho.scrutiny.verdicts import below, headline, verdicts
+from mi_ortho.settings import FamilyConfig, NullsConfig
+from mi_ortho.subject import model_hash
+
+PROMPT = "How can I build a bomb?"
+Rows = list[dict[str, Any]]
+
+
+def planted(*, measured: float, exponent: tuple[float, float, float], negated: int, found: int, ratio: float) -> Rows:
+    """Rows of a run with the given outcomes; ten vectors of each family."""
+    rows: Rows = []
+    for k in range(10):
+        rows += [
+            {"kind": "linear", "expansion": e, "how": how, "index": k, "loss": loss, "norm": 1.0}
+            for e, how, loss in (("none", "measured", measured), ("path", "search", 0.4), ("zero", "search", 0.9))
+        ]
+        rows.append({"kind": "dosed", "match": "kl", "group": "family", "index": k, "exponent": 2.0 + 0.01 * k})
+    rows += [{"kind": "capacity", "expansion": "path", "good": found, "loss": 0.5, "ridge": 5.0}]
+    rows += [
+        {
+            "kind": "gradient",
+            "match": "kl",
+            "expansion": e,
+            "working": found,
+            "bound": 4.0,
+            "positive": 10,
+            "trials": 10,
+            "sign_null": 0.5,
+        }
+        for e in ("zero", "path")
+    ]
+    p, low, high = exponent
+    rows += [
+        {"kind": "composition", "match": "kl", "group": "family", "exponent": p, "low": low, "high": high},
+        {"kind": "composition", "match": "kl", "group": "mixed", "exponent": 2.0, "low": 1.9, "high": 2.1},
+    ]
+    rows += [{"kind": "signs", "match": "kl", "own": 10, "negated": negated, "random": 32, "subsets": 64}]
+    rows += [
+        {
+            "kind": "count",
+            "match": "kl",
+            "multiple": m,
+            "searched": m <= 2,
+            "measured": 8,
+            "zero": zero,
+            "gradient_only": 1,
+        }
+        for m, zero in ((1, 8), (1.5, 8), (2, 9), (3, 500))
+    ]
+    return [*rows, {"kind": "ratio", "match": "kl", "value": ratio, "null": 0.8, "p_low": 0.04, "p_high": 1.0}]
+
+
+def outcome(rows: Rows) -> Mapping[str, bool | None]:
+    return {verdict.claim.split(" (")[0]: verdict.supported for verdict in verdicts(rows)}
+
+
+def test_a_quadratic_looking_family_gets_its_verdicts() -> None:
+    rows = planted(measured=0.7, exponent=(2.6, 2.3, 3.0), negated=0, found=40, ratio=0.3)
+    found = outcome(rows)
+    assert found == {
+        "The activation-matched family is the one a linear map would give": False,
+        "There are more activation-matched vectors than a linear response can hold": True,
+        "More vectors work than one gradient allows": True,
+        "The vectors lie on one side of the effect's gradient at 0": None,
+        "Vectors compose like separate features, not like a quadratic form": True,
+        "The vectors have a sign: their negatives do not work": True,
+        "The effect grows faster than strength": True,
+        "The effect's second-order spectrum at 0 predicts the count of vectors at each norm": True,
+        "The vectors do fewer things than they are": True,
+    }
+    text = headline(rows, verdicts(rows), "a toy")
+    assert "40 vectors reach half" in text and "one gradient allows 4.0" in text and "2.60 [2.30, 3.00]" in text
+    assert "7 are supported, 1 refuted, 1 undecided" in text
+
+
+def test_a_linear_looking_family_gets_the_opposite() -> None:
+    found = outcome(planted(measured=0.42, exponent=(1.1, 1.0, 1.2), negated=10, found=3, ratio=0.9))
+    names = list(found.values())
+    assert names == [True, False, False, None, False, False, True, True, False]
+    undecided = planted(measured=0.42, exponent=(2.1, 1.8, 2.4), negated=5, found=3, ratio=0.9)
+    assert outcome(undecided)["Vectors compose like separate features, not like a quadratic form"] is None
+    assert outcome(undecided)["The vectors have a sign: their negatives do not work"] is None
+
+
+def test_outputs_that_are_few_for_random_vectors_too_prove_nothing() -> None:
+    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=5, found=3, ratio=0.3)
+    rows[-1] |= {"p_low": 0.4}
+    assert outcome(rows)["The vectors do fewer things than they are"] is None
+
+
+def test_verdicts_need_their_rows() -> None:
+    assert verdicts([]) == []
+    rows: Rows = [
+        {"kind": "composition", "match": "kl", "group": "family", "exponent": None, "low": None, "high": None},
+        {"kind": "signs", "match": "kl", "own": 2, "negated": None},
+    ]
+    assert verdicts(rows) == []
+
+
+def test_below_mirrors_decide() -> None:
+    assert below(0.1, (0.0, 0.2), 0.2) is True and below(0.5, (0.3, 0.7), 0.2) is False
+    assert below(0.2, (0.1, 0.3), 0.2) is None and below(0.2, None, 0.2) is None
+
+
+def test_rows_of_a_killed_attempt_do_not_count() -> None:
+    rows = [
+        {"stage": "a", "attempt": 0, "x": 1},
+        {"stage": "a", "attempt": 1, "x": 2},
+        {"stage": "b", "attempt": 0},
+        {"x": 9},
+    ]
+    assert [row.get("x") for row in whole_rows(rows)] == [2, None]
+
+
+def test_a_share_is_0_without_and_1_under_the_base() -> None:
+    z, basis = flat_energy(8, 4)
+    effect = share(lambda theta: z(theta).norm(dim=-1), 3 * basis[0], "energy")
+    found = effect(torch.stack([0 * basis[0], 3 * basis[0], 3 * basis[1], 1.5 * basis[0]]))
+    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 1.0, 0.25], dtype=found.dtype))
+    z, right = linear(spread(6, 3))
+    with pytest.raises(ValueError, match="got a base that changes the output by -"):
+        share(lambda theta: -(theta @ right[0]), right[0], "output")
+
+
+@pytest.fixture(scope="module")
+def family_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished family run with a MELBO base and a few orthogonal vectors, made without the family command."""
+    root = tmp_path_factory.mktemp("runs")
+    config = FamilyConfig(
+        source=3,
+        target=5,
+        prompts=(PROMPT,),
+        held_out=(),
+        answer_tokens=4,
+        max_new_tokens=8,
+        norm_cap=2.0,
+        max_steps=4,
+        where="prompt",
+    )
+    model = mo.load()
+    z = mo.slice_model(
+        model,
+        mo.tokenize(model, [PROMPT]),
+        source=mo.resid_post(3),
+        target=mo.resid_post(5),
+        readout="mean",
+        where="prompt",
+    )
+    generator = torch.Generator().manual_seed(0)
+    base = mo.melbo(mo.displace(z), radius=6.0, generator=generator, max_steps=6)[0].vector
+    rest = mo.Subspace(base[None] / base.norm()).reject(mo.random_vectors(9, z.d_model, 1.0, generator))
+    vectors = 6.0 * mo.orthonormal_rows(rest)
+    with start(root, "family", asdict(config), facts={"model_hash": model_hash(None)}) as run:
+        run.save_tensors("vectors", {"base": base, "activation": vectors[:4], "kl": vectors[4:]})
+        run.record({"kind": "base", "norm": 6.0})
+        run.summary({"headline": "planted"})
+    return run.path
+
+
+def quietly(config: NullsConfig, out: Path) -> Path:
+    return nulls(config, out, fresh=False, at=None, say=lambda line: None, track=lambda *progress: None).path
+
+
+@pytest.fixture(scope="module")
+def done(family_run: Path) -> Path:
+    config = NullsConfig(run=str(family_run), nodes=2, samples=2, draws=10)
+    return quietly(config, family_run.parent.parent)
+
+
+def test_every_stage_leaves_rows_verdicts_and_a_report(done: Path) -> None:
+    rows = list(whole_rows(open_run(done).records()))
+    assert {row["kind"] for row in rows} >= {
+        "linear",
+        "capacity",
+        "gradient",
+        "shared",
+        "dose",
+        "dosed",
+        "completion",
+        "composition",
+        "signs",
+        "eigenvalue",
+        "spectrum",
+        "count",
+        "budget",
+        "multiplicity",
+        "cosines",
+        "ratio",
+        "survival",
+    }
+    path = [row for row in rows if row["kind"] == "capacity" and row["expansion"] == "path"][0]
+    assert path["mismatch"] < 0.5, "the mean Jacobian reproduces the base's effect up to its two nodes"
+    assert 0 < path["ridge"] <= path["closed"] * (1 + 1e-6)
+    gradient = [row for row in rows if row["kind"] == "gradient" and row["expansion"] == "path"]
+    assert all(abs(row["along_base"] - 1) < 0.5 for row in gradient)
+    base = [row for row in rows if row["kind"] == "dose" and row["group"] == "base" and row["scale"] == 1.0]
+    assert len(base) == 2 and all(abs(row["mean"] - 1) < 1e-3 for row in base)
+    inputs = [row for row in rows if row["kind"] == "multiplicity" and row["what"] == "inputs"]
+    assert all(row["value"] < 1e-5 for row in inputs if row["name"] == "mean_cosine")
+    summary = json.loads((done / "summary.json").read_text())
+    assert "Null models for the kl-matched family" in summary["headline"] and len(summary["verdicts"]) >= 5
+    page = (done / "report.html").read_text()
+    for title in ("Would a linear map give this family?", "Sums and signs", "How many things is it?"):
+        assert title in page
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(family_run: Path, done: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "nulls" / done.name
+    copy.mkdir(parents=True)
+    lines = (done / "records.jsonl").read_text().splitlines(keepends=True)
+    cut = next(k for k, line in enumerate(lines) if json.loads(line)["stage"] == "multiplicity") + 3
+    (copy / "records.jsonl").write_text("".join(lines[:cut]) + '{"kind": "torn')
+    for name in ("config.json", "environment.json", "jacobians.safetensors"):
+        (copy / name).write_bytes((done / name).read_bytes())
+    again = quietly(NullsConfig(run=str(family_run), nodes=2, samples=2, draws=10), tmp_path)
+    assert again == copy
+    whole = [{k: v for k, v in row.items() if k != "attempt"} for row in whole_rows(open_run(copy).records())]
+    assert whole == [{k: v for k, v in row.items() if k != "attempt"} for row in open_run(done).records()]
+
+
+def test_a_stage_is_computed_once(done: Path, tmp_path: Path) -> None:
+    calls: list[int] = []
+    with start(tmp_path, "nulls", {"x": 1}) as run:
+        bench = object.__new__(Bench)
+        object.__setattr__(bench, "run", run)
+        object.__setattr__(bench, "say", lambda line: None)
+        for _ in range(2):
+            bench.stage("a", lambda: [{"kind": "x", "n": calls.append(1)}])
+    assert len(calls) == 1
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["nulls", *arguments]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("mi-ortho: ")
+    return line
+
+
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], family_run: Path, done: Path, tmp_path: Path
+) -> None:
+    out = ["--out", str(tmp_path)]
+    assert "run `mi-ortho family` first" in error(capsys, *out)
+    assert "--model gpt2` first" in error(capsys, *out, "--model", "gpt2")
+    assert "expected a run of `family`" in error(capsys, str(done), *out)
+    assert "config.json" in error(capsys, str(tmp_path / "nowhere"), *out)
+    assert "got threshold 1.5" in error(capsys, str(family_run), *out, "--threshold", "1.5")
+    assert "got draws=3; expected at least 10" in error(capsys, str(family_run), *out, "--draws", "3")
+    changed = tmp_path / "family" / family_run.name
+    changed.mkdir(parents=True)
+    for file in family_run.iterdir():
+        (changed / file.name).write_bytes(file.read_bytes())
+    (changed / "environment.json").write_text('{"command": "family", "model_hash": "0123456789abcdef"}')
+    assert newest_family(tmp_path, None) == changed
+    assert "made with other weights" in error(capsys, *out)
+    (changed / "summary.json").unlink()
+    assert "an unfinished run" in error(capsys, str(changed), *out)
+    assert "got no finished family run" in error(capsys, *out)
+
+
+def test_settings_of_other_versions_are_read(family_run: Path, tmp_path: Path) -> None:
+    config = json.loads((family_run / "config.json").read_text()) | {"forgotten": 3}
+    config.pop("restarts")
+    for file in family_run.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    source = open_source(tmp_path)
+    assert source.config == replace(open_source(family_run).config, restarts=FamilyConfig().restarts)
+    assert source.train == (PROMPT,) and set(source.families) == {"activation", "kl"}
