@@ -1,6 +1,7 @@
 """The model behind typed hook points: the only package that imports transformer_lens."""
 
 from mi_ortho.model.generate import generate, generate_ids
+from mi_ortho.model.heads import head_writes
 from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
 from mi_ortho.model.load import EMBEDDED, Model, freeze, load, load_shuffled, load_untrained
 from mi_ortho.model.prompts import Prompts, tokenize
@@ -9,6 +10,6 @@ from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
     "EMBEDDED", "Model", "Prompts", "Readout", "Slice", "Where", "answer_logits", "export_model", "freeze",
-    "generate", "generate_ids", "intervene", "load", "load_shuffled", "load_untrained", "logit_slice",
+    "generate", "generate_ids", "head_writes", "intervene", "load", "load_shuffled", "load_untrained", "logit_slice",
     "next_token_logits", "orthogonalised", "read", "slice_model", "tokenize", "traced_answer_logits",
 ]

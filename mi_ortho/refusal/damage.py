@@ -129,12 +129,14 @@ def mode_accuracy(
     max_new_tokens: int = 48,
 ) -> dict[str, float]:
     """For each behaviour, the share of its own prompts that are completed in it (greedy)."""
-    found = {}
-    for name, texts in prompts.items():
-        ids = generate_ids(model, tokenize(model, texts), interventions, max_new_tokens=max_new_tokens)
-        done = [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
-        found[name] = sum(classify(text, modes) == name for text in done) / len(done)
-    return found
+    flat = [(name, text) for name, texts in prompts.items() for text in texts]
+    kept: dict[str, list[bool]] = {name: [] for name in prompts}
+    for start in range(0, len(flat), 2 * BATCH):
+        part = flat[start : start + 2 * BATCH]
+        texts = tokenize(model, [text for _, text in part])
+        for (name, _), ids in zip(part, generate_ids(model, texts, interventions, max_new_tokens=max_new_tokens)):
+            kept[name].append(classify(model.tokenizer.decode(ids, skip_special_tokens=True), modes) == name)
+    return {name: sum(found) / len(found) for name, found in kept.items() if found}
 
 
 def _perplexity(costs: Sequence[float]) -> float:

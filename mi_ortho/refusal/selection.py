@@ -129,12 +129,17 @@ def filter_prompts(model: Model, harmful: Sequence[str], harmless: Sequence[str]
     return Filtered(refused, answered, len(harmful) - len(refused), len(harmless) - len(answered))
 
 
-def candidates(judge: Validation, extraction: Extraction, limits: Limits | None = None) -> Iterator[Candidate]:
-    """Every place of an extraction scored, one after the other, so that a caller can keep each as it comes."""
-    for site in extraction.sites:
-        for position in extraction.positions:
-            found = score_direction(judge, extraction.direction(site, position), site, position)
-            yield replace(found, rejected=reasons(found, int(judge.model.cfg.n_layers), limits or Limits()))
+def candidates(
+    judge: Validation, extraction: Extraction, limits: Limits | None = None, *, skip: int = 0
+) -> Iterator[Candidate]:
+    """Every place of an extraction scored, one after the other, so that a caller can keep each as it comes.
+
+    Sites vary slowest; `skip` leaves out that many at the start, which a caller has already.
+    """
+    places = [(site, position) for site in extraction.sites for position in extraction.positions]
+    for site, position in places[skip:]:
+        found = score_direction(judge, extraction.direction(site, position), site, position)
+        yield replace(found, rejected=reasons(found, int(judge.model.cfg.n_layers), limits or Limits()))
 
 
 def score_direction(judge: Validation, difference: Float[Tensor, " d_model"], site: Site, position: int) -> Candidate:
