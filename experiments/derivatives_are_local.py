@@ -81,7 +81,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     at = of(rows, scale=1.0)
     conditions = (("trained", "own"), ("trained", "random"), ("shuffled", "own"))
     own, odd, null = (column(of(at, network=one, prompts=kind), "residual") for one, kind in conditions)
-    ratios = [abs(log2(a / b)) for a, b in zip(own, odd)]
+    ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(own, odd)]
     return [
         at_least("At the working norm the first derivative misses half of the effect", f"lambda at least {LAMBDA}",
                  "|D(Rv) - R J v| / |R J v|, random directions, one value a prompt", own, LAMBDA, null),

@@ -3,9 +3,9 @@
 Source: comments on local and global interaction bases, where going to the final layer "didn't change the results much".
 Prediction: the top 16 right singular directions of the Jacobian to the next block and to the last block share at least
     0.1 more of their span (mean squared cosine of principal angles) than random subspaces do.
-Control: the same share for the network with the entries of every weight matrix shuffled, and for random subspaces,
-    k / d_model. The Jacobian to the end contains the next block's as a factor, so some overlap comes from that.
-Refuted if: the interval of the excess lies below 0.1, or the trained network exceeds the shuffled one by less than that.
+Control: the same share for the network with the entries of every weight matrix shuffled, and for random subspaces
+    (k / d_model). The Jacobian to the end contains the next block's as a factor, so some overlap comes from that.
+Refuted if: the interval of the excess lies below 0.1, or the trained network exceeds the shuffled one by less.
 """
 
 from collections.abc import Mapping, Sequence

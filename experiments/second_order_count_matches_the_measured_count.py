@@ -28,7 +28,7 @@ from mi_ortho import (
     effect_hessian,
     melbo,
     minimise,
-    random_vectors,
+    pullback,
     second_order_count,
 )
 from mi_ortho.viz import Estimate
@@ -64,7 +64,7 @@ def run(config: Config, bench: Bench) -> None:
             if not bench.has(prompt=index, cap=cap):
                 stream = bench.generator(config.seed * 1009 + index)
                 base = melbo(displace(z), radius=config.radius, generator=stream, max_steps=10)[0].vector
-                bench.record(prompt=index, cap=cap, **examine(effect_of(z, base), base, cap, config.limit, stream))
+                bench.record(prompt=index, cap=cap, **examine(effect_of(z, base), base, cap, config.limit))
         bench.track("prompt", index + 1, config.prompts)
 
 
@@ -76,40 +76,78 @@ def effect_of(z: ActivationMap, base: Tensor) -> Effect:
     return lambda theta: (z(theta).flatten(1) - origin) @ change / change.square().sum()
 
 
-def examine(effect: Effect, base: Tensor, cap: float, limit: int, generator: torch.Generator) -> dict[str, float]:
+def examine(effect: Effect, base: Tensor, cap: float, limit: int) -> dict[str, float]:
     """Counts below a cap of `cap` times the base's norm: predicted, found on the map, found on its expansion."""
     norm, origin = cap * float(base.norm()), torch.zeros_like(base)
     hessian = effect_hessian(effect, origin)
-    start = origin[None].requires_grad_()
-    (gradient,) = torch.autograd.grad(effect(start).sum(), start)
+    gradient = pullback(effect, origin, torch.ones(1, 1).to(base))[0]
     predicted = second_order_count(torch.linalg.eigvalsh(hessian) / 2, float(gradient.norm()), norm, SHARE)
 
     def expansion(theta: Tensor) -> Tensor:
-        return theta @ gradient[0] + (theta @ hessian * theta).sum(-1) / 2
+        return theta @ gradient + (theta @ hessian * theta).sum(-1) / 2
 
-    return {"predicted": min(predicted, limit), "measured": count(effect, len(base), norm, limit, generator),
-            "expansion": count(expansion, len(base), norm, limit, generator)}  # fmt: skip
+    first = torch.stack([base, gradient])
+    return {"predicted": min(predicted, limit), "measured": count(effect, first, hessian, norm, limit),
+            "expansion": count(expansion, first, hessian, norm, limit)}  # fmt: skip
 
 
-def count(effect: Effect, width: int, norm: float, limit: int, generator: torch.Generator) -> int:
-    """How many orthogonal vectors with enough effect a search finds, one after the other, none stronger than needed.
+def count(effect: Effect, hints: Tensor, hessian: Tensor, norm: float, limit: int) -> int:
+    """How many orthogonal vectors of one norm with enough effect are found, one after the other.
 
-    A vector that takes more than its share leaves less for the rest, so the loss ends where the effect suffices.
+    A vector with more effect than it needs leaves less for the rest. So each is a strong direction turned, at full
+    norm, as far towards a weak one as the effect allows, as in the construction that reaches the Schur-Horn count;
+    where no strong direction has enough effect, a search from them decides.
     """
-
-    def lacking(theta: Tensor) -> Tensor:
-        return (1.02 * SHARE - effect(theta)).clamp_min(0).square()
-
-    avoid = Subspace(torch.zeros(0, width))
-    while len(avoid) < min(limit, width):
-        starts = random_vectors(4, width, norm, generator)
-        results = minimise(lacking, starts, Feasible(avoid, max_norm=norm), Lbfgs(max_steps=30, scale=norm))
-        best = min(results, key=lambda result: result.loss).vector
+    avoid, width = Subspace(hints.new_zeros(0, hints.shape[1])), hints.shape[1]
+    while len(avoid) < min(limit, width - 2):
+        strong, weak = pairs(avoid, hints, hessian)
         with torch.no_grad():
-            if float(effect(best[None])) < SHARE:
-                break
-        avoid = avoid.extend(best[None])
+            turned = furthest(effect, strong, weak, norm)
+        found = strongest(effect, norm * strong, avoid, norm) if turned is None else turned
+        if found is None:
+            break
+        avoid = avoid.extend(found[None])
     return len(avoid)
+
+
+def pairs(avoid: Subspace, hints: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors outside `avoid`, row by row orthogonal: strong directions, and a weak one for each."""
+    outside = torch.linalg.svd(avoid.basis, full_matrices=True).Vh[len(avoid) :]
+    values, turned = torch.linalg.eigh(outside @ hessian @ outside.mT)
+    directions = turned.mT @ outside
+    strong = torch.cat([directions[-2:], -directions[-2:], avoid.reject(hints)])
+    strong = torch.nn.functional.normalize(strong[strong.norm(dim=-1) > 1e-6], dim=-1)
+    weak = directions[values[:-2].abs().argmin()].expand_as(strong)
+    weak = weak - (weak * strong).sum(-1, keepdim=True) * strong
+    return strong, torch.nn.functional.normalize(weak, dim=-1)
+
+
+def furthest(effect: Effect, strong: Tensor, weak: Tensor, norm: float) -> Tensor | None:
+    """The pair that can be turned furthest towards its weak direction with enough effect; None where none has it."""
+
+    def at(angles: Tensor) -> Tensor:
+        return norm * (angles.cos()[:, None] * strong + angles.sin()[:, None] * weak)
+
+    grid = torch.linspace(0, torch.pi / 2, 25).to(strong)
+    enough = torch.stack([effect(at(angle.expand(len(strong)))) >= SHARE for angle in grid])
+    low = torch.stack([grid * column for column in enough.mT]).max(-1).values
+    high = low + grid[1]
+    for _ in range(12):
+        middle = (low + high) / 2
+        good = effect(at(middle)) >= SHARE
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    best = torch.where(enough.any(0), low, -1.0).argmax()
+    return at(low)[best] if bool(enough.any()) else None
+
+
+def strongest(effect: Effect, starts: Tensor, avoid: Subspace, norm: float) -> Tensor | None:
+    """The vector of one norm with the largest effect that a search from some starts finds; None below the share."""
+    sphere = Feasible(avoid, min_norm=norm, max_norm=norm)
+    results = minimise(lambda theta: (SHARE - effect(theta)).clamp_min(0).square(), starts, sphere, Lbfgs(scale=norm))
+    vectors = torch.stack([result.vector for result in results])
+    with torch.no_grad():
+        values = effect(vectors)
+    return vectors[values.argmax()] if float(values.max()) >= SHARE else None
 
 
 def distances(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:

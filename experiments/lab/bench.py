@@ -73,6 +73,20 @@ class Bench:
         """A random stream of its own."""
         return torch.Generator().manual_seed(seed)
 
+    def unembedding(self) -> torch.Tensor:
+        """What a direction of the last residual stream does to the logits, but for the norm's scale: d_model x vocab.
+
+        Raises:
+            ValueError: the model's unembedding cannot be read.
+        """
+        model: Any = self.subject.model
+        if not hasattr(model, "W_U") or model.W_U.shape[0] != self.width:
+            raise ValueError(
+                f"got {self.subject.title} without a readable unembedding; expected W_U of d_model rows; choose another"
+            )
+        gain = next((weight for weight in model.ln_final.parameters()), torch.ones(self.width))
+        return (gain[:, None].float() * model.W_U.float()).detach().cpu()
+
     @property
     def layers(self) -> int:
         """Blocks of the model."""

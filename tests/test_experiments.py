@@ -1,0 +1,307 @@
+"""The experiments: complete, resumable, and right where the answer is known before they speak about a model."""
+
+import dataclasses
+import importlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import DTYPE, bent, flat_energy, linear, mlp, randn, rng, rotation, spread, threshold_features
+
+import experiments
+from experiments.lab import Bench, Lines, Ranking, at_least, at_most
+from experiments.lab.claims import Experiment, changed, load, names, parse, read
+from experiments.lab.performing import finished_run, perform
+from experiments.lab.program import main
+from experiments.lab.results import command, write_results
+from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
+from mi_ortho.subject import Subject
+from mi_ortho.viz import Estimate, Panel, Series
+
+FOLDER = Path(experiments.__file__).parent
+
+
+def module(name: str) -> Any:
+    return importlib.import_module(f"experiments.{name}")
+
+
+# --- every experiment has every part
+
+
+def test_every_file_is_in_the_order_and_the_other_way_round() -> None:
+    files = {path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("__")}
+    assert set(names()) == files and len(set(names())) == len(names())
+
+
+@pytest.mark.parametrize("name", names())
+def test_experiment_is_complete(name: str) -> None:
+    found = load(name)
+    config = type(found.config)
+    assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # pyright: ignore
+    assert type(found.smoke) is config and found.smoke != found.config and found.config.model is None
+    assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
+    assert found.judge([]) and all(verdict.supported is None for verdict in found.judge([]))
+
+
+def test_a_file_that_lacks_a_part_is_refused() -> None:
+    whole = module(names()[0])
+    broken = type(whole)("experiments.broken", "A claim.\n\nSource: x.")
+    with pytest.raises(ValueError, match="without Config, SMOKE, run, judge, figures, a paragraph 'Prediction'"):
+        read(broken)
+    with pytest.raises(ValueError, match="expected one of"):
+        load("no_such_claim")
+    assert parse("A claim.\n\nSource: a\n  b\nControl: c")[1] == {"Source": "a b", "Control": "c"}
+
+
+def test_settings_are_read_as_the_fields_own_types() -> None:
+    config = changed(load("derivatives_are_local").config, ["prompts=3", "radius=2.5", "scales=1.0,2.0"])
+    assert (config.prompts, config.radius, config.scales) == (3, 2.5, (1.0, 2.0))
+    for wrong in ("nothing=1", "prompts", "prompts=many"):
+        with pytest.raises(ValueError, match="got --set"):
+            changed(config, [wrong])
+
+
+# --- verdicts
+
+
+@pytest.mark.parametrize(
+    ("values", "least", "most"),
+    [([1.0, 1.1, 0.9], True, False), ([0.1, 0.0, 0.05], False, True), ([0.0, 1.0], None, None), ([2.0], None, None)],
+)
+def test_a_verdict_needs_the_whole_interval(values: list[float], least: bool | None, most: bool | None) -> None:
+    assert at_least("c", "p", "s", values, 0.5, [0.3, 0.1]).supported is least
+    assert at_most("c", "p", "s", values, 0.5, []).supported is most
+    assert at_least("c", "p", "s", values, 0.5, [0.3, 0.1]).control == pytest.approx(0.2)
+
+
+# --- running, resuming, rendering
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    """Of a planted experiment."""
+
+    model: str | None = None
+    steps: tuple[int, ...] = (0, 1, 2, 3)
+
+
+def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment:
+    def run(config: ToyConfig, bench: Bench) -> None:
+        for step in config.steps:
+            if not bench.has(step=step):
+                if step == fail_at:
+                    raise KeyboardInterrupt
+                bench.record(step=step, value=1.0 + 0.01 * step)
+                (seen if seen is not None else []).append(step)
+
+    def judge(rows: Any) -> list[Verdict]:
+        return [at_least("It is one", "at least 0.5", "value | of <b>rows", [row["value"] for row in rows], 0.5, [0.0])]
+
+    def figures(rows: Any) -> list[Any]:
+        values = [row["value"] for row in rows]
+        return [Ranking("Values", "By step.", tuple(Estimate("x", value) for value in values), 0.5),
+                Lines("By step.", Panel("Curve", "value"), (Series("value", range(len(values)), values),))]  # fmt: skip
+
+    parts = {"Source": "here.", "Prediction": "at least 0.5.", "Control": "zero.", "Refuted if": "below."}
+    small = ToyConfig(steps=(0,))
+    return Experiment("toy", "It is one", parts, ToyConfig(), small, run, judge, figures, Path(__file__))
+
+
+def go(experiment: Experiment, out: Path, config: Any = None, fresh: bool = False) -> Any:
+    nobody: Any = object.__new__(Subject)  # a planted experiment needs no model
+    return perform(experiment, config or experiment.config, out, subject=nobody, fresh=fresh,
+                   say=lambda line: None, track=lambda stage, done, total: None)  # fmt: skip
+
+
+def test_interrupted_run_continues_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        go(toy(fail_at=2, seen=seen), tmp_path)
+    run = go(toy(seen=seen), tmp_path)
+    assert seen == [0, 1, 2, 3] and run.finished
+    assert len([row for row in run.records() if row.get("kind") == "cost"]) == 2
+    again = go(toy(seen=seen), tmp_path)
+    assert again.path == run.path and seen == [0, 1, 2, 3]
+    assert go(toy(seen=seen), tmp_path, fresh=True).path != run.path and len(seen) == 8
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert summary["headline"] == "Supported: It is one." and summary["seconds"] > 0
+    assert (run.path / "source.py").is_file()
+    report = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Refuted if" in report and "var(--ink)" in report and "Rows: measured" in report
+
+
+def test_only_a_run_of_the_same_configuration_counts(tmp_path: Path) -> None:
+    go(toy(), tmp_path, ToyConfig(steps=(0, 1)))
+    assert finished_run(toy(), ToyConfig(), tmp_path) is None
+    assert finished_run(toy(), ToyConfig(steps=(0, 1)), tmp_path) is not None
+
+
+def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
+    run = go(toy(), tmp_path / "runs", ToyConfig(steps=(0, 2)))
+    files = write_results([(toy(), open_run(run.path))], tmp_path / "results")
+    assert {path.name for path in files} == {"toy.md", "toy-1.svg", "toy-2.svg", "index.md"}
+    page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
+    assert "1.01 [" in page and "supported" in page and "**Refuted if.** below." in page
+    assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
+    assert "[It is one](toy.md)" in index and "value \\| of &lt;b>rows" in index
+    assert all(line.count("|") - line.count("\\|") == 8 for line in index.splitlines() if line.startswith("| ["))
+
+
+def test_command_of_a_standard_run_names_no_setting(tmp_path: Path) -> None:
+    assert command(toy(), go(toy(), tmp_path)) == "python -m experiments toy"
+
+
+def test_program_lists_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["--list"]) == 0
+    assert all(name in capsys.readouterr().out for name in names()[:1])
+    assert main(["no_such_claim"]) == 2
+    assert "expected one of" in capsys.readouterr().err
+    assert main([names()[0], "--set", "nothing=1", "--out", str(tmp_path)]) == 2
+    assert main(["results", "--out", str(tmp_path / "empty"), "--to", str(tmp_path / "pages")]) == 2
+    assert "no finished run" in capsys.readouterr().err
+
+
+# --- ground truth: the claim is found where it was planted and not where it was not
+
+
+def outcomes(name: str, rows: list[Mapping[str, Any]]) -> list[bool | None]:
+    return [verdict.supported for verdict in module(name).judge(rows)]
+
+
+def tagged(rows: list[dict[str, Any]], **tags: object) -> list[Mapping[str, Any]]:
+    return [{**row, **tags} for row in rows]
+
+
+def test_linear_family_is_told_from_a_curved_one() -> None:
+    name = "linear_null_explains_the_family"
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for prompt in range(3):
+        maps = {True: linear(spread(16, 30.0), seed=prompt)[0], False: mlp(16, gain=2.5, seed=prompt)}
+        for truth, z in maps.items():
+            base = 8.0 * torch.nn.functional.normalize(randn(16, seed=50 + prompt), dim=0)
+            for scale in (0.1, 1.0) if truth else (1.0,):
+                found = module(name).examine(z, scale * base, 4, seed=prompt)
+                rows[truth] += [{"prompt": prompt, "scale": scale, "index": k, **row} for k, row in enumerate(found)]
+    assert outcomes(name, rows[True]) == [True, True]
+    assert outcomes(name, rows[False])[0] is False
+
+
+def test_second_order_count_is_told_from_thresholds() -> None:
+    name = "second_order_count_matches_the_measured_count"
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for seed in range(3):
+        quadratic, inside = flat_energy(20, 3, seed=10 * seed)
+        cut, features = threshold_features(20, 6, 1.0, seed=10 * seed)
+        for truth, z, base in ((True, quadratic, inside[0]), (False, cut, 2.0 * features[0])):
+            found = module(name).examine(module(name).effect_of(z, base), base, 1.1, 20)
+            rows[truth].append({"prompt": seed, "cap": 1.0, **found})
+    # three directions, each with 1.21 / 0.5 of the effect asked for: 7 vectors can share it, 6 without mixing the three
+    assert [row["predicted"] for row in rows[True]] == [7, 7, 7]
+    assert all(row["measured"] == row["expansion"] >= 6 for row in rows[True]) and outcomes(name, rows[True]) == [True]
+    assert outcomes(name, rows[False]) == [False]
+
+
+@pytest.mark.parametrize(("curvature", "expected"), [(1.0, [True, True]), (0.01, [False, True])])
+def test_residual_of_the_derivative_is_the_planted_one(curvature: float, expected: list[bool]) -> None:
+    name = "derivatives_are_local"
+    rows: list[Mapping[str, Any]] = []
+    for prompt in range(4):
+        directions = torch.nn.functional.normalize(randn(5, 8, seed=prompt), dim=-1)
+        z = bent(8, curvature * (1 + 0.05 * prompt))
+        one, two = module(name).examine(z, [1.0, 2.0], directions)
+        assert one == pytest.approx(curvature * (1 + 0.05 * prompt)) and two == pytest.approx(2 * one)
+        for kind in ("own", "random"):
+            rows.append({"network": "trained", "prompts": kind, "prompt": prompt, "scale": 1.0, "residual": one})
+    assert outcomes(name, rows) == expected
+    odd = [{**row, "residual": row["residual"] * (5 if row["prompts"] == "random" else 1)} for row in rows]
+    assert outcomes(name, odd)[1] is False
+
+
+def test_token_directions_are_told_from_random_ones() -> None:
+    name, unembedding = "late_output_directions_are_tokens", torch.randn(48, 400, generator=rng(1))
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for prompt in range(5):
+        for target in range(2, 8):
+            noise = random_vectors(6, 48, 1.0, rng(100 * prompt + target))
+            columns = torch.nn.functional.normalize(unembedding[:, 7 * prompt : 7 * prompt + 6].mT, dim=-1)
+            for truth, outputs in ((True, noise + 0.4 * (target - 2) * columns), (False, noise)):
+                found = module(name).examine(outputs, unembedding, rng(target))
+                rows[truth].append({"prompt": prompt, "target": target, **found})
+    assert outcomes(name, rows[True]) == [True, True]
+    assert True not in outcomes(name, rows[False])
+
+
+def test_one_sided_vectors_are_told_from_shared_ones() -> None:
+    name, width = "differential_objective_finds_what_paired_prompts_share", 16
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for seed in range(4):
+        special = rotation(width, seed)[:4]
+        shared = [3.0 * randn(width, width, seed=10 * seed + k) / width**0.5 for k in range(2)]
+
+        def one_sided(theta: Tensor, common: Tensor, special: Tensor = special) -> Tensor:
+            above = torch.nn.functional.softplus(8 * (theta @ special.mT - 2.0))
+            return torch.cat([theta @ common, above], -1)
+
+        def both_sided(theta: Tensor, common: Tensor) -> Tensor:
+            return torch.cat([theta @ common, torch.zeros_like(theta[..., :4])], -1)
+
+        def map_of(fn: Any, common: Tensor) -> FunctionMap:
+            return FunctionMap(lambda theta: fn(theta.to(DTYPE), common).to(theta.dtype), width)
+
+        planted = [map_of(fn, common) for common in shared for fn in (one_sided, both_sided)]
+        alike = [map_of(both_sided, randn(width, width, seed=100 + 10 * seed + k)) for k in range(4)]
+        for truth, maps in ((True, planted), (False, alike)):
+            found = module(name).examine(*maps, 3.0, 4, rng(seed))
+            rows[truth].append({"seed": seed, **found})
+    assert outcomes(name, rows[True]) == [True, True]
+    assert True not in outcomes(name, rows[False])
+
+
+def test_overlap_is_found_where_planted_and_never_by_chance() -> None:
+    name, width, k = "local_and_global_jacobians_agree", 24, 4
+
+    def maps(seed: int, same: bool) -> tuple[LinearMap, LinearMap]:
+        right = rotation(width, seed)
+        other = right if same else rotation(width, seed + 1000)
+        sizes = torch.diag(spread(width, 100.0))
+        zero = torch.zeros(width)
+        near, far = rotation(width, seed + 1) @ sizes @ right, rotation(width, seed + 2) @ sizes @ other
+        return LinearMap(near.float(), zero), LinearMap(far.float(), zero)
+
+    def rows(first: int, same: bool) -> list[Mapping[str, Any]]:
+        found = [module(name).examine(*maps(7 * (first + prompt), same), k) for prompt in range(5)]
+        null = [module(name).examine(*maps(7 * (first + prompt) + 3, False), k) for prompt in range(5)]
+        return tagged(found, network="trained", source=1) + tagged(null, network="shuffled", source=1)
+
+    assert outcomes(name, rows(0, True)) == [True, True]
+    false = [outcomes(name, rows(10 * seed, False)) for seed in range(20)]
+    assert not any(True in found for found in false)
+
+
+# --- on the embedded model
+
+
+@pytest.mark.parametrize("name", ["derivatives_are_local"])
+def test_smallest_setting_runs_on_the_embedded_model(name: str, tmp_path: Path) -> None:
+    assert main([name, "--smoke", "--out", str(tmp_path)]) == 0
+    (path,) = (tmp_path / name).glob("*/summary.json")
+    assert json.loads(path.read_text())["verdicts"] and (path.parent / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_all_smallest_settings_run_and_give_result_pages(tmp_path: Path) -> None:
+    assert main(["all", "--smoke", "--out", str(tmp_path)]) == 0
+    assert main(["results", "--smoke", "--out", str(tmp_path), "--to", str(tmp_path / "results")]) == 0
+    assert {path.stem for path in (tmp_path / "results").glob("*.md")} == {"index", *names()}
+
+
+def test_a_model_that_lacks_layers_is_refused_before_any_measurement(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["derivatives_are_local", "--smoke", "--set", "target=60", "--out", str(tmp_path)]) == 2
+    assert "choose others with --set" in capsys.readouterr().err
