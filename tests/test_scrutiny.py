@@ -60,10 +60,11 @@ def planted(*, measured: float, exponent: tuple[float, float, float], negated: i
             "multiple": m,
             "searched": m <= 2,
             "measured": 8,
+            "size": 9,
             "zero": zero,
             "gradient_only": 1,
         }
-        for m, zero in ((1, 8), (1.5, 8), (2, 9), (3, 500))
+        for m, zero in ((1, 8), (1.5, 8), (2, 900), (3, 500))
     ]
     return [*rows, {"kind": "ratio", "match": "kl", "value": ratio, "null": 0.8, "p_low": 0.04, "p_high": 1.0}]
 

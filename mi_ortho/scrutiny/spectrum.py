@@ -66,16 +66,17 @@ def _expansions(bench: Bench, name: str) -> Mapping[str, Expansion]:
             value = float(effect(at[None])[0])
         constant = value - float(slope @ at) + float(at @ half @ at)
         slope = outside.reject(slope - 2 * half @ at)
-        found[label] = (_eigenvalues(half, outside), float(slope.norm()), constant)
+        found[label] = (_eigenvalues(half, base), float(slope.norm()), constant)
     goal = bench.goal if name == "activation" else bench.yard.behaviour
     gram = gauss_newton(goal, base, generator=torch.Generator(base.device).manual_seed(bench.config.seed))
-    found["gauss_newton"] = (_eigenvalues(gram, outside), 0.0, 0.0)
+    found["gauss_newton"] = (_eigenvalues(gram, base), 0.0, 0.0)
     return found
 
 
-def _eigenvalues(form: Float[Tensor, "d d"], outside: Subspace) -> Float[Tensor, " d"]:
-    inside = outside.reject(outside.reject(form).mT).double().cpu()
-    return torch.linalg.eigvalsh((inside + inside.mT) / 2).flip(0)
+def _eigenvalues(form: Float[Tensor, "d d"], base: Float[Tensor, " d"]) -> Float[Tensor, " rest"]:
+    """Eigenvalues on the complement of the base, largest first: one fewer than the form has."""
+    complement = torch.linalg.svd(base.double().cpu()[None])[2][1:]
+    return torch.linalg.eigvalsh(complement @ form.double().cpu() @ complement.mT).flip(0)
 
 
 def _counts(bench: Bench, name: str, expansions: Mapping[str, Expansion]) -> Iterator[Row]:
@@ -95,12 +96,13 @@ def _counts(bench: Bench, name: str, expansions: Mapping[str, Expansion]) -> Ite
             "match": name,
             "multiple": multiple,
             "measured": int((norms <= cap).sum()),
+            "size": len(family),
             "searched": cap <= float(family.norm(dim=-1).max()) * 1.01,
         }
         for label in ("zero", "base"):
             values, slope, constant = expansions[label]
             wanted = threshold - constant
-            row[label] = second_order_count(values, slope, cap, wanted) if wanted > 0 else len(values) - 1
+            row[label] = second_order_count(values, slope, cap, wanted) if wanted > 0 else len(values)
         values, slope, _ = expansions["zero"]
         row["gradient_only"] = second_order_count(torch.zeros_like(values), slope, cap, threshold)
         yield row

@@ -181,7 +181,8 @@ def spectrum(rows: Sequence[Row], match: str) -> Verdict | None:
         return None
 
     def distances(name: str) -> list[float]:
-        return [abs(math.log2(max(row[name], 0.5) / row["measured"])) for row in counts]
+        # no more can be found than were searched for
+        return [abs(math.log2(max(min(row[name], row["size"]), 0.5) / row["measured"])) for row in counts]
 
     value, interval = mean_interval(distances("zero"))
     return Verdict(
