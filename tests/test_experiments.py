@@ -283,6 +283,40 @@ def test_overlap_is_found_where_planted_and_never_by_chance() -> None:
     assert not any(True in found for found in false)
 
 
+def test_correct_factors_are_told_from_published_columns() -> None:
+    name, width, radius = "correct_linear_factors_beat_the_published_columns", 24, 1.0
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for seed in range(3):
+        features, outputs = rotation(width, seed)[:4].float(), rotation(width, seed + 50)[:4].float()
+
+        def planted(theta: Tensor, features: Tensor = features, outputs: Tensor = outputs) -> Tensor:
+            return torch.expm1(2 * theta @ features.mT) @ outputs + 0.01 * theta
+
+        def inside(vectors: Tensor, features: Tensor = features) -> float:
+            return float((vectors @ features.mT).square().sum() / vectors.square().sum())
+
+        for truth, score in ((True, inside), (False, lambda vectors: 0.5)):
+            found = module(name).examine(FunctionMap(planted, width), 4, radius, rng(seed), score)
+            rows[truth].append({"seed": seed, **found})
+    assert outcomes(name, rows[True])[0] is True and outcomes(name, rows[False])[0] is False
+    worse = [{**row, "exponential": row["linear"] - 0.2 - 0.01 * row["seed"]} for row in rows[True]]
+    assert outcomes(name, worse)[1] is False
+
+
+def test_shared_effects_are_told_from_separate_ones() -> None:
+    name, width = "outputs_repeat_more_than_inputs", 24
+    rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+    for seed in range(4):
+        basis = rotation(width, seed).float()
+        shared = basis.clone()
+        shared[:6] = basis[0]  # six inputs, one effect; every other direction keeps its own
+        for truth, target in ((True, shared), (False, basis)):
+            z = LinearMap(target.mT @ basis, torch.zeros(width))
+            rows[truth].append({"seed": seed, **module(name).examine(z, basis[:6], 2.0, rng(seed))})
+    assert all(row["output_rank"] < 1.01 for row in rows[True]) and outcomes(name, rows[True]) == [True, True]
+    assert True not in outcomes(name, rows[False])
+
+
 # --- on the embedded model
 
 

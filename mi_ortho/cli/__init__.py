@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mi_ortho.cli import family, geometry, nulls, presence, refusal, runs
+from mi_ortho.cli import experiment, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
 
-COMMANDS = (family, geometry, nulls, presence, refusal, runs)  # importing a file registers its commands
+COMMANDS = (experiment, family, geometry, nulls, presence, refusal, runs)  # importing a file registers its commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

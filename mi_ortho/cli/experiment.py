@@ -1,0 +1,53 @@
+"""`mi-ortho experiment`: the claims of the repository's `experiments` folder."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from mi_ortho.cli.app import Fresh, Out, app
+
+List = Annotated[bool, Parameter(name="--list", negative="", help="Name every experiment with its claim.")]
+Smoke = Annotated[bool, Parameter(name="--smoke", negative="", help="The smallest setting, in seconds.")]
+Set = Annotated[tuple[str, ...], Parameter(name="--set", negative_iterable="", help="KEY=VALUE: another setting.")]
+
+
+@app.command
+def experiment(
+    *names: str,
+    list: List = False,
+    smoke: Smoke = False,
+    model: str | None = None,
+    out: Out = Path("runs"),
+    set: Set = (),
+    fresh: Fresh = False,
+) -> None:
+    """Run claims by NAME, or `all`, and resume them; `results` writes the result pages from finished runs.
+
+    Args:
+        names: experiments, `all`, or `results`.
+        model: a name or folder instead of the embedded model.
+    """
+    given = [*names, *["--list"] * list, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
+    given += ["--model", model] if model else []
+    code = _program().main([*given, *(part for setting in set for part in ("--set", setting))])
+    if code:
+        raise SystemExit(code)
+
+
+def _program() -> Any:
+    """The experiments' own program; they ship with the repository and are no part of the installed package."""
+    try:
+        return importlib.import_module("experiments.lab.program")
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "experiments":
+            raise
+    if not Path("experiments/lab/program.py").is_file():
+        raise ValueError(
+            "got no folder experiments here; expected a checkout of the repository, where the experiments are; "
+            "clone it and run the command in it"
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module("experiments.lab.program")
