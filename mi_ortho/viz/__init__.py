@@ -9,6 +9,7 @@ from mi_ortho.viz.nulls import nulls_report
 from mi_ortho.viz.pages import Section, page, write_page
 from mi_ortho.viz.plots import Panel, Series, curve, standalone
 from mi_ortho.viz.presence import presence_report
+from mi_ortho.viz.refusal import refusal_report
 from mi_ortho.viz.report import family_report
 from mi_ortho.viz.sections import (
     Card,
@@ -46,6 +47,7 @@ __all__ = [
     "nulls_report",
     "page",
     "presence_report",
+    "refusal_report",
     "run_section",
     "standalone",
     "table",
