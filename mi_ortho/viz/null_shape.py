@@ -74,9 +74,7 @@ def composition_section(rows: Rows) -> Section | None:
         lines = [
             s
             for group, label, style in GROUPS
-            for s in line(
-                label, select(rows, kind="composed", match=match, group=group), "n", "scale", style, dots=True
-            )
+            for s in line(label, select(rows, kind="composed", match=match, group=group), "n", "scale", style)
         ]
         sizes = sorted({float(row["n"]) for row in select(rows, kind="composed", match=match)})
         if not sizes:  # too few vectors reach the threshold: nothing to draw on logarithmic axes

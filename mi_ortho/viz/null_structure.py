@@ -34,7 +34,7 @@ def spectrum_section(rows: Rows) -> Section | None:
         ]
         spectra.append(curve(Panel(f"Spectrum, {MATCHES[match]}", "eigenvalue", "index", letter=letter), lines))
         found = select(rows, kind="count", match=match)
-        lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style, dots=True)]
+        lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
         counts.append(
             curve(
                 Panel(
