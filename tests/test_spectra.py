@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from toys import DTYPE, linear, logits_map, mlp, randn, rng, rotation, spread
+from toys import DTYPE, linear, logits_map, mlp, randn, rng, rotation
 
 from mi_ortho import (
     FunctionMap,
