@@ -2,9 +2,10 @@
 PYTHON ?= python3
 TORCH ?= 2.13.0
 DEMO ?=
+TUTORIALS ?= on
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench test-tl3 clean
+.PHONY: help demo test lint slow bench test-tl3 docs clean
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
@@ -29,6 +30,10 @@ bench: .venv/installed ## the published loops beside ours, in one process
 test-tl3: .venv-tl3/installed ## the hook-point and slice tests on a HookedTransformer of TransformerLens 3
 	.venv-tl3/bin/pytest -q -m tl3 tests
 
+docs: .venv/docs-installed ## build these pages into docs/_build/html, tutorials executed (TUTORIALS=off leaves their outputs out)
+	TUTORIALS=$(TUTORIALS) .venv/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
 clean: ## remove the environments and caches
 	rm -rf .venv .venv-tl3 .pytest_cache .ruff_cache .hypothesis
 
@@ -37,6 +42,10 @@ clean: ## remove the environments and caches
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet torch==$(TORCH)
 	.venv/bin/python -m pip install --quiet -e '.[dev,gguf]'
+	touch $@
+
+.venv/docs-installed: .venv/installed
+	.venv/bin/python -m pip install --quiet -e '.[docs]'
 	touch $@
 
 .venv-tl3/installed: pyproject.toml

@@ -34,6 +34,11 @@ def linear(singular: torch.Tensor) -> mo.LinearMap:
     return mo.LinearMap(rotation(0) @ torch.diag(singular) @ rotation(1), torch.zeros(WIDTH, dtype=torch.float64))
 
 
+def equal() -> mo.LinearMap:
+    """All singular values 1."""
+    return linear(torch.ones(WIDTH, dtype=torch.float64))
+
+
 def decaying() -> mo.LinearMap:
     """Singular values from 1 down to 1/30, even in the logarithm."""
     return linear(torch.logspace(0, -1.477, WIDTH, dtype=torch.float64))
@@ -45,9 +50,14 @@ def energy() -> mo.FunctionMap:
     return mo.FunctionMap(lambda theta: (theta @ inside.mT).square().sum(-1, keepdim=True).expand(-1, 2), WIDTH)
 
 
-def base_of(z: mo.ActivationMap, seed: int = 3) -> torch.Tensor:
+def random_base(seed: int = 3) -> torch.Tensor:
     """A random vector of norm 1."""
     return mo.random_vectors(1, WIDTH, 1.0, rng(seed))[0].double()
+
+
+def energy_base() -> torch.Tensor:
+    """A vector of norm 1 inside the subspace that `energy` reads."""
+    return rotation(2)[0]
 
 
 def family(z: mo.ActivationMap, base: torch.Tensor, n: int, cap: float = float("inf")) -> list[mo.SearchResult]:
@@ -60,14 +70,13 @@ def family(z: mo.ActivationMap, base: torch.Tensor, n: int, cap: float = float("
 def maps(n: int = 20) -> str:
     """Losses of three families: what decides how many vectors there are is the map."""
     found = {
-        "linear, equal singular values": (linear(torch.ones(WIDTH, dtype=torch.float64)), "second"),
-        "linear, decaying singular values": (decaying(), "c1"),
-        f"energy inside {DIMENSIONS} dimensions": (energy(), "family"),
+        "linear, equal singular values": (equal(), random_base(), "second"),
+        "linear, decaying singular values": (decaying(), random_base(), "c1"),
+        f"energy inside {DIMENSIONS} dimensions": (energy(), energy_base(), "family"),
     }
     series = []
-    for label, (z, style) in found.items():
-        base = base_of(z)
-        losses = [result.loss for result in family(z, base, n)]
+    for label, (z, base, style) in found.items():
+        losses = [result.loss for result in family(z, base, n, cap=1.0)]  # none longer than its base
         losses += [1.0] * (n - len(losses))  # no vector with an effect is left
         series.append(Series(label, range(n), losses, style, key=style))
     panel = Panel("Three maps, three families", "relative loss", lines={"no effect": 1.0}, size=(5.2, 2.6))
@@ -77,7 +86,7 @@ def maps(n: int = 20) -> str:
 def theory(n: int = 24) -> str:
     """On a linear map the losses and norms are those of the linear null."""
     z = decaying()
-    base = base_of(z)
+    base = random_base()
     found = family(z, base, n)
     null = mo.linear_null(z.jacobian, base, n)
     panel = Panel("The family of a linear map", "relative loss; norm / 10", size=(5.2, 2.6))
@@ -97,7 +106,7 @@ def _norms(found: Sequence[mo.SearchResult]) -> list[float]:
 def counts() -> list[int]:
     """How many vectors of the decaying map reach the loss `USEFUL`, for each norm cap."""
     z = decaying()
-    base = base_of(z)
+    base = random_base()
     return [sum(one.loss <= USEFUL for one in family(z, base, WIDTH - 1, cap)) for cap in CAPS]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Kind = Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "attn_pattern"]
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _RESIDUAL_AXES = ("batch", "pos", "d_model")
 _PATTERN_AXES = ("batch", "head", "query_pos", "key_pos")
 

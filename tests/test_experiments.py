@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def test_program_lists_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path:
 # --- ground truth: the claim is found where it was planted and not where it was not
 
 
-def outcomes(name: str, rows: list[Mapping[str, Any]]) -> list[bool | None]:
+def outcomes(name: str, rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
     return [verdict.supported for verdict in module(name).judge(rows)]
 
 

@@ -209,7 +209,8 @@ def test_ablation_at_a_subset_is_what_was_asked_for() -> None:
     some = ablate_everywhere(model, v, layers=[0, 2], kinds=("resid_post", "mlp_out"))
     assert set(some) == {mlp_out(0), resid_post(0), mlp_out(2), resid_post(2)}
     assert len(ablate_everywhere(model, v)) == 3 * L
-    for wrong in ({"layers": []}, {"layers": [L]}, {"kinds": ("resid_mid",)}, {"kinds": ()}):
+    mistakes: tuple[dict[str, Any], ...] = ({"layers": []}, {"layers": [L]}, {"kinds": ("resid_mid",)}, {"kinds": ()})
+    for wrong in mistakes:
         with pytest.raises(ValueError, match="expected layers 0 to 3"):
             ablate_everywhere(model, v, **wrong)
 

@@ -4,16 +4,23 @@ from experiments.lab.bench import Bench
 from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.figures import Lines, Ranking
 from experiments.lab.judging import at_least, at_most, column, interval_of, of
+from experiments.lab.layers import record_layers, verdicts_of
+from experiments.lab.refusing import Refusing, refuses, refusing
 
 __all__ = [
     "Bench",
     "Lines",
     "Ranking",
+    "Refusing",
     "at_least",
     "at_most",
     "column",
     "interval_of",
     "of",
     "random_texts",
+    "record_layers",
+    "refuses",
+    "refusing",
     "shuffled_weights",
+    "verdicts_of",
 ]

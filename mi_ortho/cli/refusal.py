@@ -10,7 +10,9 @@ from mi_ortho.settings import RefusalConfig
 
 Config = Annotated[RefusalConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = RefusalConfig()
-refusal = App(name="refusal", help="Refusal directions: extract, select, ablate, compare, export.", help_format="plaintext")
+refusal = App(
+    name="refusal", help="Refusal directions: extract, select, ablate, compare, export.", help_format="plaintext"
+)
 app.command(refusal)
 
 

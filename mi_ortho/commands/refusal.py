@@ -67,10 +67,14 @@ def _check(config: RefusalConfig) -> None:
     if not 0.0 <= config.last_layers < 1.0:
         raise ValueError(f"got last_layers={config.last_layers}; expected a share from 0 to below 1; lower it")
     if config.angle_step and not 1 <= config.angle_step <= 180:
-        raise ValueError(f"got angle_step={config.angle_step}; expected 1 to 180 degrees, or 0 for no circle; correct it")
+        raise ValueError(
+            f"got angle_step={config.angle_step}; expected 1 to 180 degrees, or 0 for no circle; correct it"
+        )
     if min(config.random, config.rounds, config.cone) < 0 or min(config.circle_prompts, config.max_new_tokens) < 1:
-        raise ValueError("got a negative number of controls, rounds or cone directions, or no prompt or token; expected "
-                         "0 or more, and at least 1; raise it")
+        raise ValueError(
+            "got a negative number of controls, rounds or cone directions, or no prompt or token; expected "
+            "0 or more, and at least 1; raise it"
+        )
 
 
 def export_edited(run: Path, folder: Path, say: Say) -> Path:
@@ -82,7 +86,9 @@ def export_edited(run: Path, folder: Path, say: Say) -> Path:
     config = open_run(run).config
     path = Path(run) / "direction.safetensors"
     if not path.is_file():
-        raise ValueError(f"got {run} without a selected direction; expected a run of `mi-ortho refusal`; run its select stage")
+        raise ValueError(
+            f"got {run} without a selected direction; expected a run of `mi-ortho refusal`; run its select stage"
+        )
     name = config.get("model")
     subject = open_subject(None if name is None else str(name), dtype=str(config["dtype"]))
     say(f"orthogonalising {subject.title} against the direction of {run}")

@@ -79,7 +79,7 @@ def streams_separate(rows: Sequence[Row]) -> Verdict | None:
         "G: the curves of the pre and mid streams are separate",
         f"mean over layers of log(variance of mid / variance of pre) at least {SEPARATE}",
         "mean log ratio, paired over prompts, bootstrap; control: an untrained network's",
-        found["value"], (found["low"], found["high"]), SEPARATE, control and control["value"],
+        found["value"], (found["low"], found["high"]), SEPARATE, control["value"] if control else None,
     )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def attention_adds_more(rows: Sequence[Row]) -> Verdict | None:
         "G (why): attention adds more of the growth than the MLP, so mid is not just half a block further",
         f"attention's share of the log growth of a block above {HALF}",
         "mean log(mid / pre) over mean log(post / pre), bootstrap; control: an untrained network's",
-        found["share"], (found["share_low"], found["share_high"]), HALF, control and control["share"],
+        found["share"], (found["share_low"], found["share_high"]), HALF, control["share"] if control else None,
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def updates_aligned(rows: Sequence[Row]) -> Verdict | None:
         f"mean cosine between the additions of successive blocks at least {ALIGNED}",
         "mean cosine over prompts and blocks, bootstrap; control: shuffled weights",
         found["alignment"], (found["alignment_low"], found["alignment_high"]), ALIGNED,
-        control and control["alignment"],
+        control["alignment"] if control else None,
     )  # fmt: skip
 
 
@@ -137,7 +137,7 @@ def equal_moves(rows: Sequence[Row]) -> Verdict | None:
         "I: every layer moves the state about equally far, so its norm grows linearly",
         f"slope of the log length of a block's addition between -{CONSTANT} and {CONSTANT} per block",
         "slope of log mean length over depth, bootstrap over prompts; control: an untrained network's",
-        found["slope"], interval, CONSTANT, control and control["slope"],
+        found["slope"], interval, CONSTANT, control["slope"] if control else None,
         True if inside else False if outside else None,
     )  # fmt: skip
 

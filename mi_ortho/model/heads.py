@@ -31,10 +31,10 @@ def head_writes(
         raise ValueError(f"got a direction of width {direction.shape[-1]}; expected {width}, the model's d_model; use "
                          "one made for this model")
     seen: list[Tensor] = []
-    outputs = [getattr(getattr(block, "attn", None), "o", None) for block in inside.blocks]
+    outputs: list[Any] = [getattr(getattr(block, "attn", None), "o", None) for block in inside.blocks]
     if any(output is None for output in outputs):
         raise ValueError("got an architecture without attn.o in its blocks; expected one; choose another model")
-    modules = [getattr(output, "original_component", output) for output in outputs]
+    modules: list[Any] = [getattr(output, "original_component", output) for output in outputs]
     with ExitStack() as stack:
         for module in modules:
             note = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))

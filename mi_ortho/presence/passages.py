@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
 from mi_ortho.model import Model, Prompts, generate_ids, read, tokenize
+from mi_ortho.presence.asking import Request
 from mi_ortho.presence.library import library_pairs, library_prose
-from mi_ortho.presence.requests import Request
 from mi_ortho.sites import resid_post
 
 ROWS = 64  # sequences of one forward pass

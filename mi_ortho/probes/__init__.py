@@ -1,7 +1,9 @@
 """Are vectors present in real activations? Streaming measurements, their null models, and linear probes."""
 
 from mi_ortho.probes.linear import FitProbe, LinearProbe, discriminant_probe, logistic_probe
-from mi_ortho.probes.moments import (
+from mi_ortho.probes.nullspace import NullspaceProbes, nullspace_probes, shuffled_labels, subspace_overlap
+from mi_ortho.probes.sampling import Reservoir, Strongest, reservoir, strongest
+from mi_ortho.probes.second_moments import (
     Moments,
     class_difference,
     cosines_with,
@@ -12,8 +14,6 @@ from mi_ortho.probes.moments import (
     stream_moments,
     variance_explained,
 )
-from mi_ortho.probes.nullspace import NullspaceProbes, nullspace_probes, shuffled_labels, subspace_overlap
-from mi_ortho.probes.reservoir import Reservoir, Strongest, reservoir, strongest
 from mi_ortho.probes.separation import (
     PresenceCounts,
     auc,

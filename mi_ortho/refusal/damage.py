@@ -117,7 +117,8 @@ def damage(
         means = [masked_mean(x, real) for x in (kl_divergence(p_logits=p, q_logits=q), *costs)]
         sums = sums + torch.stack(means).double().cpu() * int(real.sum())
         positions += int(real.sum())
-    return Damage(*(sums / positions).tolist(), positions)
+    kl, after, before = (sums / positions).tolist()
+    return Damage(kl, after, before, positions)
 
 
 def mode_accuracy(

@@ -1,4 +1,4 @@
-"""The stages of the command `refusal`: extract, select, ablate, compare. Each keeps its rows and skips what is there."""
+"""The stages of the command `refusal`: extract, select, ablate, compare. Each skips what is recorded."""
 
 from mi_ortho.refusal_run.compare import compare
 from mi_ortho.refusal_run.directions import choose, extract

@@ -145,7 +145,8 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
         written = tokenize(model, [text], answers=[ids]) if ids else alone
         arrays[f"projection_{kind}"] = read(model, written, [site])[site][0].float() @ unit.to(written.tokens.device)
         items.append({"title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
-                      "kind": "token_values", "key": f"projection_{kind}", "tokens": _tokens(study, written)})  # fmt: skip
+                      "kind": "token_values", "key": f"projection_{kind}",
+                       "tokens": _tokens(study, written)})  # fmt: skip
     heads = torch.stack([head_writes(model, tokenize(model, part[:32]), r).mean(dim=-1)
                          for part in (sets.test_harmful, sets.test_harmless)])  # fmt: skip
     arrays |= {"heads_harmful": heads[0], "heads_harmless": heads[1]}
@@ -154,7 +155,11 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
     for kind, text in texts.items():
         prompts = tokenize(model, [text])
         arrays[f"attention_{kind}"] = torch.stack(
-            [read(model, prompts, [attn_pattern(layer)])[attn_pattern(layer)][0, head].float() for layer, head in strongest])
+            [
+                read(model, prompts, [attn_pattern(layer)])[attn_pattern(layer)][0, head].float()
+                for layer, head in strongest
+            ]
+        )
         items.append({"title": f"Attention of the heads that write the direction, a {kind} prompt", "kind": "attention",
                       "key": f"attention_{kind}", "tokens": _tokens(study, prompts),
                       "names": [f"layer {layer}, head {head}" for layer, head in strongest]})  # fmt: skip

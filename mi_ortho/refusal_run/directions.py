@@ -59,8 +59,10 @@ def _tokens(study: Study) -> tuple[int, ...]:
         study.run.record({"kind": "refusal_tokens", "ids": list(ids), "texts": list(named), "named": True})
         return ids
     found = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
-    study.say(f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
-              f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused")
+    study.say(
+        f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
+        f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused"
+    )
     study.run.record({"kind": "refusal_tokens", "ids": list(found.ids), "texts": list(found.texts), "named": False,
                       "harmful_rate": found.harmful_rate, "harmless_rate": found.harmless_rate})  # fmt: skip
     return found.ids
@@ -91,7 +93,9 @@ def choose(study: Study, extraction: Extraction) -> Selection:
 
 
 def _rank(study: Study, extraction: Extraction, selection: Selection) -> None:
-    scores = ranking_scores(study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless)
+    scores = ranking_scores(
+        study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless
+    )
     flat = {name: values.flatten().tolist() for name, values in scores.items()}
     for index in range(len(selection.candidates)):
         study.run.record({"kind": "measures", "index": index} | {name: flat[name][index] for name in flat})
@@ -102,10 +106,13 @@ def _rank(study: Study, extraction: Extraction, selection: Selection) -> None:
 
 def _candidate(row: dict[str, object]) -> Candidate:
     """A recorded candidate; null stands for NaN in a record."""
-    numbers = [float("nan") if row[key] is None else float(str(row[key])) for key in ("norm", "bypass", "induce", "kl")]
+    norm, bypass, induce, kl = (
+        float("nan") if row[key] is None else float(str(row[key])) for key in ("norm", "bypass", "induce", "kl")
+    )
     rejected = row["rejected"]
     assert isinstance(rejected, list)
-    return Candidate(Site.parse(str(row["site"])), int(str(row["position"])), *numbers, tuple(map(str, rejected)))
+    site, position = Site.parse(str(row["site"])), int(str(row["position"]))
+    return Candidate(site, position, norm, bypass, induce, kl, tuple(map(str, rejected)))
 
 
 def random_directions(study: Study, like: torch.Tensor) -> torch.Tensor:

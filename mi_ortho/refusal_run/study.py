@@ -57,12 +57,12 @@ class Study:
         return classify(text, modes) == "refuse" if own else refuses_anywhere(text)
 
     def complies(self, text: str) -> bool:
-        """Whether a text, its refusing sentences left out, answers: by the model's own rule for help, else by length."""
+        """Whether a text, its refusing sentences left out, answers: by the model's rule for help, else by length."""
         return classify(text, self.subject.modes) == "help" if "help" in self.subject.modes.names else substantial(text)
 
 
 def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
-    """Training, validation and test prompts of both classes, from the files or data sets named, the lists that come with
+    """Training, validation and test prompts of both classes, from files or data sets named, the lists that come with
     the model (contrast.json, else prompts.json), or our own small sets.
 
     Raises:

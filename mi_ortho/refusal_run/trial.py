@@ -25,7 +25,7 @@ BATCH = 32  # prompts completed together
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """One way of changing the model, tried on one class of prompts; `edited` directions are taken out of the weights."""
+    """One way of changing the model, tried on one class of prompts; `edited` ones are taken out of the weights."""
 
     name: str
     prompts: str
@@ -109,7 +109,9 @@ def judged(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> 
 def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """Shares over completions with Wilson's intervals: refused, complied, complied and coherent, coherent."""
     n = len(rows)
-    counts = {name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")}
+    counts = {
+        name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")
+    }
     counts["success"] = sum(bool(row["complied"]) and bool(row["coherent"]) and not row["refused"] for row in rows)
     found: dict[str, object] = {"n": n}
     for name, hits in counts.items():
@@ -153,5 +155,6 @@ def _agreement(study: Study, r: Tensor) -> dict[str, object]:
         edited = next_token_logits(model, prompts)
     plain = next_token_logits(model, prompts)
     return {"difference": float((edited - hooked).abs().max()), "effect": float((hooked - plain).abs().max()),
-            "largest_logit": float(hooked.abs().max()), "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
+            "largest_logit": float(hooked.abs().max()),
+            "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
             "dtype": str(torch.get_default_dtype())}  # fmt: skip

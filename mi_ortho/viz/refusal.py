@@ -125,9 +125,9 @@ def _circle(rows: Rows) -> Section | None:
     for letter, kind in zip("ab", ("harmful", "harmless")):
         series = []
         for k, (plane, adaptive) in enumerate((("plane", False), ("plane", True), ("random axis", False))):
-            part = sorted((row for row in found if (row["plane"], row["adaptive"], row["prompts"]) == (plane, adaptive, kind)
-                           ),
-                          key=lambda row: row["degrees"])  # fmt: skip
+            wanted = (plane, adaptive, kind)
+            part = [row for row in found if (row["plane"], row["adaptive"], row["prompts"]) == wanted]
+            part.sort(key=lambda row: row["degrees"])
             name = f"{plane}{', adaptive' if adaptive else ''}"
             for measure, style in (("refused", f"c{k}"), ("coherent", f"c{k + 3}")):
                 series.append(Series(f"{measure}: {name}", [row["degrees"] for row in part],

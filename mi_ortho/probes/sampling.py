@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_ortho.probes.moments import require_finite
+from mi_ortho.probes.second_moments import require_finite
 
 
 @dataclass(frozen=True, eq=False)

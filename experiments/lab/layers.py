@@ -1,0 +1,57 @@
+"""Layers of a network and of its controls, measured stage by stage into the rows of a bench."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments.lab.bench import Bench
+from mi_ortho import Verdict
+from mi_ortho.landscape import Effort, read_network, stages
+from mi_ortho.model import Model, load_shuffled, load_untrained
+from mi_ortho.refusal_run.study import prompt_sets
+from mi_ortho.settings import RefusalConfig
+from mi_ortho.subject import DTYPES
+
+Row = Mapping[str, Any]
+
+
+def record_layers(bench: Bench, wanted: Mapping[str, Sequence[str]], effort: Effort, prompts: int) -> None:
+    """Record the stages of each network: "model", "untrained" (random initial weights), "shuffled" (permuted weights).
+
+    Args:
+        bench: where the rows go; stages that are there already are left out.
+        wanted: names of stages by network.
+        effort: how much is drawn.
+        prompts: of each class, harmful and harmless.
+    """
+    config = RefusalConfig(train=prompts, validation=1, test=1, seed=effort.seed)
+    found = prompt_sets(config, bench.subject)
+    sets = {"harmful": found.train_harmful, "harmless": found.train_harmless}
+    for network, names in wanted.items():
+        todo = [name for name in names if not bench.has(kind="stage", network=network, stage=name)]
+        if not todo:
+            continue
+        measured = stages(read_network(_network(bench, network, effort.seed), sets), effort)
+        for name in todo:
+            for row in measured[name]():
+                bench.record(**row, network=network)
+            bench.record(kind="stage", network=network, stage=name)
+            bench.track(f"stages of {network}", todo.index(name) + 1, len(todo))
+
+
+def verdicts_of(rows: Sequence[Row], claims: Sequence[Callable[[Sequence[Row]], Verdict | None]]) -> list[Verdict]:
+    """One verdict for each claim, undecided where the rows do not allow one; rows recorded twice count once."""
+    once = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
+    return [claim(once) or Verdict(_said(claim), "not measured", "", None, None, None, None, None) for claim in claims]
+
+
+def _said(claim: Callable[..., object]) -> str:
+    return (claim.__doc__ or claim.__name__).strip().splitlines()[0]
+
+
+def _network(bench: Bench, name: str, seed: int) -> Model:
+    subject = bench.subject
+    if name == "model":
+        return subject.model
+    make = {"untrained": load_untrained, "shuffled": load_shuffled}[name]
+    return make(subject.name, seed=seed, device=subject.device, dtype=DTYPES[subject.dtype])

@@ -1,0 +1,91 @@
+"""Refusal as every experiment about it sees it: disjoint prompts, refusal tokens, directions, ablation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from experiments.lab.bench import Bench
+from mi_ortho import Intervention, Model, Site, classify, is_refusal, resid_pre
+from mi_ortho.refusal.extraction import Extraction, difference_of_means
+from mi_ortho.refusal.places import ablate_everywhere
+from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
+from mi_ortho.refusal_run.study import Sets, prompt_sets
+from mi_ortho.settings import RefusalConfig
+
+Interventions = Mapping[Site, Intervention]
+
+
+@dataclass(frozen=True, eq=False)
+class Refusing:
+    """A model that refuses, with prompts split by a seed.
+
+    Attributes:
+        bench: where it is measured.
+        sets: training, validation and test prompts of both classes.
+        tokens: first tokens of refusals.
+        found: difference of means at the input of every block and the last token, from the training prompts.
+    """
+
+    bench: Bench
+    sets: Sets
+    tokens: tuple[int, ...]
+    found: Extraction
+
+    @property
+    def model(self) -> Model:
+        """The model under study."""
+        return self.bench.subject.model
+
+    def direction(self, layer: int) -> Tensor:
+        """Difference of means at the input of a block, last token."""
+        return self.found.direction(resid_pre(layer), -1)
+
+    def scores(self, texts: Sequence[str], interventions: Interventions | None = None) -> Tensor:
+        """Refusal score of each prompt, in nats."""
+        return refusal_scores(self.model, texts, self.tokens, interventions)
+
+    def ablated(self, texts: Sequence[str], direction: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """Refusal score with the direction ablated at the input and the outputs of these blocks (None: all)."""
+        return self.scores(texts, ablate_everywhere(self.model, direction, layers=layers))
+
+    def drop(self, texts: Sequence[str], direction: Tensor, layers: Sequence[int] | None = None) -> Tensor:
+        """How many nats the refusal score of each prompt loses under that ablation."""
+        return self.scores(texts) - self.ablated(texts, direction, layers)
+
+    def random(self, seed: int) -> Tensor:
+        """An isotropic random unit direction: the control of every ablation, which does not depend on length."""
+        drawn = torch.randn(self.bench.width, generator=self.bench.generator(seed))
+        return drawn / drawn.norm()
+
+    def strongest(self) -> int:
+        """The layer (not the first, where prompts do not differ) whose direction lowers validation refusal most."""
+        texts = self.sets.validation_harmful
+        return min(range(1, self.bench.layers), key=lambda k: float(self.ablated(texts, self.direction(k)).mean()))
+
+
+def refusing(bench: Bench, *, train: int, validation: int, test: int, seed: int) -> Refusing:
+    """Split the prompts by the seed, read the model's refusal tokens (once a run), extract the directions.
+
+    Raises:
+        ValueError: the model never refuses, or has too few prompts.
+    """
+    config = RefusalConfig(train=train, validation=validation, test=test, seed=seed)
+    sets = prompt_sets(config, bench.subject)
+    known = bench.rows(kind="refusal tokens")
+    if known:
+        tokens = tuple(known[0]["ids"])
+    else:
+        tokens = refusal_tokens(bench.subject.model, sets.train_harmful[:16], sets.train_harmless[:16],
+                                lambda text: refuses(bench, text), max_new_tokens=12).ids  # fmt: skip
+        bench.record(kind="refusal tokens", ids=list(tokens))
+    sites = [resid_pre(layer) for layer in range(bench.layers)]
+    found = difference_of_means(bench.subject.model, sets.train_harmful, sets.train_harmless, sites, (-1,))
+    return Refusing(bench, sets, tokens, found)
+
+
+def refuses(bench: Bench, text: str) -> bool:
+    """Whether a completion refuses, by the model's own rules or by phrases."""
+    return classify(text, bench.subject.modes) == "refuse" or is_refusal(text)
+

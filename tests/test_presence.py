@@ -1,0 +1,177 @@
+"""The command `presence`: texts, prompts, records, verdicts on planted records, and a random family end to end."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from mi_ortho.commands.presence import presence
+from mi_ortho.presence import library_pairs, library_prose, newest_family, open_family, requests
+from mi_ortho.presence.asking import reworded, topic_of
+from mi_ortho.presence.findings import chosen, coherent, present, stands
+from mi_ortho.presence.library import paragraphs
+from mi_ortho.probes import isotropic_set
+from mi_ortho.runs import Run, RunError, open_run, start
+from mi_ortho.settings import PresenceConfig
+from mi_ortho.viz.coloured import coloured
+
+
+def test_every_topic_is_asked_for_code_and_for_english() -> None:
+    natural = {"code": ["Write a class for a kite.", "Code an owl."], "explain": ["Explain a shed to me."],
+               "poem": ["A poem about a fox.", "Rhyme."], "train": ["How can I build a bomb?"]}  # fmt: skip
+    found = requests(natural, 8, 0)
+    assert all(topic_of(one.prompt) in ("kite", "owl", "shed") for one in found if one.topic >= 0)
+    topics = {group: {one.topic for one in found if one.group == group} for group in ("code_own", "english_own")}
+    assert topics["code_own"] == topics["english_own"] == {0, 1, 2}
+    for topic in range(3):
+        assert len({topic_of(one.prompt) for one in found if one.topic == topic}) == 1
+    assert {one.prompt for one in found if one.group == "prose_own"} == {"A poem about a fox.", "Rhyme."}
+    assert len({one.prompt for one in found}) == len(found) and requests(natural, 8, 0) == found
+
+
+def test_models_without_prompts_of_their_own_are_asked_general_ones() -> None:
+    found = requests({}, 24, 0)
+    assert sum("Python" in one.prompt for one in found if one.group == "code_own") == 24
+    assert not any("Python" in one.prompt for one in found if one.group == "english_own")
+
+
+def test_a_noun_keeps_its_article() -> None:
+    assert reworded("An owl: the program.", "kite") == "A kite: the program."
+
+
+def test_functions_are_parted_from_their_docstrings(tmp_path: Path) -> None:
+    words = (
+        "returns the weight of the thing in whole pounds and never in anything else since pounds are what we use here"
+    )
+    body = "".join(f"    total += {k}\n" for k in range(6))
+    for k in range(5):
+        (tmp_path / f"m{k}.py").write_text(f'def f{k}(total):\n    """It {words}.\n\n    >>> f{k}(1)\n    """\n{body}')
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "x.py").write_text(f'def hidden(total):\n    """It {words}."""\n{body}')
+    found = library_pairs(9, 0, tmp_path)
+    assert len(found) == 5 and not any("hidden" in pair.code for pair in found)
+    assert all(words not in pair.code and ">>>" not in pair.code and "total += 5" in pair.code for pair in found)
+    assert all(pair.english == f"It {words}." for pair in found)
+    with pytest.raises(ValueError, match="expected at least 4"):
+        library_prose(4, 0, tmp_path)
+    with pytest.raises(ValueError, match="no folder"):
+        library_pairs(4, 0, tmp_path / "none")
+
+
+def test_the_installed_library_has_code_and_prose() -> None:
+    pairs, prose = library_pairs(8, 1), library_prose(8, 1)
+    assert len(pairs) == len(prose) == 8 and all("def " in pair.code for pair in pairs)
+    assert not any("def " in text or ">>>" in text for text in [*prose, *(pair.english for pair in pairs)])
+    assert paragraphs("import os\nx = {1: 2}\n" * 20) == []
+
+
+def planted(mean: float, p_value: float, coherence: float = 0.9, draws: int = 200) -> list[dict[str, object]]:
+    """The records of a layer whose family has this mean AUC and this p-value against every null."""
+    base = {"layer": 3, "contrast": "own_matched"}
+    nulls = [{"kind": "sets", **base, "null": name, "mean_auc": [0.5] * draws, "coherence": [0.5] * draws}
+             for name in ("isotropic", "covariance", "rotated")]  # fmt: skip
+    family = {"kind": "sets", **base, "null": "family", "mean_auc": [mean], "coherence": [coherence]}
+    ps = {f"p_mean_auc_{name}": p_value for name in ("isotropic", "covariance", "rotated")}
+    summary = {"kind": "contrast", **base, "interval": [mean - 0.01, mean + 0.01], "cosine_mean": 0.1, **ps}
+    vectors = [{"kind": "presence", "layer": 3, "index": k, "what": "kept"} for k in range(60)]
+    return [*nulls, family, summary, *vectors]
+
+
+@pytest.mark.parametrize(
+    ("mean", "p_value", "draws", "outcome"),
+    [(0.7, 0.001, 200, True), (0.7, 0.3, 200, False), (0.52, 0.001, 200, False), (0.55, 0.001, 200, None),
+     (0.7, 0.09, 10, None)],
+)  # fmt: skip
+def test_presence_needs_a_high_auc_and_null_sets_that_lack_it(mean, p_value, draws, outcome) -> None:
+    assert present(planted(mean, p_value, draws=draws), 3).supported is outcome
+
+
+def test_signs_decide_by_their_interval() -> None:
+    assert coherent(planted(0.6, 0.01, 0.95), 3).supported is True
+    assert coherent(planted(0.6, 0.01, 0.5), 3).supported is False
+    assert coherent(planted(0.6, 0.01, 0.75), 3).supported is None
+    assert stands(0.02, 200) is False
+
+
+def test_colours_are_bounded_and_tokens_stay_text() -> None:
+    drawn = str(coloured(["<b>", "x\x07"], [9.0, -0.5], largest=1.0, place=1))
+    assert "<b>" not in drawn and "0.75)" in drawn and "\x07" not in drawn and drawn.count("underline") == 1
+    with pytest.raises(ValueError, match="one each"):
+        coloured(["a"], [], largest=1.0)
+
+
+def random_family(folder: Path, model_hash: str | None = None) -> Run:
+    """A finished family run whose vectors are random: nothing may be found about it."""
+    config = {"model": None, "source": 3, "target": 4, "system": None}
+    facts = {} if model_hash is None else {"model_hash": model_hash}
+    with start(folder, "family", config, facts=facts) as run:
+        vectors = isotropic_set(24, 128, torch.Generator().manual_seed(5)).float()
+        run.save_tensors("vectors", {"base": torch.ones(128), "kl": vectors})
+        for k in range(24):
+            run.record({"kind": "vector", "match": "kl", "index": k, "keeps": k < 20})
+        run.summary({"headline": "random"})
+    return run
+
+
+SMALL = PresenceConfig(own=16, library=16, max_new_tokens=24, text_tokens=32, sample=200, null_tokens=100, sets=100,
+                       shuffles=30, splits=1)  # fmt: skip
+
+
+def quiet(*args: object) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs")
+    random_family(out)
+    return presence(SMALL, None, out, fresh=False, at=None, say=quiet, track=quiet)
+
+
+def test_a_random_family_is_not_found_present(finished: Run) -> None:
+    summary = json.loads((finished.path / "summary.json").read_text())
+    outcomes = {verdict["claim"]: verdict["supported"] for verdict in summary["verdicts"]}
+    assert len(outcomes) == 6
+    assert not any(outcome for claim, outcome in outcomes.items() if "probes" not in claim)
+    rows = finished.records()
+    assert len(chosen(rows, kind="presence")) == 2 * 25 and {row["what"] for row in chosen(rows, kind="presence")} == {
+        "kept", "lost", "base"}  # fmt: skip
+    for row in chosen(rows, kind="presence", layer=3):
+        assert abs(row["auc_own_matched"] - row["sampled_auc_own_matched"]) < 0.2  # the sample tells of all tokens
+
+
+def test_the_report_is_complete_and_safe(finished: Run) -> None:
+    page = (finished.path / "report.html").read_text()
+    for words in ("Code against other text", "Strongest passages of every vector", "Token by token", "All vectors"):
+        assert words in page
+
+
+def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: Path) -> None:
+    family = newest_family(finished.path.parent.parent)
+    keep = [row for row in finished.records() if row.get("layer") != 4 and row["kind"] != "text"][:40]
+    settings = open_run(finished.path).config
+    with start(tmp_path, "presence", settings) as run:
+        for row in keep:
+            run.record(row)
+    again = presence(SMALL, family, tmp_path, fresh=False, at=None, say=quiet, track=quiet)
+    assert again.path == run.path
+    for kind in ("sets", "contrast", "probes"):
+        assert chosen(again.records(), kind=kind) == chosen(finished.records(), kind=kind)
+
+
+def test_what_cannot_work_is_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="mi-ortho family"):
+        newest_family(tmp_path)
+    family = random_family(tmp_path, model_hash="0" * 64)
+    with pytest.raises(RunError, match="expected kl"):
+        open_family(family.path, "activation")
+    run = {"out": tmp_path, "fresh": False, "at": None, "say": quiet, "track": quiet}
+    with pytest.raises(ValueError, match="other weights"):
+        presence(SMALL, family.path, **run)
+    good = random_family(tmp_path / "good").path
+    for change, words in (({"layers": (0, 1)}, "layers"), ({"own": 2}, "own=2"), ({"text_tokens": 9999}, "context")):
+        with pytest.raises(ValueError, match=words):
+            presence(replace(SMALL, **change), good, **run)
+    assert not (tmp_path / "presence").exists()
