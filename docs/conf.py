@@ -14,7 +14,7 @@ project = "mi_ortho"
 author = "the authors of mi_ortho"
 release = installed("mi-ortho")
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb", "sphinx_local.reference"]
-exclude_patterns = ["_build", "sphinx_local"]
+exclude_patterns = ["_build", "sphinx_local", "conf.py", "figures.py"]  # .py is a page only under tutorials
 
 html_theme = "furo"
 html_title = "mi_ortho"
