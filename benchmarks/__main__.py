@@ -6,10 +6,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.accelerator import accelerator
+from benchmarks.planted import planted
 from benchmarks.table import machine
 from benchmarks.tables import CONTENDERS, TABLES, probe
 
-ALL = {**TABLES, "accelerator": accelerator}
+ALL = {**TABLES, "planted": planted, "accelerator": accelerator}
 INTRODUCTION = """# Benchmarks
 
 Each table stands under the command that made it; `make bench` prints them all. Times are processor seconds where they
