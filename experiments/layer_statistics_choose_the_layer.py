@@ -3,13 +3,15 @@
 Source: notes on choosing the intervention layer: low mean variance of each class first, then low largest variance, then
     low cosine of the class means (D).
 Prediction: over places, each of the three ranks them as running the model does, rank correlation at least 0.5; the
-    first by mean variance loses at most 0.5 of what a random admissible place loses.
+    first by mean variance loses at most 0.5 of what a random admissible place loses (of all places, where none is
+    admissible).
 Control: the same scores in shuffled order; and for comparison the AUC of a probe and the Fisher ratio.
 Refuted if: the interval of a correlation lies below 0.5, or that of the relative regret above 0.5.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isfinite
 from random import Random
 from typing import Any
 
@@ -58,12 +60,14 @@ def measure(study: Refusing, seed: int, positions: int) -> None:
     oracle = list(candidates(validation(model, sets.validation_harmful, sets.validation_harmless, study.tokens), found))
     grids = ranking_scores(model, found, sets.validation_harmful, sets.validation_harmless)
     scores = {name: grid.flatten().tolist() for name, grid in grids.items()}
-    if not any(not one.rejected for one in oracle):
-        raise ValueError("got no admissible direction; expected at least one; use more prompts with --set train=")
+    admissible = sum(not one.rejected for one in oracle)
+    if not admissible:  # no place passes the published filters: all places with numbers are compared
+        oracle = [replace(one, rejected=()) if isfinite(one.bypass) else one for one in oracle]
     for ranking in compare_rankings(oracle, scores):
         null = shuffled(scores[ranking.name], [one.bypass for one in oracle], seed)
         study.bench.record(kind="ranking", seed=seed, name=ranking.name, spearman=ranking.spearman_all,
                            regret=ranking.regret, random_regret=ranking.random_regret, null=null,
+                           admissible=admissible,
                            relative=relative(ranking.regret, ranking.random_regret))  # fmt: skip
 
 
