@@ -148,6 +148,7 @@ def test_the_report_is_complete_and_safe(finished: Run) -> None:
         assert words in page
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: Path) -> None:
     family = newest_family(finished.path.parent.parent)
     keep = [row for row in finished.records() if row.get("layer") != 4 and row["kind"] != "text"][:40]
