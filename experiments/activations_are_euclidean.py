@@ -26,7 +26,7 @@ class Config:
     """Prompts of each class, Gaussian clouds, neighbours in the graph, triangles."""
 
     model: str | None = None
-    prompts: int = 96
+    prompts: int = 64
     copies: int = 12
     neighbours: int = 8
     triangles: int = 400
