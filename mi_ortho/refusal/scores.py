@@ -24,8 +24,8 @@ def refusal_score(logits: Float[Tensor, "batch d_vocab"], tokens: Sequence[int])
     Computed as logsumexp over R minus logsumexp over the rest, in fp64: exact also where P(R) is 0 or 1 to rounding.
 
     >>> two = torch.log(torch.tensor([[0.25, 0.25, 0.5]]))
-    >>> round(float(refusal_score(two, [0, 1])), 6), round(float(refusal_score(two, [0])), 4)
-    (0.0, -1.0986)
+    >>> abs(float(refusal_score(two, [0, 1]))) < 1e-6, round(float(refusal_score(two, [0])), 4)
+    (True, -1.0986)
     """
     width = logits.shape[-1]
     chosen = sorted(set(tokens))
