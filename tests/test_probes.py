@@ -236,6 +236,7 @@ def two_classes(d_model: int, shift: float, seed: int) -> tuple[Tensor, Tensor, 
 @pytest.mark.parametrize("fit", [discriminant_probe, partial(logistic_probe, penalty=1e-6)])
 def test_probes_find_the_optimal_direction(fit) -> None:
     x, labels, _ = two_classes(6, 2.0, 0)
+    x += torch.tensor([0.0, 5, 0, 0, 0, 0])  # both means far from 0
     mixing = torch.randn(6, 6, generator=rng(1)).double()
     probe = fit(x @ mixing.mT, labels)
     goal = torch.linalg.inv(mixing).mT @ torch.eye(6).double()[0]  # S^-1 of the difference of means
