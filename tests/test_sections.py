@@ -108,6 +108,7 @@ def test_figure_files_stand_alone(log: bool) -> None:
     for svg in (drawn, viz.estimates_svg(rows, threshold=0.2)):
         ElementTree.fromstring(svg)
         assert "var(--" not in svg and len(svg) < 20_000
+    assert "0.123<" in viz.estimates_svg([viz.Estimate("x", 0.1234)])  # shown as it is, not as a coordinate
     assert "one &lt;two&gt;" in drawn and "linear &amp; more" in viz.estimates_svg(rows)
     with pytest.raises(ValueError, match="no estimates"):
         viz.estimates_svg([])

@@ -37,7 +37,8 @@ def perform(
         track: shows progress.
     """
     settings = settings_of(config)
-    facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name}
+    facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name,
+             "argv": command_of(experiment, settings)}  # fmt: skip
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
         if run.finished:
             say(f"{experiment.name}: already finished in {run.path}")
@@ -53,6 +54,23 @@ def perform(
             run.summary(summary(experiment, run))
     write_experiment_report(experiment, open_run(run.path))
     return run
+
+
+def command_of(experiment: Experiment, settings: Mapping[str, object]) -> list[str]:
+    """The command of a run: its name, and every setting that differs from the standard one."""
+    standard = asdict(type(experiment.config)())
+    model = ["--model", str(settings["model"])] if settings.get("model") else []
+    changes = [f"{key}={_setting(value)}" for key, value in settings.items()
+               if key in standard and key != "model" and _listed(value) != _listed(standard[key])]  # fmt: skip
+    return [*experiment.command.split(), *model, *(part for change in changes for part in ("--set", change))]
+
+
+def _setting(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def summary(experiment: Experiment, run: Run) -> dict[str, object]:
@@ -87,7 +105,7 @@ def finished_run(experiment: Experiment, config: Any, out: Path) -> Run | None:
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    return {key: _listed(value) for key, value in settings.items()}
 
 
 def verdicts_of(run: Run) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.claims import Experiment
-from experiments.lab.performing import WORDS, verdicts_of
+from experiments.lab.performing import WORDS, command_of, verdicts_of
 from mi_ortho import Run
 from mi_ortho.files import read_json, write_file
 from mi_ortho.viz.text import number
@@ -56,12 +56,8 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
 
 
 def command(experiment: Experiment, run: Run) -> str:
-    """The command of a run: its name, and every setting that differs from the standard one."""
-    standard = vars(type(experiment.config)())
-    changes = [f"--set {key}={_setting(value)}" for key, value in run.config.items()
-               if key in standard and key != "model" and value != _listed(standard[key])]  # fmt: skip
-    model = [f"--model {run.config['model']}"] if run.config.get("model") else []
-    return " ".join([experiment.command, *model, *changes])
+    """The command of a run as one line."""
+    return " ".join(command_of(experiment, run.config))
 
 
 def index(found: Sequence[tuple[Experiment, Run]]) -> str:
@@ -96,10 +92,6 @@ def _plain(text: object) -> str:
 
 def _setting(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _listed(value: object) -> object:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -162,8 +162,13 @@ def themed(svg: str) -> str:
     body = re.sub(r"font-family: [^;\"]*; ", "", body)
     for code, variable in COLOURS.items():
         body = body.replace(code, variable)
-    body = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.1f}".removesuffix(".0"), body)
+    # coordinates only: the numbers a reader sees stand between the tags
+    body = re.sub(r"<[^>]*>", lambda tag: re.sub(r"-?\d+\.\d{3,}", _short, tag[0]), body)
     return re.sub(r"\n\s*", "\n", _DOTS.sub(_as_path, body))
+
+
+def _short(found: re.Match[str]) -> str:
+    return f"{float(found[0]):.1f}".removesuffix(".0")
 
 
 _DOTS = re.compile(
