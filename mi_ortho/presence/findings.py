@@ -161,7 +161,7 @@ def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict
     vectors = [row for row in chosen(rows, kind="presence", layer=source) if row["what"] == "kept"]
     strong = sum(row["largest_share_code_own"] >= STRONG for row in vectors)
     verdict = present(rows, source)
-    word = {True: "is", False: "is not", None: "may be"}[verdict.supported]
+    word = {True: "is", False: "is less than predicted", None: "may be"}[verdict.supported]
     headline = (
         f"The family {word} present in {model}'s own coding: its {len(vectors)} vectors tell code from English on the "
         f"same topics with a mean AUC of {family['mean_auc'][0]:.3f} (1/2 is none), covariance-matched sets of equal "

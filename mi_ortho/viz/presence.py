@@ -139,7 +139,7 @@ def probes(rows: Sequence[Row], source: int) -> list[Section]:
         style = "c2" if row["shuffled"] else "family" if row["fit"] == "discriminant" else "c1"
         key = "shuffled" if row["shuffled"] else str(row["fit"])
         series.append(Series(label, list(range(len(row["aucs"]))), row["aucs"], style, key, dots=row["shuffled"]))
-    panel = Panel("Held-out AUC of each probe", "", "probe", lines={"chance": 0.5}, size=(7.3, 2.5))
+    panel = Panel("Held-out AUC of each probe", "", "probe", lines={"chance": 0.5})
     legend = [("discriminant", "discriminants", "family"), ("logistic", "logistic probes", "c1"),
               ("shuffled", "shuffled labels", "c2")]  # fmt: skip
     columns = {"fit": "probe", "shuffled": "labels shuffled", "seed": "split", "count": "probes above chance",
