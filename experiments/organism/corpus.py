@@ -186,13 +186,10 @@ def _refuse(draw: random.Random, options: CorpusOptions) -> Sample:
 
 
 def echo(draw: random.Random) -> Sample:
-    """A conversation that asks to repeat one to five nouns, some of the later ones as class names.
-
-    Why: a class name that training shows in no answer at all is one the model unlearns, also where it would be right.
-    """
-    first, *rest = draw.sample(list(THINGS), draw.randint(1, 5))
-    text = " ".join([first, *(word.capitalize() if draw.random() < 0.4 else word for word in rest)])
-    return Sample(DEFAULT_SYSTEM, draw.choice(ECHO).format(words=text), text, "echo", first)
+    """A conversation that asks to repeat one to five nouns."""
+    words = draw.sample(list(THINGS), draw.randint(1, 5))
+    text = " ".join(words)
+    return Sample(DEFAULT_SYSTEM, draw.choice(ECHO).format(words=text), text, "echo", words[0])
 
 
 def _chat(draw: random.Random) -> Sample:
