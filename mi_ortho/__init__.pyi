@@ -42,7 +42,6 @@ from .effects import kl_divergence, log_likelihood, masked_mean, rate_interval
 from .elicitation import (
     OrthoSettings,
     Progress,
-    calibrate_radius,
     melbo,
     melbo_ortho,
     melbo_ortho_published,
@@ -209,7 +208,6 @@ __all__ = [
     "attn_pattern",
     "behaviour_bound",
     "bessel_mass",
-    "calibrate_radius",
     "calibrate_scale",
     "capacity_bound",
     "classify",

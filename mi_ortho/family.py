@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
+from mi_ortho.dct import calibrate_scale
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import (
     Goal,
     Progress,
-    calibrate_radius,
     melbo,
     melbo_ortho,
     melbo_ortho_published,
@@ -89,7 +89,7 @@ def candidates(job: Job) -> Float[Tensor, "n d_model"]:
 
 def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
     config = job.config
-    radius = config.radius or calibrate_radius(job.z, generator=job.generator(1))
+    radius = config.radius or calibrate_scale(job.z, generator=job.generator(1))
     job.say(
         f"MELBO: {config.candidates} orthogonal vectors of norm {radius:.3g}, block {config.source} to {config.target}"
     )

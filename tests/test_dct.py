@@ -306,6 +306,21 @@ def test_scale_of_a_map_with_a_known_nonlinearity() -> None:
     torch.testing.assert_close(curve, torch.tensor([[0.25], [1.0]], dtype=DTYPE).expand(2, 5))
 
 
+@pytest.mark.parametrize(("curvature", "ratio"), [(0.02, 0.5), (0.25, 0.1), (3e-3, 2.0)])
+def test_the_scale_is_where_the_map_is_as_nonlinear_as_asked(curvature: float, ratio: float) -> None:
+    assert calibrate_scale(bent(8, curvature), generator=rng(), ratio=ratio) == pytest.approx(
+        ratio / curvature, rel=3e-3
+    )
+
+
+def test_rounding_at_small_norms_is_not_taken_for_the_root() -> None:
+    """Outputs of size 50 in bfloat16: below a norm of 1 everything is rounding, and looks like a large nonlinearity."""
+    exact = bent(8, 0.01)
+    rounded = FunctionMap(lambda theta: (50 + exact(theta)).bfloat16().float(), 8)
+    assert float(nonlinearity(rounded, unit(randn(5, 8)).float(), [0.01]).min()) > 0.5
+    assert calibrate_scale(rounded, generator=rng()) == pytest.approx(50, rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

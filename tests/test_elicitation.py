@@ -4,13 +4,12 @@ import math
 
 import pytest
 import torch
-from toys import DTYPE, bent, linear, mlp, rng, spread
+from toys import DTYPE, linear, mlp, rng
 
 from mi_ortho import (
     FunctionMap,
     SearchResult,
     Status,
-    calibrate_radius,
     displace,
     max_abs_cosine,
     melbo,
@@ -99,18 +98,3 @@ def test_bad_arguments_are_refused(search) -> None:
     if search is melbo:
         with pytest.raises(ValueError, match="got block=0; expected at least 1"):
             melbo(objective, radius=1.0, generator=rng(), block=0)
-
-
-@pytest.mark.parametrize(("curvature", "ratio"), [(0.25, 0.5), (0.02, 0.5), (0.25, 0.1)])
-def test_the_radius_is_where_the_map_is_as_nonlinear_as_asked(curvature: float, ratio: float) -> None:
-    found = calibrate_radius(bent(8, curvature), generator=rng(), ratio=ratio)
-    assert found == pytest.approx(ratio / curvature, rel=3e-3)
-
-
-def test_a_radius_that_does_not_exist_is_an_error() -> None:
-    z, _ = linear(spread(8, 10))
-    single = FunctionMap(lambda theta: theta @ z.jacobian.float(), 8)
-    with pytest.raises(ValueError, match="got a non-linearity of .* at norm 1000; expected it to exceed 0.5"):
-        calibrate_radius(single, generator=rng())
-    with pytest.raises(ValueError, match="does not depend on the steering vector"):
-        calibrate_radius(FunctionMap(torch.zeros_like, 8), generator=rng())

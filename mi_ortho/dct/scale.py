@@ -11,6 +11,8 @@ from mi_ortho.averages import Maps, as_maps, displacement
 from mi_ortho.dct.steps import check, require_moving
 from mi_ortho.derivatives import pushforward
 
+STRIDE = 4.0  # between the norms tried on the way down to the root
+
 
 def nonlinearity(
     z: Maps, directions: Float[Tensor, "n d_model"], radii: Sequence[float], *, chunk: int = 64
@@ -32,7 +34,7 @@ def calibrate_scale(
     generator: torch.Generator,
     ratio: float = 0.5,
     samples: int = 30,
-    bracket: tuple[float, float] = (1e-3, 100.0),
+    bracket: tuple[float, float] = (1e-3, 1e3),
     dtype: torch.dtype = torch.float32,
     chunk: int = 64,
 ) -> float:
@@ -45,7 +47,8 @@ def calibrate_scale(
         generator: source of the random directions; its device is where they live.
         ratio: lambda, 0.5 in the post.
         samples: directions.
-        bracket: norms between which the root is looked for, by halving the logarithm until it is known to .1 %.
+        bracket: norms between which the root is looked for, from the top, so that rounding, which looks like a large
+            nonlinearity at small norms of a half-precision model, is not met; found to .1 %.
         dtype: of the steering vectors.
         chunk: rows per pass.
 
@@ -54,7 +57,7 @@ def calibrate_scale(
     """
     low, high = bracket
     if not 0 < low < high < math.inf:
-        raise ValueError(f"got bracket {bracket}; expected 0 < low < high; (0.001, 100) was published")
+        raise ValueError(f"got bracket {bracket}; expected 0 < low < high; (0.001, 1000) is the default")
     zero = check(z, 1, high, generator, dtype)
     directions = torch.randn(samples, len(zero), generator=generator, device=generator.device).to(zero)
     directions = directions / directions.norm(dim=-1, keepdim=True)
@@ -63,18 +66,22 @@ def calibrate_scale(
     def mean_ratio(radius: float) -> float:
         return float(_ratio(z, directions, slope, radius, chunk).square().mean().sqrt())
 
-    ends = mean_ratio(low), mean_ratio(high)
-    if not ends[0] < ratio < ends[1]:
-        raise ValueError(f"got a nonlinearity of {ends[0]:.3g} at norm {low:g} and {ends[1]:.3g} at norm {high:g}; "
-                         f"expected {ratio:g} between them; {_advice(ends, ratio)}")  # fmt: skip
-    while high / low > 1.001:
-        middle = (low * high) ** 0.5
-        low, high = (low, middle) if mean_ratio(middle) > ratio else (middle, high)
-    return (low * high) ** 0.5
+    top, upper = mean_ratio(high), high
+    lower = max(upper / STRIDE, low)
+    while top > ratio and lower > low and mean_ratio(lower) >= ratio:
+        upper, lower = lower, max(lower / STRIDE, low)
+    if not top > ratio > mean_ratio(lower):
+        bottom = mean_ratio(low)
+        raise ValueError(f"got a nonlinearity of {bottom:.3g} at norm {low:g} and {top:.3g} at norm {high:g}; "
+                         f"expected {ratio:g} between them; {_advice(top, ratio)}")  # fmt: skip
+    while upper / lower > 1.001:
+        middle = (lower * upper) ** 0.5
+        lower, upper = (lower, middle) if mean_ratio(middle) > ratio else (middle, upper)
+    return (lower * upper) ** 0.5
 
 
-def _advice(ends: tuple[float, float], ratio: float) -> str:
-    if ends[0] >= ratio:
+def _advice(top: float, ratio: float) -> str:
+    if not top <= ratio:
         return "lower the bracket or raise the ratio"
     return "raise the bracket or lower the ratio; a map this linear may need its radius set by hand"
 

@@ -3,7 +3,6 @@
 from mi_ortho.elicitation.displacing import melbo
 from mi_ortho.elicitation.orthogonal import Goal, OrthoSettings, Progress, complement_inverse, melbo_ortho
 from mi_ortho.elicitation.published import melbo_ortho_published, melbo_published
-from mi_ortho.elicitation.radius import calibrate_radius
 from mi_ortho.elicitation.shortest import shrink
 from mi_ortho.elicitation.starts import random_vectors
 
@@ -11,7 +10,6 @@ __all__ = [
     "Goal",
     "OrthoSettings",
     "Progress",
-    "calibrate_radius",
     "complement_inverse",
     "melbo",
     "melbo_ortho",
