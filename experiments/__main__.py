@@ -2,6 +2,12 @@
 
 import sys
 
-from experiments.lab.program import main
+from experiments import listing
+
+if sys.argv[1:] in ([], ["--list"]):  # without importing the experiments, which takes seconds
+    print("\n".join(listing()))
+    sys.exit(0)
+
+from experiments.lab.program import main  # noqa: E402
 
 sys.exit(main())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.performing import WORDS, finished_run, perform, verdicts_of
 from experiments.lab.results import write_results
@@ -51,12 +52,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--to", type=Path, default=RESULTS, help="folder of the result pages")
     return parser
-
-
-def listing() -> list[str]:
-    """One line an experiment: its name and claim."""
-    found = [load(name) for name in names()]
-    return [f"{one.name:56} {one.claim}" for one in found]
 
 
 def config_of(experiment: Experiment, options: argparse.Namespace) -> Any:

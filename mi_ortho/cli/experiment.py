@@ -30,17 +30,20 @@ def experiment(
         names: experiments, `all`, or `results`.
         model: a name or folder instead of the embedded model.
     """
-    given = [*names, *["--list"] * list, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
+    if list or not names:
+        print("\n".join(_part("experiments").listing()))  # does not import the experiments, which takes seconds
+        return
+    given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
     given += ["--model", model] if model else []
-    code = _program().main([*given, *(part for setting in set for part in ("--set", setting))])
+    code = _part("experiments.lab.program").main([*given, *(part for setting in set for part in ("--set", setting))])
     if code:
         raise SystemExit(code)
 
 
-def _program() -> Any:
-    """The experiments' own program; they ship with the repository and are no part of the installed package."""
+def _part(name: str) -> Any:
+    """A module of the experiments, which ship with the repository and are no part of the installed package."""
     try:
-        return importlib.import_module("experiments.lab.program")
+        return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "experiments":
             raise
@@ -50,4 +53,4 @@ def _program() -> Any:
             "clone it and run the command in it"
         )
     sys.path.insert(0, str(Path.cwd()))
-    return importlib.import_module("experiments.lab.program")
+    return importlib.import_module(name)
