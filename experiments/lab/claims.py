@@ -16,6 +16,7 @@ from mi_ortho import Verdict
 
 FOLDER = Path(__file__).resolve().parent.parent
 PARTS = ("Source", "Prediction", "Control", "Refuted if")
+CHANGED = "Changed after a first run"  # what was not fixed beforehand; only where there is such a thing
 Row = Mapping[str, Any]
 
 
@@ -26,7 +27,7 @@ class Experiment:
     Attributes:
         name: of the file.
         claim: first sentence of its docstring.
-        parts: the named paragraphs below it, by `PARTS`.
+        parts: the named paragraphs below it, by `PARTS`, and `CHANGED` where something was.
         config: the standard setting; `smoke` the same in seconds.
         run: measures on a bench, recording rows; skips what is recorded.
         judge: rows to verdicts, a pure function.
@@ -86,7 +87,7 @@ def parse(docstring: str) -> tuple[str, dict[str, str]]:
     ('A claim', {'Source': 'a paper.', 'Prediction': 'more than one.'})
     """
     claim, _, rest = inspect.cleandoc(docstring).partition("\n")
-    found = re.split(rf"^({'|'.join(PARTS)}): ", rest, flags=re.MULTILINE)
+    found = re.split(rf"^({'|'.join((*PARTS, CHANGED))}): ", rest, flags=re.MULTILINE)
     return claim.rstrip("."), {key: " ".join(text.split()) for key, text in zip(found[1::2], found[2::2])}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from experiments.lab.claims import PARTS, Experiment
+from experiments.lab.claims import Experiment
 from mi_ortho import Run
 from mi_ortho.viz import Section, table_section, write_report
 
@@ -23,7 +23,7 @@ def write_experiment_report(experiment: Experiment, run: Run) -> Path:
 
 def _claim(experiment: Experiment) -> Section:
     entry = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
-    parts = [("Claim", f"{experiment.claim}."), *((part, experiment.parts[part]) for part in PARTS)]
+    parts = [("Claim", f"{experiment.claim}."), *experiment.parts.items()]
     body = Markup('<dl class="glossary">{}</dl>').format(Markup("").join(entry.format(*part) for part in parts))
     return Section("What is claimed", body, "Written before the run.", "claim", "Claim")
 
