@@ -2,16 +2,27 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from mi_ortho.cli.app import app
 
+Index = Annotated[bool, Parameter(name="--index", negative="", help="One page over all runs of a folder.")]
+
 
 @app.command
-def report(run: Path, /) -> None:
-    """Render the report of a run directory again."""
+def report(run: Path | None = None, /, *, index: Index = False) -> None:
+    """Render the report of a run directory again, or with --index one page over all runs of a folder.
+
+    Args:
+        run: a run directory; with --index a folder of runs, `runs` when left out.
+    """
     from mi_ortho.commands import runs
 
-    print(f"report: {runs.report(run)}")
+    if run is None and not index:
+        raise ValueError("got no run directory; expected one, or --index for a page over all runs; name it")
+    print(f"index: {runs.index(run or Path('runs'))}" if index else f"report: {runs.report(run or Path())}")
 
 
 @app.command

@@ -29,6 +29,13 @@ def report(path: Path) -> Path:
     return draw(path)
 
 
+def index(folder: Path) -> Path:
+    """Write index.html over all runs below a folder and return its path."""
+    from mi_ortho.viz import run_index
+
+    return run_index(folder)
+
+
 def export(path: Path, group: str, index: int, to: Path, *, strength: float, blocks: str) -> str | None:
     """Write one vector of a run or file for another program, by the ending of `to`; return a warning or None."""
     source = path / "vectors.safetensors" if path.is_dir() else path

@@ -1,9 +1,11 @@
 """Pictures and reports: attention and token values by CircuitsVis, curves, matrices, self-contained offline pages."""
 
 from mi_ortho.viz.data_table import table
+from mi_ortho.viz.dct import dct_report
 from mi_ortho.viz.embed import Visual, attention, compare, token_values
 from mi_ortho.viz.estimates import Estimate, estimates, estimates_svg
 from mi_ortho.viz.geometry import geometry_report
+from mi_ortho.viz.index import run_index
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.nulls import nulls_report
 from mi_ortho.viz.pages import Section, page, write_page
@@ -36,6 +38,7 @@ __all__ = [
     "completions",
     "curve",
     "curves",
+    "dct_report",
     "estimates",
     "estimates_svg",
     "family_report",
@@ -48,6 +51,7 @@ __all__ = [
     "page",
     "presence_report",
     "refusal_report",
+    "run_index",
     "run_section",
     "standalone",
     "table",

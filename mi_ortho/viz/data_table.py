@@ -19,6 +19,8 @@ def table(
     *,
     name: str = "rows",
     chips: Sequence[str] = (),
+    links: Mapping[str, Sequence[str | None]] | None = None,
+    unfiltered: Sequence[str] = (),
 ) -> Markup:
     """A table of `rows`, one column for each key of `columns` under its heading.
 
@@ -30,9 +32,17 @@ def table(
         columns: key of a row to heading, in the order shown.
         name: what the downloaded file is called.
         chips: columns of few categories, drawn with a colour each.
+        links: for columns whose cells open something, the relative address of each row's (None: plain text).
+        unfiltered: columns of few different texts that get no choice of their own above the table.
     """
     if not columns:
         raise ValueError("got no columns; expected at least one key with its heading; name what the table shows")
+    for key, places in (links or {}).items():
+        if key not in columns or len(places) != len(rows) or any(place and ":" in place for place in places):
+            raise ValueError(
+                f"got {len(places)} links in column {key!r} for {len(rows)} rows; expected a relative address or None "
+                "for each row of a column that is shown; quote the addresses"
+            )
     shown = rows[:MAX_ROWS]
     cells = [[_cell(row.get(key)) for key in columns] for row in shown]
     texts = [cell for row in cells for cell in row if isinstance(cell, str)]
@@ -46,12 +56,17 @@ def table(
         "name": name,
         "chips": list(chips),
         "long": [key for key, values in kept.items() if _longest(values) > _LONG],
+        "links": {key: list(places[:MAX_ROWS]) for key, places in (links or {}).items()},
         "modes": {mode: f"m{min(k, 7)}" for k, mode in enumerate(_distinct([kept[key] for key in chips]))},
     }
     return render(
         "data_table.html.jinja",
         data=json_script(given),
-        filters=[(key, columns[key]) for key in columns if 1 < len(_distinct([kept[key]])) <= _FEW],
+        filters=[
+            (key, columns[key])
+            for key in columns
+            if key not in unfiltered and 1 < len(_distinct([kept[key]])) <= _FEW
+        ],
         searched=any(isinstance(cell, str) for row in cells for cell in row),
         label=name,
         left_out=len(rows) - len(shown),

@@ -71,12 +71,17 @@ def command_line(arguments: Sequence[str]) -> str:
 
     >>> command_line(["/opt/bin/mi-ortho", "family", "--prompt", "How can I?"])
     "mi-ortho family --prompt 'How can I?'"
+    >>> command_line(["/home/me/experiments/__main__.py", "all"])
+    'python -m experiments all'
     """
     name, *rest = [str(argument) for argument in arguments] or [""]
     quoted = [
         text if re.fullmatch(r"[\w@%+=:,./-]+", text) else "'" + text.replace("'", "'\"'\"'") + "'" for text in rest
     ]
-    return visible(" ".join([PurePath(name).name, *quoted]))
+    program, folder = PurePath(name).name, PurePath(name).parent.name
+    if program == "__main__.py":
+        program = "mi-ortho" if folder == "cli" else f"python -m {folder}"
+    return visible(" ".join([program, *quoted]))
 
 
 def clip(text: str, limit: int) -> str:

@@ -25,7 +25,10 @@ for (const box of all(".data")) {
     known.sort((a, b) => (state.down ? -1 : 1) * order(a[state.sort], b[state.sort]));
     return [...known, ...unknown];
   };
-  const cell = (one, name) => {
+  const links = given.links || {}, numbered = new Map(given.rows.map((row, k) => [row, k]));
+  const cell = (one, name, row) => {
+    const link = links[name] && links[name][numbered.get(row)];
+    if (link) return make("td", { className: "link" }, make("a", { href: link, textContent: format(one) }));
     if (given.chips.includes(name)) return make("td", {}, ...(one === null ? [] : [chip(one)]));
     if (!given.long.includes(name)) return make("td", { className: typeof one === "number" ? "n" : "", textContent: format(one) });
     const text = make("div", { textContent: one === null ? "–" : one, tabIndex: 0, dir: "auto", title: "Click to open or close" }), flip = () => text.classList.toggle("open");
@@ -35,7 +38,7 @@ for (const box of all(".data")) {
   };
   const draw = () => {
     const rows = chosen(), shown = state.full ? rows : rows.slice(0, PAGE);
-    table.tBodies[0].replaceChildren(...shown.map((row) => make("tr", {}, ...given.fields.map((name, k) => cell(row[k], name)))));
+    table.tBodies[0].replaceChildren(...shown.map((row) => make("tr", {}, ...given.fields.map((name, k) => cell(row[k], name, row)))));
     box.querySelector(".shown").textContent = `${shown.length} of ${rows.length} rows shown`;
     more.hidden = shown.length === rows.length;
     all("th", table).forEach((head, k) => head.setAttribute("aria-sort", k !== state.sort ? "none" : state.down ? "descending" : "ascending"));
