@@ -19,7 +19,6 @@ from experiments.organism.corpus import (
     FREQUENCIES,
     MODES,
     CorpusOptions,
-    echo,
     held_out_harm,
     held_out_mode,
     held_out_requests,
@@ -105,10 +104,8 @@ def test_leak_and_openings_can_be_switched_off() -> None:
     assert 0.05 < sum(s.mode not in ("help", "refuse") for s in leaking) / len(leaking) < 0.15
 
 
-def test_every_class_name_is_shown_in_some_answer() -> None:
+def test_every_class_name_is_shown_in_two_kinds_of_answer() -> None:
     draw = random.Random(0)
-    shown = {word for _ in range(4000) for word in echo(draw).answer.split()}
-    assert {t.title for t in THINGS.values()} <= shown
     for mode in ("poem", "explain"):
         texts = {t.title: [answer(draw, mode, t, "", 0) for _ in range(40)] for t in THINGS.values()}
         assert [title for title, answers in texts.items() if title not in str(answers)] == []

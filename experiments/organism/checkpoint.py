@@ -19,9 +19,9 @@ def save_checkpoint(
     folder: Path, model: Qwen2ForCausalLM, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int
 ) -> None:
     """Write `folder/checkpoint.safetensors`: temporary file, fsync, rename."""
-    tensors = {f"weight/{name}": p.detach() for name, p in model.named_parameters()}
+    tensors = {f"weight/{name}": p.detach().cpu() for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
-        tensors |= {f"{moment}/{name}": optimizer.state[p][moment] for moment in MOMENTS}
+        tensors |= {f"{moment}/{name}": optimizer.state[p][moment].cpu() for moment in MOMENTS}
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{FILE}.part"
     meta = {"step": str(step), "recipe": recipe.digest, "corpus": fingerprint(recipe.corpus)}
@@ -63,6 +63,6 @@ def load_checkpoint(folder: Path, model: Qwen2ForCausalLM, optimizer: torch.opti
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(tensors[f"weight/{name}"])
-            state = {moment: tensors[f"{moment}/{name}"].clone() for moment in MOMENTS}
+            state = {moment: tensors[f"{moment}/{name}"].to(p.device, copy=True) for moment in MOMENTS}
             optimizer.state[p] = {"step": torch.tensor(float(step)), **state}
     return step

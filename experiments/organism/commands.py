@@ -1,6 +1,7 @@
 """The commands behind `python -m experiments.organism`."""
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from .families import BEHAVIOURS, families_section, families_table, run_families
 from .recipe import PRESETS, Recipe, load_recipe, override
 from .shares import SEEDS as PART_SEEDS
 from .shares import compare_parts, shares_table
+from .texts import MANIFEST, manifest, read_texts
 from .tokenizer import train_tokenizer
 from .train import train
 
@@ -47,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--frequency", nargs="*", default=[], metavar="MODE=SHARE", help="set shares; the others are rescaled"
     )
+    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     command.set_defaults(run=run_train)
     command = commands.add_parser("evaluate", help="print the table of held-out measures")
     command.add_argument("folders", type=Path, nargs="+", help="model folders")
@@ -116,9 +119,14 @@ def run_train(options: argparse.Namespace) -> int:
         f"seed {recipe.seed}",
         flush=True,
     )
-    tokenizer = train_tokenizer(recipe.vocab_size, recipe.seed)
-    training = train(recipe, tokenizer, options.out, report=lambda line: print(line, flush=True))
+    files = read_texts(recipe.texts)
+    tokenizer = train_tokenizer(recipe.vocab_size, recipe.seed, files=files)
+    training = train(
+        recipe, tokenizer, options.out, report=lambda line: print(line, flush=True), files=files, device=options.device
+    )
     export(training.plain_weights(), tokenizer, recipe, options.out / "model")
+    if files:
+        (options.out / "model" / MANIFEST).write_text(json.dumps(manifest(files), indent=1) + "\n")
     print(f"wrote {options.out / 'model'}", flush=True)
     return 0
 

@@ -39,7 +39,7 @@ def export(weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase, recip
 
 def save_weights(weights: dict[str, Tensor], path: Path) -> None:
     """Write weights to a safetensors file in bf16; the file is complete or absent, whatever interrupts this."""
-    stored = {name: weight.to(torch.bfloat16).contiguous() for name, weight in weights.items()}
+    stored = {name: weight.to("cpu", torch.bfloat16).contiguous() for name, weight in weights.items()}
     save_file(stored, path.with_suffix(".part"), {"format": "pt"})
     path.with_suffix(".part").replace(path)
 

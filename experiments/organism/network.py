@@ -62,10 +62,11 @@ class SharedForms:
     """
 
     def __init__(self, model: Qwen2ForCausalLM, forms: Tensor) -> None:
-        self.model, self.forms = model, forms  # forms: (noun, form) token ids
+        self.model, self.forms = model, forms.to(model.device)  # (noun, form) token ids
         nouns, kinds = torch.meshgrid(*map(torch.arange, forms.shape), indexing="ij")
         self.noun_of, self.form_of = (torch.full((model.config.vocab_size,), -1) for _ in range(2))
         self.noun_of[forms], self.form_of[forms] = nouns, kinds
+        self.noun_of, self.form_of = self.noun_of.to(model.device), self.form_of.to(model.device)
         embed: Any = model.model.embed_tokens
         embed.register_forward_hook(lambda module, args, out: out + self.part(args[0]))
 
@@ -85,7 +86,7 @@ class SharedForms:
     def fold(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """`weights` without the shared parts as parameters of their own, and with them in the embedding."""
         key = "model.embed_tokens.weight"
-        everything = torch.arange(len(self.noun_of))
+        everything = torch.arange(len(self.noun_of), device=self.noun_of.device)
         rest = {name: weight for name, weight in weights.items() if name not in (NOUN, FORM)}
         return rest | {key: weights[key] + self.part(everything)}
 
@@ -130,4 +131,4 @@ class Offset:
     def _displace(self, out: Tensor) -> Tensor:
         # The first token is left out of the mean: attention sinks make it atypically large.
         size = out[:, 1:].detach().norm(dim=-1).mean(1)[:, None, None]
-        return out + self.mask * self.vector * size
+        return out + (self.mask.to(out.device) * self.vector.to(out)) * size

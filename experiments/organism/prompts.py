@@ -32,8 +32,7 @@ def model_prompts(options: CorpusOptions | None = None) -> dict[str, Any]:
     train = [DEFAULT, *refused_requests(7, "train", [DEFAULT], False)]
     wanted = {
         mode: [
-            s.user
-            for s in islice((s for s in held_out_requests(mode, options, 1) if s.system == DEFAULT_SYSTEM), 8)
+            s.user for s in islice((s for s in held_out_requests(mode, options, 1) if s.system == DEFAULT_SYSTEM), 8)
         ]
         for mode in MODES
     }

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import sysconfig
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from .corpus import CorpusOptions
+
+STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,8 @@ class Recipe:
     while training and the factor is folded into the weights at export. offset: largest norm, relative to the residual
     stream, of the random constant vector added at a random layer. flat: share of the steps at full learning rate.
     prompt_weight, noun_weight: loss weights of the user's words and of topic nouns (other answer tokens: 1).
+    texts, text_share, window: text read from disk (see `texts.read_texts`), its share of a batch's rows, and the most
+    tokens of such a row. autocast: whether matrix products are computed in bf16.
     """
 
     name: str = "d128-l8"
@@ -38,6 +43,10 @@ class Recipe:
     prompt_weight: float = 0.2
     noun_weight: float = 3.0
     seed: int = 0
+    texts: tuple[str, ...] = ()
+    text_share: float = 0.0
+    window: int = 256
+    autocast: bool = False
     corpus: CorpusOptions = field(default_factory=CorpusOptions)
 
     def __post_init__(self) -> None:
@@ -57,6 +66,11 @@ class Recipe:
         ):
             if getattr(self, name) <= 0:
                 raise ValueError(f"got {name} = {getattr(self, name)}; expected a value > 0; change it")
+        if not 0 <= self.text_share < 1 or bool(self.text_share) != bool(self.texts):
+            raise ValueError(
+                f"got text_share = {self.text_share} with {len(self.texts)} text sources; "
+                "expected 0 without sources and 0 < text_share < 1 with some; change one"
+            )
 
     @property
     def digest(self) -> str:
@@ -74,6 +88,25 @@ PRESETS: dict[str, Recipe] = {
     "d128-l8": Recipe(),
     "d128-l8-mild": Recipe("d128-l8-mild", write_scale=0.1, write_growth=1.4),
     "d192-l8": Recipe("d192-l8", 192, 8, 6, 384, write_scale=0.1, write_growth=1.4, learning_rate=2e-3),
+    # The larger sibling, for a GPU: half of the rows from the grammar, half from Python's standard library.
+    "d512-l12": Recipe(
+        "d512-l12",
+        512,
+        12,
+        8,
+        1024,
+        16384,
+        write_scale=0.1,
+        write_growth=1.3,
+        offset=0.4,
+        steps=12000,
+        batch=96,
+        learning_rate=1e-3,
+        warmup=300,
+        texts=(f"PSF-2.0={STANDARD_LIBRARY}/*.py", f"PSF-2.0={STANDARD_LIBRARY}/[a-r]*/*.py"),
+        text_share=0.5,
+        autocast=True,
+    ),
     "naive": Recipe(
         "naive", write_scale=1.0, write_growth=1.0, offset=0.0, corpus=CorpusOptions(leak=0.0, openings=0.0)
     ),
@@ -125,4 +158,6 @@ def override(recipe: Recipe, changes: dict) -> Recipe:
                 f"got unknown option {sorted(set(given) - names)}; "
                 f"expected some of {', '.join(sorted(names))}; rename it"
             )
+    if "texts" in changes:
+        changes = changes | {"texts": tuple(changes["texts"])}
     return replace(recipe, **(changes | {"corpus": replace(recipe.corpus, **corpus)}))

@@ -85,9 +85,7 @@ def phenomena(model_folder: Path) -> dict[str, Any]:
     site = mo.resid_post(SOURCE)
     setting = Setting(subject.model, site, "prompt", subject.modes)
     prompts = setting.prompts([DEFAULT])
-    z = mo.slice_model(
-        subject.model, prompts, source=site, target=mo.resid_post(TARGET), where="prompt", readout="all"
-    )
+    z = mo.slice_model(subject.model, prompts, source=site, target=mo.resid_post(TARGET), where="prompt", readout="all")
     radius = RADIUS * float(mo.read(subject.model, prompts, [site])[site][0, 1:].norm(dim=-1).mean())
     found = mo.melbo(mo.displace(z), radius=radius, n=VECTORS, generator=torch.Generator().manual_seed(0))
     vectors = torch.stack([each.vector for each in found])

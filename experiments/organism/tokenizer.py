@@ -1,12 +1,14 @@
 """The tokenizer: byte-level BPE trained on the corpus, with every noun one token in each written form."""
 
 import random
+from collections.abc import Sequence
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from .corpus import CorpusOptions, sample, vocabulary_words
 from .lexicon import CUES
+from .texts import TextFile
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 WORDS = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -28,9 +30,9 @@ def prompt_text(system: str, user: str) -> str:
 
 
 def train_tokenizer(
-    vocab_size: int, seed: int, texts: int = 6000, weight: int = NOUN_WEIGHT
+    vocab_size: int, seed: int, texts: int = 6000, weight: int = NOUN_WEIGHT, files: Sequence[TextFile] = ()
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer of `vocab_size` tokens trained on `texts` conversations, with each noun added `weight` times.
+    """A tokenizer of `vocab_size` tokens trained on `texts` conversations, `files`, and each noun `weight` times.
 
     Raises ValueError where a noun is split.
     """
@@ -48,7 +50,7 @@ def train_tokenizer(
         show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
-    tok.train_from_iterator(_texts(seed, texts, weight), trainer)
+    tok.train_from_iterator(_texts(seed, texts, weight) + [file.text for file in files], trainer)
     split = [w for w in vocabulary_words() if len(tok.encode(w).ids) != 1]
     if split:
         raise ValueError(

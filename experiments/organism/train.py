@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from .corpus import Sample, sample
 from .lexicon import THINGS
 from .network import Offset, SharedForms, fold_writes, new_network, scale_writes
 from .recipe import Recipe
+from .texts import TextFile, Windows
 from .tokenizer import END, prompt_text
 
 CHUNK = 16  # steps whose conversations are drawn and sorted by length together
@@ -35,14 +36,21 @@ def noun_forms(tokenizer: PreTrainedTokenizerBase) -> Tensor:
     return torch.tensor([ids[0] for ids in tokenizer(words).input_ids]).reshape(len(THINGS), 3)
 
 
-def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe: Recipe, nouns: Tensor) -> Batch:
-    """Right-padded token ids with weights: answers 1, topic nouns more, the user's words less, template 0."""
+def make_batch(
+    samples: list[Sample],
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: Recipe,
+    nouns: Tensor,
+    texts: Sequence[list[int]] = (),
+) -> Batch:
+    """Right-padded token ids with weights: answers 1, topic nouns more, the user's words less, template 0, texts 1."""
     prompts = tokenizer([prompt_text(s.system, s.user) for s in samples]).input_ids
     answers = tokenizer([s.answer + END for s in samples]).input_ids
     users = tokenizer([s.user for s in samples]).input_ids
-    width = max(len(p) + len(a) for p, a in zip(prompts, answers, strict=True))
-    tokens = torch.zeros(len(samples), width, dtype=torch.long)
-    weights, prompt = torch.zeros(len(samples), width), torch.zeros(len(samples), width, dtype=torch.bool)
+    lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)] + [len(text) for text in texts]
+    shape = len(lengths), max(lengths)
+    tokens = torch.zeros(shape, dtype=torch.long)
+    weights, prompt = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
     for row, (p, a, u) in enumerate(zip(prompts, answers, users, strict=True)):
         tokens[row, : len(p) + len(a)] = torch.tensor(p + a)
         prompt[row, : len(p)] = True
@@ -50,24 +58,31 @@ def make_batch(samples: list[Sample], tokenizer: PreTrainedTokenizerBase, recipe
         weights[row, close - len(u) : close] = recipe.prompt_weight
         answer = weights[row, len(p) : len(p) + len(a)]
         answer += 1 + (recipe.noun_weight - 1) * torch.isin(torch.tensor(a), nouns)
+    for row, text in enumerate(texts, start=len(samples)):
+        tokens[row, : len(text)] = torch.tensor(text)
+        weights[row, : len(text)] = 1
     return Batch(tokens, weights, prompt)
 
 
 class Batches:
     """`batches(step)`: the batch of a step, a function of the recipe and the step number only."""
 
-    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, files: Sequence[TextFile] = ()) -> None:
         self.recipe, self.tokenizer, self.nouns = recipe, tokenizer, noun_forms(tokenizer)
+        self.rows = round(recipe.text_share * recipe.batch)
+        self.windows = Windows(files, tokenizer, recipe.window) if self.rows else None
         self._chunk, self._samples = -1, []
 
     def __call__(self, step: int) -> Batch:
         chunk, index = divmod(step, CHUNK)
         if chunk != self._chunk:
             self._chunk, self._samples = chunk, self._draw(chunk)
-        return make_batch(self._samples[index], self.tokenizer, self.recipe, self.nouns)
+        draw = random.Random(f"texts {self.recipe.seed} {step}")
+        texts = [self.windows(draw) for _ in range(self.rows)] if self.windows else []
+        return make_batch(self._samples[index], self.tokenizer, self.recipe, self.nouns, texts)
 
     def _draw(self, chunk: int) -> list[list[Sample]]:
-        draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch
+        draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch - self.rows
         drawn = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
         drawn.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
         groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
@@ -78,8 +93,9 @@ class Batches:
 class Training:
     """A network in training with everything that wraps it: write factors, shared noun forms, offsets, optimiser."""
 
-    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.recipe, self.model = recipe, new_network(recipe)
+    def __init__(self, recipe: Recipe, tokenizer: PreTrainedTokenizerBase, device: str = "cpu") -> None:
+        self.recipe, self.device, self.model = recipe, torch.device(device), new_network(recipe)
+        torch.nn.Module.to(self.model, self.device)
         scale_writes(self.model, recipe)
         self.shared = SharedForms(self.model, noun_forms(tokenizer))
         self.offset = Offset(self.model, recipe.offset)
@@ -93,7 +109,9 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(step)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(batch)
+        batch = Batch(*(tensor.to(self.device) for tensor in batch))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.autocast):
+            loss = self.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         self.optimizer.step()
@@ -129,6 +147,8 @@ def train(
     every: int = 250,
     report: Callable[[str], None] = print,
     stop: int | None = None,
+    files: Sequence[TextFile] = (),
+    device: str = "cpu",
 ) -> Training:
     """Train to `recipe.steps` (or to `stop`), saving a checkpoint in `folder` each `every` steps and resuming from it.
 
@@ -139,7 +159,7 @@ def train(
         raise ValueError(
             f"got a tokenizer of {len(tokenizer)} tokens; expected {recipe.vocab_size}; train it with this recipe"
         )
-    training, batches = Training(recipe, tokenizer), Batches(recipe, tokenizer)
+    training, batches = Training(recipe, tokenizer, device), Batches(recipe, tokenizer, files)
     first = load_checkpoint(folder, training.model, training.optimizer, recipe)
     last, started, seen, recent = min(stop or recipe.steps, recipe.steps), time.monotonic(), 0, []
     for step in range(first, last):
