@@ -143,8 +143,15 @@ def test_own_prompts_are_two_sets_of_the_same_forms() -> None:
 def test_splits_are_disjoint_and_shrink_in_proportion() -> None:
     parts = PromptSet("s", tuple(map(str, range(10)))).split(16, 4, seed=1)
     assert [len(p) for p in parts] == [8, 2] and len({t for p in parts for t in p.instructions}) == 10
+    for sizes in ((96, 1, 1), (1, 96, 1), (1, 1, 96), (1000, 1, 1), (3, 3, 3)):  # none may shrink to nothing
+        parts = PromptSet("s", tuple(map(str, range(72)))).split(*sizes, seed=2)
+        lengths, drawn = [len(p) for p in parts], [t for p in parts for t in p.instructions]
+        assert min(lengths) >= 1 and len(set(drawn)) == len(drawn) == min(sum(sizes), 72)
+        assert lengths.index(max(lengths)) == sizes.index(max(sizes))
     with pytest.raises(ValueError, match="for 3 parts"):
         PromptSet("s", ("a", "b")).split(1, 1, 1, seed=0)
+    with pytest.raises(ValueError, match="at least 1 each"):
+        PromptSet("s", ("a", "b")).split(2, 0, seed=0)
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
@@ -183,10 +190,12 @@ def test_refusal_tokens_are_read_off_the_model() -> None:
     model = architectures.model("qwen2")
     # what these random weights write is arbitrary, so the judge is made of it: refusals are texts that begin alike
     first = [model.tokenizer.decode(row[:1]) for row in generate_ids(model, tokenize(model, BAD), max_new_tokens=1)]
-    found = refusal_tokens(model, BAD, GOOD, lambda text: text.split()[:1] == first[:1])
+    found = refusal_tokens(model, BAD, GOOD, lambda text: text.split()[:1] == first[:1], ratio=1.0)
     assert found.texts == (first[0],) and found.harmful_rate == first.count(first[0]) / len(BAD)
     with pytest.raises(ValueError, match="refuses 0 % of the harmful prompts.*expected refusals"):
         refusal_tokens(model, BAD, GOOD, lambda text: False)
+    with pytest.raises(ValueError, match="no first token"):  # answers to both classes begin with it: it tells nothing
+        refusal_tokens(model, BAD, GOOD, lambda text: text.split()[:1] == first[:1], ratio=100.0)
     with pytest.raises(ValueError, match="got 0 harmful"):
         refusal_tokens(model, [], GOOD, lambda text: True)
 

@@ -70,11 +70,12 @@ def _check(config: RefusalConfig) -> None:
         raise ValueError(
             f"got angle_step={config.angle_step}; expected 1 to 180 degrees, or 0 for no circle; correct it"
         )
-    if min(config.random, config.rounds, config.cone) < 0 or min(config.circle_prompts, config.max_new_tokens) < 1:
-        raise ValueError(
-            "got a negative number of controls, rounds or cone directions, or no prompt or token; expected "
-            "0 or more, and at least 1; raise it"
-        )
+    least = {"random": 0, "matrix": 0, "rounds": 0, "cone": 0} | dict.fromkeys(
+        ("cone_steps", "circle_prompts", "max_new_tokens"), 1
+    )
+    for name, floor in least.items():
+        if getattr(config, name) < floor:
+            raise ValueError(f"got {name}={getattr(config, name)}; expected at least {floor}; raise it")
 
 
 def export_edited(run: Path, folder: Path, say: Say) -> Path:

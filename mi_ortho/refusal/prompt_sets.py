@@ -39,15 +39,20 @@ class PromptSet:
         """Disjoint parts of these sizes, drawn at random; with too few instructions the sizes shrink in proportion.
 
         Raises:
-            ValueError: there are fewer instructions than parts.
+            ValueError: there are fewer instructions than parts, or a size below 1.
         """
+        if min(sizes, default=0) < 1:
+            raise ValueError(f"got parts of sizes {sizes}; expected at least 1 each; raise them")
         if len(self) < len(sizes):
             raise ValueError(f"got {len(self)} instructions in {self.name} for {len(sizes)} parts; expected at least "
                              "one each; take a larger set")
         mixed = list(self.instructions)
         Random(seed).shuffle(mixed)
         share = min(1.0, len(self) / sum(sizes))
-        ends = [max(k + 1, round(share * sum(sizes[: k + 1]))) for k in range(len(sizes))]
+        ends = []
+        for k in range(len(sizes)):  # every part keeps at least one instruction, and leaves one for each part after it
+            first, last = (ends[-1] if ends else 0) + 1, len(self) - (len(sizes) - 1 - k)
+            ends.append(min(max(first, round(share * sum(sizes[: k + 1]))), last))
         starts = [0, *ends[:-1]]
         return tuple(PromptSet(self.name, tuple(mixed[a:b])) for a, b in zip(starts, ends))
 

@@ -31,11 +31,16 @@ def ranking_scores(
     variances = torch.stack([extraction.harmful.variance, extraction.harmless.variance])
     return {
         "auc": roc_auc(bad, good),
-        "fisher": (bad.mean(0) - good.mean(0)) ** 2 / (bad.var(0) + good.var(0)),
+        "fisher": (bad.mean(0) - good.mean(0)) ** 2 / (_variance(bad) + _variance(good)),
         "mean_variance": variances.mean(dim=-1).mean(dim=0),
         "max_variance": variances.amax(dim=-1).mean(dim=0),
         "cosine": torch.cosine_similarity(extraction.harmful.mean, extraction.harmless.mean, dim=-1),
     }
+
+
+def _variance(x: Float[Tensor, "n *places"]) -> Float[Tensor, "*places"]:
+    """Unbiased; NaN for a single sample, which has none."""
+    return x.var(0) if len(x) > 1 else torch.full_like(x[0], torch.nan)
 
 
 def projections(
@@ -82,7 +87,7 @@ class Ranking:
 
 
 def compare_rankings(found: Sequence[Candidate], scores: Mapping[str, Sequence[float]]) -> list[Ranking]:
-    """Each score (a value per candidate, in the same order) against the bypass scores.
+    """Each score (a value per candidate, in the same order) against the bypass scores; one without numbers is left out.
 
     Raises:
         ValueError: no candidate is admissible, or a score has another number of values.
@@ -97,11 +102,13 @@ def compare_rankings(found: Sequence[Candidate], scores: Mapping[str, Sequence[f
         if len(values) != len(found):
             raise ValueError(f"got {len(values)} values of {name} for {len(found)} candidates; expected as many")
         good = [float(v) if HIGHER_IS_BETTER[name] else -float(v) for v in values]
-        top = max(admissible, key=lambda k: good[k])
         known = [k for k in range(len(found)) if math.isfinite(found[k].bypass) and math.isfinite(good[k])]
-        first = max(known, key=lambda k: good[k])
+        usable = [k for k in known if k in admissible]
+        if not usable:
+            continue  # variances of a single prompt are not numbers
+        top, first = (max(some, key=lambda k: good[k]) for some in (usable, known))
         rankings.append(Ranking(
-            name, _spearman([good[k] for k in admissible], [-found[k].bypass for k in admissible]),
+            name, _spearman([good[k] for k in usable], [-found[k].bypass for k in usable]),
             _spearman([good[k] for k in known], [-found[k].bypass for k in known]),
             f"{found[top].site} @ {found[top].position}", found[top].bypass - best, mean - best,
             not found[first].rejected))  # fmt: skip

@@ -74,13 +74,15 @@ def refusal_tokens(
     refuses: Callable[[str], bool],
     *,
     least: float = 0.02,
+    ratio: float = 2.0,
     max_new_tokens: int = 32,
 ) -> RefusalTokens:
     """The refusal tokens of a model, read off the model itself.
 
-    A token is one if it is the first token after harmful prompts with a mean probability of at least `least`, is less
-    probable after harmless ones, and, where it is forced as the first token, at least half of the greedy completions of
-    the harmful prompts are refusals by `refuses`. Pass training prompts only.
+    A token is one if it is the first token after harmful prompts with a mean probability of at least `least` and at
+    least `ratio` times its probability after harmless ones (words that begin answers of every kind are no sign of a
+    refusal), and, where it is forced as the first token, at least half of the greedy completions of the harmful prompts
+    are refusals by `refuses`. Pass training prompts only.
 
     Raises:
         ValueError: a class is empty, or no token begins refusals.
@@ -89,7 +91,7 @@ def refusal_tokens(
         raise ValueError(f"got {len(harmful)} harmful and {len(harmless)} harmless prompts; expected at least one of "
                          "each; check the prompt sets")
     shares = [last_logits(model, texts).softmax(-1).mean(0) for texts in (harmful, harmless)]
-    likely = ((shares[0] >= least) & (shares[0] > shares[1])).nonzero()[:, 0].tolist()
+    likely = ((shares[0] >= least) & (shares[0] >= ratio * shares[1])).nonzero()[:, 0].tolist()
 
     def refused(texts: Sequence[str], first: Sequence[int]) -> float:
         return sum(map(refuses, _forced(model, texts, first, max_new_tokens))) / len(texts)

@@ -1,4 +1,4 @@
-"""Stage four: the steering circle, more than one direction, an optimised cone, and what the model looks like inside."""
+"""Stage four: the ablation matrix, the steering circle, more than one direction, a cone, and the model's inside."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mi_ortho.files import to_json, write_file
 from mi_ortho.interventions import Above, Intervention, RotateTo, When
-from mi_ortho.model import generate_ids, head_writes, read, tokenize
+from mi_ortho.model import Prompts, generate_ids, head_writes, read, tokenize
 from mi_ortho.refusal.concepts import steering_plane
 from mi_ortho.refusal.cones import ConeSettings, cone_targets, refusal_cone
 from mi_ortho.refusal.extraction import Extraction, activations
@@ -15,6 +15,7 @@ from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.refusal.selection import Candidate
 from mi_ortho.refusal.several import extract_again, largest_difference, null_space_rounds
+from mi_ortho.refusal_run.matrix import ablation_matrix
 from mi_ortho.refusal_run.study import Study
 from mi_ortho.refusal_run.trial import judged, rates
 from mi_ortho.sites import Site, attn_pattern
@@ -25,6 +26,7 @@ HEADS = 3  # heads whose attention is drawn
 def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
     """Everything beside the one direction; each part is skipped where its rows are there already."""
     r = extraction.direction(best.site, best.position)
+    ablation_matrix(study, extraction, best)
     circle(study, extraction, best)
     again(study, extraction)
     null_space(study, best)
@@ -167,6 +169,5 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
     study.run.save_tensors("inside", arrays)
 
 
-def _tokens(study: Study, prompts: object) -> list[str]:
-    ids = prompts.tokens[0].tolist()  # pyright: ignore[reportAttributeAccessIssue]
-    return [study.subject.model.tokenizer.decode([token]) for token in ids]
+def _tokens(study: Study, prompts: Prompts) -> list[str]:
+    return [study.subject.model.tokenizer.decode([token]) for token in prompts.tokens[0].tolist()]

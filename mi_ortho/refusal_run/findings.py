@@ -16,28 +16,50 @@ def summarise(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, object
         return {"headline": f"No refusal direction of {title} passes the selection: {selection['reason']}.",
                 "verdicts": [], "tiles": []}  # fmt: skip
     found = {(row["condition"], row["prompts"]): row for row in rows if row["kind"] == "condition"}
-    bad, good = (found["unsteered", kind] for kind in ("harmful", "harmless"))
-    ablated, added = found["ablated", "harmful"], found["added", "harmless"]
-    controls = [
-        [row for row in found.values() if row["control"] and row["prompts"] == kind] for kind in ("harmful", "harmless")
-    ]
+    pair = [(found["unsteered", "harmful"], found["ablated", "harmful"]),
+            (found["unsteered", "harmless"], found["added", "harmless"])]  # fmt: skip
+    controls = [[row for row in found.values() if row["control"] and row["prompts"] == kind]
+                for kind in ("harmful", "harmless")]  # fmt: skip
     weights = [row for row in rows if row["kind"] == "weights"][-1]
-    headline = (f"Ablating the direction of {selection['site']}, position {selection['position']}, takes refusal of "
-                f"harmful prompts from {_percent(bad['refused'])} to {_percent(ablated['refused'])} "
-                f"({_percent(ablated['success'])} "
-                f"answer coherently); adding it takes refusal of harmless prompts from {_percent(good['refused'])} to "
-                f"{_percent(added['refused'])}.")  # fmt: skip
-    tiles = [
-        [_percent(ablated["success"]), "of harmful test prompts answered coherently with the direction ablated"],
-        [_percent(added["refused"]), "of harmless test prompts refused with it added"],
-        [
-            f"{ablated['kl']:.2g}" if ablated["kl"] is not None else "–",
-            "KL in nats that ablation costs on harmless text",
-        ],
-    ]
-    return {"headline": headline, "tiles": tiles,
-            "verdicts": [ablation_verdict(bad, ablated, controls[0]), addition_verdict(good, added, controls[1]),
+    return {"headline": _headline(selection, pair, controls), "tiles": _tiles(pair, controls),
+            "verdicts": [ablation_verdict(*pair[0], controls[0]), addition_verdict(*pair[1], controls[1]),
                          weights_verdict(weights)]}  # fmt: skip
+
+
+Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]  # unsteered and steered, harmful prompts first
+Controls = Sequence[Sequence[Mapping[str, Any]]]
+
+
+def _headline(selection: Mapping[str, Any], pairs: Pairs, controls: Controls) -> str:
+    """What ablation and addition do to refusal, how coherently, what random directions do, and the damage."""
+    (bad, ablated), (good, added) = pairs
+    text = (f"Ablating the direction of {selection['site']}, position {selection['position']}, takes refusal of "
+            f"{bad['n']} held-out harmful prompts from {_percent(bad['refused'])} to {_percent(ablated['refused'])}, "
+            f"and {_percent(ablated['success'])} are answered coherently; adding it takes refusal of {good['n']} "
+            f"harmless ones from {_percent(good['refused'])} to {_percent(added['refused'])} "
+            f"({_percent(added['coherent'])} coherent). ")  # fmt: skip
+    if all(controls):
+        low, high = min(row["refused"] for row in controls[0]), max(row["refused"] for row in controls[1])
+        text += (f"{len(controls[0])} random directions of equal norm: at least {_percent(low)} stay refused, at most "
+                 f"{_percent(high)} become so. ")  # fmt: skip
+    return text + (f"Ablation costs {ablated['kl']:.2g} nats of KL on harmless answers, whose cross-entropy goes from "
+                   f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g}.")  # fmt: skip
+
+
+def _tiles(pairs: Pairs, controls: Controls) -> list[list[str]]:
+    (bad, ablated), (good, added) = pairs
+    tiles = [
+        [f"{_percent(bad['refused'])} → {_percent(ablated['refused'])}", "of harmful prompts refused, ablated"],
+        [_percent(ablated["success"]), "of harmful prompts answered coherently, ablated"],
+        [f"{_percent(good['refused'])} → {_percent(added['refused'])}", "of harmless prompts refused, added"],
+        [f"{ablated['kl']:.2g}", "nats of KL on harmless answers, ablated"],
+    ]
+    if ablated.get("accuracy") is not None:
+        tiles.append([_percent(ablated["accuracy"]), "of other behaviours kept, ablated"])
+    if all(controls):
+        switched = max([1 - row["refused"] for row in controls[0]] + [row["refused"] for row in controls[1]])
+        tiles.append([_percent(switched), "switched at most by a random direction of equal norm"])
+    return tiles
 
 
 def ablation_verdict(

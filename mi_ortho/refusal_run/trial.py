@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
-import torch
 from torch import Tensor
 
 from mi_ortho.behaviours import classify
@@ -157,4 +156,4 @@ def _agreement(study: Study, r: Tensor) -> dict[str, object]:
     return {"difference": float((edited - hooked).abs().max()), "effect": float((hooked - plain).abs().max()),
             "largest_logit": float(hooked.abs().max()),
             "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
-            "dtype": str(torch.get_default_dtype())}  # fmt: skip
+            "dtype": str(next(model.parameters()).dtype)}  # fmt: skip
