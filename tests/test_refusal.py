@@ -13,7 +13,7 @@ from torch import Tensor
 from mi_ortho.interventions import Ablate, Add, Affine, RotateTo
 from mi_ortho.model import generate_ids, intervene, next_token_logits, read, tokenize
 from mi_ortho.refusal.concepts import affine_edit, least_squares_erasure, steering_plane
-from mi_ortho.refusal.damage import Coherence, coherence, damage, repetition, token_costs
+from mi_ortho.refusal.damage import Coherence, coherence, measure_damage, repetition, token_costs
 from mi_ortho.refusal.extraction import activations, difference_of_means, instruction_suffix, residual_sites
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every, depth
 from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
@@ -455,9 +455,9 @@ def test_coherent_means_probable_and_not_repetitive() -> None:
 def test_damage_is_zero_without_a_change_and_grows_with_it() -> None:
     model, v = architectures.model("qwen2"), normal(D)
     answers = ["bake the cake", "stars and the sea", "yes", "no no"]
-    none = damage(model, GOOD, answers, {})
+    none = measure_damage(model, GOOD, answers, {})
     assert none.kl == pytest.approx(0.0, abs=1e-6) and none.cross_entropy == none.before and none.positions == 10
-    small, large = (damage(model, GOOD, answers, add_at(resid_pre(2), v, s)) for s in (0.3, 3.0))
+    small, large = (measure_damage(model, GOOD, answers, add_at(resid_pre(2), v, s)) for s in (0.3, 3.0))
     assert 0 < small.kl < large.kl and small.before == none.before != large.cross_entropy
     with pytest.raises(ValueError, match="no texts"):
-        damage(model, [], [], {})
+        measure_damage(model, [], [], {})

@@ -116,7 +116,7 @@ def refusal_cone(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     return Cone(orthonormal_rows(raw.detach()), tuple(losses))
 
 

@@ -93,7 +93,7 @@ class Damage:
 
 
 @torch.no_grad()
-def damage(
+def measure_damage(
     model: Model,
     texts: Sequence[str],
     answers: Sequence[str] | Sequence[Sequence[int]],

@@ -10,7 +10,7 @@ from mi_ortho.behaviours import classify
 from mi_ortho.effects import rate_interval
 from mi_ortho.interventions import Affine, Intervention
 from mi_ortho.model import generate_ids, next_token_logits, orthogonalised, tokenize
-from mi_ortho.refusal.damage import coherence, damage, mode_accuracy
+from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at
 from mi_ortho.refusal.scores import refuses_anywhere, refuses_first, stage_of
@@ -125,7 +125,7 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
     texts, own = _references(study)
     if condition.edited is not None:  # the model is edited already: the unsteered logits are not at hand
         return {"kl": None, "cross_entropy": None, "accuracy": None}
-    lost = damage(model, texts, own, condition.changed)
+    lost = measure_damage(model, texts, own, condition.changed)
     natural = {name: found for name, found in study.subject.texts.natural.items()
                if name in study.subject.modes.names and name != "refuse"}  # fmt: skip
     kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
