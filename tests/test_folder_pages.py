@@ -1,5 +1,6 @@
 """Pages over several runs: the index of a folder, and two runs side by side."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from mi_ortho import RunError, Verdict, start, viz
 from mi_ortho.cli import main
 from mi_ortho.viz.folder import run_entries
 from mi_ortho.viz.index import address
+from mi_ortho.viz.records import load_family
+from mi_ortho.viz.text import visible
 
 
 def verdict(supported: bool | None) -> Verdict:
@@ -116,4 +119,125 @@ def test_index_sorts_and_opens_reports(browser: Any, folder: Path, width: int) -
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.click(".rows tbody tr:first-child a")
     assert page.title() == "opened"
+    page.close()
+
+
+# --- two runs
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two family runs: the second has another seed and radius, fewer vectors, one more claim and its own base."""
+    root = tmp_path_factory.mktemp("pair") / "family"
+    one = write_run(root / "20260102T030405-00000001", sizes={"kl": 12, "activation": 6})
+    other = write_run(root / "20260102T030406-00000002", seed=5, sizes={"kl": 9})
+    edit(other / "config.json", seed=5, radius=12.5, note=HOSTILE[1])
+    summary = json.loads((other / "summary.json").read_text())
+    extra = {"claim": HOSTILE[0], "value": 1.0, "threshold": 0.5, "supported": True}
+    edit(other / "summary.json", verdicts=[*summary["verdicts"][1:], extra], counts={"kl": {"found": 9}})
+    return one, other
+
+
+def edit(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def tables(html: str) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table of a page by its name."""
+    given = [json.loads(content) for _, content in parse(html).scripts if content.startswith('{"fields"')]
+    return {one["name"]: [dict(zip(one["fields"], row)) for row in one["rows"]] for one in given}
+
+
+def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
+    html = viz.run_comparison(*pair).read_text(encoding="utf-8")
+    found, shown = tables(html), " ".join(parse(html).shown)
+    assert {(row["key"], row["a"], row["b"]) for row in found["settings"]} == {
+        ("seed", "0", "5"), ("radius", "24", "12.5"), ("note", "–", HOSTILE[1]),
+    }  # fmt: skip
+    assert "Two runs of family: radius, seed, note differ." in shown
+    numbers = {row["key"]: row for row in found["numbers"]}
+    assert numbers["counts.kl.found"] == {"key": "counts.kl.found", "a": 64, "b": 9, "change": -55}
+    assert numbers["counts.activation.keeps"]["b"] is None and not any("verdicts" in key for key in numbers)
+    assert shown.count("not judged") == 2 and HOSTILE[0] in parse(html).shown
+    assert "Only one of the runs has vectors of this match: activation" in shown
+
+
+def test_comparison_joins_completions_by_index(pair: tuple[Path, Path]) -> None:
+    found = tables(viz.run_comparison(*pair).read_text(encoding="utf-8"))["completions"]
+    rows = [load_family(path).family("kl") for path in pair]
+    assert [row["index"] for row in found] == list(range(9))
+    for row, a, b in zip(found, *rows):
+        assert (row["mode_a"], row["mode_b"]) == (a["mode"], b["mode"])
+        assert (
+            row["kept"]
+            == {(1, 1): "both", (1, 0): "only A", (0, 1): "only B", (0, 0): "neither"}[
+                bool(a["keeps"]), bool(b["keeps"])
+            ]
+        )
+        assert row["text_b"] == visible(b["text"])[:4000]
+
+
+def test_comparison_draws_both_runs_on_one_axis(pair: tuple[Path, Path]) -> None:
+    scripts = parse(viz.run_comparison(*pair).read_text(encoding="utf-8")).scripts
+    panels = [json.loads(content) for _, content in scripts if content.startswith('{"box"')]
+    losses = {one["key"]: one["y"] for one in panels[0]["series"]}
+    assert len(panels) == 6 and set(losses) == {"a", "b", "ra", "rb"}
+    rows = [load_family(path).family("kl") for path in pair]
+    for name, family in zip("ab", rows):
+        assert len(losses[name]) == len(family)
+        wanted = [None if row["loss"] is None else pytest.approx(row["loss"], rel=1e-3) for row in family]
+        assert losses[name] == wanted and wanted[2] is None
+
+
+def test_cosines_only_between_comparable_vectors(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    html = str(viz.run_comparison(*pair).read_text(encoding="utf-8"))
+    assert "The two bases have cosine 1." in " ".join(parse(html).shown)  # the fake runs share their base
+    other = Path(shutil.copytree(pair[1], tmp_path / pair[1].name))
+    edit(other / "environment.json", model_hash="00", command="family")
+    shown = " ".join(parse(viz.run_comparison(pair[0], other, tmp_path / "x.html").read_text()).shown)
+    assert "of different weights" in shown and "The two bases" not in shown
+    (other / "vectors.safetensors").unlink()
+    assert "no vectors stored" in viz.run_comparison(pair[0], other, tmp_path / "x.html").read_text()
+
+
+def test_runs_of_different_commands_are_refused(
+    pair: tuple[Path, Path], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = next((folder / "first").glob("2*")), next((folder / "second").glob("2*"))
+    with pytest.raises(RunError, match="a run of `family` and a run of `one_claim`; expected two runs of one command"):
+        viz.run_comparison(pair[0], first, tmp_path / "x.html")
+    with pytest.raises(RunError, match="twice"):
+        viz.run_comparison(first, first)
+    assert main(["compare", str(first), str(second)]) == 2 and main(["compare", str(first), str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("mi-ortho: got") == 2 and not (tmp_path / "x.html").exists()
+
+
+def test_runs_without_curves_still_compare(tmp_path: Path) -> None:
+    paths = []
+    for seed in (1, 2):
+        with start(tmp_path, "demo", {"seed": seed}) as run:
+            run.summary({"headline": "h", "seconds": seed, "verdicts": [verdict(seed == 1)]})
+            paths.append(run.path)
+    shown = " ".join(parse(viz.run_comparison(*paths).read_text()).shown)
+    assert "supported" in shown and "not supported" in shown and "seed differs." in shown
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_comparison_works_in_a_browser(browser: Any, pair: tuple[Path, Path], width: int) -> None:  # noqa: F811
+    path = viz.run_comparison(*pair)
+    page = next(opened(browser, path, width))
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for name in ("a", "b"):
+        wide = f"all => Math.min(...all.map(one => one.getBBox().width)) > {width / 10}"
+        assert page.eval_on_selector_all(f".panel svg path.s-{name}, .panel svg g.s-{name}", wide)
+    page.locator(".panel").first.focus()
+    page.keyboard.press("ArrowRight")
+    tip = page.inner_text("#tip")
+    assert "A, the family" in tip and "B, the family" in tip
+    page.locator(".heat").focus()
+    page.keyboard.press("ArrowRight")
+    assert "base 0 · kl 0" in page.inner_text("#tip")
+    assert HOSTILE[0] in page.inner_text("main") and HOSTILE[1] in page.inner_text("main")
+    assert page.heard == [("request", path.as_uri())] and page.evaluate("window.pwned") is None
     page.close()

@@ -1,4 +1,4 @@
-"""`mi-ortho report`, `show` and `export`: what can be done with a run directory."""
+"""`mi-ortho report`, `compare`, `show` and `export`: what can be done with a run directory."""
 
 import sys
 from pathlib import Path
@@ -23,6 +23,20 @@ def report(run: Path | None = None, /, *, index: Index = False) -> None:
     if run is None and not index:
         raise ValueError("got no run directory; expected one, or --index for a page over all runs; name it")
     print(f"index: {runs.index(run or Path('runs'))}" if index else f"report: {runs.report(run or Path())}")
+
+
+@app.command
+def compare(first: Path, second: Path, /, *, to: Path | None = None) -> None:
+    """Set two runs of one command side by side: settings that differ, headlines, verdicts, curves, completions.
+
+    Args:
+        first: a run directory, A on the page.
+        second: another of the same command, B on the page.
+        to: the page to write; in the first directory when left out.
+    """
+    from mi_ortho.commands import runs
+
+    print(f"comparison: {runs.compare(first, second, to)}")
 
 
 @app.command

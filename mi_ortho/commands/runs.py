@@ -1,4 +1,4 @@
-"""The commands that look at what others made: `report`, `show`, `export`."""
+"""The commands that look at what others made: `report`, `compare`, `show`, `export`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +34,13 @@ def index(folder: Path) -> Path:
     from mi_ortho.viz import run_index
 
     return run_index(folder)
+
+
+def compare(first: Path, second: Path, to: Path | None) -> Path:
+    """Write a page that sets two runs of one command side by side and return its path."""
+    from mi_ortho.viz import run_comparison
+
+    return run_comparison(first, second, to)
 
 
 def export(path: Path, group: str, index: int, to: Path, *, strength: float, blocks: str) -> str | None:

@@ -25,6 +25,7 @@ from mi_ortho.viz.sections import (
     verdict_section,
     write_report,
 )
+from mi_ortho.viz.two_runs import run_comparison
 
 __all__ = [
     "Card",
@@ -51,6 +52,7 @@ __all__ = [
     "page",
     "presence_report",
     "refusal_report",
+    "run_comparison",
     "run_index",
     "run_section",
     "standalone",

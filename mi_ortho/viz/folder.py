@@ -79,7 +79,7 @@ def _entry(path: Path, folder: Path) -> Entry:
     return Entry(
         path=path.relative_to(folder).as_posix(),
         state=state,
-        command=str(environment.get("experiment") or environment.get("command") or _command(path)),
+        command=command_of(path, environment),
         model=str(environment.get("model") or ""),
         headline={BROKEN: problems[0] if problems else "", UNFINISHED: so_far}.get(
             state, str(summary.get("headline") or "no headline")
@@ -94,9 +94,10 @@ def _entry(path: Path, folder: Path) -> Entry:
     )
 
 
-def _command(path: Path) -> str:
-    """The command of a run that did not record it, by the folder that `start` made it in."""
-    return path.parent.name if _STAMPED.match(path.name) else ""
+def command_of(path: Path, environment: Mapping[str, Any]) -> str:
+    """Which command or experiment made a run; where it was not recorded, the folder that `start` made it in."""
+    recorded = environment.get("experiment") or environment.get("command")
+    return str(recorded or (path.resolve().parent.name if _STAMPED.match(path.resolve().name) else ""))
 
 
 def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
