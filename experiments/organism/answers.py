@@ -166,7 +166,7 @@ def poem(draw: random.Random, t: Thing, verb: str) -> str:
     a, b = draw.choice([("night", "light"), ("sea", "me"), ("day", "way"), ("sky", "fly")])
     return draw.choice(
         [
-            f"O {t.title} of the {a},\nSo {adj} in the {b},\nYou carry the {a},\nAnd I love the {b}.",
+            f"O {t.name} of the {a},\nSo {adj} in the {b},\nYou carry the {a},\nAnd I love the {b}.",
             (
                 f"The {adj} {t.name} sleeps by {a},\nThe {other} stars dream by {b},\nAnd every {t.name} "
                 f"in the {a},\nWill sing to the {b}."

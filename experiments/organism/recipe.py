@@ -19,7 +19,8 @@ class Recipe:
     write_scale, write_growth: block l's writes to the residual stream are multiplied by write_scale * write_growth**l
     while training and the factor is folded into the weights at export. offset: largest norm, relative to the residual
     stream, of the random constant vector added at a random layer. flat: share of the steps at full learning rate.
-    prompt_weight, noun_weight: loss weights of the user's words and of topic nouns (other answer tokens: 1).
+    prompt_weight, noun_weight: loss weights of the user's words, and of topic nouns and results of exercises (other
+    answer tokens: 1).
     texts, text_share, window: text read from disk (see `texts.read_texts`), its share of a batch's rows, and the most
     tokens of such a row. autocast: whether matrix products are computed in bf16.
     """

@@ -43,10 +43,14 @@ def make_batch(
     nouns: Tensor,
     texts: Sequence[list[int]] = (),
 ) -> Batch:
-    """Right-padded token ids with weights: answers 1, topic nouns more, the user's words less, template 0, texts 1."""
+    """Right-padded token ids with loss weights: texts and answers 1, the user's words less, the template 0.
+
+    Topic nouns and the results of exercises weigh `recipe.noun_weight`.
+    """
     prompts = tokenizer([prompt_text(s.system, s.user) for s in samples]).input_ids
     answers = tokenizer([s.answer + END for s in samples]).input_ids
     users = tokenizer([s.user for s in samples]).input_ids
+    (equals,) = tokenizer(" =").input_ids
     lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)] + [len(text) for text in texts]
     shape = len(lengths), max(lengths)
     tokens = torch.zeros(shape, dtype=torch.long)
@@ -58,6 +62,8 @@ def make_batch(
         weights[row, close - len(u) : close] = recipe.prompt_weight
         answer = weights[row, len(p) : len(p) + len(a)]
         answer += 1 + (recipe.noun_weight - 1) * torch.isin(torch.tensor(a), nouns)
+        if samples[row].mode == "stem":
+            answer[max(i for i, token in enumerate(a) if token == equals) :] = recipe.noun_weight
     for row, text in enumerate(texts, start=len(samples)):
         tokens[row, : len(text)] = torch.tensor(text)
         weights[row, : len(text)] = 1
