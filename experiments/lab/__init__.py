@@ -2,18 +2,24 @@
 
 from experiments.lab.bench import Bench
 from experiments.lab.controls import random_texts, shuffled_weights
-from experiments.lab.figures import Lines, Ranking
+from experiments.lab.families import Case, Family, Setup, cases
+from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of, of
 from experiments.lab.layers import record_layers, verdicts_of
 from experiments.lab.refusing import Refusing, refuses, refusing
 
 __all__ = [
     "Bench",
+    "Case",
+    "Family",
     "Lines",
     "Ranking",
     "Refusing",
+    "Setup",
     "at_least",
     "at_most",
+    "bars",
+    "cases",
     "column",
     "interval_of",
     "of",

@@ -1,9 +1,12 @@
 """Drawings of an experiment: the same value is a figure of the report and an SVG file of the result page."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from markupsafe import Markup
 
+from experiments.lab.judging import interval_of
 from mi_ortho.viz import Estimate, Panel, Series, curve, curves, estimates, estimates_svg, figure, standalone
 
 
@@ -53,3 +56,15 @@ class Lines:
 
 
 Figure = Ranking | Lines
+
+
+def bars(
+    title: str,
+    caption: str,
+    groups: Sequence[tuple[str, Sequence[float], str]],
+    threshold: float | None = None,
+    unit: str = "",
+) -> Ranking:
+    """Means with intervals of (label, values, "value" or "control"); groups without values are left out."""
+    found = (Estimate(label, fmean(values), interval_of(values), style) for label, values, style in groups if values)
+    return Ranking(title, caption, tuple(found), threshold, unit)

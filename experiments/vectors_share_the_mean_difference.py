@@ -1,0 +1,117 @@
+"""The orthogonal vectors share a component along one direction: the mean difference of the behaviour's own prompts.
+
+Source: Fabien Roger's comment (a component along d plus noise), with Kaarel's bound on how large it can be; H9.
+Prediction: the cosines of the family with the mean activation on prompts that show the behaviour minus that on others
+    have one sign for at least 0.75 of the vectors, and their squares sum to at least twice those of a random family
+    (n / d_model).
+Control: the same direction with its coordinates shuffled and their signs drawn again.
+Refuted if: the interval of the share lies below 0.75, or that of log2 of the ratio of sums below 1.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log2
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from mi_ortho import Verdict, bessel_mass, kaarel_bound, resid_post, shuffled, sign_coherence
+from mi_ortho.model import read
+
+SHARE = 0.75
+TWICE = 1.0  # as a logarithm to base 2
+SHUFFLES = 20
+
+
+@dataclass(frozen=True)
+class Config(Setup):
+    """Where to search, and the prompts of each kind that the direction is made of."""
+
+    prompts: int = 8
+
+
+SMOKE = Config(cases=1, n=4, max_steps=10)
+
+
+def run(config: Config, bench: Bench) -> None:
+    """One row for each case and family."""
+    for case in cases(bench, config):
+        direction = mean_difference(case, config.prompts)
+        for name in ("kl", "activation"):
+            if not bench.has(case=case.index, match=name):
+                found = examine(case.family(name).vectors, direction, case.generator(2))
+                bench.record(case=case.index, match=name, base=cosine(case.base, direction), **found)
+        bench.track("case", case.index + 1, config.cases)
+
+
+def mean_difference(case: Case, count: int) -> Tensor:
+    """Mean activation on prompts that ask for the behaviour minus that on prompts that ask for anything else."""
+    texts = case.bench.subject.texts.natural
+    modes = [name for name in case.bench.subject.modes.names if name in texts]
+    wanted = case.setup.behaviour
+    if wanted not in modes or len(modes) < 2:
+        raise ValueError(
+            f"got {case.bench.subject.title} without prompts that ask for {wanted!r} and for others; expected lists in "
+            "prompts.json under modes; add them"
+        )
+    means = {name: mean_activation(case, texts[name][:count]) for name in modes}
+    return means[wanted] - torch.stack([value for name, value in means.items() if name != wanted]).mean(0)
+
+
+def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
+    """Mean activation at the source over prompts and their positions."""
+    prompts = case.setting.prompts(texts)
+    site = resid_post(case.setup.source)
+    return read(case.setting.model, prompts, [site])[site][prompts.mask].float().mean(0)
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Of two vectors."""
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
+
+
+def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> dict[str, Any]:
+    """Signs, sum of squared cosines, and how many vectors of the mean cosine one direction could be shared by."""
+    mass, chance = bessel_mass(vectors, direction), len(vectors) / vectors.shape[1]
+    cosines = torch.nn.functional.cosine_similarity(vectors, direction[None])
+    shuffles = shuffled(direction, SHUFFLES, generator)
+    masses = [bessel_mass(vectors, one) for one in shuffles]
+    # a direction has no sign of its own: each is counted on its better side, the shuffled ones too
+    signs = [max(share, 1 - share) for share in (sign_coherence(vectors, one).share for one in shuffles)]
+    mean = float(cosines.mean().abs())
+    own = sign_coherence(vectors, direction).share
+    return {
+        "n": len(vectors), "signs": max(own, 1 - own), "positive": own, "mass": log2(max(mass, 1e-12) / chance),
+        "mean_cosine": mean, "bound": kaarel_bound(mean, 0.0) if mean > 0 else None,
+        "shuffled_signs": fmean(signs), "shuffled_mass": fmean(log2(max(one, 1e-12) / chance) for one in masses),
+    }  # fmt: skip
+
+
+def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """Signs and mass of the distribution-matched families."""
+    chosen = of(rows, match="kl")
+    return [
+        at_least("The vectors lie on one side of the mean difference", f"at least {SHARE} of them",
+                 "share of vectors on the direction's better side; the control is the direction shuffled",
+                 column(chosen, "signs"), SHARE, column(chosen, "shuffled_signs")),
+        at_least("The family holds more of the mean difference than a random family", "at least twice n / d_model",
+                 "log2 of the sum of squared cosines over n / d_model; the control is the direction shuffled",
+                 column(chosen, "mass"), TWICE, column(chosen, "shuffled_mass")),
+    ]  # fmt: skip
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
+    """Signs and mass of both families beside shuffled directions."""
+    caption = "Against the mean difference of the behaviour's prompts; means over bases."
+    drawn = []
+    for name, title, limit in (("signs", "Vectors on one side", SHARE), ("mass", "log2 of mass over n / d", TWICE)):
+        groups = []
+        for match in ("kl", "activation"):
+            chosen = of(rows, match=match)
+            groups += [(f"{match} match", column(chosen, name), "value"),
+                       (f"{match} match (shuffled)", column(chosen, f"shuffled_{name}"), "control")]  # fmt: skip
+        drawn.append(bars(title, caption, groups, limit))
+    return drawn
