@@ -313,6 +313,14 @@ def test_the_scale_is_where_the_map_is_as_nonlinear_as_asked(curvature: float, r
     )
 
 
+def test_a_response_that_saturates_still_has_its_scale() -> None:
+    """z = (theta, sin |theta|^2): at norm R the ratio is |sin R^2| / R; it peaks above .5 and falls to 0."""
+    z = FunctionMap(lambda t: torch.cat([t, t.square().sum(-1, keepdim=True).sin()], -1), 8)
+    found = calibrate_scale(z, generator=rng(), dtype=DTYPE)
+    assert found == pytest.approx(0.5052, rel=3e-3)  # sin R^2 = R / 2
+    assert float(nonlinearity(z, unit(randn(5, 8)), [1000.0]).max()) < 0.01
+
+
 def test_rounding_at_small_norms_is_not_taken_for_the_root() -> None:
     """Outputs of size 50 in bfloat16: below a norm of 1 everything is rounding, and looks like a large nonlinearity."""
     exact = bent(8, 0.01)
@@ -324,8 +332,8 @@ def test_rounding_at_small_norms_is_not_taken_for_the_root() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bracket": (10.0, 100.0)}, "got a nonlinearity of 2.5 at norm 10 and 25 at norm 100; expected 0.5 between "
-                                     "them; lower the bracket"),
+        ({"bracket": (10.0, 100.0)}, "got a nonlinearity of 2.5 at norm 10 and 25 at norm 100, at most 25; "
+                                     "expected 0.5 between them; lower the bracket"),
         ({"bracket": (0.001, 1.0)}, "expected 0.5 between them; raise the bracket"),
         ({"bracket": (2.0, 1.0)}, "expected 0 < low < high"),
     ],

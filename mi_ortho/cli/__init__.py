@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mi_ortho.cli import experiment, family, geometry, nulls, presence, refusal, runs
+from mi_ortho.cli import dct, experiment, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
 
-COMMANDS = (experiment, family, geometry, nulls, presence, refusal, runs)  # importing a file registers its commands
+# importing a file registers its commands
+COMMANDS = (dct, experiment, family, geometry, nulls, presence, refusal, runs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The norm of steering vectors: where their effect is no longer linear."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from mi_ortho.averages import Maps, as_maps, displacement
 from mi_ortho.dct.steps import check, require_moving
 from mi_ortho.derivatives import pushforward
 
-STRIDE = 4.0  # between the norms tried on the way down to the root
+STRIDE = 4.0  # between the norms tried on the way up to the root
 
 
 def nonlinearity(
@@ -47,13 +47,13 @@ def calibrate_scale(
         generator: source of the random directions; its device is where they live.
         ratio: lambda, 0.5 in the post.
         samples: directions.
-        bracket: norms between which the root is looked for, from the top, so that rounding, which looks like a large
-            nonlinearity at small norms of a half-precision model, is not met; found to .1 %.
+        bracket: norms between which the ratio is first crossed upwards, found to .1 %. Rounding, which looks like a
+            large nonlinearity at small norms of a half-precision model, is not taken for a crossing.
         dtype: of the steering vectors.
         chunk: rows per pass.
 
     Raises:
-        ValueError: the ratio is not crossed in the bracket, or the map does not depend on theta.
+        ValueError: the ratio is not crossed upwards in the bracket, or the map does not depend on theta.
     """
     low, high = bracket
     if not 0 < low < high < math.inf:
@@ -66,24 +66,31 @@ def calibrate_scale(
     def mean_ratio(radius: float) -> float:
         return float(_ratio(z, directions, slope, radius, chunk).square().mean().sqrt())
 
-    top, upper = mean_ratio(high), high
-    lower = max(upper / STRIDE, low)
-    while top > ratio and lower > low and mean_ratio(lower) >= ratio:
-        upper, lower = lower, max(lower / STRIDE, low)
-    if not top > ratio > mean_ratio(lower):
-        bottom = mean_ratio(low)
-        raise ValueError(f"got a nonlinearity of {bottom:.3g} at norm {low:g} and {top:.3g} at norm {high:g}; "
-                         f"expected {ratio:g} between them; {_advice(top, ratio)}")  # fmt: skip
+    lower, upper = _upward(mean_ratio, ratio, low, high)
     while upper / lower > 1.001:
         middle = (lower * upper) ** 0.5
         lower, upper = (lower, middle) if mean_ratio(middle) > ratio else (middle, upper)
     return (lower * upper) ** 0.5
 
 
-def _advice(top: float, ratio: float) -> str:
-    if not top <= ratio:
-        return "lower the bracket or raise the ratio"
-    return "raise the bracket or lower the ratio; a map this linear may need its radius set by hand"
+def _upward(curve: Callable[[float], float], ratio: float, low: float, high: float) -> tuple[float, float]:
+    """The first norms, at most a factor STRIDE apart, between which the curve rises through the ratio.
+
+    Below them rounding may exceed it; above them the curve may fall again, because a network bounds what its blocks add
+    and the residual stream passes on the rest.
+    """
+    norms = [low]
+    values = [curve(low)]
+    while norms[-1] < high:
+        norms.append(min(norms[-1] * STRIDE, high))
+        values.append(curve(norms[-1]))
+        if values[-2] < ratio < values[-1]:
+            return norms[-2], norms[-1]
+    below = min(values) < ratio
+    advice = ("raise the bracket or lower the ratio; a map this linear may need its radius set by hand" if below else
+              "lower the bracket or raise the ratio")  # fmt: skip
+    raise ValueError(f"got a nonlinearity of {values[0]:.3g} at norm {low:g} and {values[-1]:.3g} at norm {high:g}, at "
+                     f"most {max(values):.3g}; expected {ratio:g} between them; {advice}")  # fmt: skip
 
 
 def _slope(z: Maps, directions: Tensor, chunk: int) -> Tensor:

@@ -1,0 +1,32 @@
+"""`mi-ortho dct`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.settings import DctConfig
+
+Config = Annotated[DctConfig, Parameter(name="*", negative_iterable="")]
+DEFAULTS = DctConfig()
+
+
+@app.command
+def dct(
+    *,
+    config: Config = DEFAULTS,
+    out: Out = Path("runs"),
+    at: At = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    threads: Threads = 0,
+) -> None:
+    """Transcode a slice of a model into factors (deep causal transcoding) and try each as a steering vector.
+
+    Linear, projected, quadratic and exponential factors of the response to a steering vector, each beside random
+    directions of the same norm. The same command continues after an interruption.
+    """
+    from mi_ortho.commands.dct import dct as command
+
+    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
