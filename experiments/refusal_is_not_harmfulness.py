@@ -5,11 +5,13 @@ Prediction: over prompts in all four combinations of harmful or harmless and ref
     being refused makes and the difference that being harmful makes have a cosine of at most 0.5 (corrected for noise by
     disjoint halves of the prompts), refusal's own halves agree at least 0.5, and ablating the harmful one, its part
     along the other left out, removes at most 0.5 of the refusal score that ablating the refusal one removes.
-Control: the same with the labels of refusal shuffled within each lead-in and class.
+Control: the same with the labels of refusal shuffled within each lead-in and class. What varies refusal are lead-ins
+    before the requests, chosen by how often a model of the embedded kind refuses after them, before any direction was
+    looked at; each has an offset of its own in the fit.
 Refuted if: the interval of the cosine or of the share lies above 0.5, or that of the halves' agreement below.
-
-What varies refusal are lead-ins before the requests. They were chosen by looking at how often the embedded model then
-refuses, before any direction was looked at. Each lead-in has an offset of its own in the fit.
+Changed after a first run: each prompt has an offset of its own in the fit, too. Without it the refusal directions of
+    disjoint halves did not agree (mean cosine -0.18), so the first run could not tell anything. The thresholds were not
+    changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,11 +119,17 @@ def enough(found: Cells) -> bool:
 
 
 def directions(found: Cells) -> Tensor:
-    """What being harmful and what being refused adds to a state: least squares with an offset for each lead-in."""
-    leads = torch.nn.functional.one_hot(found.lead).double()
-    leads = leads[:, leads.any(dim=0)]
-    design = torch.cat([leads, torch.stack([found.harmful, found.refused], 1).double()], 1)
-    return torch.linalg.lstsq(design, found.states.double(), driver="gelsd").solution[-2:]
+    """What being harmful and what being refused adds to a state.
+
+    Refusal: least squares with an offset for each lead-in and each prompt, so that only the same prompt refused after
+    one lead-in and answered after another counts. Harmfulness: difference of the class means that is left then.
+    """
+    offsets = [torch.nn.functional.one_hot(labels).double() for labels in (found.lead, found.prompt)]
+    design = torch.cat([*(part[:, part.any(dim=0)] for part in offsets), found.refused[:, None].double()], dim=1)
+    states = found.states.double()
+    refused = torch.linalg.lstsq(design, states, driver="gelsd").solution[-1]
+    rest = states - found.refused[:, None].double() * refused
+    return torch.stack([rest[found.harmful].mean(dim=0) - rest[~found.harmful].mean(dim=0), refused])
 
 
 def compared(found: Cells) -> dict[str, float | None]:
@@ -167,7 +175,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     ablation = of(rows, kind="ablation")
     return [
         at_most("O: refusal and harmfulness are different directions", f"cosine at most {SAME}, corrected for noise",
-                "cosine between halves of the prompts over that of each direction with itself; control: shuffled labels",
+                "cosine between halves of the prompts, over that of each direction with itself; control: raw cosine, "
+                "shuffled labels",
                 column(own, "cosine"), SAME, column(null, "raw")),
         at_least("O: the refusal direction among equally harmful prompts is no noise", f"halves agree at least {SAME}",
                  "cosine between halves of the prompts; control: shuffled labels", column(own, "refused_halves"), SAME,
