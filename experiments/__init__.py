@@ -28,6 +28,8 @@ ORDER = (
     "mid_layer_effects_form_clusters",
     "each_vector_promotes_its_own_token",
     "matched_directions_move_more_than_isotropic",
+    "vectors_are_present_while_code_is_written",
+    "probes_after_projection_are_as_many_as_vectors",
     "derivatives_are_local",
     "correct_linear_factors_beat_the_published_columns",
     "outputs_repeat_more_than_inputs",
@@ -46,6 +48,8 @@ ORDER = (
     "layers_share_directions",
     "layers_are_one_space",
     "activations_are_euclidean",
+    "frequent_behaviours_have_more_vectors",
+    "early_checkpoints_have_more_vectors",
 )
 
 

@@ -1,8 +1,8 @@
 """The family belongs to what its base does: other bases, other targets and other networks have smaller ones.
 
 Source: the controls the post does not have; hypotheses H1 and H2, decisive experiment D6.
-Prediction: a base that shows the behaviour has at least twice as many orthogonal vectors that miss at most half of its
-    squared effect as a random base of its norm, a base drawn with the covariance of real activations, a random target
+Prediction: a base that shows the behaviour has at least 2 times as many orthogonal vectors that miss at most half of
+    its squared effect as a random base of its norm, a base drawn with the covariance of real activations, a random target
     equally far away, and the strongest MELBO base of an untrained and of a shuffled network.
 Control: each of these families is the control of the behaviour's; the same searches, norm caps and numbers of vectors.
 Refuted if: the interval of log2((count + 1) / (count of the control + 1)) lies below 1 for one of them.

@@ -2,7 +2,8 @@
 
 Source: a comment with sensitivity curves of GPT-2, and Lee and Heimersheim's baseline; hypothesis H11.
 Prediction: the divergence that half of the base's norm would cost is reached by covariance-matched random directions at
-    most at half the norm of isotropic ones, and by the family at most at half the norm of covariance-matched ones.
+    0.5 times the norm of isotropic ones or less, and by the family at 0.5 times the norm of covariance-matched ones or
+    less.
 Control: differences of two covariance-matched draws, and covariance-matched directions outside the family's span.
 Refuted if: the interval of log2 of either ratio of norms lies below 1: the curves are the same.
 """

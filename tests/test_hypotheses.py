@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread
+from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread, unit
 
 from experiments.lab import at_least
 from experiments.lab.families import DEMO, Setup
@@ -234,3 +234,274 @@ def test_standard_setting_is_that_of_the_demo() -> None:
     setup = Setup()
     assert (setup.source, setup.target, setup.radius) == (DEMO["source"], DEMO["target"], DEMO["radius"])
     assert setup.norm_cap == DEMO.get("norm_cap", 0.0) and at_least("", "", "", [], 0.0, []).supported is None
+
+
+# --- H16, H20: the searches themselves
+
+
+def test_exact_orthogonality_matters_only_where_vectors_are_not_orthogonal() -> None:
+    name, turned = "exact_orthogonality_changes_nothing", rotation(24, 3)
+    effect = energy(turned[:12] * torch.linspace(0.5, 1.5, 12, dtype=DTYPE)[:, None], 1.0)
+    for wrong, expected in ((1e-7, [True, True]), (0.3, [False, False])):
+        rows = []
+        for seed in range(3):
+            vectors = turned[1:9] + wrong * randn(8, 24, seed=seed) / 24**0.5
+            rows.append(module(name).examine(effect, turned[0], vectors, rng(seed)))
+        assert outcomes(name, rows) == expected
+        assert all(row["exact_cosine"] < 1e-12 for row in rows)
+
+
+def test_restarts_recover_failed_searches_and_not_used_up_directions() -> None:
+    name, rows = "restarts_recover_failed_vectors", {True: [], False: []}
+    for seed in range(2):
+        z, inside = flat_energy(16, 5, seed=30 * seed)
+        base, effect = 2.0 * inside[0], energy(inside, 2.0)
+        goal, settings = match(z, base), OrthoSettings(max_norm=2.0, solver=Lbfgs(max_steps=20))
+        before = 2.0 * torch.cat([inside[1:], rotation(16, 30 * seed)[5:7]])
+        lost = 2.0 * rotation(16, 30 * seed)[5:8]  # a search that ended where there is no effect
+        for failed, first in ((False, before), (True, lost)):
+            found = module(name).again(goal, base, first, settings, seed)
+            rows[failed].append({"case": seed, "group": "failed", "place": len(first), "before": 0.0,
+                                 "after": float(effect(found[None])[0])})  # fmt: skip
+    assert outcomes(name, rows[True]) == [True] and outcomes(name, rows[False]) == [False]
+    effects = torch.tensor([1.0, 0.9, 0.1, 0.8, 0.2, 0.0, 0.1, 0.7])
+    assert module(name).places(effects, 2) == {"early": [0, 3], "failed": [2, 6]}
+    assert outcomes(name, []) == [None]
+
+
+def test_a_loop_that_stops_early_is_told_from_one_that_arrives() -> None:
+    name, rows = "published_loop_stops_short_of_the_optimum", []
+    for seed in range(2):
+        z, _ = linear(spread(10, 6.0), seed=seed)
+        base = randn(10, seed=40 + seed)
+        rows.append(module(name).examine(match(z, base), z.jacobian, base, 2, 5, seed))
+    assert outcomes(name, rows) == [True, True, True]
+    arrived = [{**row, "model_published": row["model_projected"], "linear_published": row["exact"]} for row in rows]
+    assert outcomes(name, arrived) == [False, False, True]
+
+
+# --- H11 to H15: what the vectors do inside
+
+
+def test_ranks_of_one_position_agree_only_where_positions_do() -> None:
+    name, answer = "last_token_divergence_ranks_the_vectors", 9
+    size = torch.linspace(0.1, 2.0, 20, dtype=DTYPE)[:, None]
+    same = [module(name).examine(size * randn(1, answer, seed=k).exp()) for k in range(3)]
+    assert outcomes(name, same) == [True] and same[0]["halves"] == pytest.approx(1.0)
+    for seed in SEEDS:
+        null = [module(name).examine(randn(20, answer, seed=100 * seed + k).exp()) for k in range(3)]
+        assert outcomes(name, null) == [False]
+    assert module(name).examine(torch.ones(20, answer)) == {"last_token": None, "halves": None}
+
+
+def test_overlap_behind_the_norm_is_that_of_vectors_along_the_activation() -> None:
+    name, width, n = "the_norm_makes_vectors_overlap", 48, 12
+    rows, null = [], []
+    for seed in range(3):
+        vectors, direction = equal_shares(n, width, seed)
+        at = torch.stack([4.0 * direction, 5.0 * direction + 0.1 * randn(width, seed=seed)])
+        # the shared part lies along the activation and the norm takes it away: what is left points apart
+        rows.append(module(name).examine(3.0 * vectors, at, False, rng(seed)))
+    assert all(row["family"] < row["random"] for row in rows) and outcomes(name, tagged(rows, match="kl")) == [False]
+    for seed in range(3):
+        # here it lies across: to the norm the vectors are steps in one direction
+        vectors, direction = equal_shares(n, width, seed)
+        rest = randn(3, width, seed=seed)
+        at = 2.0 * unit(rest - (rest @ direction)[:, None] * direction)
+        null.append(module(name).examine(vectors + 2 * direction, at, False, rng(seed)))
+    assert outcomes(name, tagged(null, match="kl")) == [True]
+    for seed in SEEDS:
+        at = randn(3, width, seed=seed)
+        drawn = [module(name).examine(2.0 * rotation(width, 60 * seed + k)[:n], at, False, rng(k)) for k in range(3)]
+        assert outcomes(name, tagged(drawn, match="kl"))[0] is not True
+
+
+def test_clusters_are_those_of_the_map() -> None:
+    name, rows = "mid_layer_effects_form_clusters", {True: [], False: []}
+    for seed in range(3):
+        vectors, direction = equal_shares(12, 24, seed)
+        one = FunctionMap(lambda theta, d=direction: (theta @ d)[..., None] * d + 0.001 * theta, 24)
+        same = FunctionMap(lambda theta: theta, 24)
+        for few, z in ((True, one), (False, same)):
+            rows[few].append({"layer": 4, "target": 4, "group": "family", **module(name).examine(z, vectors)})
+    assert outcomes(name, rows[True]) == [True, True] and outcomes(name, rows[False]) == [False, False]
+
+
+def test_tokens_of_their_own_are_told_from_one_token() -> None:
+    name, vocabulary = "each_vector_promotes_its_own_token", 300
+    own, shared = [], []
+    for seed in range(3):
+        noise = 0.1 * randn(16, vocabulary, seed=seed)
+        own.append(module(name).examine(noise + 3 * torch.eye(vocabulary, dtype=DTYPE)[:16]))
+        shared.append(module(name).examine(noise * 0.1 + randn(1, vocabulary, seed=90 + seed)))
+    assert outcomes(name, tagged(own, group="family")) == [True, True]
+    assert outcomes(name, tagged(shared, group="family")) == [False, False]
+
+
+def test_norms_that_reach_a_divergence_are_the_planted_ones() -> None:
+    name, turned = "matched_directions_move_more_than_isotropic", rotation(12)
+    strengths = torch.logspace(0, -2, 12, dtype=DTYPE)
+
+    def effect(theta: Tensor) -> Tensor:
+        return ((theta @ turned.mT).square() * strengths).sum(-1)
+
+    found = [module(name).examine(effect, turned[k : k + 1], 0.25)["norm"] for k in (0, 11)]
+    assert found == pytest.approx([0.5, 5.0], rel=0.02)
+    assert module(name).examine(effect, turned[:1], 1e9) == {"norm": 16.0, "reached": 0.0}
+    norms = {"isotropic": 6.0, "covariance": 2.0, "mixture": 2.0, "outside": 2.0, "family": 0.5}
+    rows = [
+        {"case": k, "group": group, "norm": norm * (1 + 0.02 * k)} for k in range(4) for group, norm in norms.items()
+    ]
+    assert outcomes(name, rows) == [True, True]
+    assert outcomes(name, [{**row, "norm": 1.0 + 0.01 * row["case"]} for row in rows]) == [False, False]
+
+
+def test_means_on_harmless_prompts_are_compared_with_single_vectors() -> None:
+    name = "plain_means_work_on_harmless_prompts"
+
+    def rows(gain: float) -> list[Row]:
+        shares = {"single": (0.9, 0.8), "plain": (0.1 + gain, 0.1), "root": (0.9, 0.9)}
+        return [{"case": k, "kind_of_mean": kind, "harmless": a + 0.01 * k, "own": b}
+                for k in range(4) for kind, (a, b) in shares.items()]  # fmt: skip
+
+    assert outcomes(name, rows(0.6)) == [True] and outcomes(name, rows(0.0)) == [False]
+    assert outcomes(name, [row for row in rows(0.6) if row["case"] == 0]) == [None]
+
+
+def test_transfer_is_judged_against_the_base_and_random_vectors() -> None:
+    name = "vectors_work_on_other_prompts"
+
+    def rows(late: float) -> list[Row]:
+        found: list[Row] = []
+        for case in range(4):
+            found += [{"case": case, "group": "base", "index": 0, "of": 9, "transfer": 0.8 + 0.01 * case}]
+            found += [{"case": case, "group": "random", "index": k, "of": 9, "transfer": 0.1} for k in range(9)]
+            found += [{"case": case, "group": "family", "index": k, "of": 9, "transfer": 0.8 if k < 5 else late}
+                      for k in range(9)]  # fmt: skip
+        return found
+
+    assert outcomes(name, rows(0.7)) == [True, True] and outcomes(name, rows(0.1)) == [True, False]
+    assert outcomes(name, [{**row, "transfer": 0.1 * (row["group"] != "base") + 0.5} for row in rows(0.1)])[1] is False
+
+
+# --- H4, H19: presence
+
+
+def streams_of(code: Tensor, english: Tensor, vectors: Tensor) -> Any:
+    from mi_ortho.presence.contrasts import contrast
+    from mi_ortho.presence.streams import stream_of
+
+    groups = {"code_own": code, "english_own": english}
+    found = {(0, name): stream_of({8 * k + j: part for j, part in enumerate(rows.split(20))}, vectors, 200, 0)
+             for k, (name, rows) in enumerate(groups.items())}  # fmt: skip
+    return contrast(found, 0, "own_matched", 200)
+
+
+def test_presence_is_found_where_planted_and_not_by_chance() -> None:
+    name, width, n = "vectors_are_present_while_code_is_written", 32, 6
+    rows: list[Row] = []
+    for seed in range(3):
+        vectors = rotation(width, seed)[:n].float()
+        noise = [randn(160, width, seed=9 * seed + k).float() for k in range(2)]
+        found = streams_of(noise[0] + 2.0 * vectors.sum(0), noise[1], vectors)
+        rows += tagged(module(name).examine(found, vectors, 3, rng(seed)), case=seed, groups="own_matched")
+    assert outcomes(name, rows) == [True, True, True]
+    for seed in SEEDS:
+        null: list[Row] = []
+        for case in range(2):
+            vectors = rotation(width, 500 + seed)[:n].float()
+            noise = [randn(160, width, seed=77 * seed + 2 * case + k).float() for k in range(2)]
+            found = streams_of(*noise, vectors)
+            null += tagged(module(name).examine(found, vectors, 2, rng(seed)), case=case, groups="own_matched")
+        assert True not in outcomes(name, null)
+
+
+def test_probes_are_counted_where_many_directions_tell_the_classes_apart() -> None:
+    name, width, n = "probes_after_projection_are_as_many_as_vectors", 12, 6
+    rows: dict[bool, list[Row]] = {True: [], False: []}
+    labels = torch.arange(400) % 40 < 20
+    passages = torch.arange(400) // 20
+    for seed in range(2):
+        noise = randn(400, width, seed=seed)
+        apart = torch.zeros(width, dtype=DTYPE)
+        apart[0] = 3.0
+        many = noise * torch.logspace(0, -1.5, width, dtype=DTYPE)
+        vectors = torch.eye(width, dtype=DTYPE)[:n]
+        for truth, x in ((True, many + labels[:, None] * 2.0), (False, noise + labels[:, None] * apart)):
+            found = module(name).examine(x, labels, passages, vectors, rng(seed))
+            rows[truth].append({"shuffled": False, **found})
+    assert outcomes(name, rows[True])[0] is True and outcomes(name, rows[False])[0] is False
+
+
+# --- H1, H17: frequency and training
+
+
+def frequency_rows(count: Callable[[float], float]) -> list[Row]:
+    rows: list[Row] = []
+    for seed in range(3):
+        for k, code in enumerate((0.005, 0.05, 0.2, 0.45, 0.49)):
+            for behaviour, frequency in (("code", code), ("alien", 0.5 - code)):
+                rows.append({"organism": f"{code} {seed}", "behaviour": behaviour, "case": 0, "trained": seed,
+                             "frequency": frequency, "own": count(frequency), "own_moved": float(k % 3),
+                             "random": 4.0, "random_moved": 1.0})  # fmt: skip
+    return rows
+
+
+def test_frequency_is_found_where_it_acts() -> None:
+    name = "frequent_behaviours_have_more_vectors"
+    assert outcomes(name, frequency_rows(lambda f: 20 * f)) == [True]
+    assert outcomes(name, frequency_rows(lambda f: -20 * f)) == [False]
+    for seed in SEEDS:
+        noise = rng(seed)
+        null = frequency_rows(lambda f, noise=noise: float(torch.randn(1, generator=noise)))
+        assert outcomes(name, null)[0] is not True
+
+
+def test_displacement_is_taken_out_of_the_correlation() -> None:
+    partial = module("frequent_behaviours_have_more_vectors").partial_correlation
+    assert partial([(k, k, 1.0) for k in range(6)]) == pytest.approx(1.0)
+    assert partial([(k, k, k) for k in range(6)]) is None and partial([(1, 1, 1)] * 3) is None
+
+
+def test_training_is_found_where_it_acts() -> None:
+    name = "early_checkpoints_have_more_vectors"
+
+    def rows(sign: int) -> list[Row]:
+        return [{"organism": f"s{step}", "behaviour": behaviour, "case": 0, "step": step, "own": sign * step + bump,
+                 "own_moved": 1.0, "random": 3, "random_moved": 1.0} for behaviour in ("code", "alien")
+                for step, bump in ((28, 0), (51, 0), (92, sign * 90), (167, 0), (303, 0))]  # fmt: skip
+
+    assert outcomes(name, rows(-1)) == [True] and outcomes(name, rows(1)) == [False]
+
+
+def test_a_missing_set_of_organisms_names_the_command_that_makes_it(tmp_path: Any) -> None:
+    from experiments.lab.dialled import Dialled, rows_of
+
+    with pytest.raises(ValueError, match="python -m experiments.organism dial --out"):
+        rows_of(Dialled(dial=str(tmp_path)))
+
+
+# --- families are searched for once
+
+
+def test_an_interrupted_family_continues_and_a_finished_one_is_read(tmp_path: Any, monkeypatch: Any) -> None:
+    from experiments.lab import Bench, families
+    from mi_ortho import start
+
+    z, inside = flat_energy(12, 6)
+    base = 2.0 * inside[0]
+    goal, settings = match(z, base), OrthoSettings(max_norm=2.0, patience=2, solver=Lbfgs(max_steps=10))
+    nobody: Any = None
+    with start(tmp_path, "claim", {}) as run:
+        bench = Bench(run, nobody)
+        whole = families.grown(bench, {"a": 1}, goal, base, 5, settings, 0)
+        part = families.grown(bench, {"a": 2}, goal, base, 2, settings, 0)
+        rest = families.grown(bench, {"a": 2}, goal, base, 5, settings, 0)
+        assert torch.equal(part.vectors, whole.vectors[:2])
+        assert torch.allclose(rest.vectors, whole.vectors, atol=1e-6) and len(whole.vectors) == 5
+        ended = families.grown(bench, {"a": 1}, goal, base, 12, settings, 0)
+        monkeypatch.setattr(families, "melbo_ortho", None)
+        assert torch.equal(families.grown(bench, {"a": 1}, goal, base, 12, settings, 0).vectors, ended.vectors)
+        assert families.file_of(bench, {"a": 1}).parent == tmp_path / "families"
+        assert families.stored(bench, {"b": 1}, lambda: {"x": torch.ones(1)})["x"] == 1
+        assert families.stored(bench, {"b": 1}, lambda: {"x": torch.zeros(1)})["x"] == 1

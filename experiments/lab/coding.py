@@ -1,0 +1,42 @@
+"""Code and English in a model's own words, read at the place where vectors are added: what presence is measured in."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from experiments.lab.bench import Bench
+from mi_ortho.presence import Passage, real_passages, requests, write_passages
+from mi_ortho.presence.contrasts import CONTRASTS
+from mi_ortho.presence.streams import Stream, read_streams
+
+TOKENS = 48  # of each passage
+LEAST = 8  # passages of a group
+
+
+def passages(bench: Bench, count: int, seed: int) -> list[Passage]:
+    """What the model writes when asked for code, for English on the same topics, for others; real code and prose.
+
+    Raises:
+        ValueError: the model does not write enough code or English for a comparison.
+    """
+    subject = bench.subject
+    asked = requests(subject.texts.natural, count, seed)
+    own = list(write_passages(subject.model, subject.modes, asked, 0, system=None, max_new_tokens=TOKENS))
+    found = [*own, *real_passages(subject.model, count, TOKENS, seed, len(asked))]
+    for group in dict.fromkeys(name for pair in CONTRASTS.values() for name in pair):
+        kept = sum(one.kept for one in found if one.group == group)
+        if kept < LEAST:
+            raise ValueError(
+                f"got {kept} passages of group {group} written by {subject.title}; expected at least {LEAST}; ask for "
+                "more with --set own=..., or take a model that writes code when asked"
+            )
+    return found
+
+
+def streams(
+    bench: Bench, found: Sequence[Passage], layer: int, vectors: Tensor, size: int, seed: int
+) -> Mapping[tuple[int, str], Stream]:
+    """The statistics of every group of passages at one layer."""
+    return read_streams(
+        bench.subject.model, found, [layer], vectors, size=size, seed=seed, system=None, track=bench.track
+    )
