@@ -28,7 +28,7 @@ DIFFERENT = 0.1
 STEP = 15
 REACHABLE = tuple(range(0, 181, STEP))
 UNREACHABLE = tuple(range(180 + STEP, 360, STEP))
-STRENGTHS = tuple(sign * 10.0**power for sign in (-1, 1) for power in torch.linspace(-3, 3, 121).tolist())
+STRENGTHS = tuple(sign * 10.0**power for sign in (-1, 1) for power in torch.linspace(-3, 3, 601).tolist())
 
 
 @dataclass(frozen=True)

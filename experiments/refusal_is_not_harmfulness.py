@@ -136,10 +136,10 @@ def compared(found: Cells) -> dict[str, float | None]:
     """Cosines of the two directions between halves of the prompts: each with itself, and of one with the other."""
     one, two = (torch.nn.functional.normalize(directions(half), dim=-1) for half in found.halves())
     cosines = one @ two.mT
-    ceiling = float(cosines[0, 0] * cosines[1, 1])
+    least, ceiling = float(cosines.diagonal().min()), float(cosines.diagonal().prod())
     between = float(cosines[0, 1] + cosines[1, 0]) / 2
-    known = bool((cosines.diagonal() > 0).all()) and ceiling > 0.05  # else a direction is noise and has no cosine
-    return {"cosine": between / ceiling**0.5 if known else None, "raw": between,
+    # a direction that does not agree with itself is noise and has no cosine with the other
+    return {"cosine": between / ceiling**0.5 if least >= SAME else None, "raw": between,
             "harmful_halves": float(cosines[0, 0]), "refused_halves": float(cosines[1, 1])}  # fmt: skip
 
 
