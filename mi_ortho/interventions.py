@@ -160,8 +160,9 @@ class RotateTo:
     """Set the angle of the part of x inside a plane to `angle` radians, keeping its length.
 
     The angle is absolute: measured from the first row of `plane` towards the second (made orthonormal), whatever it was
-    before. Idempotent. This is angular steering (arXiv 2510.26243): h - P h + |P h| (b1 cos a + b2 sin a). One angle
-    for all rows of the batch, or one for each.
+    before. Idempotent. This is the map of angular steering (arXiv 2510.26243): h - P h + |P h| (b1 cos a + b2 sin a);
+    the published method applies it to the outputs of normalisations, which are no sites here. One angle for all rows of
+    the batch, or one for each.
     """
 
     plane: Float[Tensor, "2 d_model"]

@@ -1,10 +1,11 @@
 """The command `refusal`: extract, select, ablate, compare, in one run directory; and export of an edited model."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from mi_ortho.files import read_tensors
+from mi_ortho.files import read_tensors, to_json, write_file
 from mi_ortho.job import Say, Track
 from mi_ortho.model import export_model, orthogonalised
 from mi_ortho.refusal.extraction import instruction_suffix, residual_sites
@@ -48,17 +49,24 @@ def _stages(study: Study, until: str) -> None:
 
 def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: Say, track: Track) -> Study:
     """Load, check everything that can be wrong, then open the run directory."""
+    _check(config)
     say(f"loading {config.model or 'the embedded model'}")
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
-    _check(config)
     residual_sites(subject.model, config.streams)
     if config.positions is None:
         instruction_suffix(subject.model)
     sets = prompt_sets(config, subject)
-    run = start(out, "refusal", asdict(config) | {"sets": asdict(sets)}, fresh=fresh, at=at,
-                facts=subject.facts(config.seed))  # fmt: skip
+    sizes = len(sets.train_harmful), len(sets.train_harmless)
+    if sizes[0] != sizes[1]:
+        say(f"{sizes[0]} harmful and {sizes[1]} harmless training prompts: each class is averaged by itself, so they "
+            "need not be as many")  # fmt: skip
+    prompts = to_json(asdict(sets), indent=1)
+    settings = asdict(config) | {"prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"}
+    run = start(out, "refusal", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    if not run.finished:
+        write_file(run.path / "prompts.json", prompts + "\n")
     say(f"run {run.path}")
     return Study(run, config, subject, sets, say, track)
 
@@ -70,9 +78,8 @@ def _check(config: RefusalConfig) -> None:
         raise ValueError(
             f"got angle_step={config.angle_step}; expected 1 to 180 degrees, or 0 for no circle; correct it"
         )
-    least = {"random": 0, "matrix": 0, "rounds": 0, "cone": 0} | dict.fromkeys(
-        ("cone_steps", "circle_prompts", "max_new_tokens"), 1
-    )
+    least = dict.fromkeys(("random", "matrix", "rounds", "cone"), 0)
+    least |= dict.fromkeys(("train", "validation", "test", "cone_steps", "circle_prompts", "max_new_tokens"), 1)
     for name, floor in least.items():
         if getattr(config, name) < floor:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {floor}; raise it")

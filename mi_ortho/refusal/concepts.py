@@ -55,6 +55,13 @@ def steering_plane(
     """The plane of angular steering (arXiv 2510.26243): the feature direction, and the first principal component of the
     candidate directions made orthogonal to it. Orthonormal rows.
 
+    Used with `RotateTo` at block inputs (`at_every(model, RotateTo(plane, angle), kinds=("resid_pre",))`), this differs
+    from the published method in the place. That one turns the outputs of the normalisation modules before attention and
+    MLP of every layer, so a block reads turned values while the residual stream keeps what it held. Here the stream
+    itself is turned before every block: the part in the plane stays turned for all later layers, and, the stream's norm
+    being kept, the normalisation scales it as it scaled the original. The feature direction here is the selected
+    difference of means; the published one is the candidate most alike to all others.
+
     Raises:
         ValueError: all other directions lie along the first one.
     """

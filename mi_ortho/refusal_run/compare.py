@@ -1,6 +1,7 @@
 """Stage four: the ablation matrix, the steering circle, more than one direction, a cone, and the model's inside."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ from mi_ortho.refusal.extraction import Extraction, activations
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.refusal.selection import Candidate
-from mi_ortho.refusal.several import extract_again, largest_difference, null_space_rounds
+from mi_ortho.refusal.several import extract_again, null_space_rounds
 from mi_ortho.refusal_run.matrix import ablation_matrix
 from mi_ortho.refusal_run.study import Study
 from mi_ortho.refusal_run.trial import judged, rates
-from mi_ortho.sites import Site, attn_pattern
+from mi_ortho.sites import Site, attn_pattern, mlp_out
 
 HEADS = 3  # heads whose attention is drawn
 
@@ -28,7 +29,7 @@ def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
     r = extraction.direction(best.site, best.position)
     ablation_matrix(study, extraction, best)
     circle(study, extraction, best)
-    again(study, extraction)
+    again(study, extraction, best)
     null_space(study, best)
     cone(study, best, r)
     if not study.run.has("inside"):
@@ -38,8 +39,8 @@ def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
 def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
     """Behaviour by the absolute angle in the plane of the direction and the first principal component of the others.
 
-    Written at the input of every block. The control turns in a plane with a random second axis; the adaptive form acts
-    only where the direction is present.
+    Written at the input of every block, not at the outputs of the normalisations as published (see `steering_plane`).
+    The control turns in a plane with a random second axis; the adaptive form acts only where the direction is present.
     """
     if not study.config.angle_step:
         return
@@ -79,17 +80,21 @@ def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degr
                               "text": rows[0]["text"], **rates(rows)})  # fmt: skip
 
 
-def again(study: Study, extraction: Extraction) -> None:
-    """Rounds of extraction under ablation of all earlier directions, beside random directions of the same number."""
-    if not study.config.rounds or study.rows(kind="round"):
+def again(study: Study, extraction: Extraction, best: Candidate) -> None:
+    """Rounds of extraction at the selected place under ablation of all earlier directions, beside as many random ones.
+
+    The first round finds the selected direction again.
+    """
+    done = len(study.rows(kind="round"))
+    if done >= study.config.rounds:
         return
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
     rows = []
     for one in extract_again(model, sets.train_harmful, sets.train_harmless, sets.validation_harmful, tokens,
-                             extraction.sites, largest_difference, rounds=study.config.rounds,
-                             positions=extraction.positions):  # fmt: skip
+                             [best.site], lambda _: (best.site, best.position), rounds=study.config.rounds,
+                             positions=[best.position]):  # fmt: skip
         control = ablate_everywhere(model, drawn[: one.number])
         rows.append({
             "kind": "round", "number": one.number, "site": str(one.site), "position": one.position, "norm": one.norm,
@@ -97,13 +102,14 @@ def again(study: Study, extraction: Extraction) -> None:
             "random": float(refusal_scores(model, sets.validation_harmful, tokens, control).mean())})  # fmt: skip
         study.track("rounds", one.number, study.config.rounds)
         study.run.save_tensors(f"rounds/{one.number:03d}", {"vector": one.direction})
-    for row in rows:  # together, so that an interrupted stage is done again from its start
+    for row in rows[done:]:  # rounds build on each other, so an interrupted stage is computed again from its start
         study.run.record(row)
 
 
 def null_space(study: Study, best: Candidate) -> None:
     """Linear probes projected out one after the other at the selected place, and what ablating them all does."""
-    if not study.config.rounds or study.rows(kind="probe"):
+    done = len(study.rows(kind="probe"))
+    if done >= study.config.rounds:
         return
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
@@ -113,7 +119,8 @@ def null_space(study: Study, best: Candidate) -> None:
     for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
         basis = torch.cat([basis, one.direction[None]])
         score = refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, basis)).mean()
-        study.run.record({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
+        if one.number > done:
+            study.run.record({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
 
 
 def cone(study: Study, best: Candidate, r: Tensor) -> None:
@@ -149,11 +156,11 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
         items.append({"title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
                       "kind": "token_values", "key": f"projection_{kind}",
                        "tokens": _tokens(study, written)})  # fmt: skip
-    heads = torch.stack([head_writes(model, tokenize(model, part[:32]), r).mean(dim=-1)
-                         for part in (sets.test_harmful, sets.test_harmless)])  # fmt: skip
+    heads, rest = zip(*(writes(study, part[:32], unit) for part in (sets.test_harmful, sets.test_harmless)))
     arrays |= {"heads_harmful": heads[0], "heads_harmless": heads[1]}
+    arrays |= {"mlp_harmful": rest[0], "mlp_harmless": rest[1]}
     gap = (heads[0] - heads[1]).flatten()
-    strongest = [divmod(int(k), heads.shape[2]) for k in gap.abs().argsort(descending=True)[:HEADS]]
+    strongest = [divmod(int(k), heads[0].shape[1]) for k in gap.abs().argsort(descending=True)[:HEADS]]
     for kind, text in texts.items():
         prompts = tokenize(model, [text])
         arrays[f"attention_{kind}"] = torch.stack(
@@ -167,6 +174,15 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
                       "names": [f"layer {layer}, head {head}" for layer, head in strongest]})  # fmt: skip
     write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
     study.run.save_tensors("inside", arrays)
+
+
+def writes(study: Study, texts: Sequence[str], unit: Tensor) -> tuple[Tensor, Tensor]:
+    """What every head (layer x head) and every MLP (layer) writes along a unit direction, at the last prompt column."""
+    model = study.subject.model
+    prompts, sites = tokenize(model, texts), [mlp_out(layer) for layer in range(int(model.cfg.n_layers))]
+    found = read(model, prompts, sites)
+    along = torch.stack([(found[site][:, -1].float() @ unit.to(found[site].device)).mean() for site in sites])
+    return head_writes(model, prompts, unit).mean(dim=-1), along
 
 
 def _tokens(study: Study, prompts: Prompts) -> list[str]:

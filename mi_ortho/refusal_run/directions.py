@@ -12,7 +12,7 @@ from mi_ortho.sites import Site
 
 def extract(study: Study) -> Extraction:
     """Refusal tokens, filtered training prompts, and the moments of both classes: on disk, read back when there."""
-    if not study.run.has("extraction"):
+    if not study.rows(kind="extraction"):  # the row is written after the tensors, so it never names what is not there
         model, config, sets = study.subject.model, study.config, study.sets
         positions = config.positions or instruction_suffix(model).positions
         tokens = _tokens(study)
@@ -22,15 +22,15 @@ def extract(study: Study) -> Extraction:
         found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
         scores = {name: refusal_scores(model, texts, tokens).mean().item() for name, texts in (
             ("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))}  # fmt: skip
+        study.run.save_tensors("extraction", {f"{name}.{part}": getattr(moments, part)
+            for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
+            for part in ("mean", "variance")})  # fmt: skip
         study.run.record({
             "kind": "extraction", "sites": [str(site) for site in sites], "positions": list(positions),
             "position_tokens": _position_tokens(study, positions), "harmful": len(kept.harmful),
             "harmless": len(kept.harmless), "dropped_harmful": kept.dropped_harmful,
             "dropped_harmless": kept.dropped_harmless, "score_harmful": scores["harmful"],
             "score_harmless": scores["harmless"]})  # fmt: skip
-        study.run.save_tensors("extraction", {f"{name}.{part}": getattr(moments, part)
-            for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
-            for part in ("mean", "variance")})  # fmt: skip
     return load_extraction(study)
 
 
@@ -84,10 +84,10 @@ def choose(study: Study, extraction: Extraction) -> Selection:
     if not study.rows(kind="selection"):
         _rank(study, extraction, selection)
         best = selection.best
-        study.run.record({"kind": "selection", "reason": selection.reason, **(best.row() if best else {})})
         if best is not None:
             difference = extraction.direction(best.site, best.position)
             study.run.save_tensors("direction", {"vector": difference, "unit": difference / difference.norm()})
+        study.run.record({"kind": "selection", "reason": selection.reason, **(best.row() if best else {})})
     study.say(f"selected {selection.best.site} at {selection.best.position}" if selection.best else selection.reason)
     return selection
 
@@ -97,10 +97,11 @@ def _rank(study: Study, extraction: Extraction, selection: Selection) -> None:
         study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless
     )
     flat = {name: values.flatten().tolist() for name, values in scores.items()}
-    for index in range(len(selection.candidates)):
+    for index in range(len(study.rows(kind="measures")), len(selection.candidates)):
         study.run.record({"kind": "measures", "index": index} | {name: flat[name][index] for name in flat})
     if selection.best is not None:
-        for ranking in compare_rankings(selection.candidates, flat):
+        done = {row["name"] for row in study.rows(kind="ranking")}
+        for ranking in (one for one in compare_rankings(selection.candidates, flat) if one.name not in done):
             study.run.record({"kind": "ranking", **vars(ranking)})
 
 

@@ -35,15 +35,15 @@ def _headline(selection: Mapping[str, Any], pairs: Pairs, controls: Controls) ->
     (bad, ablated), (good, added) = pairs
     text = (f"Ablating the direction of {selection['site']}, position {selection['position']}, takes refusal of "
             f"{bad['n']} held-out harmful prompts from {_percent(bad['refused'])} to {_percent(ablated['refused'])}, "
-            f"and {_percent(ablated['success'])} are answered coherently; adding it takes refusal of {good['n']} "
-            f"harmless ones from {_percent(good['refused'])} to {_percent(added['refused'])} "
-            f"({_percent(added['coherent'])} coherent). ")  # fmt: skip
+            f"{_percent(ablated['success'])} answered coherently; adding it takes {good['n']} harmless ones from "
+            f"{_percent(good['refused'])} to {_percent(added['refused'])} ({_percent(added['coherent'])} "
+            f"coherent). ")  # fmt: skip
     if all(controls):
         low, high = min(row["refused"] for row in controls[0]), max(row["refused"] for row in controls[1])
-        text += (f"{len(controls[0])} random directions of equal norm: at least {_percent(low)} stay refused, at most "
-                 f"{_percent(high)} become so. ")  # fmt: skip
-    return text + (f"Ablation costs {ablated['kl']:.2g} nats of KL on harmless answers, whose cross-entropy goes from "
-                   f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g}.")  # fmt: skip
+        text += (f"Random directions of equal norm ({len(controls[0])}) leave at least {_percent(low)} refused, and at "
+                 f"most {_percent(high)}. ")  # fmt: skip
+    return text + (f"Ablation costs {ablated['kl']:.2g} nats of KL a token on harmless answers (cross-entropy "
+                   f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g}).")  # fmt: skip
 
 
 def _tiles(pairs: Pairs, controls: Controls) -> list[list[str]]:

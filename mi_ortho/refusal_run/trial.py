@@ -77,7 +77,8 @@ def _measure(study: Study, condition: Condition) -> None:
         cost = _damage(study, condition)
     rows = judged(study, texts, ids)
     label = {"condition": condition.name, "prompts": condition.prompts, "control": condition.control}
-    for index, row in enumerate(rows):
+    done = len(study.rows(kind="completion", condition=condition.name, prompts=condition.prompts))
+    for index, row in list(enumerate(rows))[done:]:
         study.run.record({"kind": "completion", "index": index, **label, **row})
     study.run.record({"kind": "condition", **label, **rates(rows), **cost})
 
@@ -138,11 +139,11 @@ def _references(study: Study) -> tuple[list[str], list[list[int]]]:
     """Harmless prompts with the unsteered model's completions of them; made with the first condition, then kept."""
     if not study.rows(kind="reference"):
         texts = study.sets.validation_harmless
-        for text, ids in zip(texts, completions(study, texts, {})):
-            if ids:
-                study.run.record({"kind": "reference", "prompt": text, "ids": ids})
-    rows = study.rows(kind="reference")
-    return [str(row["prompt"]) for row in rows], [list(row["ids"]) for row in rows]
+        found = [(text, ids) for text, ids in zip(texts, completions(study, texts, {})) if ids]
+        prompts, ids = zip(*found) if found else ((), ())
+        study.run.record({"kind": "reference", "prompts": list(prompts), "ids": list(ids)})
+    row = study.rows(kind="reference")[-1]
+    return list(row["prompts"]), [list(ids) for ids in row["ids"]]
 
 
 def _agreement(study: Study, r: Tensor) -> dict[str, object]:

@@ -34,6 +34,9 @@ TERMS = [
 ]  # fmt: skip
 
 
+_HEADING = Markup('<h3 class="narrow">{}</h3>')
+
+
 def refusal_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory of `refusal`, finished or not; parts without records are left out."""
     run = open_run(run_dir)
@@ -79,11 +82,11 @@ def _side_by_side(rows: Rows) -> Section | None:
         chosen = [row for row in found if row["prompts"] == kind and (not row["control"] or " 0 " in row["condition"])]
         cards = [Card(row["condition"], row["text"], row["mode"], _remark(row)) for row in chosen]
         if cards:
-            body += Markup("<h3>A {} prompt</h3>").format(kind) + completions(cards, prompt=chosen[0]["prompt"])
+            body += _HEADING.format(f"A {kind} prompt") + completions(cards, prompt=chosen[0]["prompt"])
     columns = {"prompts": "Prompts", "condition": "Condition", "prompt": "Prompt", "stage": "Stage",
                "coherent": "Coherent", "rest": "Perplexity", "repetition": "Repetition",
                "text": "Completion"}  # fmt: skip
-    body += Markup("<h3>All completions</h3>") + table(
+    body += _HEADING.format("All completions") + table(
         _pick(rows, "completion"), columns, name="completions", chips=("stage",)
     )
     lead = "The first test prompt of each class under every condition, then all; the words that differ are marked."
@@ -105,7 +108,7 @@ def _circle(rows: Rows) -> Section | None:
             laps = [Lap(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part], arc[2])
                     for arc, part in arcs.items() if part]  # fmt: skip
             wheels += wheel(f"{kind} prompts: share {title}", laps)
-        for measure in ("refused", "success"):
+        for measure in ("refused", "success")[: 2 if kind == "harmful" else 1]:
             series = [Series(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part],
                              arc[2], key=f"arc{arc[2]}") for arc, part in arcs.items() if part]  # fmt: skip
             label = "refused" if measure == "refused" else "answered coherently"
@@ -135,19 +138,19 @@ def _several(rows: Rows) -> Section | None:
     rounds, probes, cones = (_pick(rows, kind) for kind in ("round", "probe", "cone"))
     if not rounds and not probes and not cones:
         return None
-    body, heading = Markup(""), Markup("<h3>{}</h3>")
+    body = Markup("")
     if rounds:
-        body += heading.format("Extracted again while all earlier directions are ablated")
+        body += _HEADING.format("Extracted again while all earlier directions are ablated")
         body += table(rounds, {"number": "Round", "site": "Read at", "position": "Position", "norm": "Norm",
                                "cosine_before": "Cosine with the unablated difference there",
                                "refusal": "Refusal score, all ablated", "alone": "Refusal score, this one ablated",
                                "random": "Refusal score, as many random"}, name="rounds")  # fmt: skip
     if probes:
-        body += heading.format("Linear probes projected out one after the other (INLP)")
+        body += _HEADING.format("Linear probes projected out one after the other (INLP)")
         body += table(probes, {"number": "Probe", "auc": "AUC on validation prompts",
                                "refusal": "Refusal score, all ablated"}, name="probes")  # fmt: skip
     if cones:
-        body += heading.format("A cone of directions optimised by gradient (RDO)")
+        body += _HEADING.format("A cone of directions optimised by gradient (RDO)")
         body += table(cones, {"dimension": "Dimension", "scores": "Refusal score by direction",
                               "selected": "Refusal score, selected direction",
                               "cosines": "Cosine with the selected"}, name="cones")  # fmt: skip
@@ -166,6 +169,11 @@ def _rankings(rows: Rows) -> Section | None:
         "random_regret": "Regret of a random one",
         "first_is_admissible": "First is admissible",
     }
-    return table_section("Cheaper rankings", found, columns, lead="Against the selection by bypass score.",
-                         anchor="rankings",
-                         short="Rankings", name="rankings") if found else None  # fmt: skip
+    lead = "What would be chosen without running the model, against the selection by bypass score."
+    return (
+        table_section(
+            "Cheaper rankings", found, columns, lead=lead, anchor="rankings", short="Rankings", name="rankings"
+        )
+        if found
+        else None
+    )

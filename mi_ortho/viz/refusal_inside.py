@@ -37,6 +37,12 @@ def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
                    note=f"layer {layer}, head {head}: harmful {float(harmful[layer, head]):.3g}, "
                         f"harmless {float(harmless[layer, head]):.3g}")
               for head in range(gap.shape[1])] for layer in range(gap.shape[0])]  # fmt: skip
-    return grid(cells, [f"layer {k}" for k in range(gap.shape[0])], [f"head {k}" for k in range(gap.shape[1])],
-                caption="What each head writes along the direction at the last prompt position: mean over harmful test "
-                        "prompts minus mean over harmless ones. Framed: those whose attention is drawn.")  # fmt: skip
+    names = [f"head {k}" for k in range(gap.shape[1])]
+    if "mlp_harmful" in arrays:
+        names = [*names, "all heads", "MLP"]
+        mlp = arrays["mlp_harmful"] - arrays["mlp_harmless"]
+        cells = [[*row, Cell(float(gap[k].sum())), Cell(float(mlp[k]))] for k, row in enumerate(cells)]
+    caption = ("What each head and each MLP writes along the direction at the last prompt position: mean over harmful "
+               "test prompts minus mean over harmless ones. Layers before the place where the direction was read make "
+               "it, later ones repeat it. Framed: heads whose attention is drawn.")  # fmt: skip
+    return grid(cells, [f"layer {k}" for k in range(gap.shape[0])], names, caption=caption)

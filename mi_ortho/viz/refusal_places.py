@@ -28,7 +28,8 @@ def candidate_section(rows: Sequence[Row]) -> Section | None:
     if not found or not extraction:
         return None
     chosen = next((row for row in reversed(_pick(rows, "selection")) if "site" in row), {})
-    body = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
+    maps = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
+    body = Markup('<div class="two">{}</div>').format(maps)
     columns = {"site": "Read at", "position": "Position", "norm": "Norm", "bypass": "Bypass", "induce": "Induce",
                "kl": "KL", "rejected": "Rejected for"}  # fmt: skip
     ended = _pick(rows, "selection")
@@ -63,25 +64,30 @@ def layer_section(rows: Sequence[Row]) -> Section | None:
         return None
     chosen = next((row["position"] for row in reversed(_pick(rows, "selection")) if "site" in row), None)
     position = max(row["position"] for row in found) if chosen is None else chosen
-    last = [row for row in found if row["position"] == position]
-    streams = list(dict.fromkeys(row["stream"] for row in last))
+    streams = list(dict.fromkeys(row["stream"] for row in found))
+    parts = {stream: [row for row in found if (row["position"], row["stream"]) == (position, stream)]
+             for stream in streams}  # fmt: skip
     panels = []
-    drawn = (("norm", "Norm of the difference", True), ("bypass", "Bypass", False), ("induce", "Induce", False),
-             ("kl", "KL", True))  # fmt: skip
-    for letter, (key, label, log) in zip("abcd", drawn):
-        series = [_series([row for row in last if row["stream"] == stream], stream, key, f"c{2 * k}")
-                  for k, stream in enumerate(streams)]  # fmt: skip
-        panels.append(curve(Panel(label, "" if key == "norm" else "nats", "layer", letter=letter, log=log,
-                                  group="layers"), series))  # fmt: skip
-    legend = [(stream, stream, f"c{2 * k}") for k, stream in enumerate(streams)]
+    drawn = ((("norm",), "Norm of the difference", ""), (("bypass", "induce"), "Refusal score", "nats"),
+             (("kl",), "KL of ablation", "nats"))  # fmt: skip
+    for letter, (keys, label, unit) in zip("abc", drawn):
+        series = [_series(part, stream, key, k) for k, (stream, part) in enumerate(parts.items()) for key in keys]
+        panels.append(curve(Panel(label, unit, "layer", letter=letter, log=len(keys) == 1, group="layers"), series))
+    legend = [(f"{key}{k}", f"{key}, {stream}", _COLOURS[key][k % 3])
+              for k, stream in enumerate(streams) for key in ("norm", "bypass", "induce", "kl")]  # fmt: skip
     caption = f"Candidates of position {position}. Where the classes have the same mean there is no direction."
     return Section("By layer", curves(panels, caption, legend=legend), "", "layers", "Layers")
 
 
-def _series(rows: Sequence[Row], stream: str, key: str, style: str) -> Series:
+_COLOURS = {"norm": ("c0", "c2", "c7"), "bypass": ("c1", "c3", "c5"), "induce": ("c4", "c6", "c2"),
+            "kl": ("c0", "c2", "c7")}  # fmt: skip
+
+
+def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
     known = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
     known = [row for row in known if row[key] > 0] if key in ("norm", "kl") else known
-    return Series(stream, [row["layer"] for row in known], [row[key] for row in known], style, key=stream)
+    return Series(f"{key}, {stream}", [row["layer"] for row in known], [row[key] for row in known],
+                  _COLOURS[key][k % 3], key=f"{key}{k}")  # fmt: skip
 
 
 def matrix_section(rows: Sequence[Row]) -> Section | None:
