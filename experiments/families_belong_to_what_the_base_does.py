@@ -2,7 +2,7 @@
 
 Source: the controls the post does not have; hypotheses H1 and H2, decisive experiment D6.
 Prediction: a base that shows the behaviour has at least 2 times as many orthogonal vectors that miss at most half of
-    its squared effect as a random base of its norm, a base drawn with the covariance of real activations, a random target
+    its squared effect as a random base of its norm, a base with the covariance of real activations, a random target
     equally far away, and the strongest MELBO base of an untrained and of a shuffled network.
 Control: each of these families is the control of the behaviour's; the same searches, norm caps and numbers of vectors.
 Refuted if: the interval of log2((count + 1) / (count of the control + 1)) lies below 1 for one of them.
@@ -50,7 +50,7 @@ def run(config: Config, bench: Bench) -> None:
             else:
                 (goal, base), home = own(case, group), case
             name = "activation" if group == "behaviour" else f"activation, {group}"
-            losses = home.grow(name, goal, base, config.n, max_norm=case.cap).losses
+            losses = home.grow(name, goal, base, config.n).losses
             bench.record(case=case.index, group=group, found=int((losses <= MISSED).sum()), searched=config.n,
                          moved=float(goal.scale), best=float(losses.min()) if len(losses) else None)  # fmt: skip
         bench.track("case", case.index + 1, config.cases)

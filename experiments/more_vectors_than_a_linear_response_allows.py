@@ -16,10 +16,10 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, cases, column, of
 from mi_ortho import (
-    ActivationMap,
     LinearMap,
     OrthoSettings,
     Status,
@@ -51,22 +51,29 @@ SMOKE = Config(cases=1, n=4, max_steps=10, caps=(1.0, STANDARD))
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case, cap and loss."""
+    """One row for each case, cap and loss.
+
+    Raises:
+        ValueError: there is no standard cap; a count without one is not well defined.
+    """
+    if not config.norm_cap > 0:
+        raise ValueError("got norm_cap=0; expected a positive cap; without one the count is not well defined")
     for case in cases(bench, config):
-        for cap in config.caps:
-            if bench.has(case=case.index, cap=cap, last=True):
-                continue
+        missing = [cap for cap in config.caps if not bench.has(case=case.index, cap=cap, last=True)]
+        if not missing:
+            continue
+        matrix = mean_jacobian(case.z, case.base)
+        for cap in missing:
             norm = cap * case.norm if cap else case.cap
             losses = case.family("activation", max_norm=norm).losses.tolist()
-            linear = linear_losses(case.z, case.base, config.n, norm, config.max_steps, config.seed)
-            for loss, row in zip(LOSSES, examine(case.z, case.base, norm, losses, linear), strict=True):
+            linear = linear_losses(matrix, case.base, config.n, norm, config.max_steps, config.seed)
+            for loss, row in zip(LOSSES, examine(matrix, case.base, norm, losses, linear), strict=True):
                 bench.record(case=case.index, cap=cap, loss=loss, last=loss == LOSSES[-1], **row)
         bench.track("case", case.index + 1, config.cases)
 
 
-def linear_losses(z: ActivationMap, base: torch.Tensor, n: int, norm: float, steps: int, seed: int) -> list[float]:
+def linear_losses(matrix: Tensor, base: Tensor, n: int, norm: float, steps: int, seed: int) -> list[float]:
     """Losses of the same search on the linear map with the base's effect."""
-    matrix = mean_jacobian(z, base)
     goal = match(LinearMap(matrix, matrix.new_zeros(len(matrix))), base)
     settings = OrthoSettings(max_norm=norm, patience=4)
     settings = replace(settings, solver=replace(settings.solver, max_steps=steps))
@@ -77,10 +84,9 @@ def linear_losses(z: ActivationMap, base: torch.Tensor, n: int, norm: float, ste
 
 
 def examine(
-    z: ActivationMap, base: torch.Tensor, norm: float, losses: Sequence[float], linear: Sequence[float]
+    matrix: Tensor, base: Tensor, norm: float, losses: Sequence[float], linear: Sequence[float]
 ) -> list[dict[str, float]]:
     """At each loss: vectors found, found on the linear map, and the bound; the base counts as none of them."""
-    matrix = mean_jacobian(z, base)
     rows = []
     for allowed in LOSSES:
         bound = max(0.0, ridge_capacity(matrix, matrix @ base, norm, allowed) - 1)  # the base is one of them

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
-from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, melbo_ortho
+from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, gauss_newton, melbo_ortho
 from mi_ortho.elicitation import Goal
 
 RECOVERED = 0.5
@@ -43,14 +43,16 @@ def run(config: Config, bench: Bench) -> None:
         family = case.family("kl").vectors
         with torch.no_grad():
             effects = case.behaviour(family)
-        for group, chosen in places(effects, config.places).items():
-            for place in chosen:
-                if not bench.has(case=case.index, group=group, place=place):
-                    settings = OrthoSettings(max_norm=case.cap, solver=Lbfgs(max_steps=config.max_steps))
-                    found = again(case.yard.behaviour, case.base, family[:place], settings, config.seed)
-                    with torch.no_grad():
-                        value = float(case.behaviour(found[None])[0])
-                    bench.record(case=case.index, group=group, place=place, before=float(effects[place]), after=value)
+        missing = [(group, place) for group, chosen in places(effects, config.places).items() for place in chosen
+                   if not bench.has(case=case.index, group=group, place=place)]  # fmt: skip
+        goal = case.yard.behaviour
+        curvature = gauss_newton(goal, case.base, generator=case.generator(23)) if missing else None
+        settings = OrthoSettings(max_norm=case.cap, solver=Lbfgs(max_steps=config.max_steps))
+        for group, place in missing:
+            found = again(goal, case.base, family[:place], settings, config.seed, curvature)
+            with torch.no_grad():
+                value = float(case.behaviour(found[None])[0])
+            bench.record(case=case.index, group=group, place=place, before=float(effects[place]), after=value)
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -66,12 +68,14 @@ def places(effects: Tensor, count: int) -> dict[str, list[int]]:
     return {"early": spread(good), "failed": spread(bad)}
 
 
-def again(goal: Goal, base: Tensor, before: Tensor, settings: OrthoSettings, seed: int) -> Tensor:
+def again(
+    goal: Goal, base: Tensor, before: Tensor, settings: OrthoSettings, seed: int, curvature: Tensor | None
+) -> Tensor:
     """The best of several longer searches for the vector after these."""
     solver = replace(settings.solver, max_steps=LONGER * settings.solver.max_steps)
     longer = replace(settings, restarts=RESTARTS, solver=solver)
     start = Progress(before, 10_000 + len(before))  # other starts than the family's own
-    return next(melbo_ortho(goal, base, seed=seed, settings=longer, resume=start)).vector
+    return next(melbo_ortho(goal, base, seed=seed, settings=longer, curvature=curvature, resume=start)).vector
 
 
 def recovered(rows: Sequence[Mapping[str, Any]], group: str) -> list[float]:

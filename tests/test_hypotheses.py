@@ -11,7 +11,7 @@ from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread, unit
 
 from experiments.lab import at_least
 from experiments.lab.families import DEMO, Setup
-from mi_ortho import FunctionMap, Lbfgs, OrthoSettings, Status, linear_null, match, melbo_ortho
+from mi_ortho import FunctionMap, Lbfgs, OrthoSettings, Status, linear_null, match, mean_jacobian, melbo_ortho
 
 Tensor = torch.Tensor
 Row = Mapping[str, Any]
@@ -70,8 +70,9 @@ EFFECTS = {
 
 def counted(z: Any, base: Tensor, losses: Mapping[float, Sequence[float]]) -> list[Row]:
     name, rows = "more_vectors_than_a_linear_response_allows", []
-    for cap, scale in ((1.0, 1.02), (0.0, 2.0)):
-        found = module(name).examine(z, base, scale * float(base.norm()), losses[scale], losses[scale])
+    for scale, few in losses.items():
+        cap = 1.0 if scale < 1.5 else 0.0
+        found = module(name).examine(mean_jacobian(z, base), base, scale * float(base.norm()), few, few)
         rows += [{"cap": cap, "loss": loss, **row} for loss, row in zip(module(name).LOSSES, found, strict=True)]
     return rows
 
@@ -82,7 +83,7 @@ def test_quadratic_families_exceed_the_capacity_of_a_line() -> None:
     for seed in range(2):
         z, inside = flat_energy(18, 14, seed=10 * seed)
         base = 2.0 * inside[0]
-        losses = dict.fromkeys((1.02, 2.0), [one.loss for one in family(z, base, 16, seed, max_norm=2.04)])
+        losses = {1.02: [one.loss for one in family(z, base, 16, seed, max_norm=2.04)]}
         rows += tagged(counted(z, base, losses), case=seed)
     assert all(row["found"] >= 13 for row in rows if row["cap"] == 1.0 and row["loss"] == 0.5)
     assert outcomes(name, [{**row, "cap": 0.0} for row in rows if row["cap"] == 1.0])[0] is True
@@ -95,7 +96,7 @@ def test_linear_maps_never_exceed_their_capacity() -> None:
         for case in range(2):
             z, base = linear(spread(12, 40.0), seed=100 * seed + case)[0], randn(12, seed=7 * seed + case)
             best, norm = linear_null(z.jacobian, base, 10), float(base.norm())
-            losses = {scale: best.losses[best.norms <= scale * norm].tolist() for scale in (1.02, 2.0)}
+            losses = {2.0: best.losses[best.norms <= 2.0 * norm].tolist()}
             rows += tagged(counted(z, base, losses), case=case)
         assert all(row["found"] <= row["bound"] + 1e-6 for row in rows)
         assert outcomes(name, rows)[0] is not True
@@ -242,9 +243,9 @@ def test_standard_setting_is_that_of_the_demo() -> None:
 def test_exact_orthogonality_matters_only_where_vectors_are_not_orthogonal() -> None:
     name, turned = "exact_orthogonality_changes_nothing", rotation(24, 3)
     effect = energy(turned[:12] * torch.linspace(0.5, 1.5, 12, dtype=DTYPE)[:, None], 1.0)
-    for wrong, expected in ((1e-7, [True, True]), (0.3, [False, False])):
+    for wrong, expected in ((1e-7, [True, True]), (0.5, [False, False])):
         rows = []
-        for seed in range(3):
+        for seed in range(6):
             vectors = turned[1:9] + wrong * randn(8, 24, seed=seed) / 24**0.5
             rows.append(module(name).examine(effect, turned[0], vectors, rng(seed)))
         assert outcomes(name, rows) == expected
@@ -260,7 +261,7 @@ def test_restarts_recover_failed_searches_and_not_used_up_directions() -> None:
         before = 2.0 * torch.cat([inside[1:], rotation(16, 30 * seed)[5:7]])
         lost = 2.0 * rotation(16, 30 * seed)[5:8]  # a search that ended where there is no effect
         for failed, first in ((False, before), (True, lost)):
-            found = module(name).again(goal, base, first, settings, seed)
+            found = module(name).again(goal, base, first, settings, seed, None)
             rows[failed].append({"case": seed, "group": "failed", "place": len(first), "before": 0.0,
                                  "after": float(effect(found[None])[0])})  # fmt: skip
     assert outcomes(name, rows[True]) == [True] and outcomes(name, rows[False]) == [False]
@@ -271,10 +272,10 @@ def test_restarts_recover_failed_searches_and_not_used_up_directions() -> None:
 
 def test_a_loop_that_stops_early_is_told_from_one_that_arrives() -> None:
     name, rows = "published_loop_stops_short_of_the_optimum", []
-    for seed in range(2):
-        z, _ = linear(spread(10, 6.0), seed=seed)
+    for seed in range(5):
+        z, _ = linear(spread(10, 30.0), seed=seed)
         base = randn(10, seed=40 + seed)
-        rows.append(module(name).examine(match(z, base), z.jacobian, base, 2, 5, seed))
+        rows.append(module(name).examine(match(z, base), z.jacobian, base, 2, 3, seed))
     assert outcomes(name, rows) == [True, True, True]
     arrived = [{**row, "model_published": row["model_projected"], "linear_published": row["exact"]} for row in rows]
     assert outcomes(name, arrived) == [False, False, True]
@@ -290,7 +291,7 @@ def test_ranks_of_one_position_agree_only_where_positions_do() -> None:
     assert outcomes(name, same) == [True] and same[0]["halves"] == pytest.approx(1.0)
     for seed in SEEDS:
         null = [module(name).examine(randn(20, answer, seed=100 * seed + k).exp()) for k in range(3)]
-        assert outcomes(name, null) == [False]
+        assert outcomes(name, null)[0] is not True
     assert module(name).examine(torch.ones(20, answer)) == {"last_token": None, "halves": None}
 
 
@@ -403,7 +404,7 @@ def test_presence_is_found_where_planted_and_not_by_chance() -> None:
     for seed in range(3):
         vectors = rotation(width, seed)[:n].float()
         noise = [randn(160, width, seed=9 * seed + k).float() for k in range(2)]
-        found = streams_of(noise[0] + 2.0 * vectors.sum(0), noise[1], vectors)
+        found = streams_of(noise[0] + 3.0 * vectors.sum(0), noise[1], vectors)
         rows += tagged(module(name).examine(found, vectors, 3, rng(seed)), case=seed, groups="own_matched")
     assert outcomes(name, rows) == [True, True, True]
     for seed in SEEDS:

@@ -33,7 +33,7 @@ class Dialled(Setup):
     target: int = 3
     norm_cap: float = 2.0
     length: float = 1.0
-    n: int = 24
+    n: int = 16
     group: int = 1
     cases: int = 2
     prompts: int = 8
