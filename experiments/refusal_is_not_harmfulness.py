@@ -7,11 +7,12 @@ Prediction: over prompts in all four combinations of harmful or harmless and ref
     along the other left out, removes at most 0.5 of the refusal score that ablating the refusal one removes.
 Control: the same with the labels of refusal shuffled within each lead-in and class. What varies refusal are lead-ins
     before the requests, chosen by how often a model of the embedded kind refuses after them, before any direction was
-    looked at; each has an offset of its own in the fit.
+    looked at; each has an offset of its own in the fit, for harmful and for harmless prompts.
 Refuted if: the interval of the cosine or of the share lies above 0.5, or that of the halves' agreement below.
-Changed after a first run: each prompt has an offset of its own in the fit, too. Without it the refusal directions of
-    disjoint halves did not agree (mean cosine -0.18), so the first run could not tell anything. The thresholds were not
-    changed.
+Changed after a first run: each prompt has an offset of its own in the fit, too, since without it the refusal
+    directions of disjoint halves did not agree; and lead-ins have separate offsets for the two classes, since with one
+    for both the shuffled labels gave a direction that halves agreed on. So this verdict is exploratory. The thresholds
+    were not changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,10 +122,11 @@ def enough(found: Cells) -> bool:
 def directions(found: Cells) -> Tensor:
     """What being harmful and what being refused adds to a state.
 
-    Refusal: least squares with an offset for each lead-in and each prompt, so that only the same prompt refused after
-    one lead-in and answered after another counts. Harmfulness: difference of the class means that is left then.
+    Refusal: least squares with an offset for each lead-in and class and one for each prompt, so that neither what a
+    lead-in does to all harmful prompts nor what a prompt is counts. Harmfulness: difference of class means left then.
     """
-    offsets = [torch.nn.functional.one_hot(labels).double() for labels in (found.lead, found.prompt)]
+    groups = (2 * found.lead + found.harmful.long(), found.prompt)
+    offsets = [torch.nn.functional.one_hot(labels).double() for labels in groups]
     design = torch.cat([*(part[:, part.any(dim=0)] for part in offsets), found.refused[:, None].double()], dim=1)
     states = found.states.double()
     refused = torch.linalg.lstsq(design, states, driver="gelsd").solution[-1]

@@ -85,7 +85,7 @@ def test_additions_reach_the_angle_asked_for_and_change_nothing_else() -> None:
 
 
 def angle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
-    """A score of the normalised state along the first axis, of the state itself, or along the second axis, too."""
+    """A score of the normalised state along the first axis, of the state itself, or along the second axis."""
     rows: Rows = []
     for split in range(splits):
         plane = plane_of(12, 100 * seed + split)
@@ -96,7 +96,7 @@ def angle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
             if kind == "length":
                 return (y @ plane[0]) ** 3
             first, second = (y @ plane.mT / y.norm(dim=-1, keepdim=True)).unbind(-1)
-            return torch.tanh(2 * first) + (4 * second if kind == "second axis" else 0.0)
+            return second if kind == "second axis" else torch.tanh(2 * first)
 
         for (grid, method, degrees), found in module(ANGLE).effects(score, plane).items():
             rows.append({"kind": "score", "seed": split, "grid": grid, "method": method, "degrees": degrees,
@@ -148,13 +148,13 @@ def circle_rows(mirrored: bool, seed: int, splits: int = 4) -> Rows:
 def test_the_unreachable_half_behaves_differently_where_the_sides_matter() -> None:
     found = module(CIRCLE).judge(circle_rows(False, 0))
     assert [verdict.supported for verdict in found] == [True, True]
-    assert found[1].control is not None and found[1].value > 5 * found[1].control
+    assert found[1].control is not None and found[1].value > 5 * found[1].control > 1e-4
 
 
 def test_mirrored_behaviour_has_no_unreachable_half() -> None:
     for seed in range(20):
         reach, different = outcomes(CIRCLE, circle_rows(True, seed, 3))
-        assert reach is True and different is False
+        assert reach is not False and different is False
 
 
 def test_multiples_of_an_axis_reach_half_of_the_sectors() -> None:
@@ -177,7 +177,7 @@ def cells(kind: str, seed: int, width: int = 24) -> Any:
     harmful = prompt < prompts // 2
     chance = torch.rand(len(prompt), generator=rng(seed))
     refused = torch.where(harmful, chance < 0.3 + 0.1 * lead, chance < 0.05)
-    one, two = 3.0 * torch.linalg.qr(randn(width, 2, seed=seed + 1))[0].mT
+    one, two = 6.0 * torch.linalg.qr(randn(width, 2, seed=seed + 1))[0].mT
     own = {"two": two, "one": one, "none": torch.zeros(width).double()}[kind]
     offsets = 2.0 * randn(leads, width, seed=seed + 2)[lead] + 2.0 * randn(prompts, width, seed=seed + 3)[prompt]
     states = harmful[:, None] * one + refused[:, None] * own + offsets + randn(len(prompt), width, seed=seed + 4)
@@ -311,7 +311,7 @@ def test_naming_the_experiments_imports_nothing_heavy() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
-def test_smallest_setting_runs_and_is_not_run_again(name: str, tmp_path: Path) -> None:
+def test_interrupted_smallest_setting_continues(name: str, tmp_path: Path) -> None:
     from experiments.lab.claims import load
     from experiments.lab.performing import perform
 
