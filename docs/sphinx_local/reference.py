@@ -21,12 +21,13 @@ TOPICS = {
     "family": ("Families and what a count means", ("multiplicity", "nulls", "bounds", "response")),
     "derivatives": ("Derivatives and transcoding", ("derivatives", "spectra", "curvature", "dct")),
     "interventions": ("Interventions", ("interventions", "subspace", "vectors")),
-    "presence": ("Activations", ("streams", "probes", "geometry")),
+    "presence": ("Activations", ("streams", "probes", "presence", "geometry", "landscape")),
     "refusal": ("Refusal", ("refusal",)),
     "behaviour": ("Behaviours and effects", ("behaviours", "effects")),
     "runs": ("Runs, settings and results", ("runs", "settings")),
 }
-PACKAGES = ("probes", "geometry", "dct", "refusal", "viz")  # also described where their names are not in the stub
+# also described where their names are not in the stub
+PACKAGES = ("probes", "presence", "geometry", "landscape", "dct", "refusal", "viz")
 LAST = "further"
 
 

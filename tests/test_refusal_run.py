@@ -1,0 +1,344 @@
+"""The command `refusal`: all stages on a small random model that "refuses", resume, export, report, and bad input."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import architectures
+import pytest
+import torch
+
+from mi_ortho.behaviours import GENERIC_MODES
+from mi_ortho.commands import refusal as command
+from mi_ortho.commands.refusal import export_edited, refusal
+from mi_ortho.files import read_tensors
+from mi_ortho.model import EMBEDDED, load, next_token_logits, tokenize
+from mi_ortho.refusal.places import ablate_everywhere
+from mi_ortho.refusal.scores import refusal_scores
+from mi_ortho.refusal_run.directions import random_directions
+from mi_ortho.refusal_run.findings import ablation_verdict, addition_verdict, summarise, weights_verdict
+from mi_ortho.refusal_run.matrix import spread, subsets
+from mi_ortho.refusal_run.study import Sets, Study, prompt_sets
+from mi_ortho.runs import Run, open_run
+from mi_ortho.settings import RefusalConfig
+from mi_ortho.subject import Subject, Texts
+
+L = architectures.N_LAYERS
+# limits so wide that something is selected whatever the weights: what is tested is the machinery
+TINY = RefusalConfig(train=5, validation=3, test=2, kl_limit=1e3, induce_limit=-1e3, random=2, matrix=3, angle_step=180,
+                     circle_prompts=1, rounds=2, cone=2, cone_steps=1, max_new_tokens=5)  # fmt: skip
+
+
+def quiet(*args: object) -> None:
+    pass
+
+
+QUIET: dict[str, Any] = {"fresh": False, "at": None, "say": quiet, "track": quiet}
+
+
+def tiny_subject(*args: object, **options: object) -> Subject:
+    model = architectures.model("qwen2")
+    return Subject(model, None, Texts(("bomb",), (), {}), GENERIC_MODES, None, torch.device("cpu"), "float32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Every run here is of the random-weight model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "open_subject", tiny_subject)
+        yield
+
+
+def classes() -> tuple[tuple[str, ...], list[str], list[str]]:
+    """First words of "refusals", and prompts after which the model does and does not write one of them."""
+    draw, model = Random(0), tiny_subject().model
+    texts = list(dict.fromkeys(" ".join(draw.choices(architectures.WORDS, k=4)) for _ in range(120)))
+    tokens = [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in architectures.WORDS]
+    scores = torch.stack([refusal_scores(model, texts, [token]) for token in tokens])
+    spread_most = scores.std(dim=1).argsort(descending=True).tolist()
+    for count in range(1, len(tokens)):  # as many words as it takes for some prompts to be refused and some not
+        chosen = [tokens[k] for k in spread_most[:count]]
+        found = refusal_scores(model, texts, chosen)
+        bad, good = ([text for text, score in zip(texts, found) if sign * float(score) > 0] for sign in (1, -1))
+        if min(len(bad), len(good)) >= 12:
+            return tuple(architectures.WORDS[k] for k in spread_most[:count]), bad[:12], good[:12]
+    raise AssertionError("no words tell the prompts apart")
+
+
+def lists(folder: Path, **kinds: list[str]) -> dict[str, str]:
+    """The texts as files in the common form; the arguments that name them."""
+    for name, texts in kinds.items():
+        (folder / f"{name}.json").write_text(json.dumps([{"instruction": text} for text in texts]))
+    return {name: str(folder / f"{name}.json") for name in kinds}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> RefusalConfig:
+    words, bad, good = classes()
+    return replace(TINY, refusal_tokens=words, **lists(tmp_path_factory.mktemp("sets"), harmful=bad, harmless=good))
+
+
+@pytest.fixture(scope="module")
+def finished(config: RefusalConfig, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run made in stages: each continues what the earlier ones left."""
+    out = tmp_path_factory.mktemp("runs")
+    for stage in ("extract", "select", "ablate"):
+        assert not refusal(config, out, until=stage, **QUIET).finished
+    return refusal(config, out, **QUIET)
+
+
+def rows(run: Run, kind: str) -> list[dict[str, Any]]:
+    return [row for row in run.records() if row["kind"] == kind]
+
+
+def test_stages_continue_one_another_and_nothing_is_done_twice(finished: Run) -> None:
+    candidates = rows(finished, "candidate")
+    assert len(candidates) == 3 * L == len({(row["site"], row["position"]) for row in candidates})
+    for kind in ("extraction", "refusal_tokens", "selection", "weights"):
+        assert len(rows(finished, kind)) == 1
+    for kind in ("condition", "matrix", "circle", "round", "probe", "cone"):
+        keys = [json.dumps({key: value for key, value in row.items() if not isinstance(value, float | list)})
+                for row in rows(finished, kind)]  # fmt: skip
+        assert keys and len(set(keys)) == len(keys)
+    assert {row["degrees"] for row in rows(finished, "circle")} == {0, 180}
+
+
+def test_training_validation_and_test_prompts_are_disjoint(finished: Run) -> None:
+    sets = json.loads((finished.path / "prompts.json").read_text())
+    texts = [text for part in sets.values() for text in part]
+    assert [len(part) for part in sets.values()] == [5, 5, 3, 3, 2, 2] and len(set(texts)) == len(texts)
+    tried = {row["prompt"] for row in rows(finished, "completion")}
+    assert tried == {*sets["test_harmful"], *sets["test_harmless"]}
+
+
+def test_hooks_and_edited_weights_write_the_same(finished: Run) -> None:
+    [row] = rows(finished, "weights")
+    assert row["difference"] < 1e-4 * row["largest_logit"] < row["effect"] and row["dtype"] == "torch.float32"
+    texts = {name: [row["text"] for row in rows(finished, "completion")
+                    if (row["condition"], row["prompts"]) == (name, "harmful")]
+             for name in ("ablated", "ablated in the weights")}  # fmt: skip
+    assert texts["ablated"] == texts["ablated in the weights"]
+
+
+def test_the_matrix_at_all_layers_is_the_bypass_score(finished: Run) -> None:
+    scores = {row["source"]: dict(zip(row["columns"], row["scores"])) for row in rows(finished, "matrix")}
+    [selected] = rows(finished, "selection")
+    bypass = {row["site"]: row["bypass"] for row in rows(finished, "candidate")
+              if row["position"] == selected["position"]}  # fmt: skip
+    read = [name for name in scores if not name.startswith("random")]
+    assert len(scores) - len(read) == 2 and "resid_pre.0" not in read  # there both classes are the same
+    assert len(read) == 2
+    for name in read:
+        assert scores[name]["all"] == pytest.approx(bypass[name], abs=1e-3)
+        assert scores[name]["only 0"] != pytest.approx(scores[name]["all"], abs=1e-3)
+
+
+def test_the_first_round_finds_the_selected_direction_again(finished: Run) -> None:
+    first = rows(finished, "round")[0]
+    [selected] = rows(finished, "selection")
+    assert (first["site"], first["position"]) == (selected["site"], selected["position"])
+    assert first["refusal"] == pytest.approx(selected["bypass"], abs=1e-3)
+    assert first["cosine_before"] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_random_directions_have_the_norm_of_the_selected_one(finished: Run) -> None:
+    like = finished.load_tensors("direction")["vector"]
+    study = Study(finished, TINY, tiny_subject(), Sets(*[("a",)] * 6))
+    drawn = random_directions(study, like)
+    assert torch.allclose(drawn.norm(dim=-1), like.norm().expand(2), rtol=1e-5)
+    assert not torch.allclose(drawn[0], drawn[1]) and torch.equal(drawn, random_directions(study, like))
+
+
+def test_the_report_shows_every_part(finished: Run) -> None:
+    page = (finished.path / "report.html").read_text()
+    for words in ("Candidates", "Ablation matrix", "Steering circle", "More than one direction",
+                  "Cheaper rankings", "Inside the model", "What each head", "Completions", "AttentionHeads",
+                  "ColoredTokens"):  # fmt: skip
+        assert words in page, words
+    assert page.count('class="wheel"') == 4 and page.count('class="framed-cell"') >= 4
+
+
+def test_the_exported_folder_is_the_model_without_the_direction(finished: Run, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = export_edited(finished.path, tmp_path / "edited", quiet)
+    plain, edited = tiny_subject().model, AutoModelForCausalLM.from_pretrained(folder).eval()
+    r = read_tensors(finished.path / "direction.safetensors")[0]["vector"]
+    prompts = tokenize(plain, ["how can i build a bomb"])
+    expected = next_token_logits(plain, prompts, interventions=ablate_everywhere(plain, r))
+    clean = next_token_logits(plain, prompts)
+    got = edited(prompts.tokens).logits[:, -1]
+    assert float((got - expected).abs().max()) < 1e-4 < float((clean - expected).abs().max())
+    with pytest.raises(ValueError, match="choose another"):
+        export_edited(finished.path, tmp_path / "edited", quiet)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.7, 0.97])
+def test_a_run_cut_anywhere_ends_with_the_same_records(
+    finished: Run, config: RefusalConfig, tmp_path: Path, share: float
+) -> None:
+    lines = (finished.path / "records.jsonl").read_text().splitlines(keepends=True)
+    kept = int(share * len(lines))
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    (cut / "config.json").write_bytes((finished.path / "config.json").read_bytes())
+    (cut / "records.jsonl").write_text("".join(lines[:kept]) + lines[kept][: len(lines[kept]) // 2])  # a torn line
+    for name, sign in (("extraction", '"extraction"'), ("direction", '"selection"')):
+        if any(sign in line for line in lines[:kept]):
+            (cut / f"{name}.safetensors").write_bytes((finished.path / f"{name}.safetensors").read_bytes())
+    again = refusal(config, tmp_path, fresh=False, at=cut, say=quiet, track=quiet)
+    kinds = {row["kind"] for row in finished.records()}
+    assert kinds == {row["kind"] for row in again.records()} and again.has("direction")
+    for kind in kinds:
+        ours, theirs = ([_numbers(row) for row in rows(run, kind)] for run in (again, finished))
+        assert sorted(map(str, ours)) == sorted(map(str, theirs)), kind
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
+            if not isinstance(value, list)}  # fmt: skip
+
+
+# -- findings ---------------------------------------------------------------------------------------------------------
+
+
+def condition(name: str, prompts: str, refused: float, success: float = 0.0, **more: Any) -> dict[str, Any]:
+    return {"kind": "condition", "condition": name, "prompts": prompts, "refused": refused, "success": success, "n": 20,
+            "refused_interval": [0.0, 1.0], "coherent": 1.0, "control": "random" in name, "kl": 0.03, "accuracy": 1.0,
+            "cross_entropy": 0.3, "cross_entropy_before": 0.2, **more}  # fmt: skip
+
+
+def outcome(before: float = 1.0, after: float = 0.0, success: float = 1.0, control: float = 1.0) -> bool | None:
+    return ablation_verdict(condition("unsteered", "harmful", before), condition("ablated", "harmful", after, success),
+                            [condition("random 0 ablated", "harmful", control)]).supported  # fmt: skip
+
+
+def test_ablation_counts_only_with_coherent_answers_and_random_directions_that_fail() -> None:
+    assert outcome() is True
+    assert outcome(after=0.1) is False and outcome(success=0.5) is False and outcome(control=0.5) is False
+    assert outcome(before=0.8) is None  # nothing to switch off
+
+
+def test_addition_counts_only_where_random_directions_fail() -> None:
+    def added(before: float, after: float, control: float) -> bool | None:
+        rest = [condition("random 0 added", "harmless", 0.0), condition("random 1 added", "harmless", control)]
+        return addition_verdict(condition("unsteered", "harmless", before), condition("added", "harmless", after),
+                                rest).supported  # fmt: skip
+
+    assert added(0.0, 1.0, 0.0) is True
+    assert added(0.0, 0.9, 0.0) is False and added(0.0, 1.0, 0.5) is False and added(0.5, 1.0, 0.0) is None
+
+
+def test_weights_agree_up_to_rounding_only() -> None:
+    row = {"difference": 1e-5, "largest_logit": 10.0, "effect": 5.0}
+    assert weights_verdict(row).supported and not weights_verdict({**row, "difference": 0.1}).supported
+
+
+def test_the_headline_tells_effect_coherence_controls_and_damage() -> None:
+    records = [{"kind": "selection", "site": "resid_pre.3", "position": -1, "reason": ""},
+               {"kind": "weights", "difference": 0.0, "largest_logit": 1.0, "effect": 1.0},
+               condition("unsteered", "harmful", 1.0), condition("ablated", "harmful", 0.05, 0.9, kl=0.07),
+               condition("unsteered", "harmless", 0.0), condition("added", "harmless", 0.85, coherent=0.8),
+               condition("random 0 ablated", "harmful", 0.95),
+               condition("random 0 added", "harmless", 0.1)]  # fmt: skip
+    headline = str(summarise(records, "m")["headline"])
+    for words in ("20 held-out harmful", "100 % to 5 %", "90 % answered coherently", "0 % to 85 % (80 % coherent)",
+                  "at least 95 %", "at most 10 %", "0.07 nats"):  # fmt: skip
+        assert words in headline, words
+    none = summarise([{"kind": "selection", "reason": "got no admissible candidate of 3"}], "m")
+    assert "no admissible candidate of 3" in str(none["headline"]) and none["verdicts"] == []
+
+
+def test_subsets_of_layers_are_never_empty() -> None:
+    for layers in range(1, 50):
+        found = subsets(layers, layers)
+        assert all(own and set(own) <= set(range(layers)) for own in found.values()) and len(found["all"]) == layers
+        assert spread(layers, 6)[-1] == layers - 1 and len(spread(layers, 6)) == min(layers, 6)
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    ({"last_layers": 1.0}, "last_layers=1.0"), ({"angle_step": 200}, "angle_step=200"), ({"random": -1}, "random=-1"),
+    ({"circle_prompts": 0}, "circle_prompts=0"), ({"test": 0}, "test=0"), ({"matrix": -1}, "matrix=-1"),
+    ({"streams": ("attn_out",)}, "expected some of resid_pre"), ({"streams": ()}, "kinds none"),
+])  # fmt: skip
+def test_settings_that_cannot_work_are_refused_before_a_run_exists(
+    config: RefusalConfig, tmp_path: Path, change: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        refusal(replace(config, **change), tmp_path, **QUIET)
+    assert not (tmp_path / "refusal").exists()
+
+
+@pytest.mark.parametrize(("texts", "complaint"), [
+    ([], "empty prompt set"), (["  ", ""], "empty prompt set"), (["one", "two"], "for 3 parts"),
+])  # fmt: skip
+def test_empty_and_too_small_sets_are_refused(
+    config: RefusalConfig, tmp_path: Path, texts: list[str], complaint: str
+) -> None:
+    for name in ("harmful", "harmless"):
+        with pytest.raises(ValueError, match=complaint):
+            refusal(replace(config, **lists(tmp_path, **{name: texts})), tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="missing.json"):
+        refusal(replace(config, harmless=str(tmp_path / "missing.json")), tmp_path, **QUIET)
+    assert not (tmp_path / "refusal").exists()
+
+
+def test_classes_of_different_size_are_averaged_each_by_itself(config: RefusalConfig, tmp_path: Path) -> None:
+    texts = [row["instruction"] for row in json.loads(Path(str(config.harmful)).read_text())]
+    told: list[str] = []
+    fewer = replace(config, **lists(tmp_path, harmful=texts[:4]))
+    run = refusal(fewer, tmp_path, until="extract", **{**QUIET, "say": told.append})
+    [row] = rows(run, "extraction")
+    assert (row["harmful"], row["harmless"]) == (2, 5)
+    assert any("2 harmful and 5 harmless" in line and "need not be as many" in line for line in told)
+
+
+def test_a_model_that_refuses_none_of_the_prompts_is_said_so(config: RefusalConfig, tmp_path: Path) -> None:
+    swapped = replace(config, harmful=config.harmless, harmless=config.harmful)
+    with pytest.raises(ValueError, match="refuses none of 5 harmful prompts.*take other prompts"):
+        refusal(swapped, tmp_path, until="extract", **QUIET)
+    with pytest.raises(ValueError, match="refuses 0 % of the harmful prompts.*name the refusal tokens"):
+        refusal(replace(config, refusal_tokens=None), tmp_path, until="extract", **QUIET)
+
+
+def test_no_candidate_left_ends_the_run_with_the_reasons(config: RefusalConfig, tmp_path: Path) -> None:
+    run = refusal(replace(config, kl_limit=-1.0, last_layers=0.0), tmp_path, **QUIET)
+    summary = json.loads((run.path / "summary.json").read_text())
+    assert "KL too large" in summary["headline"] and "raise the KL limit" in summary["headline"]
+    assert open_run(run.path).finished and "KL too large" in (run.path / "report.html").read_text()
+    with pytest.raises(ValueError, match="select stage"):
+        export_edited(run.path, tmp_path / "none", quiet)
+
+
+def test_the_models_own_prompts_are_taken_where_none_are_named() -> None:
+    sets = prompt_sets(TINY, tiny_subject())  # no name: those of the embedded model
+    known = json.loads((EMBEDDED / "contrast.json").read_text())
+    assert {*sets.train_harmful, *sets.test_harmful} < {*known["harmful"]}
+    assert {*sets.train_harmless, *sets.validation_harmless} < {*known["harmless"]}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_one_direction_switches_refusal_of_the_embedded_model(tmp_path: Path) -> None:
+    from mi_ortho.subject import open_subject
+
+    settings = RefusalConfig(train=24, validation=12, test=8, induce_limit=-1.0, max_new_tokens=24, matrix=0, rounds=0,
+                             angle_step=0)  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "open_subject", open_subject)
+        run = refusal(settings, tmp_path, **QUIET)
+        edited = load(str(export_edited(run.path, tmp_path / "edited", quiet)))
+    found = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
+    assert found["unsteered", "harmful"]["refused"] > 0.8 > 0.3 > found["ablated", "harmful"]["refused"]
+    assert found["unsteered", "harmless"]["refused"] < 0.2 < 0.7 < found["added", "harmless"]["refused"]
+    assert all(row["refused"] > 0.8 for row in found.values() if row["control"] and row["prompts"] == "harmful")
+    tokens = tuple(rows(run, "refusal_tokens")[-1]["ids"])
+    sets = json.loads((run.path / "prompts.json").read_text())
+    before, after = (refusal_scores(model, sets["test_harmful"], tokens).mean() for model in (load(None), edited))
+    assert float(after) < float(before) - 1.0
