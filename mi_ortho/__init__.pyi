@@ -86,6 +86,7 @@ from .interventions import Ablate, Above, Add, Affine, Erase, Intervention, Rota
 from .landscape import read_network
 from .model import (
     Model,
+    Pieces,
     Prompts,
     Slice,
     answer_logits,
@@ -97,6 +98,7 @@ from .model import (
     logit_slice,
     next_token_logits,
     orthogonalised,
+    pieces,
     read,
     slice_model,
     tokenize,
@@ -295,6 +297,7 @@ __all__ = [
     "OrthoSettings",
     "Overlap",
     "Penalised",
+    "Pieces",
     "PresenceConfig",
     "PresenceCounts",
     "Progress",
@@ -457,6 +460,7 @@ __all__ = [
     "overlap_matrix",
     "own_prompts",
     "pair_cosines",
+    "pieces",
     "paired_sign_test",
     "permuted_auc",
     "polar_retraction",

@@ -255,7 +255,7 @@ class DctConfig:
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.
         prompts: texts whose mean response is transcoded, the first one is shown; None takes the model's own list.
-        held_out: texts that only completions are judged on; None takes the first eight of the model's own list.
+        held_out: texts that only completions are judged on; None takes the first four of the model's own list.
         system: system message; None keeps the chat template's own.
         source: block after which vectors are added.
         target: block after which activations are read.
@@ -315,3 +315,22 @@ class DctConfig:
     device: str = "cpu"
     dtype: str = "float32"
     trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """What an explorer of a finished family run shows.
+
+    Attributes:
+        model: the model the family was made on, where the run's own name for it does not work here.
+        vectors: at most about this many, evenly spaced; more make the page larger than 3 MB.
+        nearest: tokens named at either end of each vector.
+        device: cpu, cuda, cuda:1, mps.
+        dtype: of the model's weights: float32, bfloat16, float16; None takes the run's own.
+    """
+
+    model: str | None = None
+    vectors: int = 160
+    nearest: int = 8
+    device: str = "cpu"
+    dtype: str | None = None

@@ -27,7 +27,7 @@ ORDER = (
     *("averages", "derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
     *("response", "multiplicity", "probes", "effects", "behaviours", "model", "streams", "measure"),
     *("refusal", "runs", "landscape", "export", "subject", "settings", "job", "controls", "findings"),
-    *("presence", "visuals", "family", "scrutiny", "transcoding", "refusal_run", "viz", "commands", "cli"),
+    *("presence", "visuals", "family", "scrutiny", "transcoding", "refusal_run", "exploring", "viz", "commands", "cli"),
 )
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker

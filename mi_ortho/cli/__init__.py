@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mi_ortho.cli import dct, experiment, family, geometry, nulls, presence, refusal, runs
+from mi_ortho.cli import dct, experiment, explore, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
 
 # importing a file registers its commands
-COMMANDS = (dct, experiment, family, geometry, nulls, presence, refusal, runs)
+COMMANDS = (dct, experiment, explore, family, geometry, nulls, presence, refusal, runs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

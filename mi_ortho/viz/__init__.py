@@ -4,6 +4,7 @@ from mi_ortho.viz.data_table import table
 from mi_ortho.viz.dct import dct_report
 from mi_ortho.viz.embed import Visual, attention, compare, token_values
 from mi_ortho.viz.estimates import Estimate, estimates, estimates_svg
+from mi_ortho.viz.explorer import explore_report
 from mi_ortho.viz.geometry import geometry_report
 from mi_ortho.viz.index import run_index
 from mi_ortho.viz.matrices import heat_map
@@ -42,6 +43,7 @@ __all__ = [
     "dct_report",
     "estimates",
     "estimates_svg",
+    "explore_report",
     "family_report",
     "figure",
     "geometry_report",

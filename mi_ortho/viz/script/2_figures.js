@@ -53,8 +53,9 @@ for (const panel of panels) {
   };
   panel.svg.addEventListener("pointermove", move);
   panel.svg.addEventListener("pointerdown", (event) => { move(event); select(panel.group, panel.xs[panel.at]); });
-  panel.element.addEventListener("pointerleave", () => { hideTip(); drawCursors(panel.group, null); });
-  panel.element.addEventListener("blur", () => { hideTip(); drawCursors(panel.group, null); });
+  const leave = () => { hideTip(); if (!panel.element.closest(".explore")) drawCursors(panel.group, null); };
+  panel.element.addEventListener("pointerleave", leave);
+  panel.element.addEventListener("blur", leave);
   panel.element.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1, Home: -1e9, End: 1e9 }[event.key];
     if (!step || !panel.xs.length) return;
@@ -128,6 +129,7 @@ const marked = (text, other) => {
 };
 
 const select = (match, index) => {
+  for (const box of all(".explore")) if (box.choose) box.choose(match, index);
   const explorer = all(".explorer").find((one) => one.dataset.match === match), row = rowOf(match, "family", index);
   if (!explorer || !row) return;
   explorer.querySelector("input").value = index;

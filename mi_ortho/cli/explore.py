@@ -1,0 +1,37 @@
+"""`mi-ortho explore`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from mi_ortho.cli.app import At, Fresh, Json, Threads, app, execute
+from mi_ortho.settings import ExploreConfig
+
+Config = Annotated[ExploreConfig, Parameter(name="*", negative_iterable="")]
+DEFAULTS = ExploreConfig()
+
+
+@app.command
+def explore(
+    run: Path,
+    /,
+    *,
+    config: Config = DEFAULTS,
+    at: At = None,
+    fresh: Fresh = False,
+    json: Json = False,
+    threads: Threads = 0,
+) -> None:
+    """Make a page to choose a vector of a family and see what it does: texts, presence, attention, nearest tokens.
+
+    The page needs no server; what it shows is measured once with the run's model and kept in RUN/explore.
+
+    Args:
+        run: a finished run of `mi-ortho family`.
+    """
+    from mi_ortho.commands.explore import explore as command
+    from mi_ortho.commands.explore import with_model
+
+    known = with_model(config, run)
+    execute(command, known, as_json=json, threads=threads, family=run, at=at, fresh=fresh)
