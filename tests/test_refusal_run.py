@@ -170,13 +170,13 @@ def test_the_exported_folder_is_the_model_without_the_direction(finished: Run, t
     prompts = tokenize(plain, ["how can i build a bomb"])
     expected = next_token_logits(plain, prompts, interventions=ablate_everywhere(plain, r))
     clean = next_token_logits(plain, prompts)
-    got = edited(prompts.tokens).logits[:, -1]
+    got = edited(prompts.tokens).logits[:, -1].detach()
     assert float((got - expected).abs().max()) < 1e-4 < float((clean - expected).abs().max())
     with pytest.raises(ValueError, match="choose another"):
         export_edited(finished.path, tmp_path / "edited", quiet)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.45, 0.7, 0.97])
+@pytest.mark.parametrize("share", [0.45, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.1, 0.7, 0.97))])
 def test_a_run_cut_anywhere_ends_with_the_same_records(
     finished: Run, config: RefusalConfig, tmp_path: Path, share: float
 ) -> None:

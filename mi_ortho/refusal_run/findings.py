@@ -40,8 +40,8 @@ def _headline(selection: Mapping[str, Any], pairs: Pairs, controls: Controls) ->
             f"coherent). ")  # fmt: skip
     if all(controls):
         low, high = min(row["refused"] for row in controls[0]), max(row["refused"] for row in controls[1])
-        text += (f"Random directions of equal norm ({len(controls[0])}) leave at least {_percent(low)} refused, and at "
-                 f"most {_percent(high)}. ")  # fmt: skip
+        text += (f"With random directions of equal norm instead ({len(controls[0])}), at least {_percent(low)} of the "
+                 f"harmful and at most {_percent(high)} of the harmless prompts are refused. ")  # fmt: skip
     return text + (f"Ablation costs {ablated['kl']:.2g} nats of KL a token on harmless answers (cross-entropy "
                    f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g}).")  # fmt: skip
 
