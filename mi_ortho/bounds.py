@@ -8,7 +8,29 @@ import math
 
 import torch
 from jaxtyping import Float
+from scipy.stats import beta
 from torch import Tensor
+
+
+def chance_bound(rate: float, d_model: int) -> float:
+    """The most orthogonal vectors, all of one norm, that pass a threshold on a linear effect which random ones pass.
+
+    If a behaviour appears where <g, theta> exceeds a threshold, a share `rate` of isotropic random vectors of the norm
+    shows it, and the squared cosines with g that are needed sum to at most 1 over an orthogonal set. So the count
+    follows from the random control alone, and a control of about 6 % already allows 0.4 d_model vectors. More than this
+    at the control's norm, and the behaviour is not a threshold on one direction.
+
+    Args:
+        rate: share of isotropic random vectors of that norm that show the behaviour, above 0 and below one half.
+        d_model: the width of the space.
+
+    >>> round(chance_bound(0.05, 128)), round(chance_bound(0.001, 128))
+    (47, 14)
+    """
+    if not 0 < rate < 0.5 or d_model < 2:
+        raise ValueError(f"got rate {rate} and d_model {d_model}; expected 0 < rate < 0.5 and at least 2 dimensions; "
+                         "measure more random vectors, or shorter ones")  # fmt: skip
+    return 1 / float(beta.isf(2 * rate, 0.5, (d_model - 1) / 2))
 
 
 def capacity_bound(radius: float, norm: float, loss: float, efficiency: float = 1.0) -> float:

@@ -10,6 +10,7 @@ from mi_ortho import (
     behaviour_bound,
     bessel_mass,
     capacity_bound,
+    chance_bound,
     effect_budget,
     effective_dimension,
     equal_effect_vectors,
@@ -214,3 +215,18 @@ def test_bounds_refuse_what_bounds_nothing() -> None:
     for message, call in refused.items():
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("count", [4, 16, 40])
+def test_the_chance_bound_recovers_the_count_from_random_vectors(count: int) -> None:
+    width, generator = 64, torch.Generator().manual_seed(count)
+    threshold = count**-0.5  # `count` orthogonal unit vectors can each have this component along one direction, no more
+    random = torch.nn.functional.normalize(torch.randn(200_000, width, generator=generator), dim=-1)
+    rate = float((random[:, 0] > threshold).double().mean())
+    assert chance_bound(rate, width) == pytest.approx(count, rel=0.1)
+
+
+@pytest.mark.parametrize(("rate", "width"), [(0.0, 8), (0.5, 8), (0.1, 1)])
+def test_the_chance_bound_needs_a_rate(rate: float, width: int) -> None:
+    with pytest.raises(ValueError, match="measure more random vectors"):
+        chance_bound(rate, width)
