@@ -412,7 +412,7 @@ def test_presence_is_found_where_planted_and_not_by_chance() -> None:
         for case in range(2):
             vectors = rotation(width, 500 + seed)[:n].float()
             noise = [randn(160, width, seed=77 * seed + 2 * case + k).float() for k in range(2)]
-            found = streams_of(*noise, vectors)
+            found = streams_of(noise[0], noise[1], vectors)
             null += tagged(module(name).examine(found, vectors, 2, rng(seed)), case=case, groups="own_matched")
         assert True not in outcomes(name, null)
 
@@ -506,3 +506,35 @@ def test_an_interrupted_family_continues_and_a_finished_one_is_read(tmp_path: An
         assert families.file_of(bench, {"a": 1}).parent == tmp_path / "families"
         assert families.stored(bench, {"b": 1}, lambda: {"x": torch.ones(1)})["x"] == 1
         assert families.stored(bench, {"b": 1}, lambda: {"x": torch.zeros(1)})["x"] == 1
+
+
+# --- on the embedded model, in the smallest setting
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
+    from mi_ortho import open_subject
+
+    return open_subject(), tmp_path_factory.mktemp("runs")
+
+
+def family_experiments() -> list[str]:
+    from experiments.lab.claims import names
+    from experiments.lab.dialled import Dialled
+
+    configs = {name: module(name).Config for name in names()}
+    return [name for name, config in configs.items() if issubclass(config, Setup) and not issubclass(config, Dialled)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", family_experiments())
+def test_family_experiment_runs_and_draws(name: str, embedded: tuple[Any, Any]) -> None:
+    from experiments.lab.claims import load
+    from experiments.lab.performing import perform
+
+    subject, out = embedded
+    found = load(name)
+    run = perform(found, found.smoke, out, subject=subject, fresh=False, say=lambda line: None, track=lambda *_: None)
+    rows = [row for row in run.records() if row.get("kind") != "cost"]
+    assert run.finished and rows and (run.path / "report.html").stat().st_size > 10_000
+    assert all(verdict.value is None or verdict.value == verdict.value for verdict in found.judge(rows))
