@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES
+from mi_ortho.cli import main
 from mi_ortho.commands import refusal as command
 from mi_ortho.commands.refusal import export_edited, refusal
 from mi_ortho.files import read_tensors
@@ -321,6 +322,17 @@ def test_the_models_own_prompts_are_taken_where_none_are_named() -> None:
     known = json.loads((EMBEDDED / "contrast.json").read_text())
     assert {*sets.train_harmful, *sets.test_harmful} < {*known["harmful"]}
     assert {*sets.train_harmless, *sets.validation_harmless} < {*known["harmless"]}
+
+
+@pytest.mark.parametrize("stage", [[], ["extract"], ["select"], ["ablate"], ["compare"]], ids=str)
+def test_the_command_line_names_a_mistake_in_one_line(
+    stage: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["refusal", *stage, "--last-layers", "2", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "got last_layers=2" in told and "lower it" in told and "Traceback" not in told
+    assert main(["refusal", "export", str(tmp_path), str(tmp_path / "edited")]) == 2
+    assert "config.json" in capsys.readouterr().err and not (tmp_path / "edited").exists()
 
 
 @pytest.mark.slow

@@ -69,7 +69,8 @@ def _short(value: float | None) -> str:
     """Two decimals, none from a hundred on: the full number is in the records."""
     if value is None or not _known(value):
         return "–"
-    return f"{value:.2f}" if abs(value) < 100 else number(round(value))
+    text = f"{value:.2f}" if abs(value) < 100 else number(round(value))
+    return "0.00" if text == "-0.00" else text
 
 
 def _known(value: float | None) -> bool:

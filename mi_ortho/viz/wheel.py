@@ -33,7 +33,8 @@ def wheel(title: str, laps: Sequence[Lap]) -> Markup:
             raise ValueError(f"got {len(lap.shares)} shares for {len(lap.degrees)} angles; expected one each")
     described = "; ".join(f"{lap.label}: {number(min(lap.shares))} to {number(max(lap.shares))}"
                           for lap in laps if lap.shares)  # fmt: skip
-    drawn = Markup("").join([*_background(), *(part for lap in laps for part in _lap(lap))])
+    # later lines are thinner, so that one below another of the same values still shows
+    drawn = Markup("").join([*_background(), *(part for k, lap in enumerate(laps) for part in _lap(lap, 1 / (1 + k)))])
     names = Markup("").join(
         Markup('<span><i style="background: var(--{})"></i>{}</span>').format(lap.colour, lap.label) for lap in laps
     )
@@ -55,16 +56,16 @@ def _background() -> list[Markup]:
     return found
 
 
-def _lap(lap: Lap) -> list[Markup]:
+def _lap(lap: Lap, weight: float) -> list[Markup]:
     order = sorted(range(len(lap.degrees)), key=lambda k: lap.degrees[k])
     places = [_at(lap.degrees[k], lap.shares[k]) for k in order]
     path = "M" + "L".join(f"{x} {y}" for x, y in places) + "Z" if places else ""
-    found = [Markup('<path d="{0}" fill="var(--{1})" fill-opacity="0.07" stroke="var(--{1})" stroke-width="1.4" '
-                    'stroke-linejoin="round"/>').format(path, lap.colour)]  # fmt: skip
+    found = [Markup('<path d="{0}" fill="var(--{1})" fill-opacity="0.07" stroke="var(--{1})" stroke-width="{2}" '
+                    'stroke-linejoin="round"/>').format(path, lap.colour, round(0.6 + 2 * weight, 1))]  # fmt: skip
     for k, (x, y) in zip(order, places):
         told = f"{lap.label}, {number(lap.degrees[k])}°: {number(lap.shares[k])}"
-        found.append(Markup('<circle cx="{}" cy="{}" r="2.4" fill="var(--{})"><title>{}</title></circle>').format(
-            x, y, lap.colour, visible(told)))  # fmt: skip
+        found.append(Markup('<circle cx="{}" cy="{}" r="{}" fill="var(--{})"><title>{}</title></circle>').format(
+            x, y, round(1.4 + 2.4 * weight, 1), lap.colour, visible(told)))  # fmt: skip
     return found
 
 
