@@ -10,7 +10,7 @@ from torch import Tensor
 from mi_ortho.files import to_json, write_file
 from mi_ortho.interventions import Add
 from mi_ortho.measure import Setting, unsteered_completions
-from mi_ortho.model import Prompts, intervene, read
+from mi_ortho.model import Pieces, Prompts, intervene, pieces, read
 from mi_ortho.runs import Run
 from mi_ortho.sites import attn_pattern
 
@@ -37,17 +37,19 @@ def save_visuals(
         layer: whose attention is drawn.
     """
     prompts = setting.prompts([prompt])
-    arrays = {"attention_unsteered": _attention(setting, prompts, None, layer)}
+    shown = shown_pieces(setting, prompts)
+    arrays = {"attention_unsteered": shown.attention(_attention(setting, prompts, None, layer))}
     for name in list(vectors)[:2]:
-        arrays[f"attention_{name}"] = _attention(setting, prompts, vectors[name], layer)
+        arrays[f"attention_{name}"] = shown.attention(_attention(setting, prompts, vectors[name], layer))
     items: list[dict[str, object]] = [_drawn(key, layer) for key in arrays]
     names, directions = list(vectors)[:SHOWN], torch.stack(list(vectors.values())[:SHOWN])
     for title, key, written in _passages(setting, prompt, code):
-        arrays[key] = presence(setting, written, directions)
-        items.append({"title": title, "kind": "token_values", "key": key, "tokens": tokens(setting, written),
+        read_on = shown_pieces(setting, written)
+        arrays[key] = read_on.mean(presence(setting, written, directions))
+        items.append({"title": title, "kind": "token_values", "key": key, "tokens": list(read_on.texts),
                       "labels": names})  # fmt: skip
     run.save_tensors("visuals", arrays)
-    listing = {"prompt_tokens": tokens(setting, prompts), "items": items}
+    listing = {"prompt_tokens": list(shown.texts), "items": items}
     write_file(run.path / "visuals.json", to_json(listing, indent=1) + "\n")
 
 
@@ -77,9 +79,9 @@ def presence(setting: Setting, written: Prompts, directions: Float[Tensor, "n d_
     return einsum(torch.nn.functional.normalize(residual, dim=-1), unit.to(residual), "pos d, n d -> pos n")
 
 
-def tokens(setting: Setting, prompts: Prompts) -> list[str]:
-    """The first row's tokens as strings, one per position."""
-    return [setting.model.tokenizer.decode([token]) for token in prompts.tokens[0].tolist()]
+def shown_pieces(setting: Setting, prompts: Prompts) -> Pieces:
+    """The first row's tokens as readable pieces: byte-level tokens that only together make a character are joined."""
+    return pieces(setting.model.tokenizer, prompts.tokens[0].tolist())
 
 
 def _attention(

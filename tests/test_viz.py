@@ -7,6 +7,7 @@ import re
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -364,3 +365,50 @@ def test_single_visual_is_a_whole_page_in_a_frame() -> None:
 def test_page_without_visuals_leaves_the_bundle_out() -> None:
     html = viz.page("t", [viz.Section("A <i>", Markup("<p>x</p>"), anchor="a")], headline="h")
     assert len(html) < 80_000 and "A &lt;i&gt;" in html
+
+
+# --- in notebooks
+
+
+SHOWN = {
+    "attention": lambda: viz.attention(["<b>", "b"], torch.eye(2)[None], title="</iframe><b>t"),
+    "heads": lambda: viz.attention(["<b>"] * 70, torch.rand(9, 70, 70)),
+    "values": lambda: viz.token_values(["<b>", "b"], torch.tensor([1.0, -1.0])),
+    "compare": lambda: viz.compare(["<b>", "b"], {"x": torch.eye(2)[None], "y": torch.ones(1, 2, 2) / 2}),
+    "logits": lambda: viz.logits(["<b>", "b"], torch.randn(2, 7), lambda t: f"<i>{t}", ids=[0, 3]),
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_notebooks_get_a_frame_that_reaches_nothing(name: str) -> None:
+    bundle = SHOWN[name]()._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"} and len(bundle["text/plain"]) < 60
+    ((tag, attrs),) = parse(bundle["text/html"]).tags
+    # without allow-same-origin the frame cannot touch the notebook around it
+    assert tag == "iframe" and attrs["sandbox"] == "allow-scripts" and "src" not in attrs
+    inside = parse(attrs["srcdoc"] or "")
+    policy = next(a["content"] for _, a in inside.tags if a.get("http-equiv"))
+    assert policy is not None and policy.startswith("default-src 'none'; script-src 'sha256-")
+    scripts = {digest(content) for kind, content in inside.scripts if kind is None}
+    assert all(one in policy for one in scripts)
+    assert not {"b", "i"} & {tag for tag, _ in inside.tags}
+    assert len(bundle["text/html"]) < 200_000 or name in ("attention", "values")  # those two bring CircuitsVis
+    height = re.search(r"height:(\d+)px", attrs["style"] or "")
+    assert height and 60 <= int(height[1]) <= 900
+
+
+def test_logits_name_the_most_probable_tokens() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
+    props = viz.logits(["a", "b"], logits, "xyz".__getitem__, ids=[0, 2], k=2).props
+    shares = logits.softmax(-1)
+    top: Any = props["top"]
+    assert [[word for word, _ in row] for row in top] == [["y", "z"], ["x", "y"]]
+    assert top[0][0][1] == pytest.approx(shares[0, 1].item(), abs=1e-4)
+    own: Any = props["own"]
+    assert own[0] is None and own[1] == pytest.approx(shares[0, 2].item(), abs=1e-4)  # token 2 after the first place
+    assert viz.logits(["a"], logits[:1], str, k=9).props["own"] is None
+    for wrong in ({"ids": [1]}, {"k": 0}):
+        with pytest.raises(ValueError, match="expected one row of logits"):
+            viz.logits(["a", "b"], logits, str, **wrong)
+    with pytest.raises(ValueError, match="logits of 2 places"):
+        viz.logits(["a"], logits, str)

@@ -2,7 +2,7 @@
 
 from mi_ortho.viz.data_table import table
 from mi_ortho.viz.dct import dct_report
-from mi_ortho.viz.embed import Visual, attention, compare, token_values
+from mi_ortho.viz.embed import Visual, attention, compare, logits, token_values
 from mi_ortho.viz.estimates import Estimate, estimates, estimates_svg
 from mi_ortho.viz.explorer import explore_report
 from mi_ortho.viz.geometry import geometry_report
@@ -49,6 +49,7 @@ __all__ = [
     "geometry_report",
     "glossary",
     "heat_map",
+    "logits",
     "note",
     "nulls_report",
     "page",

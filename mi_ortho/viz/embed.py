@@ -5,7 +5,7 @@ package once per page, properties travel as escaped JSON, and a word joiner afte
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ _MAX_TOKEN = 40
 
 @dataclass(frozen=True)
 class Visual:
-    """One drawing for a page: a CircuitsVis component, or an own canvas ("Heads", "Compare"), with its properties."""
+    """One drawing for a page: a CircuitsVis component or an own one ("Heads", "Compare", "Logits"), with properties."""
 
     component: str
     props: Mapping[str, object]
@@ -41,13 +41,36 @@ class Visual:
         return holder.format(label, self.component, json_script(self.props))
 
     def _repr_html_(self) -> str:
-        """For Jupyter, Colab and VS Code: a frame with a whole offline page inside."""
+        """For Jupyter, Colab and VS Code: a frame with a whole offline page inside.
+
+        The frame may run the page's own scripts and nothing else: it reaches neither the notebook nor a network.
+        """
         from mi_ortho.viz.pages import Section, page
 
         inside = page(self.title or "Visual", [Section("", Markup("{}").format(self))], bare=True)
-        return Markup('<iframe srcdoc="{}" style="width:100%;height:640px;border:0" title="{}"></iframe>').format(
-            str(inside), self.title
+        frame = (
+            '<iframe sandbox="allow-scripts" srcdoc="{}" style="width:100%;height:{}px;border:0" title="{}"></iframe>'
         )
+        return Markup(frame).format(str(inside), self.height, self.title or self.component)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """What a notebook asks for first: the frame, and one line for places without HTML."""
+        return {"text/html": self._repr_html_(), "text/plain": f"{self.component}: {self.title}".rstrip(": ")}
+
+    @property
+    def height(self) -> int:
+        """Pixels a frame needs to show it without much scrolling."""
+        tokens = len(self._list("tokens"))
+        if self.component == "ColoredTokens":
+            lines = 1 + sum(len(str(token)) for token in self._list("tokens")) // 90
+            return min(900, 60 + 30 * lines * max(1, len(self._list("values"))))
+        if self.component == "Compare":
+            return min(900, 90 + 130 * len(self._list("rows")))
+        return 420 + 4 * tokens // 10 if self.component == "Logits" else 760
+
+    def _list(self, name: str) -> Sequence[object]:
+        found = self.props.get(name)
+        return found if isinstance(found, Sequence) else ()
 
 
 def attention(
@@ -140,6 +163,42 @@ def token_values(
     }
     colours = {"minValue": -largest, "maxValue": largest, "negativeColor": NEGATIVE, "positiveColor": POSITIVE}
     return Visual("ColoredTokens", props | colours, title)
+
+
+def logits(
+    tokens: Sequence[str],
+    predicted: Float[Tensor, "pos d_vocab"],
+    decode: Callable[[int], str],
+    *,
+    ids: Sequence[int] | None = None,
+    k: int = 5,
+    title: str = "",
+) -> Visual:
+    """A text whose every token opens the k most probable next tokens at that place, with their probabilities.
+
+    Args:
+        tokens: the text, token by token.
+        predicted: logits of the token after each.
+        decode: a token id as text, such as `lambda t: model.tokenizer.decode([t])`.
+        ids: the tokens' own ids; with them each token is coloured by the probability it had.
+        k: how many predictions to show at each place.
+        title: above the drawing.
+    """
+    if predicted.shape[0] != len(tokens) or (ids is not None and len(ids) != len(tokens)) or k < 1:
+        given = "no" if ids is None else str(len(ids))
+        raise ValueError(
+            f"got logits of {predicted.shape[0]} places, {given} ids and k={k} for {len(tokens)} tokens; expected one "
+            "row of logits and one id a token, and k at least 1; pass the tokens the logits were read on"
+        )
+    shares = predicted.detach().float().cpu().softmax(-1)
+    best = shares.topk(min(k, shares.shape[-1]), dim=-1)
+    top = [
+        [[clip(visible(decode(token)), _MAX_TOKEN), round(share, 4)] for token, share in zip(row, values)]
+        for row, values in zip(best.indices.tolist(), best.values.tolist())
+    ]
+    own = None if ids is None else [None, *(float(shares[at, token]) for at, token in enumerate(list(ids)[1:]))]
+    words = [clip(visible(token), _MAX_TOKEN) for token in tokens]
+    return Visual("Logits", {"tokens": words, "top": top, "own": own}, title)
 
 
 def safe_token(token: str) -> str:

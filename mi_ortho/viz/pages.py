@@ -16,7 +16,7 @@ from mi_ortho.viz.embed import bundle
 from mi_ortho.viz.text import clip, json_script, number, visible
 
 _HERE = Path(__file__).parent
-_CIRCUITS = 'data-component="(?!Heads|Compare)'  # visuals that need the CircuitsVis bundle
+_CIRCUITS = 'data-component="(?!Heads|Compare|Logits)'  # visuals that need the CircuitsVis bundle
 
 
 @dataclass(frozen=True)

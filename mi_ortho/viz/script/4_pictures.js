@@ -29,6 +29,8 @@ function heat(element, given, decode, scale, low, high) {
   const share = (one) => (log ? (Math.log10(Math.max(Math.abs(one), 1e-300)) - low) / (high - low) : one / Math.max(Math.abs(low), Math.abs(high)));
   paint(canvas, given.columns, given.rows, (k) => colour(share(decode(k))));
   canvas.style.aspectRatio = `${given.columns} / ${given.rows}`;
+  // a short wide matrix would have rows lower than the names beside them
+  if (element.querySelector(".rownames")) canvas.style.minHeight = 13 * given.rows + "px";
   const stops = [...Array(11).keys()].map((k) => `rgb(${colour(log ? k / 10 : k / 5 - 1).join(",")})`), bar = make("i");
   bar.style.background = `linear-gradient(to right, ${stops.join(",")})`;
   const name = (edge) => (log ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge).replace("-", "−"));
@@ -103,6 +105,35 @@ const compared = (holder, props) => {
   }
   holder.append(grid);
 };
+// Tokens to step through; each shows the predictions made after it.
+const predictions = (holder, props) => {
+  const list = make("ol"), name = make("b"), strip = make("div", { className: "steps" });
+  const choose = (k) => {
+    all("button", strip).forEach((one, at) => one.setAttribute("aria-pressed", String(at === k)));
+    name.textContent = `after token ${k}: ` + props.tokens[k];
+    list.replaceChildren(...props.top[k].map(([word, share]) => {
+      const bar = make("i"), next = k + 1 < props.tokens.length && props.tokens[k + 1] === word;
+      bar.style.width = 100 * share + "%";
+      return make("li", { className: next ? "came" : "" }, make("code", { textContent: word.replaceAll("\n", "↵") }), make("span", { className: "bar" }, bar), make("span", { textContent: format(share) }));
+    }));
+  };
+  props.tokens.forEach((word, k) => {
+    const button = make("button", { type: "button", textContent: word.replaceAll("\n", "↵") }), own = props.own && props.own[k];
+    if (typeof own === "number") { button.style.background = `rgba(0, 114, 178, ${(0.6 * own).toFixed(2)})`; button.title = "probability " + format(own); }
+    button.addEventListener("click", () => choose(k));
+    strip.append(button, ...(word.includes("\n") ? [make("br")] : []));
+  });
+  strip.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key], buttons = all("button", strip), at = buttons.indexOf(document.activeElement);
+    if (!step || at < 0) return;
+    event.preventDefault();
+    const next = buttons[Math.max(0, Math.min(buttons.length - 1, at + step))];
+    next.focus();
+    next.click();
+  });
+  holder.append(strip, name, list);
+  choose(props.tokens.length - 1);
+};
 const drawVisual = (element) => {
   if (element.dataset.drawn) return;
   element.dataset.drawn = "yes";
@@ -110,6 +141,7 @@ const drawVisual = (element) => {
   if (component === "ColoredTokens") tokenRows(holder, props);
   else if (component === "Heads") heads(holder, props);
   else if (component === "Compare") compared(holder, props);
+  else if (component === "Logits") predictions(holder, props);
   else circuits(holder, component, props);
 };
 for (const tabs of all(".tabs")) all(".choices button", tabs).forEach((button, k, buttons) => button.addEventListener("click", () => {
