@@ -35,6 +35,7 @@ from mi_ortho import (
     reconstruction_error,
     save_factors,
 )
+from mi_ortho.dct.steps import projected_start
 
 METHODS = {
     "linear": linear_dct,
@@ -161,6 +162,14 @@ def test_orthogonalised_gradient_iteration_raises_the_effect() -> None:
     assert found.trace[-1] > 1.3 * found.trace[0]
     z, theta = mlp(20), found.vectors
     assert found.trace[-1] == pytest.approx(float((z(theta) - z(0 * theta)).norm(dim=-1).mean()))
+
+
+def test_the_default_start_is_orthonormal_and_holds_the_projected_rows() -> None:
+    inside = rotation(30)[:4]
+    z = LinearMap(rotation(30, 1)[:, :4] @ inside, randn(30))
+    start = projected_start(z, torch.zeros(30, dtype=DTYPE), 7, rng(), 4, 64)
+    torch.testing.assert_close(start @ start.mT, torch.eye(7, dtype=DTYPE))
+    assert (start[:4] @ inside.mT).square().sum() > 4 - 1e-9
 
 
 def test_damping_shortens_every_move() -> None:
@@ -313,6 +322,14 @@ def test_the_scale_is_where_the_map_is_as_nonlinear_as_asked(curvature: float, r
     )
 
 
+def test_the_scale_is_a_root_mean_square_over_directions() -> None:
+    """z = (theta, c theta_0^2): along v the ratio is c R v_0^2, so R = .5 / (c sqrt(mean v_0^4)) over those drawn."""
+    z = FunctionMap(lambda t: torch.cat([t, 0.25 * t[..., :1].square()], -1), 4)
+    drawn = unit(torch.randn(30, 4, generator=rng()).to(DTYPE))
+    expected = 0.5 / (0.25 * float(drawn[:, 0].pow(4).mean().sqrt()))
+    assert calibrate_scale(z, generator=rng(), dtype=DTYPE) == pytest.approx(expected, rel=2e-3)
+
+
 def test_a_response_that_saturates_still_has_its_scale() -> None:
     """z = (theta, sin |theta|^2): at norm R the ratio is |sin R^2| / R; it peaks above .5 and falls to 0."""
     z = FunctionMap(lambda t: torch.cat([t, t.square().sum(-1, keepdim=True).sin()], -1), 8)
@@ -357,6 +374,8 @@ def test_rankings() -> None:
     by_weight = rank_by_weight(found)
     assert by_weight.scores[by_weight.order].diff().max() <= 0
     assert mmcs(inward[-1:], found.inputs[by_weight.order[:1]]) > 0.999, "the strongest planted factor comes first"
+    signed = Factors(found.inputs, found.outputs, torch.tensor([1.0, -9.0, 2.0, -3.0, 0.5], dtype=DTYPE), 1.0, "linear")
+    assert rank_by_weight(signed).order.tolist() == [1, 3, 2, 0, 4], "the sign of a weight is no merit"
     goal = torch.linalg.pinv(outward)[:, 2]  # raised by the factor in the middle only
     best = rank_by_readout(found, z, goal).order[:1]
     assert mmcs(inward[2:3], found.inputs[best]) > 0.99

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,9 +14,11 @@ from toys import flat_energy, linear, spread
 import mi_ortho as mo
 from mi_ortho.cli import main
 from mi_ortho.commands.nulls import nulls
+from mi_ortho.objectives import match
 from mi_ortho.runs import open_run, start
 from mi_ortho.scrutiny.bench import Bench, share, whole_rows
 from mi_ortho.scrutiny.source import newest_family, open_source
+from mi_ortho.scrutiny.spectrum import spectrum_rows
 from mi_ortho.scrutiny.verdicts import below, headline, verdicts
 from mi_ortho.settings import FamilyConfig, NullsConfig
 from mi_ortho.subject import model_hash
@@ -133,12 +136,46 @@ def test_rows_of_a_killed_attempt_do_not_count() -> None:
 
 def test_a_share_is_0_without_and_1_under_the_base() -> None:
     z, basis = flat_energy(8, 4)
-    effect = share(lambda theta: z(theta).norm(dim=-1), 3 * basis[0], "energy")
+    effect = share(lambda theta: 5 + z(theta).norm(dim=-1), 3 * basis[0], "energy")
     found = effect(torch.stack([0 * basis[0], 3 * basis[0], 3 * basis[1], 1.5 * basis[0]]))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 1.0, 0.25], dtype=found.dtype))
     z, right = linear(spread(6, 3))
     with pytest.raises(ValueError, match="got a base that changes the output by -"):
         share(lambda theta: -(theta @ right[0]), right[0], "output")
+
+
+def flat_bench() -> Bench:
+    """A map of squared length inside 4 of 8 dimensions; the base has norm 2 inside, and so have the 3 others."""
+    z, basis = flat_energy(8, 4)
+    base = 2 * basis[0]
+    effect = share(lambda theta: z(theta) @ z(base[None])[0], base, "energy")
+    bench = object.__new__(Bench)
+    for name, value in {
+        "config": NullsConfig(threshold=0.5), "effects": {"activation": effect}, "goal": match(z, base), "z": z,
+        "source": SimpleNamespace(base=base, families={"activation": 2 * basis[1:]}),
+        "subject": SimpleNamespace(device=torch.device("cpu")), "say": lambda line: None,
+    }.items():  # fmt: skip
+        object.__setattr__(bench, name, value)
+    return bench
+
+
+def test_spectra_and_counts_of_a_flat_quadratic_effect() -> None:
+    """Effect |inside|^2 / 4: 3 eigenvalues of 1/4 orthogonal to the base; up to norm 2 m, 6 m^2 half-effects fit."""
+    rows = spectrum_rows(flat_bench())
+    for at in ("zero", "base"):
+        values = [row["value"] for row in rows if row["kind"] == "eigenvalue" and row["at"] == at]
+        assert values == pytest.approx([0.25] * 3 + [0.0] * 4, abs=1e-9), "the base's own is left out"
+        (one,) = [row for row in rows if row["kind"] == "spectrum" and row["at"] == at]
+        assert one["constant"] == pytest.approx(0, abs=1e-9) and one["gradient_norm"] == pytest.approx(0, abs=1e-9)
+        assert one["dimension"] == pytest.approx(3)
+    for row in (row for row in rows if row["kind"] == "count"):
+        fits = min(7, int(6 * row["multiple"] ** 2 + 1e-9)) if row["multiple"] > 0.71 else 0
+        assert row["zero"] == row["base"] == fits
+        assert (row["measured"], row["size"], row["gradient_only"]) == (3 if row["multiple"] > 0.71 else 0, 3, 0)
+        assert row["searched"] == (row["multiple"] <= 1.01)
+    (budget,) = [row for row in rows if row["kind"] == "budget"]
+    assert budget["working"] == 3 and budget["median_norm"] == pytest.approx(0.5**0.5, rel=1e-3)
+    assert budget["budget"] == pytest.approx(3, rel=1e-3), "three dimensions, used up"
 
 
 @pytest.fixture(scope="module")
