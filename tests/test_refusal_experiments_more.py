@@ -17,6 +17,7 @@ from toys import randn, rng, unit
 
 from experiments.lab.turning import added, added_in_plane, cosine_after, turned, with_length_of
 from mi_ortho import open_subject
+from mi_ortho.cli import main
 
 ANGLE = "steering_acts_by_angle_not_length"
 CIRCLE = "addition_reaches_half_of_the_circle"
@@ -176,10 +177,14 @@ def cells(kind: str, seed: int, width: int = 24) -> Any:
     lead = torch.arange(leads).repeat_interleave(prompts)
     harmful = prompt < prompts // 2
     chance = torch.rand(len(prompt), generator=rng(seed))
-    refused = torch.where(harmful, chance < 0.3 + 0.1 * lead, chance < 0.05)
-    one, two = 6.0 * torch.linalg.qr(randn(width, 2, seed=seed + 1))[0].mT
+    easy = prompt % 4 >= 2
+    refused = torch.where(harmful, chance < 0.1 + 0.1 * lead + 0.3 * easy, chance < 0.05)
+    one, two, *others = torch.linalg.qr(randn(width, 4, seed=seed + 1))[0].mT
+    one, two = 6.0 * one, 6.0 * two
     own = {"two": two, "one": one, "none": torch.zeros(width).double()}[kind]
     offsets = 2.0 * randn(leads, width, seed=seed + 2)[lead] + 2.0 * randn(prompts, width, seed=seed + 3)[prompt]
+    # what a lead-in does to all harmful prompts, and what easy ones have in common, refused or not
+    offsets += 4.0 * (harmful * (lead - 2.5))[:, None] * others[0] + 8.0 * (easy.float() - 0.5)[:, None] * others[1]
     states = harmful[:, None] * one + refused[:, None] * own + offsets + randn(len(prompt), width, seed=seed + 4)
     return found.Cells(states.float(), harmful, refused, lead, prompt)
 
@@ -307,6 +312,11 @@ def test_naming_the_experiments_imports_nothing_heavy() -> None:
                           capture_output=True, text=True, check=True)  # fmt: skip
     count = len(importlib.import_module("experiments").ORDER)
     assert done.stdout.split() == [str(count), "False", "False"]
+
+
+def test_the_command_names_the_experiments_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == importlib.import_module("experiments").listing()
 
 
 @pytest.mark.slow
