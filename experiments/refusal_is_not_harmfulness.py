@@ -7,7 +7,9 @@ Prediction: over prompts in all four combinations of harmful or harmless and ref
     along the other left out, removes at most 0.5 of the refusal score that ablating the refusal one removes.
 Control: the same with the labels of refusal shuffled within each lead-in and class. What varies refusal are lead-ins
     before the requests, chosen by how often a model of the embedded kind refuses after them, before any direction was
-    looked at; each has an offset of its own in the fit, for harmful and for harmless prompts.
+    looked at; each has an offset of its own in the fit, for harmful and for harmless prompts. Where states vary mostly
+    along one axis, shuffled labels give that axis with a random sign: its cosine changes sign between splits, but its
+    ablation does as much as any, so that the control of the last prediction is a weak one.
 Refuted if: the interval of the cosine or of the share lies above 0.5, or that of the halves' agreement below.
 Changed after a first run: each prompt has an offset of its own in the fit, too, since without it the refusal
     directions of disjoint halves did not agree; and lead-ins have separate offsets for the two classes, since with one
