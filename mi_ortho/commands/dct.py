@@ -9,6 +9,7 @@ from mi_ortho.runs import Run, start
 from mi_ortho.settings import DctConfig
 from mi_ortho.subject import Subject, open_subject
 from mi_ortho.transcoding import (
+    RANDOM,
     Study,
     agreement_rows,
     check,
@@ -26,7 +27,7 @@ from mi_ortho.transcoding import (
     whole_rows,
 )
 
-HELD_OUT = 8  # of the model's own held-out prompts that completions are judged on
+HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
 
 
 def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
@@ -75,7 +76,7 @@ def _solve(study: Study) -> None:
         factors = load_fit(study, name, seed)
         arguments = (study, maps, name, seed, factors)
         study.stage(f"trial {name} {seed}", lambda arguments=arguments: trial_rows(*arguments))
-        if seed == config.seeds[0]:
+        if seed == config.seeds[0] and name != RANDOM:
             study.stage(f"copies {name} {seed}", lambda arguments=arguments: copy_rows(*arguments))
         study.track("fits", done + 1, len(sets))
     study.stage("agreement", lambda: agreement_rows(study))

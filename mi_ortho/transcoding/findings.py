@@ -6,10 +6,10 @@ from typing import Any
 
 from mi_ortho.findings import decide, mean_interval
 from mi_ortho.runs import Verdict
+from mi_ortho.transcoding.fitting import RANDOM
 
 MOVES = 1.5  # times the effect of random directions of the same norm on the target
 TURNS = 0.1  # more completions turned into another known behaviour than by random directions
-RANDOM = "random"
 Row = Mapping[str, Any]
 
 

@@ -99,7 +99,8 @@ def _side_by_side(rows: Rows) -> Section | None:
 
 
 def _factors(rows: Rows) -> Section | None:
-    found = [{**row, "sign": "+" if row["sign"] > 0 else "−"} for row in select(rows, kind="factor")]
+    found = [{**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"}
+             for row in select(rows, kind="factor")]  # fmt: skip
     if not found:
         return None
     columns = {"method": "Method", "seed": "Seed", "index": "Factor", "sign": "Sign", "rank": "Rank",
@@ -109,7 +110,7 @@ def _factors(rows: Rows) -> Section | None:
     columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
     lead = (
         "Every factor with both signs. Changed: share of prompts, the first searched on and all held-out ones, whose "
-        "completion shows another known behaviour than unsteered. Rank 0 is best. Click a heading to sort."
+        "completion shows another known behaviour than unsteered. Rank 1 is best. Click a heading to sort."
     )
     return table_section("Factors", found, columns, lead=lead, anchor="factors", name="factors",
                          chips=("mode",))  # fmt: skip

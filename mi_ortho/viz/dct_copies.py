@@ -32,11 +32,13 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
             series.append(Series(what, [row["cosine"] for row in own], [row["share"] for row in own], style, what))
         panels.append(curve(Panel(f"Cosines, {name}", "share of pairs", "cosine", letter=letter), series))
         for row in select(found, method=name, name="effective_rank"):
+            if row["what"] == "inputs":
+                ranks.append(Estimate(f"{name}: inputs", row["value"]))
             if row["against"] == "outputs of random directions":
                 ranks.append(Estimate(f"{name}: outputs", row["value"]))
-                ranks.append(Estimate(f"{name}: of random directions", row["null"], None, "control"))
+                ranks.append(Estimate(f"{name}: outputs of random directions", row["null"], None, "control"))
     body = curves(panels, "All pairs of one fit, the first seed.", legend=[(w, w, s) for w, s in STYLES.items()])
-    body += estimates("Effective rank of the outputs", ranks)
+    body += estimates("Effective rank", ranks)
     columns = {"method": "Method", "what": "Of", "against": "Null", "name": "Number", "value": "Measured",
                "null": "Null's mean", "p_low": "p (as small)", "p_high": "p (as large)"}  # fmt: skip
     body += table([{**row, "name": WORDS[row["name"]]} for row in found], columns, name="multiplicity")
