@@ -88,8 +88,8 @@ def by_hand(model: Any, made: ConeTargets, unit: Tensor, norm: float, settings: 
 def test_the_loss_of_a_cone_is_its_three_parts() -> None:
     model, made = targets()
     start = torch.nn.functional.normalize(normal(1, D), dim=-1)
-    for weights in ({"ablation": 1.0}, {"addition": 1.0}, {"retain": 1.0}, {"ablation": 0.5, "addition": 2.0}):
-        settings = ConeSettings(**{"ablation": 0.0, "addition": 0.0, "retain": 0.0, **weights}, steps=1)
+    for weights in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.5, 2.0, 0.0)):
+        settings = ConeSettings(*weights, steps=1)
         found = refusal_cone(model, made, start, resid_pre(2), 3.0, settings=settings)
         assert found.losses[0] == pytest.approx(by_hand(model, made, start[0], 3.0, settings), rel=1e-3)
 

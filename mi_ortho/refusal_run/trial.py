@@ -157,4 +157,4 @@ def _agreement(study: Study, r: Tensor) -> dict[str, object]:
     return {"difference": float((edited - hooked).abs().max()), "effect": float((hooked - plain).abs().max()),
             "largest_logit": float(hooked.abs().max()),
             "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
-            "dtype": str(next(model.parameters()).dtype)}  # fmt: skip
+            "dtype": study.subject.dtype}  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mi_ortho.runs import Run, open_run
 from mi_ortho.viz.estimates import Estimate, estimates
+from mi_ortho.viz.grid import Cell, grid
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section
 from mi_ortho.viz.plots import Panel, Series, curve
@@ -20,6 +21,7 @@ from mi_ortho.viz.sections import curves, glossary, note, table_section, write_r
 
 Row = Mapping[str, Any]
 DEPTH = "layer"
+_READABLE = 12  # layers up to which a matrix is a table of numbers
 LINES = {"mean_variance": "Mean variance", "max_variance": "Largest variance", "mean_norm": "Mean norm"}
 TERMS = [
     ("pre, mid, post", "The residual stream before a block, between its attention and its MLP, and after it."),
@@ -191,19 +193,21 @@ def _likeness(rows: Sequence[Row]) -> Section | None:
 
 def _grid(rows: Sequence[Row], column: str, size: int) -> Float[Tensor, "n n"]:
     """Mean of a column for each pair of layers; the diagonal is 1 where a layer was not compared with itself."""
-    grid = torch.eye(size, dtype=torch.float64)
+    found = torch.eye(size, dtype=torch.float64)
     for source in range(size):
         for target in range(size):
             values = [row[column] for row in rows if (row["source"], row["target"]) == (source, target)]
             if values:
-                grid[source, target] = fmean(values)
-    return grid
+                found[source, target] = fmean(values)
+    return found
 
 
-def _matrix(grid: Float[Tensor, "n n"], title: str) -> Markup:
-    names = [str(k) for k in range(len(grid))]
-    return heat_map(grid, title=title, captions=(f"{title}; from the row's layer to the column's.",), row_names=names,
-                    column_names=names)  # fmt: skip
+def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
+    """Numbers to read where there are few layers, a picture where there are many."""
+    names, caption = [str(k) for k in range(len(values))], f"{title}; from the row's layer to the column's."
+    if len(values) <= _READABLE:
+        return grid([[Cell(float(x)) for x in row] for row in values], names, names, caption=caption, largest=1.0)
+    return heat_map(values, title=title, captions=(caption,), row_names=names, column_names=names)
 
 
 def _flat(rows: Sequence[Row]) -> Section | None:

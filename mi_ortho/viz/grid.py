@@ -1,5 +1,6 @@
 """Small matrices as tables: every number readable, coloured by its value, with marks for what a number cannot say."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,8 +41,8 @@ def grid(
             f"got {len(row_names)} row and {len(column_names)} column names for a table of {len(cells)} rows; expected "
             "one name for every row and column; name each of them"
         )
-    values = [abs(cell.value) for row in cells for cell in row if _known(cell.value)]
-    top = largest or max(values, default=0.0) or 1.0
+    sizes = [abs(cell.value) for row in cells for cell in row if cell.value is not None and math.isfinite(cell.value)]
+    top = largest or max(sizes, default=0.0) or 1.0
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(_name(name)) for name in column_names)
     body = Markup("").join(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
@@ -56,7 +57,8 @@ def grid(
 
 
 def _drawn(cell: Cell, top: float) -> Markup:
-    depth = min(1.0, abs(cell.value) / top) * _DEEPEST if cell.value is not None and _known(cell.value) else 0.0
+    known = cell.value is not None and math.isfinite(cell.value)
+    depth = min(1.0, abs(cell.value or 0.0) / top) * _DEEPEST if known else 0.0
     colour = f"rgba({_BLUE if (cell.value or 0.0) > 0 else _ORANGE}, {depth:.2f})"
     letters = Markup(" <i>{}</i>").format(cell.letters) if cell.letters else Markup("")
     framed = Markup(' class="framed-cell"') if cell.framed else Markup("")
@@ -67,14 +69,10 @@ def _drawn(cell: Cell, top: float) -> Markup:
 
 def _short(value: float | None) -> str:
     """Two decimals, none from a hundred on: the full number is in the records."""
-    if value is None or not _known(value):
+    if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:.2f}" if abs(value) < 100 else number(round(value))
     return "0.00" if text == "-0.00" else text
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and value == value and abs(value) != float("inf")
 
 
 def _name(name: str) -> str:
