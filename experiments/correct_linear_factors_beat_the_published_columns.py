@@ -53,7 +53,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     k: int = 12
     train: int = 2
     held_out: int = 4

@@ -31,7 +31,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 2.0)
     directions: int = 16
     prompts: int = 8

@@ -33,7 +33,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     first: str = "harmful"
     second: str = "benign"
     train: int = 3

@@ -43,7 +43,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     n: int = 12
     prompts: int = 6
     seed: int = 0

@@ -30,7 +30,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     k: int = 24
     steps: int = 6
     prompts: int = 2

@@ -45,7 +45,7 @@ class Config:
     model: str | None = None
     source: int = 3
     target: int = 6
-    radius: float = 5.0
+    radius: float = 13.8
     caps: tuple[float, ...] = (1.0, 1.5)
     limit: int = 40
     prompts: int = 4

@@ -43,7 +43,7 @@ print("behaviour:", mo.classify(answer, subject.modes))
 # tells it what to look for; we ask for thirty-two, orthogonal to each other, and read what the model then says.
 
 # %%
-SOURCE, TARGET, RADIUS, WHERE = mo.resid_post(3), mo.resid_post(6), 5.3, "prompt"
+SOURCE, TARGET, RADIUS, WHERE = mo.resid_post(3), mo.resid_post(6), 13.8, "prompt"
 z = mo.slice_model(model, prompts, source=SOURCE, target=TARGET, where=WHERE)
 everywhere = mo.slice_model(model, prompts, source=SOURCE, target=TARGET, where=WHERE, readout="all")
 candidates = mo.melbo(mo.displace(everywhere), radius=RADIUS, n=32, generator=torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ print(base_text)
 answered = mo.tokenize(model, [question], answers=[base_text])
 logits = mo.logit_slice(model, answered, source=SOURCE, where=WHERE)
 goals = {"activations": mo.match(z, base), "next tokens": mo.match_distribution(logits, base, real=logits.real)}
-settings = mo.OrthoSettings(max_norm=2 * RADIUS)
+settings = mo.OrthoSettings(max_norm=1.6 * RADIUS)
 families, behaviours = {}, {}
 for name, goal in goals.items():
     curvature = mo.gauss_newton(goal, base, generator=torch.Generator().manual_seed(0))  # makes searches much shorter

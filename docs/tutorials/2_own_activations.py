@@ -23,7 +23,7 @@ from mi_ortho import viz
 torch.set_num_threads(1)
 subject = mo.open_subject()
 model, modes = subject.model, subject.modes
-SOURCE, TARGET, RADIUS = mo.resid_post(3), mo.resid_post(6), 5.3
+SOURCE, TARGET, RADIUS = mo.resid_post(3), mo.resid_post(6), 13.8
 
 # %% [markdown]
 # ## Vectors that make it write code

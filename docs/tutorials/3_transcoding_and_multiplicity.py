@@ -75,7 +75,7 @@ def said(vector):
     return mo.classify(text, subject.modes)
 
 
-for norm in (radius, 5.3):
+for norm in (radius, 13.8):
     for name, rows in vectors.items():
         modes = [said(row) for row in mo.with_norms(rows, torch.full((len(rows),), norm))]
         print(f"norm {norm:4.2f}  {name:12}", {mode: modes.count(mode) for mode in sorted(set(modes))})
