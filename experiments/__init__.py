@@ -15,6 +15,7 @@ ORDER = (
     "one_gradient_explains_every_vector",
     "means_scaled_by_root_n_keep_the_effect",
     "effects_compose_like_a_quadratic_form",
+    "effects_grow_faster_than_the_dose",
     "vectors_of_the_bases_norm_are_as_many",
     "supervised_base_has_a_smaller_family",
     "one_shared_direction_carries_the_effect",

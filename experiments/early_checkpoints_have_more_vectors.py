@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.frequent_behaviours_have_more_vectors import BASES, partial_correlation
 from experiments.lab import Bench, Lines, at_most, column, of
-from experiments.lab.dialled import BEHAVIOURS, Dialled, measure, organism, rows_of
+from experiments.lab.dialled import BASES, BEHAVIOURS, Dialled, measure, organism, partial_correlation, rows_of
 from mi_ortho import Verdict
 from mi_ortho.viz import Panel, Series
 

@@ -14,15 +14,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-from scipy.stats import rankdata
-
 from experiments.lab import Bench, Ranking, at_least, bars, column, of
-from experiments.lab.dialled import BEHAVIOURS, Dialled, measure, organism, rows_of
+from experiments.lab.dialled import BASES, BEHAVIOURS, Dialled, measure, organism, partial_correlation, rows_of
 from mi_ortho import Verdict
 
 CORRELATED = 0.5
-BASES = ("own", "random", "melbo")
 
 
 @dataclass(frozen=True)
@@ -57,17 +53,6 @@ def points(rows: Sequence[Mapping[str, Any]], base: str) -> list[tuple[float, fl
         own = of(rows, organism=name, behaviour=behaviour)
         found.append((own[0]["frequency"], fmean(column(own, base)), fmean(column(own, f"{base}_moved"))))
     return found
-
-
-def partial_correlation(found: Sequence[tuple[float, float, float]]) -> float | None:
-    """Rank correlation of the first two, with the third's rank taken out of both; None where nothing is left of one."""
-    if len(found) < 4:
-        return None
-    first, second, third = (rankdata(values) - (len(found) + 1) / 2 for values in zip(*found, strict=True))
-    if np.ptp(third) > 0:
-        first, second = (x - third * (x @ third) / (third @ third) for x in (first, second))
-    sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
-    return float(first @ second) / sizes if sizes > 1e-9 else None
 
 
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:

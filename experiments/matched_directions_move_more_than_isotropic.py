@@ -90,7 +90,7 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
 @torch.no_grad()
 def examine(effect: Callable[[Tensor], Tensor], directions: Tensor, threshold: float) -> dict[str, float]:
     """Median norm, in units of the directions', at which the divergence is reached; and the share that reaches it."""
-    found = smallest_scale(effect, directions, threshold, low=1 / 64, high=LARGEST, grid=21, refine=4)
+    found = smallest_scale(effect, directions, threshold, low=1 / 64, high=LARGEST, grid=21, refine=8)
     return {"norm": float(found.clamp_max(LARGEST).median()), "reached": float(torch.isfinite(found).double().mean())}
 
 

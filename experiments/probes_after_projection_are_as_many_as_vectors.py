@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
-from experiments.lab.coding import passages, streams
-from experiments.vectors_are_present_while_code_is_written import working
+from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict, span
 from mi_ortho.presence.contrasts import PRIMARY, contrast
 from mi_ortho.probes import nullspace_probes, shuffled_labels, subspace_overlap

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column
-from experiments.vectors_share_the_mean_difference import cosine, mean_difference
+from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import ActivationMap, Verdict, match, random_vectors, shuffled
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed

@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
-from experiments.lab.coding import passages, streams
+from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
 from mi_ortho.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
 
 AREA = 0.55
 EXCESS = 0.02
 TWICE = 1.0  # as a logarithm to base 2
-HALF = 0.5  # of the base's effect: vectors with less are not looked for
 NUMBERS = ("mean_auc", "separation", "mean_share", "explained", "coherence", "bessel")
 
 
@@ -59,13 +58,6 @@ def run(config: Config, bench: Bench) -> None:
                 last = name == list(CONTRASTS)[-1] and k == len(rows) - 1
                 bench.record(case=case.index, groups=name, n=len(vectors), last=last, **row)
         bench.track("case", case.index + 1, config.cases)
-
-
-@torch.no_grad()
-def working(vectors: Tensor, effect: Any) -> Tensor:
-    """The vectors with enough effect; all of them where fewer than two have it."""
-    good = vectors[effect(vectors) >= HALF]
-    return good if len(good) > 1 else vectors
 
 
 def examine(found: Contrast, vectors: Tensor, sets: int, generator: torch.Generator) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
-from mi_ortho import Verdict, bessel_mass, kaarel_bound, resid_post, shuffled, sign_coherence
-from mi_ortho.model import read
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab.directions import cosine, mean_difference
+from mi_ortho import Verdict, bessel_mass, kaarel_bound, shuffled, sign_coherence
 
 SHARE = 0.75
 TWICE = 1.0  # as a logarithm to base 2
@@ -45,32 +45,6 @@ def run(config: Config, bench: Bench) -> None:
                 found = examine(case.family(name).vectors, direction, case.generator(2))
                 bench.record(case=case.index, match=name, base=cosine(case.base, direction), **found)
         bench.track("case", case.index + 1, config.cases)
-
-
-def mean_difference(case: Case, count: int) -> Tensor:
-    """Mean activation on prompts that ask for the behaviour minus that on prompts that ask for anything else."""
-    texts = case.bench.subject.texts.natural
-    modes = [name for name in case.bench.subject.modes.names if name in texts]
-    wanted = case.setup.behaviour
-    if wanted not in modes or len(modes) < 2:
-        raise ValueError(
-            f"got {case.bench.subject.title} without prompts that ask for {wanted!r} and for others; expected lists in "
-            "prompts.json under modes; add them"
-        )
-    means = {name: mean_activation(case, texts[name][:count]) for name in modes}
-    return means[wanted] - torch.stack([value for name, value in means.items() if name != wanted]).mean(0)
-
-
-def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
-    """Mean activation at the source over prompts and their positions."""
-    prompts = case.setting.prompts(texts)
-    site = resid_post(case.setup.source)
-    return read(case.setting.model, prompts, [site])[site][prompts.mask].float().mean(0)
-
-
-def cosine(first: Tensor, second: Tensor) -> float:
-    """Of two vectors."""
-    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
 
 
 def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> dict[str, Any]:

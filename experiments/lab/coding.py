@@ -1,7 +1,8 @@
 """Code and English in a model's own words, read at the place where vectors are added: what presence is measured in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
@@ -11,6 +12,7 @@ from mi_ortho.presence.streams import Stream, read_streams
 
 TOKENS = 48  # of each passage
 LEAST = 8  # passages of a group
+HALF = 0.5  # of the base's effect: vectors with less are not looked for
 
 
 def passages(bench: Bench, count: int, seed: int) -> list[Passage]:
@@ -40,3 +42,10 @@ def streams(
     return read_streams(
         bench.subject.model, found, [layer], vectors, size=size, seed=seed, system=None, track=bench.track
     )
+
+
+@torch.no_grad()
+def working(vectors: Tensor, effect: Callable[[Tensor], Tensor]) -> Tensor:
+    """The vectors with enough effect; all of them where fewer than two have it."""
+    good = vectors[effect(vectors) >= HALF]
+    return good if len(good) > 1 else vectors

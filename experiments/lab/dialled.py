@@ -1,11 +1,13 @@
 """Families on the small organisms whose behaviours have set frequencies: one base and one count for each behaviour."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from experiments.lab.bench import Bench
@@ -15,6 +17,7 @@ from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid
 from mi_ortho.model import read
 
 BEHAVIOURS = ("code", "alien")
+BASES = ("own", "random", "melbo")
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 
 
@@ -94,3 +97,14 @@ def mean_difference(case: Case, behaviour: str, count: int) -> Tensor:
     names = [name for name in case.bench.subject.modes.names if name in texts]
     means = {name: activations(case, texts[name][:count]).mean(0) for name in names}
     return means[behaviour] - torch.stack([value for name, value in means.items() if name != behaviour]).mean(0)
+
+
+def partial_correlation(found: Sequence[tuple[float, float, float]]) -> float | None:
+    """Rank correlation of the first two, with the third's rank taken out of both; None where nothing is left of one."""
+    if len(found) < 4:
+        return None
+    first, second, third = (rankdata(values) - (len(found) + 1) / 2 for values in zip(*found, strict=True))
+    if np.ptp(third) > 0:
+        first, second = (x - third * (x @ third) / (third @ third) for x in (first, second))
+    sizes = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / sizes if sizes > 1e-9 else None

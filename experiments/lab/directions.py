@@ -1,0 +1,36 @@
+"""Directions made of prompts rather than of steering vectors: what a supervised learner would take."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from experiments.lab.families import Case
+from mi_ortho import resid_post
+from mi_ortho.model import read
+
+
+def mean_difference(case: Case, count: int) -> Tensor:
+    """Mean activation on prompts that ask for the behaviour minus that on prompts that ask for anything else."""
+    texts = case.bench.subject.texts.natural
+    modes = [name for name in case.bench.subject.modes.names if name in texts]
+    wanted = case.setup.behaviour
+    if wanted not in modes or len(modes) < 2:
+        raise ValueError(
+            f"got {case.bench.subject.title} without prompts that ask for {wanted!r} and for others; expected lists in "
+            "prompts.json under modes; add them"
+        )
+    means = {name: mean_activation(case, texts[name][:count]) for name in modes}
+    return means[wanted] - torch.stack([value for name, value in means.items() if name != wanted]).mean(0)
+
+
+def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
+    """Mean activation at the source over prompts and their positions."""
+    prompts = case.setting.prompts(texts)
+    site = resid_post(case.setup.source)
+    return read(case.setting.model, prompts, [site])[site][prompts.mask].float().mean(0)
+
+
+def cosine(first: Tensor, second: Tensor) -> float:
+    """Of two vectors."""
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=0))
