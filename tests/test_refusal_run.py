@@ -345,6 +345,7 @@ def test_one_direction_switches_refusal_of_the_embedded_model(tmp_path: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "open_subject", open_subject)
         run = refusal(settings, tmp_path, **QUIET)
+        assert "site" in rows(run, "selection")[-1], rows(run, "selection")[-1]["reason"]
         edited = load(str(export_edited(run.path, tmp_path / "edited", quiet)))
     found = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
     assert found["unsteered", "harmful"]["refused"] > 0.8 > 0.3 > found["ablated", "harmful"]["refused"]
