@@ -230,3 +230,8 @@ def test_the_chance_bound_recovers_the_count_from_random_vectors(count: int) -> 
 def test_the_chance_bound_needs_a_rate(rate: float, width: int) -> None:
     with pytest.raises(ValueError, match="measure more random vectors"):
         chance_bound(rate, width)
+
+
+def test_directions_of_negative_curvature_do_not_lower_the_second_order_count() -> None:
+    """Eigenvalues 1, -1, |g| = norm = threshold = 1: two vectors have sqrt 2 of the gradient and 1 of the curvature."""
+    assert second_order_count(torch.tensor([1.0, -1.0]), 1.0, 1.0, 1.0) == 2
