@@ -27,7 +27,7 @@ TOPICS = {
     "runs": ("Runs, settings and results", ("runs", "settings")),
 }
 # also described where their names are not in the stub
-PACKAGES = ("probes", "presence", "geometry", "landscape", "dct", "refusal", "viz")
+PACKAGES = ("probes", "geometry", "dct", "refusal", "viz")
 LAST = "further"
 
 
