@@ -46,6 +46,10 @@ def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None,
                          f"({', '.join(found)}); {changed[0]} of them change the unsteered behaviour, "
                          f"{changed[1]} random vectors of the same norm do.",
                          "max_abs_cosine": {"melbo": max_abs_cosine(vectors)}})  # fmt: skip
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.viz import melbo_report
+
+        melbo_report(run.path)
     return run
 
 

@@ -8,6 +8,7 @@ from mi_ortho.viz.explorer import explore_report
 from mi_ortho.viz.geometry import geometry_report
 from mi_ortho.viz.index import run_index
 from mi_ortho.viz.matrices import heat_map
+from mi_ortho.viz.melbo import melbo_report
 from mi_ortho.viz.nulls import nulls_report
 from mi_ortho.viz.pages import Section, page, write_page
 from mi_ortho.viz.plots import Panel, Series, curve, standalone
@@ -50,6 +51,7 @@ __all__ = [
     "glossary",
     "heat_map",
     "logits",
+    "melbo_report",
     "note",
     "nulls_report",
     "page",

@@ -1,0 +1,70 @@
+"""Run directories of every command with a report, from small recorded runs, hostile texts planted in them.
+
+recorded_runs.json.gz holds what `mi-ortho geometry`, `refusal`, `presence`, `nulls` and one experiment recorded on the
+embedded model at small settings, numbers cut to three digits. They are material for pages, not results.
+"""
+
+import base64
+import gzip
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fake_run import HOSTILE, base_rows, orthogonal, write_json
+from safetensors.torch import save_file
+
+RECORDED = Path(__file__).parent / "recorded_runs.json.gz"
+PLANTED = ("text", "prompt", "title", "tokens", "labels", "headline", "position_tokens", "prompt_tokens", "harmful")
+
+
+@cache
+def recorded() -> Mapping[str, Mapping[str, Any]]:
+    """Files of each recorded run by their names."""
+    return json.loads(gzip.decompress(RECORDED.read_bytes()))
+
+
+def write_recorded(name: str, path: Path) -> Path:
+    """Write one recorded run with hostile texts into a directory and return it."""
+    path.mkdir(parents=True)
+    places: dict[str, dict[str, str]] = {}
+    for file, content in recorded()[name].items():
+        if file.endswith(".safetensors"):
+            (path / file).write_bytes(base64.b64decode(content))
+        elif file.endswith(".jsonl"):
+            rows = planted(content, "", places)
+            (path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        else:
+            write_json(path / file, planted(content, "", places))
+    return path
+
+
+def planted(value: Any, key: str, places: dict[str, dict[str, str]]) -> Any:
+    """The value with the first texts under each of the planted keys replaced, the same text always by the same."""
+    if isinstance(value, dict):
+        return {name: planted(item, name, places) for name, item in value.items()}
+    if isinstance(value, list):
+        return [planted(item, key, places) for item in value]
+    if not isinstance(value, str) or key not in PLANTED:
+        return value
+    known = places.setdefault(key, {})
+    if value not in known:
+        known[value] = HOSTILE[len(known)] if len(known) < len(HOSTILE) else value
+    return known[value]
+
+
+def write_melbo(path: Path) -> Path:
+    """A run of `mi-ortho melbo`, hostile completions included."""
+    import random
+
+    rows = [row for row in base_rows(random.Random(0), HOSTILE[1]) if row["kind"] != "base"]
+    for row, text in zip(rows, HOSTILE):
+        row["text"] = text
+    path.mkdir(parents=True)
+    write_json(path / "config.json", {"prompts": [HOSTILE[0]], "radius": 24.0})
+    write_json(path / "environment.json", {"command": "melbo", "argv": ["mi-ortho", "melbo"], "model": HOSTILE[1]})
+    write_json(path / "summary.json", {"headline": HOSTILE[2]})
+    (path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_file({"melbo": orthogonal(8, 9)}, path / "vectors.safetensors")
+    return path
