@@ -1,6 +1,7 @@
 """The command `explore`: one page to choose a vector of a family and see everything it does."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def _check(config: ExploreConfig) -> None:
         )
 
 
-def _finished(path: Path, settings: dict[str, object]) -> Run | None:
+def _finished(path: Path, settings: Mapping[str, object]) -> Run | None:
     """The finished explorer of the same settings, which needs no model; None where it has to be made."""
     if not (path / "summary.json").is_file() or not (path / "config.json").is_file():
         return None
