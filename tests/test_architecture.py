@@ -81,7 +81,9 @@ def experiment_faults(module: str, source: str) -> list[str]:
         if parts[0] == "mi_ortho" and any(part.startswith("_") for part in parts):
             faults.append(f"{module} imports {'.'.join(parts)}, which is private")
         one_program = parts[0] == "benchmarks" and module.startswith("benchmarks.")
-        shared = parts[0] == "experiments" and parts[1:2] in ([], ["lab"], ["organism"])  # what all stand on
+        # what all experiments stand on; the lab itself may use the organisms
+        stood_on = [[], ["lab"], ["listing"], *([["organism"]] if own == "lab" else [])]
+        shared = parts[0] == "experiments" and parts[1:2] in stood_on
         if parts[0] in ("experiments", "benchmarks") and parts[1:2] != [own] and not one_program and not shared:
             faults.append(f"{module} imports {'.'.join(parts)}: experiments never import each other")
         # the published loop, which the benchmarks time, is written on TransformerLens itself
