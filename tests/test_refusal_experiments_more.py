@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from toys import randn, rng, unit
 
+from experiments.lab.claims import CHANGED, load
+from experiments.lab.performing import perform
 from experiments.lab.turning import added, added_in_plane, cosine_after, turned, with_length_of
 from mi_ortho import open_subject
 from mi_ortho.cli import main
@@ -319,12 +321,15 @@ def test_the_command_names_the_experiments_too(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.splitlines() == importlib.import_module("experiments").listing()
 
 
+def test_what_was_changed_after_a_first_run_is_a_part_of_the_claim() -> None:
+    found = load(MEANING)
+    assert CHANGED in found.parts and CHANGED not in load(ANGLE).parts
+    assert "offset" in found.parts[CHANGED] and CHANGED not in found.parts["Refuted if"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALL)
 def test_interrupted_smallest_setting_continues(name: str, tmp_path: Path) -> None:
-    from experiments.lab.claims import load
-    from experiments.lab.performing import perform
-
     found, options = load(name), {"fresh": False, "say": lambda line: None, "track": lambda stage, done, total: None}
     subject = open_subject()
     run = perform(found, found.smoke, tmp_path, subject=subject, **options)

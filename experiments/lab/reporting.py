@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from experiments.lab.claims import Experiment
+from experiments.lab.claims import CHANGED, Experiment
 from mi_ortho import Run
 from mi_ortho.viz import Section, table_section, write_report
 
@@ -25,7 +25,8 @@ def _claim(experiment: Experiment) -> Section:
     entry = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
     parts = [("Claim", f"{experiment.claim}."), *experiment.parts.items()]
     body = Markup('<dl class="glossary">{}</dl>').format(Markup("").join(entry.format(*part) for part in parts))
-    return Section("What is claimed", body, "Written before the run.", "claim", "Claim")
+    exception = ", but for what changed after a first one" if CHANGED in experiment.parts else ""
+    return Section("What is claimed", body, f"Written before the run{exception}.", "claim", "Claim")
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
