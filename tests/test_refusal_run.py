@@ -337,6 +337,7 @@ def test_the_command_line_names_a_mistake_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.xfail(strict=True, reason="these weights refuse along no single direction: see the model card")
 def test_one_direction_switches_refusal_of_the_embedded_model(tmp_path: Path) -> None:
     from mi_ortho.subject import open_subject
 
