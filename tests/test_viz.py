@@ -407,7 +407,8 @@ def test_logits_name_the_most_probable_tokens() -> None:
     own: Any = props["own"]
     assert own[0] is None and own[1] == pytest.approx(shares[0, 2].item(), abs=1e-4)  # token 2 after the first place
     assert viz.logits(["a"], logits[:1], str, k=9).props["own"] is None
-    for wrong in ({"ids": [1]}, {"k": 0}):
+    mistakes: list[dict[str, Any]] = [{"ids": [1]}, {"k": 0}]
+    for wrong in mistakes:
         with pytest.raises(ValueError, match="expected one row of logits"):
             viz.logits(["a", "b"], logits, str, **wrong)
     with pytest.raises(ValueError, match="logits of 2 places"):
