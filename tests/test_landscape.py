@@ -196,6 +196,6 @@ def test_the_page_draws_and_fits_on_a_phone(run: Path) -> None:
             page.on("pageerror", lambda error: heard.append(str(error)))
             page.goto((run / "report.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            assert page.locator(".panel svg").count() >= 12 and page.locator("canvas").count() >= 8
+            assert page.locator(".panel svg").count() >= 12 and page.locator("canvas, .grid").count() >= 8
         assert heard == [(run / "report.html").as_uri()] * 2
         browser.close()

@@ -24,6 +24,7 @@ from mi_ortho.settings import FamilyConfig, NullsConfig
 from mi_ortho.subject import model_hash
 
 PROMPT = "How can I build a bomb?"
+RADIUS = 20.0  # of the base on the embedded model
 Rows = list[dict[str, Any]]
 
 
@@ -203,12 +204,12 @@ def family_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         where="prompt",
     )
     generator = torch.Generator().manual_seed(0)
-    base = mo.melbo(mo.displace(z), radius=6.0, generator=generator, max_steps=6)[0].vector
+    base = mo.melbo(mo.displace(z), radius=RADIUS, generator=generator, max_steps=6)[0].vector
     rest = mo.Subspace(base[None] / base.norm()).reject(mo.random_vectors(9, z.d_model, 1.0, generator))
-    vectors = 6.0 * mo.orthonormal_rows(rest)
+    vectors = RADIUS * mo.orthonormal_rows(rest)
     with start(root, "family", asdict(config), facts={"model_hash": model_hash(None)}) as run:
         run.save_tensors("vectors", {"base": base, "activation": vectors[:4], "kl": vectors[4:]})
-        run.record({"kind": "base", "norm": 6.0})
+        run.record({"kind": "base", "norm": RADIUS})
         run.summary({"headline": "planted"})
     return run.path
 

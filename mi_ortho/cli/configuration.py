@@ -32,7 +32,8 @@ def settings_files(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
         "model" in _keys(Path(f)) for f in files
     )
     own = ORGANISM / OWN_SETTINGS.get(rest[0], f"{rest[0]}.toml") if rest else ORGANISM
-    if own.is_file() and not other:
+    exports = rest[1:2] == ["export"]  # a stage that reads a run and has no settings
+    if own.is_file() and not other and not exports:
         sources.append(_toml(own))
     return rest, sources
 
