@@ -26,7 +26,7 @@ html_copy_source = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type", "toc.empty_glob"]  # results appear once experiments have been run
+suppress_warnings = ["mystnb.unknown_mime_type", "myst-nb.lexer", "toc.empty_glob"]  # results appear once experiments have been run
 
 # tutorials are scripts with `# %%` cells; they run at every build, in a folder of their own
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}

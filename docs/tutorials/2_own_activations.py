@@ -8,6 +8,7 @@
 #   name: python3
 # ---
 
+# %% [markdown]
 # # 2. Is my vector in the model's own activations?
 #
 # A vector that makes a model write code need not be one the model uses when it writes code by itself. This page takes

@@ -8,6 +8,7 @@
 #   name: python3
 # ---
 
+# %% [markdown]
 # # 3. Deep causal transcoding and multiplicity
 #
 # Between two layers a model computes a function of the steering vector. Deep causal transcoding writes that function as

@@ -8,6 +8,7 @@
 #   name: python3
 # ---
 
+# %% [markdown]
 # # 4. Refusal across layers
 #
 # Chat models refuse along a direction. This page extracts candidates for it at every layer, removes one from the
