@@ -26,7 +26,8 @@ html_copy_source = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-suppress_warnings = ["mystnb.unknown_mime_type", "myst-nb.lexer", "toc.empty_glob"]  # results appear once experiments have been run
+# results appear once experiments have been run; only execution tells the language of a tutorial's cells
+suppress_warnings = ["mystnb.unknown_mime_type", "myst-nb.lexer", "toc.empty_glob"]
 
 # tutorials are scripts with `# %%` cells; they run at every build, in a folder of their own
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
