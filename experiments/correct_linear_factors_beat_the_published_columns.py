@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_least, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of
 from mi_ortho import (
     ActivationMap,
     Factors,
@@ -51,9 +51,9 @@ class Config:
     """Where to steer, at which norm, factors a method, prompts a seed, and prompts and tokens of the score."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     k: int = 12
     train: int = 2
     held_out: int = 4

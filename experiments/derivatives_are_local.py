@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Lines, at_least, at_most, column, of, random_texts, shuffled_weights
+from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, of, random_texts, shuffled_weights
 from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
 from mi_ortho.viz import Panel, Series
 
@@ -29,9 +29,9 @@ class Config:
     """Where to steer, the norm at which lambda is judged, and the norms of the curve as multiples of it."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 2.0)
     directions: int = 16
     prompts: int = 8

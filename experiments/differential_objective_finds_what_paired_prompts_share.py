@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_least, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of
 from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, random_vectors, with_norms
 from mi_ortho.viz import Estimate
 
@@ -31,9 +31,9 @@ class Config:
     """Where to steer, at which norm, which two lists of prompts make the pairs, and how many of them."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     first: str = "harmful"
     second: str = "benign"
     train: int = 3

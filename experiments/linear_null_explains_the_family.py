@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Lines, at_most, of
+from experiments.lab import DEMO, Bench, Lines, at_most, of
 from mi_ortho import (
     ActivationMap,
     Status,
@@ -41,9 +41,9 @@ class Config:
     """Where to steer, the working norm, and how many vectors of how many prompts are compared."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     n: int = 12
     prompts: int = 6
     seed: int = 0

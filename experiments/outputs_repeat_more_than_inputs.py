@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_least, at_most, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, published_exponential_dct, random_cone
 from mi_ortho.viz import Estimate
 
@@ -28,9 +28,9 @@ class Config:
     """Where to steer, at which norm, factors a seed, iterations, prompts searched on."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     k: int = 24
     steps: int = 6
     prompts: int = 2

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_most, column, interval_of, of
+from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, of
 from mi_ortho import (
     ActivationMap,
     Feasible,
@@ -43,9 +43,9 @@ class Config:
     """Where to steer, the base's norm, the caps as multiples of it, and the largest count looked for."""
 
     model: str | None = None
-    source: int = 3
-    target: int = 6
-    radius: float = 13.8
+    source: int = DEMO["source"]
+    target: int = DEMO["target"]
+    radius: float = DEMO["radius"]
     caps: tuple[float, ...] = (1.0, 1.5)
     limit: int = 40
     prompts: int = 4

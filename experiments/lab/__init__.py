@@ -2,13 +2,14 @@
 
 from experiments.lab.bench import Bench
 from experiments.lab.controls import random_texts, shuffled_weights
-from experiments.lab.families import Case, Family, Setup, cases
+from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of, of
 from experiments.lab.layers import record_layers, verdicts_of
 from experiments.lab.refusing import Refusing, refuses, refusing
 
 __all__ = [
+    "DEMO",
     "Bench",
     "Case",
     "Family",
