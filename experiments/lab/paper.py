@@ -1,7 +1,7 @@
 """docs/results/why-hundreds.md: what all experiments together say, with every number filled in from finished runs.
 
 The text is a template beside this file. It may quote verdicts, figures and values, and nothing else that is a number of
-ours. Where a sentence rests on a verdict it names it, so that another outcome stops the page instead of making it false.
+ours. Where a sentence rests on a verdict it names it, so that another outcome stops the page.
 """
 
 from collections.abc import Mapping
