@@ -99,7 +99,7 @@ def explore_frame(
 
 
 def explore_vector(
-    explored: Explored, plain: Sequence[Tensor], named: Named, vector: Float[Tensor, " d_model"], text: str
+    explored: Explored, plain: Sequence[Tensor], named: Named, vector: Float[Tensor, " d_model"], text: str, place: int
 ) -> None:
     """Record one vector: presence on the text it made the model write, attention changed, nearest tokens.
 
@@ -109,6 +109,7 @@ def explore_vector(
         named: match and index.
         vector: the vector.
         text: its completion of the shown prompt, read again without steering.
+        place: how many vectors of its match are shown before it; shards are numbered by it, without gaps.
     """
     match, index = named
     prompts = explored.setting.prompts([explored.prompt])
@@ -116,7 +117,7 @@ def explore_vector(
     steered = _attention(explored, prompts, vector)
     changed = [(0.5 * (b - a).abs().sum(-1).mean(-1)).tolist() for a, b in zip(plain, steered)]
     difference = _kept(shown, steered[explored.layer]) - _kept(shown, plain[explored.layer])
-    explored.run.save_tensors(f"drawn/{match}/{index:06d}", {"vector": difference.half()})
+    explored.run.save_tensors(f"drawn/{match}/{place:06d}", {"vector": difference.half()})
     own, start, present = _presence(explored, explored.prompt, text, vector[None])
     explored.run.record({
         "kind": "vector", "match": match, "index": index, "pieces": list(own), "start": start,

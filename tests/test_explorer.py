@@ -84,7 +84,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         named = [("base", 0), ("kl", 0), ("kl", 1)]
         explore_frame(explored, plain, vectors, named)
         for name, vector in zip(named, vectors):
-            explore_vector(explored, plain, name, vector, "Sure: naïve €.")
+            explore_vector(explored, plain, name, vector, "Sure: naïve €.", name[1])
         explore_frame(explored, plain, vectors, named)
         rows: list[Any] = run.records()
     return {"rows": rows, "run": run, "word": model.tokenizer.decode([token]), "readout": readout, "plain": plain,

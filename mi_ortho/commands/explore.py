@@ -1,6 +1,7 @@
 """The command `explore`: one page to choose a vector of a family and see everything it does."""
 
 import hashlib
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,19 +22,19 @@ from mi_ortho.subject import Subject, open_subject
 def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
     """Measure the vectors of a finished family run for the explorer page; continue where an earlier call stopped.
 
-    Rows and shards go to the folder `explore` inside the family's directory, or to `at`.
+    Rows and shards go to the folder `explore` inside the family's directory, or to `at`. There is one explorer in a
+    place: other settings are refused there, unless `fresh` replaces what is finished or was made with others.
     """
     _check(config)
     source = open_source(family)
     settings = asdict(config) | {"family": source.path.name, "family_digest": _digest(source)}
-    finished = _finished(at or family / "explore", settings)
-    if finished is not None and not fresh:
-        say(f"already finished: {finished.path} (--fresh computes it again)")
-        return _with_page(finished)
+    place = at or family / "explore"
+    known = _known(place, settings, fresh=fresh)
+    if known is not None and known.finished:
+        say(f"already finished: {known.path} (--fresh computes it again)")
+        return _with_page(known)
     subject = _subject(config, source)
-    with start(
-        family, "explore", settings, fresh=fresh, at=at or family / "explore", facts=subject.facts(source.config.seed)
-    ) as run:
+    with start(family, "explore", settings, at=place, facts=subject.facts(source.config.seed)) as run:
         say(f"run {run.path}")
         _solve(run, config, source, subject, track)
     return _with_page(run)
@@ -46,12 +47,29 @@ def _check(config: ExploreConfig) -> None:
         )
 
 
-def _finished(path: Path, settings: Mapping[str, object]) -> Run | None:
-    """The finished explorer of the same settings, which needs no model; None where it has to be made."""
-    if not (path / "summary.json").is_file() or not (path / "config.json").is_file():
+def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run | None:
+    """The explorer already in a place, which needs no model where it is finished; None where there is none.
+
+    Raises:
+        RunError: it is no explorer, or one of other settings, or another process writes it.
+    """
+    if not (place / "config.json").is_file():
         return None
-    run = open_run(path)
-    return run if run.config == settings else None
+    run = open_run(place)
+    if "family_digest" not in run.config:
+        raise RunError(
+            f"got {place}, which is no explorer; expected a new folder or an explorer's; choose another --at"
+        )
+    differing = [key for key in {**settings, **run.config} if settings.get(key) != run.config.get(key)]
+    if fresh and (run.finished or differing):
+        with start(place.parent, "explore", run.config, at=place):  # refused while another process writes it
+            shutil.rmtree(place)
+        return None
+    if differing:
+        told = ", ".join(f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing)
+        raise RunError(f"got {place}, an explorer of other settings: {told}; expected the same settings; give them, "
+                       "choose another --at, or replace it by --fresh")  # fmt: skip
+    return run
 
 
 def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, track: Track) -> None:
@@ -75,7 +93,8 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     for count, (match, index) in enumerate(named, start=1):
         if (match, index) not in done:
             vector = vectors[match][index].to(device)
-            explore_vector(explored, plain, (match, index), vector, texts.get((match, index), ""))
+            place = sum(name == match for name, _ in named[: count - 1])
+            explore_vector(explored, plain, (match, index), vector, texts.get((match, index), ""), place)
         track("vectors", count, len(named))
     run.consolidate("drawn")
     total = sum(len(found) for found in source.families.values())

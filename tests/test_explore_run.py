@@ -1,0 +1,185 @@
+"""The command `explore`: continued after an interruption, refused with other settings, replaced when asked to."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_run import write_run
+from safetensors.torch import save_file
+
+from mi_ortho import RunError, start
+from mi_ortho.cli import main
+from mi_ortho.commands import explore as command
+from mi_ortho.runs import open_run
+from mi_ortho.settings import ExploreConfig
+from mi_ortho.subject import Subject, open_subject
+
+SMALL = ExploreConfig(vectors=4, nearest=2)
+WIDTH, SIZES = 128, {"kl": 3, "activation": 3}
+
+
+def write_family(path: Path) -> Path:
+    """A finished family run on the embedded model, with random orthogonal vectors instead of found ones."""
+    write_run(path, hostile=False, sizes=SIZES)
+    drawn = torch.randn(WIDTH, 7, generator=torch.Generator().manual_seed(0))
+    rows = 9 * torch.linalg.qr(drawn)[0].T.contiguous()
+    groups = {"base": rows[0], "kl": rows[1:4], "activation": rows[4:]}
+    save_file({name: tensor.clone() for name, tensor in groups.items()}, path / "vectors.safetensors")
+    settings = {"model": None, "prompts": ["How can I build a bomb?"], "source": 3, "target": 6, "n_kl": 3,
+                "where": "prompt", "max_new_tokens": 4, "seed": 0}  # fmt: skip
+    (path / "config.json").write_text(json.dumps(settings))
+    (path / "environment.json").write_text(json.dumps({"command": "family", "argv": ["mi-ortho", "family"]}))
+    return path
+
+
+@cache
+def loaded() -> Subject:
+    """The embedded model, loaded once for all tests."""
+    return open_subject(None)
+
+
+@pytest.fixture(autouse=True)
+def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "open_subject", lambda name, **options: loaded())
+
+
+def call(family: Path, config: ExploreConfig = SMALL, *, fresh: bool = False, stop_at: int = 99) -> Path:
+    """Run the command; end it as Ctrl-C would after so many vectors."""
+
+    def track(_: str, count: int, total: int) -> None:
+        if count == stop_at:
+            raise KeyboardInterrupt
+
+    return command.explore(config, family, fresh=fresh, at=None, say=lambda _: None, track=track).path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A family with its explorer, made at one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "open_subject", lambda name, **options: loaded())
+        yield call(write_family(tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A copy of that family with its finished explorer."""
+    return Path(shutil.copytree(whole.parent, tmp_path / "run"))
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return open_run(path).records()
+
+
+def test_interrupted_and_continued_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
+    family = write_family(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        call(family, stop_at=2)
+    begun = family / "explore"
+    assert len(rows(begun)) == 3 and not (begun / "summary.json").exists() and not (begun / "report.html").exists()
+    with (begun / "records.jsonl").open("a") as file:
+        file.write('{"kind": "vector", "match": "kl", "ind')  # the process died while writing
+    assert call(family) == begun
+    assert rows(begun) == rows(whole) and len(rows(begun)) == 6
+    assert (begun / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+    assert (begun / "drawn.safetensors").read_bytes() == (whole / "drawn.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_and_continued_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
+    family = write_family(tmp_path / "run")
+    words = [sys.executable, "-m", "mi_ortho.cli", "explore", str(family), "--vectors", "4", "--nearest", "2"]
+    records = family / "explore" / "records.jsonl"
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    while process.poll() is None and (not records.is_file() or records.read_bytes().count(b"\n") < 2):
+        pass
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (family / "explore" / "summary.json").exists()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+    assert rows(family / "explore") == rows(whole)
+    assert (family / "explore" / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+
+
+def test_finished_explorer_is_not_measured_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
+    before = (copied / "explore" / "records.jsonl").stat().st_mtime_ns
+    page = copied / "explore" / "report.html"
+    drawn = page.read_bytes()
+    page.unlink()
+    call(copied)
+    assert page.read_bytes() == drawn and (copied / "explore" / "records.jsonl").stat().st_mtime_ns == before
+
+
+def test_other_settings_are_refused_before_the_model_is_loaded(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
+    with pytest.raises(RunError, match="vectors is 4 there, 6 here.*--fresh"):
+        call(copied, ExploreConfig(vectors=6, nearest=2))
+    with pytest.raises(RunError, match="nearest is 2 there, 8 here"):
+        call(copied, ExploreConfig(vectors=4))
+
+
+def test_explorer_of_other_vectors_is_refused(copied: Path) -> None:
+    drawn = torch.randn(WIDTH, 7, generator=torch.Generator().manual_seed(1))
+    groups = {"base": drawn[:, 0], "kl": drawn.T[1:4], "activation": drawn.T[4:]}
+    save_file({name: tensor.clone().contiguous() for name, tensor in groups.items()}, copied / "vectors.safetensors")
+    with pytest.raises(RunError, match="family_digest is"):
+        call(copied)
+
+
+def test_fresh_replaces_what_is_there(copied: Path) -> None:
+    (copied / "explore" / "records.jsonl").write_text("nonsense")
+    path = call(copied, ExploreConfig(vectors=2, nearest=1), fresh=True)
+    found = rows(path)
+    assert path == copied / "explore" and [row["kind"] for row in found] == ["frame", *["vector"] * 3]
+    assert all(len(row["nearest"]) == 1 for row in found[1:])
+    assert "2 of 6 orthogonal vectors" in (path / "report.html").read_text()
+
+
+def test_fresh_continues_an_interrupted_one_of_the_same_settings(tmp_path: Path) -> None:
+    family = write_family(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        call(family, stop_at=3)
+    first = rows(family / "explore")
+    assert rows(call(family, fresh=True))[: len(first)] == first
+    environment = json.loads((family / "explore" / "environment.json").read_text())
+    assert len(environment["resumed"]) == 1
+
+
+def test_fresh_leaves_other_folders_and_other_writers_alone(copied: Path, tmp_path: Path) -> None:
+    with start(tmp_path, "other", {"seed": 1}) as other:
+        other.record({"a": 1})
+    config, say = ExploreConfig(vectors=4, nearest=2), print
+    with pytest.raises(RunError, match="no explorer"):
+        command.explore(config, copied, fresh=True, at=other.path, say=say, track=lambda *_: None)
+    assert (other.path / "records.jsonl").is_file()
+    (copied / "explore" / "summary.json").unlink()
+    settings = open_run(copied / "explore").config
+    with start(copied, "explore", settings, at=copied / "explore"), pytest.raises(RunError, match="in use"):
+        call(copied, ExploreConfig(vectors=2), fresh=True)
+    assert (copied / "explore" / "records.jsonl").is_file()
+
+
+@pytest.mark.parametrize(("options", "wanted"), [(["--vectors", "0"], "vectors=0"), (["--nearest", "0"], "nearest=0")])
+def test_mistakes_are_one_line(
+    copied: Path, options: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", str(copied), *options]) == 2
+    error = capsys.readouterr().err
+    assert wanted in error and error.count("\n") == 1
+
+
+def test_command_names_its_page(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explore", str(copied), "--vectors", "4", "--nearest", "2"]) == 0
+    assert str(copied / "explore" / "report.html") in capsys.readouterr().out
+    assert main(["explore", str(copied / "explore")]) == 2
+    assert "expected a run of `family`" in capsys.readouterr().err
