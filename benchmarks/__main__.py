@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.accelerator import accelerator
+from benchmarks.derivatives import DERIVATIVES
 from benchmarks.planted import planted
 from benchmarks.table import machine
 from benchmarks.tables import CONTENDERS, TABLES, probe
 
-ALL = {**TABLES, "planted": planted, "accelerator": accelerator}
+ALL = {**TABLES, **DERIVATIVES, "planted": planted, "accelerator": accelerator}
 INTRODUCTION = """# Benchmarks
 
 Each table stands under the command that made it; `make bench` prints them all. Times are processor seconds where they
@@ -26,6 +27,9 @@ def options() -> Namespace:
     parser.add_argument("--write", type=Path, help="file to write instead of printing")
     parser.add_argument("--steps", type=int, default=1000, help="of the published loop; 1000 in the paper")
     parser.add_argument("--vectors", type=int, default=3, help="made by the published loop and by ours")
+    parser.add_argument("--factors", type=int, default=64, help="of the dct table")
+    parser.add_argument("--iterations", type=int, default=5, help="of the dct table")
+    parser.add_argument("--repeats", type=int, default=5, help="of the dct and jacobian tables, in turn")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda runs the accelerator table")
     parser.add_argument("--family", type=int, default=1558, help="vectors of the accelerator table")
@@ -44,8 +48,10 @@ def main() -> None:
         return probe(chosen.probe)
     parts = [INTRODUCTION, f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
     for name in chosen.tables or ALL:
-        parts.append(ALL[name](chosen).markdown())
-        print(parts[-1], flush=True)
+        made = ALL[name](chosen)
+        for table in made if isinstance(made, list) else [made]:
+            parts.append(table.markdown())
+            print(parts[-1], flush=True)
     if chosen.write:
         chosen.write.write_text("\n".join(parts))
 

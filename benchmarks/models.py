@@ -37,10 +37,10 @@ def random_qwen2(
     return freeze(model)
 
 
-def prompt(device: str = "cpu") -> Prompts:
-    """One prompt of random tokens."""
-    tokens = torch.randint(2, 512, (1, TOKENS), generator=torch.Generator().manual_seed(1)).to(device)
-    return Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool), TOKENS, ("random tokens",))
+def prompt(device: str = "cpu", n: int = 1) -> Prompts:
+    """Prompts of random tokens, one by default, of equal length."""
+    tokens = torch.randint(2, 512, (n, TOKENS), generator=torch.Generator().manual_seed(1)).to(device)
+    return Prompts(tokens, torch.ones_like(tokens, dtype=torch.bool), TOKENS, ("random tokens",) * n)
 
 
 def trainable(model: Any, yes: bool) -> None:
@@ -51,7 +51,10 @@ def trainable(model: Any, yes: bool) -> None:
 
 
 def slice_flop(model: Any, blocks: int) -> float:
-    """Floating-point operations that no step can avoid: forward, and backward to the input, of the sliced weights."""
+    """Floating-point operations that no step can avoid: forward, and backward to the input, of the sliced weights.
+
+    For one prompt and one steering vector.
+    """
     weights = sum(p.numel() for n, p in model.original_model.named_parameters() if "layers.0." in n and p.ndim == 2)
     return 4.0 * weights * blocks * TOKENS
 
