@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Refusing, at_least, bars, column, of, refusing
+from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, of
 from mi_ortho import Verdict, next_token_logits, resid_pre, tokenize
 from mi_ortho.refusal.extraction import difference_of_means
 from mi_ortho.refusal.places import ablate_everywhere
@@ -27,26 +27,17 @@ FORMATS = {"template": (True, ""), "bare": (False, ""), "newline": (False, "\n")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind and how many splits of them."""
-
-    model: str | None = None
-    train: int = 24
-    validation: int = 8
-    test: int = 16
-    seeds: int = 4
 
 
 SMOKE = Config(train=8, validation=4, test=4, seeds=2)
+NEEDS = (needs.template, needs.refusals)
 
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each split, format of reading and format of use."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="split", seed=seed):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, measure, kind="split")
 
 
 def measure(study: Refusing, seed: int) -> None:

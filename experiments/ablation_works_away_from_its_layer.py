@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, at_least, column, of, refusing
+from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, of
 from mi_ortho import Verdict
 from mi_ortho.viz import Estimate, Panel, Series
 
@@ -29,26 +29,17 @@ SUBSETS = ("own", "others", "before", "after", "stride 2", "stride 3", "random h
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind and how many splits of them."""
-
-    model: str | None = None
-    train: int = 24
-    validation: int = 8
-    test: int = 16
-    seeds: int = 4
 
 
 SMOKE = Config(train=8, validation=4, test=4, seeds=2)
+NEEDS = (needs.refusals,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """For each split: layers read by layers ablated, and subsets of layers for the strongest direction."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="subset", seed=seed, subset="all", direction="random"):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, measure, kind="subset", subset="all", direction="random")
 
 
 def measure(study: Refusing, seed: int) -> None:
@@ -86,6 +77,7 @@ def subsets(own: int, layers: int, seed: int) -> dict[str, list[int]]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """A, B, J and C."""
+
     def shares(subset: str, direction: str = "refusal") -> list[float]:
         return column(of(rows, kind="subset", subset=subset, direction=direction), "share")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Lines, of, record_layers, verdicts_of
+from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.landscape import Effort
 from mi_ortho.landscape.hypotheses import space_is_flat
@@ -36,6 +36,7 @@ class Config:
 
 
 SMOKE = Config(prompts=12, copies=2, triangles=40)
+NEEDS = (needs.contrast,)
 
 
 def run(config: Config, bench: Bench) -> None:

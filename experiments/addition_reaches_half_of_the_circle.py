@@ -16,10 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, at_least, at_most, bars, column, of, refusing
-from experiments.lab.turning import Behave, added_in_plane, steered, turned
+from experiments.lab import (
+    Bench,
+    Lines,
+    Ranking,
+    Refusing,
+    Splits,
+    at_least,
+    at_most,
+    bars,
+    column,
+    each_split,
+    needs,
+    of,
+)
+from experiments.lab.turning import Behave, added_in_plane, plane_of, steered, turned
 from mi_ortho import RotateTo, Verdict, resid_pre
-from mi_ortho.refusal.concepts import steering_plane
 from mi_ortho.refusal.extraction import activations
 from mi_ortho.viz import Panel, Series
 
@@ -32,33 +44,25 @@ STRENGTHS = tuple(sign * 10.0**power for sign in (-1, 1) for power in torch.lins
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind and how many splits of them."""
 
-    model: str | None = None
-    train: int = 24
-    validation: int = 8
     test: int = 8
-    seeds: int = 4
 
 
 SMOKE = Config(train=8, validation=4, test=1, seeds=2)
+NEEDS = (needs.refusals,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each split, plane and angle."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="reach", seed=seed):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, measure, kind="reach")
 
 
 def measure(study: Refusing, seed: int) -> None:
     """Record one split: how far each angle's behaviour is from the nearest that addition reaches."""
     own, sets = study.strongest(), study.sets
-    directions = study.found.differences[:, 0].float()
-    plane = steering_plane(study.direction(own), directions[directions.norm(dim=-1) > 1e-6])
+    plane = plane_of(study, own)
     planes = {"plane": plane, "random": torch.stack([plane[0], study.random(2000 + seed)])}
     texts = (*sets.test_harmful, *sets.test_harmless)
     behave = steered(study, texts, own)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs
 from mi_ortho import (
     ActivationMap,
     Factors,
@@ -62,6 +62,7 @@ class Config:
 
 
 SMOKE = Config(k=2, train=1, held_out=1, tokens=8, seeds=(0, 1))
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.train + config.held_out))
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, of, random_texts, shuffled_weights
+from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, of, random_texts, shuffled_weights
 from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
 from mi_ortho.viz import Panel, Series
 
@@ -39,6 +39,7 @@ class Config:
 
 
 SMOKE = Config(scales=(0.1, 1.0), directions=4, prompts=2)
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.prompts))
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs
 from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, random_vectors, with_norms
 from mi_ortho.viz import Estimate
 
@@ -43,6 +43,10 @@ class Config:
 
 
 SMOKE = Config(train=2, held_out=2, variants=3, seeds=(0, 1))
+NEEDS = (
+    needs.blocks("source", "target"),
+    needs.prompts(lambda config: config.train + config.held_out, "first", "second"),
+)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -13,7 +13,17 @@ from statistics import fmean
 from typing import Any
 
 from experiments.lab import Bench, Lines, at_most, column, of
-from experiments.lab.dialled import BASES, BEHAVIOURS, Dialled, measure, organism, partial_correlation, rows_of
+from experiments.lab.dialled import (
+    BASES,
+    BEHAVIOURS,
+    Dialled,
+    measure,
+    open_set,
+    partial_correlation,
+    ready_set,
+    recipe_of,
+)
+from experiments.organism.dial import Organism, organisms
 from mi_ortho import Verdict
 from mi_ortho.viz import Panel, Series
 
@@ -27,23 +37,31 @@ class Config(Dialled):
     checkpoints: int = 8
 
 
-SMOKE = Config(cases=1, n=3, max_steps=5, checkpoints=4)
+SMOKE = Config(cases=1, n=3, max_steps=5, checkpoints=4, steps=8)
+NEEDS = (ready_set,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each checkpoint, behaviour and prompt."""
-    every = rows_of(config)
+    found = open_set(bench, config, along_training(config))
+    every = found.rows
     kept = {(row["code"], row["alien"], row["seed"]) for row in every if "-step" in row["name"]}
     chosen = sorted((row for row in every if (row["code"], row["alien"], row["seed"]) in kept), key=lambda r: r["step"])
     chosen = chosen[-config.checkpoints :]
     for done, row in enumerate(chosen):
         missing = [(behaviour, k) for behaviour in BEHAVIOURS for k in range(config.cases)
                    if not bench.has(organism=row["name"], behaviour=behaviour, case=k)]  # fmt: skip
-        home = organism(bench, config, row["name"]) if missing else bench
+        home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
             bench.record(organism=row["name"], behaviour=behaviour, case=k, step=row["step"],
                          **measure(home, config, behaviour, k))  # fmt: skip
         bench.track("checkpoint", done + 1, len(chosen))
+
+
+def along_training(config: Config) -> list[Organism]:
+    """The organism whose weights are kept during training, at every kept step."""
+    every = organisms(recipe_of(config), (0,))
+    return [each for each in every if each.recipe == every[0].recipe]
 
 
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
 from mi_ortho import Verdict, composition_exponent, random_in_span, smallest_scale, with_norms
 from mi_ortho.subspace import orthonormal_rows
 
@@ -32,6 +32,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=8, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, of
+from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of
 from mi_ortho import Verdict, dose_exponents, dose_response, with_norms
 from mi_ortho.viz import Panel, Series
 
@@ -30,6 +30,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_most, bars, cases, column
+from experiments.lab import Bench, Ranking, Setup, at_most, bars, cases, column, needs
 from mi_ortho import Verdict, max_abs_cosine, random_vectors, with_norms
 from mi_ortho.subspace import orthonormal_rows
 
@@ -29,6 +29,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

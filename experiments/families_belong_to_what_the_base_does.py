@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.families import candidates, stored, unbased, with_model
 from mi_ortho import Match, Verdict, covariance_matched, match, random_vectors, resid_post
 from mi_ortho.model import load_shuffled, load_untrained, read
@@ -35,6 +35,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -15,7 +15,17 @@ from statistics import fmean
 from typing import Any
 
 from experiments.lab import Bench, Ranking, at_least, bars, column, of
-from experiments.lab.dialled import BASES, BEHAVIOURS, Dialled, measure, organism, partial_correlation, rows_of
+from experiments.lab.dialled import (
+    BASES,
+    BEHAVIOURS,
+    Dialled,
+    measure,
+    open_set,
+    partial_correlation,
+    ready_set,
+    recipe_of,
+)
+from experiments.organism.dial import organisms
 from mi_ortho import Verdict
 
 CORRELATED = 0.5
@@ -28,18 +38,20 @@ class Config(Dialled):
     seeds: int = 3
 
 
-SMOKE = Config(cases=1, n=3, max_steps=5, seeds=1)
+SMOKE = Config(cases=1, n=3, max_steps=5, seeds=1, steps=8)
+NEEDS = (ready_set,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each organism, behaviour and prompt."""
-    every = [row for row in rows_of(config) if row["seed"] < config.seeds]
+    found = open_set(bench, config, organisms(recipe_of(config), range(config.seeds)))
+    every = [row for row in found.rows if row["seed"] < config.seeds]
     last = max(row["step"] for row in every)
     chosen = [row for row in every if row["step"] == last]
     for done, row in enumerate(chosen):
         missing = [(behaviour, k) for behaviour in BEHAVIOURS for k in range(config.cases)
                    if not bench.has(organism=row["name"], behaviour=behaviour, case=k)]  # fmt: skip
-        home = organism(bench, config, row["name"]) if missing else bench
+        home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
             bench.record(organism=row["name"], behaviour=behaviour, case=k, trained=row["seed"],
                          frequency=row[behaviour], **measure(home, config, behaviour, k))  # fmt: skip

@@ -15,7 +15,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from mi_ortho import Verdict
 from mi_ortho.effects import kl_divergence
 
@@ -28,6 +28,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=6, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

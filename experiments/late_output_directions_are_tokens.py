@@ -17,7 +17,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, at_least, of
+from experiments.lab import Bench, Lines, at_least, needs, of
 from mi_ortho import Verdict, jacobian, random_vectors
 from mi_ortho.viz import Panel, Series
 
@@ -37,6 +37,7 @@ class Config:
 
 
 SMOKE = Config(k=4, prompts=2)
+NEEDS = (needs.blocks("source", last=True), needs.prompts(lambda config: config.prompts))
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, column, of, refusing
+from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, column, needs, of, refusing
 from mi_ortho import Verdict
 from mi_ortho.refusal.extraction import difference_of_means, instruction_suffix, residual_sites
 from mi_ortho.refusal.rankings import HIGHER_IS_BETTER, compare_rankings, ranking_scores
@@ -43,6 +43,7 @@ class Config:
 
 
 SMOKE = Config(train=8, validation=4, seeds=2, positions=1)
+NEEDS = (needs.refusals, needs.template)
 
 
 def run(config: Config, bench: Bench) -> None:
@@ -90,6 +91,7 @@ def relative(regret: float | None, random_regret: float | None) -> float | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """One verdict for each statistic of the notes, and one for the place their order takes first."""
+
     def of_name(name: str, field: str) -> list[float]:
         return column(of(rows, kind="ranking", name=name), field)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Ranking, of, record_layers, verdicts_of
+from experiments.lab import Bench, Ranking, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.landscape import Effort
 from mi_ortho.landscape.hypotheses import one_space
@@ -37,6 +37,7 @@ class Config:
 
 
 SMOKE = Config(prompts=8, splits=2)
+NEEDS = (needs.contrast,)
 
 
 def run(config: Config, bench: Bench) -> None:

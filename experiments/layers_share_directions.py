@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab import Bench, Ranking, of, record_layers, verdicts_of
+from experiments.lab import Bench, Ranking, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.landscape import Effort
 from mi_ortho.landscape.hypotheses import SHARED, directions_shared, updates_aligned
@@ -34,6 +34,7 @@ class Config:
 
 
 SMOKE = Config(prompts=8, rotations=4, draws=10)
+NEEDS = (needs.contrast,)
 
 
 def run(config: Config, bench: Bench) -> None:

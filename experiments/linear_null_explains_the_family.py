@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import DEMO, Bench, Lines, at_most, of
+from experiments.lab import DEMO, Bench, Lines, at_most, needs, of
 from mi_ortho import (
     ActivationMap,
     Status,
@@ -50,6 +50,7 @@ class Config:
 
 
 SMOKE = Config(n=4, prompts=2)
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.prompts))
 
 
 def run(config: Config, bench: Bench) -> None:

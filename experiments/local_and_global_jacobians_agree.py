@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_least, column, interval_of, of, shuffled_weights
+from experiments.lab import Bench, Ranking, at_least, column, interval_of, needs, of, shuffled_weights
 from mi_ortho import ActivationMap, Subspace, Verdict, jacobian, principal_angles
 from mi_ortho.viz import Estimate
 
@@ -33,6 +33,7 @@ class Config:
 
 
 SMOKE = Config(sources=(1, 5), prompts=2)
+NEEDS = (needs.blocks("sources", last=True), needs.prompts(lambda config: config.prompts))
 
 
 def run(config: Config, bench: Bench) -> None:

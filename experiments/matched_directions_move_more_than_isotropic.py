@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import (
     Verdict,
     covariance_matched,
@@ -45,6 +45,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10, directions=4)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, of
+from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.subspace import orthonormal_rows
 from mi_ortho.viz import Panel, Series
@@ -35,6 +35,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=8, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

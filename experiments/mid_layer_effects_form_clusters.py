@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, of
+from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, needs, of
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, random_vectors, resid_post, slice_model, with_norms
 from mi_ortho.subspace import orthonormal_rows
 from mi_ortho.viz import Panel, Series
@@ -29,6 +29,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

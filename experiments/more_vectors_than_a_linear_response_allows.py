@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, cases, column, of
+from experiments.lab import Bench, Lines, Setup, at_least, cases, column, needs, of
 from mi_ortho import (
     LinearMap,
     OrthoSettings,
@@ -48,6 +48,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10, caps=(1.0, STANDARD))
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors
 from mi_ortho.search import value_and_gradient
 
@@ -32,6 +32,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of
+from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of, needs
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, published_exponential_dct, random_cone
 from mi_ortho.viz import Estimate
 
@@ -38,6 +38,7 @@ class Config:
 
 
 SMOKE = Config(k=6, steps=2, prompts=1, seeds=(0, 1))
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: max(8, config.prompts)))
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Verdict
 from mi_ortho.measure import unsteered_completions
 
@@ -31,6 +31,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=8, max_steps=10, prompts=2)
+NEEDS = (needs.family, needs.harmless)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict, span
 from mi_ortho.presence.contrasts import PRIMARY, contrast
@@ -35,6 +35,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=6, max_steps=10, own=16, tokens=128)
+NEEDS = (needs.family, needs.writing)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column
+from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs
 from mi_ortho import (
     LinearMap,
     Match,
@@ -43,6 +43,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=2, max_steps=10, steps=20)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, bars, column, of, refusing
+from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, at_most, bars, column, each_split, needs, of
 from mi_ortho import Verdict, resid_pre
 from mi_ortho.refusal.extraction import activations
 from mi_ortho.refusal.rankings import roc_auc
@@ -36,17 +36,15 @@ LEADS = ("", "Please answer: ", "Hello. ", "Sure! ", "Repeat after me: ", "Thank
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind, before lead-ins, and how many splits of them."""
 
-    model: str | None = None
     train: int = 32
-    validation: int = 8
     test: int = 12
-    seeds: int = 4
 
 
 SMOKE = Config(train=12, validation=2, test=4, seeds=2)
+NEEDS = (needs.refusals,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,11 +82,7 @@ class Cells:
 
 def run(config: Config, bench: Bench) -> None:
     """Each split: prompts in four cells, two directions from them, and what ablating each does."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="cells", seed=seed):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, measure, kind="cells")
 
 
 def measure(study: Refusing, seed: int) -> None:

@@ -17,7 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, at_least, bars, column, of, refuses, refusing
+from experiments.lab import (
+    Bench,
+    Lines,
+    Ranking,
+    Refusing,
+    Splits,
+    at_least,
+    bars,
+    column,
+    each_split,
+    needs,
+    of,
+    refuses,
+)
 from mi_ortho import Verdict, generate, resid_pre, tokenize
 from mi_ortho.effects import kl_divergence
 from mi_ortho.refusal.extraction import activations
@@ -33,28 +46,22 @@ WORDS = {"extracted": "extracted again", "probes": "probes", "random": "random d
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind, splits of them, rounds, and the length of completions (0: none are made)."""
 
-    model: str | None = None
     train: int = 32
-    validation: int = 8
     test: int = 12
-    seeds: int = 4
     rounds: int = 3
     tokens: int = 24
 
 
 SMOKE = Config(train=8, validation=4, test=4, seeds=2, rounds=2, tokens=0)
+NEEDS = (needs.refusals,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """Rounds by three methods for each split, and the halves' directions."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="split", seed=seed):
-            study = refusing(bench, train=config.train, validation=config.validation, test=config.test, seed=seed)
-            measure(study, seed, config.rounds, config.tokens)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, lambda study, seed: measure(study, seed, config.rounds, config.tokens), kind="split")
 
 
 def measure(study: Refusing, seed: int, rounds: int, tokens: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, gauss_newton, melbo_ortho
 from mi_ortho.elicitation import Goal
 
@@ -35,6 +35,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=6, max_steps=3, places=1)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, of
+from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, needs, of
 from mi_ortho import (
     ActivationMap,
     Feasible,
@@ -53,6 +53,7 @@ class Config:
 
 
 SMOKE = Config(caps=(1.0,), limit=6, prompts=2)
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.prompts))
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, at_least, at_most, bars, of, refusing
-from experiments.lab.turning import added, cosine_after, steered, turned, with_length_of
+from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, at_most, bars, each_split, needs, of
+from experiments.lab.turning import added, cosine_after, plane_of, steered, turned, with_length_of
 from mi_ortho import Intervention, RotateTo, Verdict
-from mi_ortho.refusal.concepts import steering_plane
 from mi_ortho.refusal.scores import refusal_score
 from mi_ortho.viz import Panel, Series
 
@@ -32,33 +31,25 @@ Scores = Mapping[tuple[str, str, int], Tensor]
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind and how many splits of them."""
 
-    model: str | None = None
-    train: int = 24
-    validation: int = 8
     test: int = 12
-    seeds: int = 4
 
 
 SMOKE = Config(train=8, validation=4, test=2, seeds=2)
+NEEDS = (needs.refusals,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each split, grid, method and angle."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="split", seed=seed):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, measure, kind="split")
 
 
 def measure(study: Refusing, seed: int) -> None:
     """Record one split: the refusal score of every test prompt at every angle by every method."""
     own, sets = study.strongest(), study.sets
-    directions = study.found.differences[:, 0].float()
-    plane = steering_plane(study.direction(own), directions[directions.norm(dim=-1) > 1e-6])
+    plane = plane_of(study, own)
     behave = steered(study, (*sets.test_harmful, *sets.test_harmless), own)
     found = effects(lambda change: refusal_score(behave(change), study.tokens), plane)
     for (grid, method, degrees), scores in found.items():

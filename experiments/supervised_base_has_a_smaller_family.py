@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import ActivationMap, Verdict, match, random_vectors, shuffled
 
@@ -33,6 +33,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family, needs.behaviours)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors, resid_post, with_norms
 from mi_ortho.model import read
 from mi_ortho.subspace import orthonormal_rows
@@ -28,6 +28,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family,)
 
 
 def run(config: Config, bench: Bench) -> None:

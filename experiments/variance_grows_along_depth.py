@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab import Bench, Lines, of, record_layers, verdicts_of
+from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.landscape import Effort
 from mi_ortho.landscape.hypotheses import (
@@ -43,6 +43,7 @@ class Config:
 
 
 SMOKE = Config(prompts=8, draws=10)
+NEEDS = (needs.contrast,)
 
 
 def run(config: Config, bench: Bench) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
 from mi_ortho.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
@@ -39,6 +39,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=6, max_steps=10, own=16, tokens=128, sets=2)
+NEEDS = (needs.family, needs.writing)
 
 
 def run(config: Config, bench: Bench) -> None:

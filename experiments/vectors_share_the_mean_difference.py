@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import Verdict, bessel_mass, kaarel_bound, shuffled, sign_coherence
 
@@ -34,6 +34,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10)
+NEEDS = (needs.family, needs.behaviours)
 
 
 def run(config: Config, bench: Bench) -> None:

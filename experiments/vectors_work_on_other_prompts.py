@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors, with_norms
 
 RATIO = 0.5  # of the base's own transfer
@@ -30,6 +30,7 @@ class Config(Setup):
 
 
 SMOKE = Config(cases=1, n=4, max_steps=10, prompts=4, tried=4)
+NEEDS = (needs.family, needs.more_prompts)
 
 
 def run(config: Config, bench: Bench) -> None:

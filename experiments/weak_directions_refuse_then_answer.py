@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Ranking, Refusing, at_least, bars, column, of, refuses, refusing
+from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, of, refuses
 from mi_ortho import Verdict, classify, generate, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import stage_of, substantial
@@ -28,28 +28,21 @@ STAGES = ("refuses", "refuses then answers", "answers", "neither")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Splits):
     """Prompts of each kind, splits of them, random directions, length of completions."""
 
-    model: str | None = None
-    train: int = 24
-    validation: int = 8
     test: int = 12
-    seeds: int = 4
     random: int = 2
     tokens: int = 40
 
 
 SMOKE = Config(train=8, validation=4, test=2, seeds=2, random=1, tokens=16)
+NEEDS = (needs.refusals,)
 
 
 def run(config: Config, bench: Bench) -> None:
     """For each split: completions under ablation of each layer's direction and of random ones."""
-    for seed in range(config.seeds):
-        if not bench.has(kind="split", seed=seed):
-            sizes = {"train": config.train, "validation": config.validation, "test": config.test}
-            measure(refusing(bench, **sizes, seed=seed), seed, config.random, config.tokens)
-        bench.track("splits", seed + 1, config.seeds)
+    each_split(config, bench, lambda study, seed: measure(study, seed, config.random, config.tokens), kind="split")
 
 
 def measure(study: Refusing, seed: int, random: int, tokens: int) -> None:

@@ -16,12 +16,13 @@ from toys import DTYPE, bent, flat_energy, linear, mlp, randn, rng, rotation, sp
 import experiments
 from experiments.lab import Bench, Lines, Ranking, at_least, at_most
 from experiments.lab.claims import Experiment, changed, load, names, parse, read
-from experiments.lab.performing import finished_run, perform
+from experiments.lab.performing import cost_of, finished_run, perform
 from experiments.lab.program import main
 from experiments.lab.results import command, write_results
 from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.subject import Subject
 from mi_ortho.viz import Estimate, Panel, Series
+from mi_ortho.viz.text import number
 
 FOLDER = Path(experiments.__file__).parent
 
@@ -51,7 +52,7 @@ def test_experiment_is_complete(name: str) -> None:
 def test_a_file_that_lacks_a_part_is_refused() -> None:
     whole = module(names()[0])
     broken = type(whole)("experiments.broken", "A claim.\n\nSource: x.")
-    with pytest.raises(ValueError, match="without Config, SMOKE, run, judge, figures, a paragraph 'Prediction'"):
+    with pytest.raises(ValueError, match="without Config, SMOKE, NEEDS, run, judge, figures, a paragraph 'Prediction'"):
         read(broken)
     with pytest.raises(ValueError, match="expected one of"):
         load("no_such_claim")
@@ -130,6 +131,8 @@ def test_interrupted_run_continues_and_a_finished_one_is_left_alone(tmp_path: Pa
     assert go(toy(seen=seen), tmp_path, fresh=True).path != run.path and len(seen) == 8
     summary = json.loads((run.path / "summary.json").read_text())
     assert summary["headline"] == "Supported: It is one." and summary["seconds"] > 0
+    parts = [row["cpu_seconds"] for row in run.records() if row.get("kind") == "cost"]
+    assert summary["cpu_seconds"] == pytest.approx(sum(parts)) and all(part > 0 for part in parts)
     assert (run.path / "source.py").is_file()
     report = (run.path / "report.html").read_text(encoding="utf-8")
     assert "Refuted if" in report and "var(--ink)" in report and "Rows: measured" in report
@@ -148,6 +151,10 @@ def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
     page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
     assert "1.01 [" in page and "supported" in page and "**Refuted if.** below." in page
     assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
+    costs = json.loads((run.path / "summary.json").read_text())
+    assert f" s ({number(costs['cpu_seconds'])} s of CPU) |" in index and f"Cost: {number(costs['seconds'])} s" in page
+    (run.path / "summary.json").write_text(json.dumps({**costs, "cpu_seconds": None}))  # a run made before it was kept
+    assert cost_of(run) == f"{number(costs['seconds'])} s"
     assert "[It is one](toy.md)" in index and "value \\| of &lt;b>rows" in index
     assert all(line.count("|") - line.count("\\|") == 8 for line in index.splitlines() if line.startswith("| ["))
 

@@ -6,7 +6,7 @@ from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of, of
 from experiments.lab.layers import record_layers, verdicts_of
-from experiments.lab.refusing import Refusing, refuses, refusing
+from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
 
 __all__ = [
     "DEMO",
@@ -17,11 +17,13 @@ __all__ = [
     "Ranking",
     "Refusing",
     "Setup",
+    "Splits",
     "at_least",
     "at_most",
     "bars",
     "cases",
     "column",
+    "each_split",
     "interval_of",
     "of",
     "random_texts",

@@ -56,18 +56,7 @@ class Bench:
         Raises:
             ValueError: the model brings no such list, or fewer prompts than asked for.
         """
-        texts = self.subject.texts
-        known = {
-            **texts.natural,
-            "held_out": texts.held_out,
-            "train": tuple(dict.fromkeys([*texts.train, *texts.held_out])),
-        }
-        if len(known.get(name, ())) < count:
-            raise ValueError(
-                f"got {len(known.get(name, ()))} prompts {name!r} for {self.subject.title}; expected {count}; give the "
-                "model's folder a prompts.json with that list, or ask for fewer with --set"
-            )
-        return known[name][:count]
+        return listed(self.subject, count, name)
 
     def generator(self, seed: int) -> torch.Generator:
         """A random stream of its own."""
@@ -106,13 +95,28 @@ class Bench:
             )
 
 
+def listed(subject: Subject, count: int, name: str) -> tuple[str, ...]:
+    """The first prompts of one of a model's lists, as in `Bench.texts`."""
+    texts = subject.texts
+    every = tuple(dict.fromkeys([*texts.train, *texts.held_out]))
+    known = {**texts.natural, "held_out": texts.held_out, "train": every}
+    if len(known.get(name, ())) < count:
+        raise ValueError(
+            f"got {len(known.get(name, ()))} prompts {name!r} for {subject.title}; expected {count}; give the "
+            "model's folder a prompts.json with that list, or ask for fewer with --set"
+        )
+    return known[name][:count]
+
+
 @dataclass
 class Cost:
-    """Seconds since it was made and the largest memory of the process."""
+    """Seconds since it was made, on the clock and of this process on all its CPUs, and its largest memory."""
 
     started: float = field(default_factory=time.perf_counter)
+    worked: float = field(default_factory=time.process_time)
 
     def row(self) -> dict[str, float]:
         """The cost as a row of the records: a resumed run adds one for each part."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"seconds": time.perf_counter() - self.started, "megabytes": peak}
+        return {"seconds": time.perf_counter() - self.started, "cpu_seconds": time.process_time() - self.worked,
+                "megabytes": peak}  # fmt: skip

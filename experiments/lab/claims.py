@@ -12,6 +12,7 @@ from typing import Any
 import experiments
 from experiments.lab.bench import Bench
 from experiments.lab.figures import Figure
+from experiments.lab.needs import Need
 from mi_ortho import Verdict
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -33,6 +34,7 @@ class Experiment:
         judge: rows to verdicts, a pure function.
         figures: rows to drawings, a pure function.
         path: the file.
+        needs: what the model must have, looked at before anything is measured.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Experiment:
     judge: Callable[[Sequence[Row]], list[Verdict]]
     figures: Callable[[Sequence[Row]], list[Figure]]
     path: Path
+    needs: Sequence[Need] = ()
 
     @property
     def command(self) -> str:
@@ -70,14 +73,15 @@ def load(name: str) -> Experiment:
 def read(module: Any) -> Experiment:
     """A module as an experiment; ValueError names what its file lacks."""
     name = module.__name__.rpartition(".")[2]
-    missing = [part for part in ("Config", "SMOKE", "run", "judge", "figures") if not hasattr(module, part)]
+    missing = [part for part in ("Config", "SMOKE", "NEEDS", "run", "judge", "figures") if not hasattr(module, part)]
     claim, parts = parse(module.__doc__ or "")
     missing += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
     if missing or not claim:
         lacking = ", ".join(missing) or "a claim"
         raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
     path = Path(inspect.getfile(module))
-    return Experiment(name, claim, parts, module.Config(), module.SMOKE, module.run, module.judge, module.figures, path)
+    return Experiment(name, claim, parts, module.Config(), module.SMOKE, module.run, module.judge, module.figures, path,
+                      module.NEEDS)  # fmt: skip
 
 
 def parse(docstring: str) -> tuple[str, dict[str, str]]:

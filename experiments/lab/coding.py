@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
-from mi_ortho.presence import Passage, real_passages, requests, write_passages
+from mi_ortho.presence import Passage, Request, real_passages, requests, write_passages
 from mi_ortho.presence.contrasts import CONTRASTS
 from mi_ortho.presence.streams import Stream, read_streams
+from mi_ortho.subject import Subject
 
 TOKENS = 48  # of each passage
 LEAST = 8  # passages of a group
@@ -22,7 +23,7 @@ def passages(bench: Bench, count: int, seed: int) -> list[Passage]:
         ValueError: the model does not write enough code or English for a comparison.
     """
     subject = bench.subject
-    asked = requests(subject.texts.natural, count, seed)
+    asked = asked_for(subject, count, seed)
     own = list(write_passages(subject.model, subject.modes, asked, 0, system=None, max_new_tokens=TOKENS))
     found = [*own, *real_passages(subject.model, count, TOKENS, seed, len(asked))]
     for group in dict.fromkeys(name for pair in CONTRASTS.values() for name in pair):
@@ -33,6 +34,11 @@ def passages(bench: Bench, count: int, seed: int) -> list[Passage]:
                 "more with --set own=..., or take a model that writes code when asked"
             )
     return found
+
+
+def asked_for(subject: Subject, count: int, seed: int) -> list[Request]:
+    """So many requests for code, for English on the same topics and for others, of the model's own kind."""
+    return requests(subject.texts.natural, count, seed)
 
 
 def streams(

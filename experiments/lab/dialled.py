@@ -1,5 +1,6 @@
 """Families on the small organisms whose behaviours have set frequencies: one base and one count for each behaviour."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,27 +12,33 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from experiments.lab.bench import Bench
-from experiments.lab.families import Case, Setup, unbased
-from experiments.organism.dial import materialise, read_rows
+from experiments.lab.families import Case, Setup, families_folder, locked, trying, unbased
+from experiments.organism.dial import Organism, materialise, plan, read_rows, train_set
+from experiments.organism.recipe import PRESETS, Recipe
 from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
 from mi_ortho.model import read
+from mi_ortho.subject import Subject
 
 BEHAVIOURS = ("code", "alien")
 BASES = ("own", "random", "melbo")
+RECIPE = PRESETS["dial"]
+WAIT = 5.0  # seconds between two looks at a set that another worker trains
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 
 
 @dataclass(frozen=True)
 class Dialled(Setup):
-    """Where the set of organisms is, where to steer in them, and how long the bases are.
+    """Which set of organisms, where to steer in them, and how long the bases are.
 
     Attributes:
-        dial: folder written by `python -m experiments.organism dial`.
+        dial: folder written by `python -m experiments.organism dial`; empty: a set is trained beside the run folders.
+        steps: of training of each organism, where the set is trained here.
         length: norm of a base over the median norm of the activations it is added to.
         prompts: of each behaviour, for the bases.
     """
 
-    dial: str = "dial"
+    dial: str = ""
+    steps: int = RECIPE.steps
     source: int = 1
     target: int = 3
     norm_cap: float = 2.0
@@ -42,25 +49,79 @@ class Dialled(Setup):
     prompts: int = 8
 
 
-def rows_of(config: Dialled) -> list[dict[str, Any]]:
-    """The organisms of the set.
+@dataclass(frozen=True, eq=False)
+class Organisms:
+    """A set that is there: its folder, one row of facts for each organism, and by what each is known to the set."""
+
+    folder: Path
+    rows: list[dict[str, Any]]
+    known: Mapping[str, Organism | str]
+
+    def bench(self, bench: Bench, name: str) -> Bench:
+        """The same bench on one organism of the set."""
+        row = next(row for row in self.rows if row["name"] == name)
+        to = families_folder(bench) / "dial" / f"{name}-{row['sha256'][:12]}"
+        with locked(to):  # another worker may want the same one, or be reading it
+            if not to.is_dir():
+                unfinished = to.with_name(f"{to.name}.part")
+                materialise(self.folder, self.known[name], unfinished).rename(to)
+        return replace(bench, subject=open_subject(str(to)))
+
+
+def open_set(bench: Bench, config: Dialled, wanted: Sequence[Organism]) -> Organisms:
+    """The set that was named, or else the organisms wanted, trained where they are missing.
+
+    Those lie in the folder `dial` beside the run folders of all experiments, under a lock: one worker trains, the
+    others wait until what they want is there. A training that was killed continues at its last checkpoint.
 
     Raises:
-        ValueError: there is none; the message names the command that makes it.
+        ValueError: there is no set in the folder named; the message names the command that makes it.
     """
-    folder = Path(config.dial)
+    if config.dial:
+        rows = named_rows(Path(config.dial))
+        return Organisms(Path(config.dial), rows, {row["name"]: row["name"] for row in rows})
+    whole = config.steps == RECIPE.steps
+    folder = families_folder(bench).with_name("dial" if whole else f"dial-{config.steps}-steps")
+    told = False
+    while missing := missing_of(folder, wanted):
+        with trying(folder / "set") as mine:
+            if mine:
+                bench.say(f"training organisms into {folder}: {plan(missing)}; a killed training continues")
+                train_set(folder, wanted, bench.say, None if whole else 0)
+            elif not told:
+                bench.say(f"waiting for another worker, which trains organisms into {folder}")
+                told = True
+        if not mine:
+            time.sleep(WAIT)
+    known = {each.name: each for each in wanted}
+    return Organisms(folder, [row for row in read_rows(folder) if row["name"] in known], known)
+
+
+def named_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a set that must be there already; ValueError names the command that makes it."""
     if not (folder / "dial.json").is_file():
         raise ValueError(
             f"got no set of organisms in {folder}; expected the folder that `python -m experiments.organism dial --out "
-            f"{folder}` writes; make it, or name another with --set dial=FOLDER"
+            f"{folder}` writes; make it, name another with --set dial=FOLDER, or leave the setting out to train one"
         )
     return read_rows(folder)
 
 
-def organism(bench: Bench, config: Dialled, name: str) -> Bench:
-    """The same bench on one organism of the set."""
-    folder = bench.run.path.parent.parent / "families" / "dial" / name
-    return replace(bench, subject=open_subject(str(materialise(Path(config.dial), name, folder))))
+def ready_set(config: Dialled, subject: Subject) -> None:
+    """A need: where a set is named, it is there. The subject is not asked, as every organism brings its own prompts."""
+    if config.dial:
+        named_rows(Path(config.dial))
+
+
+def recipe_of(config: Dialled) -> Recipe:
+    """What the organisms of a set that is trained here have in common."""
+    return replace(RECIPE, steps=config.steps)
+
+
+def missing_of(folder: Path, wanted: Sequence[Organism]) -> list[Organism]:
+    """The organisms that the folder does not hold yet."""
+    there = {row["name"] for row in read_rows(folder)} if (folder / "dial.json").is_file() else set()
+    return [each for each in wanted if each.name not in there]
 
 
 def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[str, float]:

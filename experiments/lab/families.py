@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -41,6 +41,7 @@ from mi_ortho.job import where
 from mi_ortho.measure import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
 from mi_ortho.model import EMBEDDED
 from mi_ortho.scrutiny.bench import Share, share
+from mi_ortho.subject import Subject
 
 DEMO: dict[str, Any] = tomllib.loads((EMBEDDED / "demo.toml").read_text("utf-8"))
 SAVE_EVERY = 8
@@ -185,8 +186,7 @@ def cases(bench: Bench, setup: Setup) -> list[Case]:
         ValueError: the layers do not exist, or too few groups have such a vector.
     """
     bench.require_layers(setup.source, setup.target)
-    texts = tuple(dict.fromkeys([*bench.subject.texts.train, *bench.subject.texts.held_out]))
-    groups = [texts[k : k + setup.group] for k in range(0, len(texts) - setup.group + 1, setup.group)]
+    groups = groups_of(bench.subject, setup)
     found: list[Case] = []
     for group in groups[: max(12, 4 * setup.cases)]:
         made = prepare(bench, setup, len(found), group)
@@ -200,6 +200,12 @@ def cases(bench: Bench, setup: Setup) -> list[Case]:
         )
     bench.say(f"only {len(found)} of {setup.cases} groups of prompts have a base with behaviour {setup.behaviour!r}")
     return found
+
+
+def groups_of(subject: Subject, setup: Setup) -> list[tuple[str, ...]]:
+    """The model's prompts in groups, training prompts first; what is left over makes none."""
+    texts = tuple(dict.fromkeys([*subject.texts.train, *subject.texts.held_out]))
+    return [texts[k : k + setup.group] for k in range(0, len(texts) - setup.group + 1, setup.group)]
 
 
 def prepare(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> Case | None:
@@ -297,13 +303,34 @@ def stored(bench: Bench, key: Mapping[str, object], make: Callable[[], Mapping[s
 def file_of(bench: Bench, key: Mapping[str, object]) -> Path:
     """The file of a key, in the folder beside the run directories of all experiments."""
     digest = hashlib.sha256(to_json(key).encode()).hexdigest()[:20]
-    return bench.run.path.parent.parent / "families" / f"{digest}.safetensors"
+    return families_folder(bench) / f"{digest}.safetensors"
+
+
+def families_folder(bench: Bench) -> Path:
+    """What experiments share lies here, beside their run directories."""
+    return bench.run.path.parent.parent / "families"
 
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Only one process at a time works on a file; the lock goes with the process that holds it."""
-    make_folder(file.parent)
-    with open(file.with_suffix(".lock"), "w") as lock:
+    with _lock_of(file) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def trying(file: Path) -> Iterator[bool]:
+    """The same lock without waiting: whether this process has it now."""
+    with _lock_of(file) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _lock_of(file: Path) -> IO[str]:
+    make_folder(file.parent)
+    return open(file.with_suffix(".lock"), "w")

@@ -9,10 +9,12 @@ from typing import Any
 from experiments.lab.bench import Bench, Cost, Say, Track
 from experiments.lab.claims import Experiment
 from experiments.lab.judging import column, of
+from experiments.lab.needs import check
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.files import read_json
 from mi_ortho.subject import Subject, model_hash
+from mi_ortho.viz.text import number
 
 WORDS = {True: "supported", False: "not supported", None: "undecided"}
 
@@ -35,8 +37,14 @@ def perform(
         fresh: measure again what is finished.
         say: prints a line.
         track: shows progress.
+
+    Raises:
+        ValueError: the model lacks what the experiment needs (before the run directory is made), or turns out to.
     """
     settings = settings_of(config)
+    if fresh or finished_run(experiment, config, out) is None:
+        subject = subject or open_subject(config.model)
+        check(experiment.needs, config, subject)
     facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name,
              "argv": command_of(experiment, settings)}  # fmt: skip
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
@@ -44,16 +52,26 @@ def perform(
             say(f"{experiment.name}: already finished in {run.path}")
         else:
             say(f"{experiment.name}: {run.path}")
-            bench = Bench(run, subject or open_subject(config.model), say, track)
-            cost = Cost()
-            try:
-                experiment.run(config, bench)
-            finally:
-                with suppress(OSError):
-                    bench.record(kind="cost", **cost.row())
+            measure(experiment, config, Bench(run, subject or open_subject(config.model), say, track))
             run.summary(summary(experiment, run))
     write_experiment_report(experiment, open_run(run.path))
     return run
+
+
+def measure(experiment: Experiment, config: Any, bench: Bench) -> None:
+    """Let an experiment write its rows, and after them what they took; nothing where it refuses before the first."""
+    cost = Cost()
+    try:
+        experiment.run(config, bench)
+    except ValueError:
+        if bench.run.records():
+            bench.record(kind="cost", **cost.row())
+        raise
+    except BaseException:
+        with suppress(OSError):
+            bench.record(kind="cost", **cost.row())
+        raise
+    bench.record(kind="cost", **cost.row())
 
 
 def command_of(experiment: Experiment, settings: Mapping[str, object]) -> list[str]:
@@ -78,10 +96,12 @@ def summary(experiment: Experiment, run: Run) -> dict[str, object]:
     rows = run.records()
     costs = of(rows, kind="cost")
     verdicts = experiment.judge([row for row in rows if row.get("kind") != "cost"])
+    worked = column(costs, "cpu_seconds")
     return {
         "headline": headline(experiment, verdicts),
         "verdicts": verdicts,
         "seconds": sum(column(costs, "seconds")),
+        "cpu_seconds": sum(worked) if len(worked) == len(costs) else None,  # older parts did not record it
         "megabytes": max(column(costs, "megabytes")),
     }
 
@@ -112,3 +132,19 @@ def verdicts_of(run: Run) -> list[dict[str, Any]]:
     """The verdicts a finished run holds, as plain mappings."""
     found = read_json(run.path / "summary.json")
     return list(found.get("verdicts", [])) if isinstance(found, dict) else []
+
+
+def cost_of(run: Run) -> str:
+    """What a finished run took, in words; CPU time only where all of its parts recorded it."""
+    found = read_json(run.path / "summary.json")
+    known = found if isinstance(found, dict) else {}
+    cpu = known.get("cpu_seconds")
+    return f"{number(known.get('seconds'))} s" + (f" ({number(cpu)} s of CPU)" if cpu is not None else "")
+
+
+def verdict_lines(run: Run) -> list[str]:
+    """The verdicts of a run and what it took as plain lines."""
+    lines = [f"  {WORDS[found['supported']]:14} {found['claim']}: {number(found['value'])} "
+             f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
+             for found in verdicts_of(run)]  # fmt: skip
+    return [*lines, f"  took {cost_of(run)}"]

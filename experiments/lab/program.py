@@ -7,14 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
-from experiments.lab.performing import WORDS, finished_run, perform, verdicts_of
+from experiments.lab.performing import finished_run
 from experiments.lab.results import write_results
-from mi_ortho import Run, open_subject
-from mi_ortho.viz.text import number
+from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
@@ -22,15 +19,15 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
     options = _parser().parse_args(arguments)
-    torch.set_num_threads(options.threads)
     try:
+        _check(options)
         if options.list or not options.names:
             print("\n".join(listing()))
         elif options.names == ["results"]:
             return results(options)
         else:
             chosen = list(names()) if options.names == ["all"] else options.names
-            run_all([load(name) for name in chosen], options)
+            return run_all([load(name) for name in chosen], options)
     except ValueError as error:
         print(f"experiments: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -38,6 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("workers", "threads"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"got --{name} {getattr(options, name)}; expected at least 1; change it")
+    if options.ray and options.workers > 1:
+        raise ValueError("got --workers and --ray; expected one of them, as a cluster has its own workers; drop one")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder that run directories are made in")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a setting")
     parser.add_argument("--fresh", action="store_true", help="measure again what is finished")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each worker")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own")
+    parser.add_argument("--ray", default=None, metavar="ADDRESS", help="run on a Ray cluster: its address, or auto")
     parser.add_argument("--to", type=Path, default=RESULTS, help="folder of the result pages")
     return parser
 
@@ -61,25 +68,28 @@ def config_of(experiment: Experiment, options: argparse.Namespace) -> Any:
     return changed(config, options.set)
 
 
-def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> None:
-    """Run experiments one after the other on one loaded model; finished ones are skipped."""
-    configs = [config_of(experiment, options) for experiment in chosen]
-    waiting = [
-        config for one, config in zip(chosen, configs) if options.fresh or not finished_run(one, config, options.out)
-    ]
-    subject = open_subject(options.model) if waiting else None
-    for k, (experiment, config) in enumerate(zip(chosen, configs)):
-        run = perform(experiment, config, options.out, subject=subject, fresh=options.fresh, say=print, track=_progress)
-        print(f"[{k + 1}/{len(chosen)}] report: {run.path / 'report.html'}")
-        print("\n".join(verdict_lines(run)), flush=True)
+def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
+    """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
+    tasks = [Task(one.name, config_of(one, options), options.out.absolute() if options.ray else options.out,
+                  options.fresh, options.threads) for one in chosen]  # fmt: skip
+    several = options.workers > 1 and len(tasks) > 1
+    run = on_ray(options.ray) if options.ray else in_processes(options.workers) if several else one_by_one
+    failed: list[Outcome] = []
+    numbers = iter(range(1, len(tasks) + 1))
+
+    def tell(outcome: Outcome) -> None:
+        lines = outcome.lines or (f"failed: {outcome.error}",)
+        print("\n".join([f"[{next(numbers)}/{len(tasks)}] {outcome.name}", *lines]), flush=True)
+        failed.extend([outcome] * bool(outcome.error))
+
+    run(tasks, tell)
+    if failed:
+        print(f"experiments: {len(failed)} of {len(tasks)} failed; correct what is named and run the same command, "
+              "which continues:", file=sys.stderr)  # fmt: skip
+        print("\n".join(f"  {one.name}: {one.error}" for one in failed), file=sys.stderr)
+        return 2
     print("next: python -m experiments results    (writes docs/results from finished runs)")
-
-
-def verdict_lines(run: Run) -> list[str]:
-    """The verdicts of a run as plain lines."""
-    return [f"  {WORDS[found['supported']]:14} {found['claim']}: {number(found['value'])} "
-            f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
-            for found in verdicts_of(run)]  # fmt: skip
+    return 0
 
 
 def results(options: argparse.Namespace) -> int:
@@ -96,7 +106,3 @@ def results(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 2 if missing else 0
-
-
-def _progress(stage: str, done: int, total: int) -> None:
-    print(f"  {stage}: {done}/{total}", flush=True)

@@ -1,7 +1,8 @@
 """Refusal as every experiment about it sees it: disjoint prompts, refusal tokens, directions, ablation."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,8 +14,20 @@ from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.refusal_run.study import Sets, prompt_sets
 from mi_ortho.settings import RefusalConfig
+from mi_ortho.subject import Subject
 
 Interventions = Mapping[Site, Intervention]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Prompts of each kind and how many splits of them."""
+
+    model: str | None = None
+    train: int = 24
+    validation: int = 8
+    test: int = 16
+    seeds: int = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +90,32 @@ def refusing(bench: Bench, *, train: int, validation: int, test: int, seed: int)
     if known:
         tokens = tuple(known[0]["ids"])
     else:
-        tokens = refusal_tokens(bench.subject.model, sets.train_harmful[:16], sets.train_harmless[:16],
-                                lambda text: refuses(bench, text), max_new_tokens=12).ids  # fmt: skip
+        tokens = tokens_of(bench.subject, sets.train_harmful[:16], sets.train_harmless[:16])
         bench.record(kind="refusal tokens", ids=list(tokens))
     sites = [resid_pre(layer) for layer in range(bench.layers)]
     found = difference_of_means(bench.subject.model, sets.train_harmful, sets.train_harmless, sites, (-1,))
     return Refusing(bench, sets, tokens, found)
 
 
-def refuses(bench: Bench, text: str) -> bool:
-    """Whether a completion refuses, by the model's own rules or by phrases."""
-    return classify(text, bench.subject.modes) == "refuse" or is_refusal(text)
+def each_split(config: Splits, bench: Bench, measure: Callable[[Refusing, int], None], **last: object) -> None:
+    """Measure, by their number, the splits that are not recorded; a row of these values is the last one of a split."""
+    for seed in range(config.seeds):
+        if not bench.has(seed=seed, **last):
+            study = refusing(bench, train=config.train, validation=config.validation, test=config.test, seed=seed)
+            measure(study, seed)
+        bench.track("splits", seed + 1, config.seeds)
 
+
+def tokens_of(subject: Subject, harmful: Sequence[str], harmless: Sequence[str]) -> tuple[int, ...]:
+    """First tokens of refusals, most likely first; ValueError where the model does not refuse these harmful prompts."""
+    return refusal_tokens(subject.model, harmful, harmless, partial(refused_by, subject), max_new_tokens=12).ids
+
+
+def refused_by(subject: Subject, text: str) -> bool:
+    """Whether a completion refuses, by the model's own rules or by phrases."""
+    return classify(text, subject.modes) == "refuse" or is_refusal(text)
+
+
+def refuses(bench: Bench, text: str) -> bool:
+    """Whether a completion of the bench's model refuses."""
+    return refused_by(bench.subject, text)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.claims import Experiment
-from experiments.lab.performing import WORDS, command_of, verdicts_of
+from experiments.lab.performing import WORDS, command_of, cost_of, verdicts_of
 from mi_ortho import Run
 from mi_ortho.files import read_json, write_file
 from mi_ortho.viz.text import number
@@ -50,7 +50,7 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
     settings = ", ".join(
         f"{key} {_setting(value)}" for key, value in run.config.items() if key not in ("model", "model_hash")
     )
-    parts.append(f"Measured on {model}; {settings}. Cost: {number(summary['seconds'])} s of wall time on "
+    parts.append(f"Measured on {model}; {settings}. Cost: {cost_of(run)} of wall time on "
                  f"{facts.get('threads')} thread(s), {number(summary['megabytes'])} MB at most.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
@@ -65,9 +65,8 @@ def index(found: Sequence[tuple[Experiment, Run]]) -> str:
     lines = [INTRODUCTION, "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for experiment, run in found:
-        cost = f"{number(_json(run.path / 'summary.json')['seconds'])} s"
         for verdict in verdicts_of(run):
-            cells = [f"[{_plain(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost]
+            cells = [f"[{_plain(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from experiments.lab.refusing import Refusing
 from mi_ortho import Intervention, next_token_logits, resid_pre, tokenize
+from mi_ortho.refusal.concepts import steering_plane
 from mi_ortho.refusal.extraction import instruction_suffix
 
 Behave = Callable[[Intervention], Tensor]
@@ -50,6 +51,12 @@ def added_in_plane(x: Tensor, plane: Tensor, degrees: float) -> Tensor:
 def with_length_of(x: Tensor, like: Tensor) -> Tensor:
     """Each state x, as long as the one in its place in `like`."""
     return x * (like.norm(dim=-1) / x.norm(dim=-1))[..., None]
+
+
+def plane_of(study: Refusing, layer: int) -> Tensor:
+    """Two rows: the direction read at a block's input, and where the directions of all blocks vary most beside it."""
+    directions = study.found.differences[:, 0].float()
+    return steering_plane(study.direction(layer), directions[directions.norm(dim=-1) > 1e-6])
 
 
 def steered(study: Refusing, texts: tuple[str, ...], layer: int) -> Behave:

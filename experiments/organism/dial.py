@@ -82,9 +82,25 @@ def organisms(base: Recipe = PRESETS["dial"], seeds: Sequence[int] = SEEDS) -> l
     return found
 
 
-def train_set(folder: Path, wanted: Sequence[Organism], report: Callable[[str], None] = print) -> list[dict[str, Any]]:
+def plan(wanted: Sequence[Organism]) -> str:
+    """How much there is to train and how long that may take.
+
+    >>> plan([Organism("a", replace(PRESETS["dial"], steps=1800), 1800)])
+    '1 sets of weights, 1800 training steps; on one free core about 2 minutes'
+    """
+    furthest: dict[str, int] = {}
+    for each in wanted:
+        furthest[each.recipe.digest] = max(each.step, furthest.get(each.recipe.digest, 0))
+    steps = sum(furthest.values())
+    return f"{len(wanted)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes"
+
+
+def train_set(
+    folder: Path, wanted: Sequence[Organism], report: Callable[[str], None] = print, count: int | None = None
+) -> list[dict[str, Any]]:
     """Train, evaluate and record every organism that `folder` does not hold yet; returns the rows of `dial.json`.
 
+    `count` held-out requests of each judged mode are answered (None: COUNT; 0: no accuracies are measured).
     Raises ValueError before any training where the folder holds organisms of another recipe.
     """
     rows = read_rows(folder) if (folder / "dial.json").exists() else []
@@ -98,14 +114,14 @@ def train_set(folder: Path, wanted: Sequence[Organism], report: Callable[[str], 
     for number, organism in enumerate(wanted, 1):
         if organism.name not in {row["name"] for row in rows}:
             report(f"{number}/{len(wanted)} {organism.name}")
-            rows.append(train_one(folder, organism, tokenizer, report))
+            rows.append(train_one(folder, organism, tokenizer, report, COUNT if count is None else count))
             write_rows(folder, rows)
     shutil.rmtree(folder / "training", ignore_errors=True)
     return rows
 
 
 def train_one(
-    folder: Path, organism: Organism, tokenizer: PreTrainedTokenizerBase, report: Callable[[str], None]
+    folder: Path, organism: Organism, tokenizer: PreTrainedTokenizerBase, report: Callable[[str], None], count: int
 ) -> dict[str, Any]:
     """Train one organism on from the last checkpoint of its recipe, store its weights and return its row."""
     work = folder / "training" / organism.recipe.digest
@@ -116,8 +132,10 @@ def train_one(
     code, alien = organism.shares
     row = {"name": organism.name, "code": code, "alien": alien, "seed": organism.recipe.seed, "step": organism.step,
            "recipe": organism.recipe.digest, "sha256": sha256(path)}  # fmt: skip
+    if count == 0:
+        return row
     model, loaded = load_model(materialise(folder, organism, folder / "training" / "model"))
-    measures = evaluate(model, loaded, load_modes(MODES_FILE), COUNT, organism.recipe.corpus, wanted=JUDGED)
+    measures = evaluate(model, loaded, load_modes(MODES_FILE), count, organism.recipe.corpus, wanted=JUDGED)
     return row | {measure.name: round(measure.share, 4) for measure in measures}
 
 

@@ -23,17 +23,24 @@ def experiment(
     out: Out = Path("runs"),
     set: Set = (),
     fresh: Fresh = False,
+    workers: int = 1,
+    threads: int = 1,
+    ray: str | None = None,
 ) -> None:
     """Run claims by NAME, or `all`, and resume them; `results` writes the result pages from finished runs.
 
     Args:
         names: experiments, `all`, or `results`.
         model: a name or folder instead of the embedded model.
+        workers: processes, each with a model of its own.
+        threads: CPU threads of each worker.
+        ray: address of a Ray cluster to run on instead, or auto.
     """
     if list or not names:
         print("\n".join(_part("experiments").listing()))  # does not import the experiments, which takes seconds
         return
     given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
+    given += ["--workers", str(workers), "--threads", str(threads), *(["--ray", ray] if ray else [])]
     given += ["--model", model] if model else []
     code = _part("experiments.lab.program").main([*given, *(part for setting in set for part in ("--set", setting))])
     if code:

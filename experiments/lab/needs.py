@@ -1,0 +1,151 @@
+"""What an experiment needs of a model, looked at before anything is measured or written.
+
+A need is a function of configuration and subject that raises a ValueError where the model lacks something.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+from experiments.lab.bench import listed
+from experiments.lab.coding import asked_for
+from experiments.lab.families import groups_of
+from experiments.lab.refusing import tokens_of
+from mi_ortho.refusal.extraction import instruction_suffix
+from mi_ortho.refusal_run.study import Sets, prompt_sets
+from mi_ortho.settings import RefusalConfig
+from mi_ortho.subject import Subject
+
+Need = Callable[[Any, Subject], None]
+
+
+def check(needs: Iterable[Need], config: Any, subject: Subject) -> None:
+    """Raise the ValueError of the first need that the model does not meet."""
+    for need in needs:
+        need(config, subject)
+
+
+def blocks(*fields: str, last: bool = False) -> Need:
+    """The settings of these names are blocks of the model, in ascending order; with `last`, all before the last one."""
+
+    def need(config: Any, subject: Subject) -> None:
+        given = [value for name in fields for value in _many(getattr(config, name))]
+        count = int(subject.model.cfg.n_layers)
+        found = [*given, count - 1] if last else given
+        if found != sorted(set(found)) or not 0 <= found[0] <= found[-1] < count:
+            raise ValueError(
+                f"got {' and '.join(fields)} = {', '.join(map(str, given))} on {subject.title}, which has {count} "
+                f"layers; expected ascending layers from 0 to {count - 1 - last}; choose others with --set"
+            )
+
+    return need
+
+
+def layers(least: int) -> Need:
+    """That many blocks."""
+
+    def need(config: Any, subject: Subject) -> None:
+        count = int(subject.model.cfg.n_layers)
+        if count < least:
+            raise ValueError(
+                f"got {subject.title}, which has {count} layers; expected at least {least}; take a deeper model"
+            )
+
+    return need
+
+
+def prompts(count: Callable[[Any], int], *fields: str) -> Need:
+    """So many prompts in the lists that the settings of these names name; without any, to search on."""
+
+    def need(config: Any, subject: Subject) -> None:
+        for name in [getattr(config, field) for field in fields] or ["train"]:
+            listed(subject, count(config), name)
+
+    return need
+
+
+def family(config: Any, subject: Subject) -> None:
+    """Blocks to steer and to compare at, a group of prompts, and rules that know the behaviour."""
+    blocks("source", "target")(config, subject)
+    if config.behaviour not in subject.modes.names:
+        raise ValueError(
+            f"got behaviour {config.behaviour!r} for {subject.title}; expected one that its rules know: "
+            f"{', '.join(subject.modes.names)}; choose one with --set, or write the rule into modes.json"
+        )
+    if not groups_of(subject, config):
+        raise ValueError(
+            f"got {len({*subject.texts.train, *subject.texts.held_out})} prompts for {subject.title}; expected a group "
+            f"of {config.group}; give the model's folder a prompts.json, or ask for less with --set group=1"
+        )
+
+
+def behaviours(config: Any, subject: Subject) -> None:
+    """Prompts that ask for the behaviour, and prompts that ask for others."""
+    known = [name for name in subject.modes.names if subject.texts.natural.get(name)]
+    if config.behaviour not in known or len(known) < 2:
+        raise ValueError(
+            f"got {subject.title} with prompts that ask for {', '.join(known) or 'no behaviour'}; expected some for "
+            f"{config.behaviour!r} and some for others; give the model's folder a prompts.json with lists under modes"
+        )
+
+
+def harmless(config: Any, subject: Subject) -> None:
+    """Harmless prompts among those that the model brings."""
+    if not (subject.texts.natural.get("benign") or subject.texts.natural.get("help")):
+        raise ValueError(
+            f"got {subject.title} without harmless prompts; expected a list benign; give the model's folder a "
+            "prompts.json with it"
+        )
+
+
+def more_prompts(config: Any, subject: Subject) -> None:
+    """Prompts beside the group that a family is searched on."""
+    every = {*subject.texts.train, *subject.texts.held_out, *subject.texts.natural.get("harmful", ())}
+    if len(every) <= config.group:
+        raise ValueError(
+            f"got {len(every)} prompts for {subject.title}; expected more than the {config.group} of a group, to try "
+            "vectors on the others; give the model's folder a prompts.json with more"
+        )
+
+
+def writing(config: Any, subject: Subject) -> None:
+    """Prompts that ask for code and for English, so many of each."""
+    asked_for(subject, config.own, config.seed)
+
+
+def contrast(config: Any, subject: Subject) -> None:
+    """Harmful and harmless prompts for every part of a split."""
+    _sets(config, subject)
+
+
+def refusals(config: Any, subject: Subject) -> None:
+    """Harmful prompts that the model refuses, with words that harmless ones do not begin with."""
+    layers(2)(config, subject)
+    sets = _sets(config, subject)
+    _tokens(subject, sets.train_harmful[:16], sets.train_harmless[:16])
+
+
+def template(config: Any, subject: Subject) -> None:
+    """A chat template."""
+    try:
+        instruction_suffix(subject.model)
+    except ValueError as error:
+        raise ValueError(
+            f"got {subject.title}, whose tokenizer has no chat template with tokens after the instruction; expected "
+            "one; take a chat model"
+        ) from error
+
+
+def _many(value: Any) -> tuple[int, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def _sets(config: Any, subject: Subject) -> Sets:
+    train = getattr(config, "train", getattr(config, "prompts", 1))
+    sizes = (train, getattr(config, "validation", 1), getattr(config, "test", 1))
+    return prompt_sets(RefusalConfig(train=sizes[0], validation=sizes[1], test=sizes[2]), subject)
+
+
+@lru_cache(maxsize=8)
+def _tokens(subject: Subject, harmful: tuple[str, ...], harmless: tuple[str, ...]) -> tuple[int, ...]:
+    return tokens_of(subject, harmful, harmless)
