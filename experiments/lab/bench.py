@@ -3,7 +3,7 @@
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from mi_ortho import Run, Slice, resid_post, slice_model, tokenize
 from mi_ortho.subject import Subject
 
+LATER = {"later": True}
 Say = Callable[[str], None]
 Track = Callable[[str, int, int], None]
 
@@ -106,6 +107,17 @@ def listed(subject: Subject, count: int, name: str) -> tuple[str, ...]:
             "model's folder a prompts.json with that list, or ask for fewer with --set"
         )
     return known[name][:count]
+
+
+def identity(config: Any) -> dict[str, Any]:
+    """The settings a run or a file is identified by: those that came later only where they are not at their default.
+
+    Such a field carries the metadata LATER, so that what was measured before it existed stays valid.
+    """
+    unchanged = {
+        one.name for one in fields(config) if one.metadata == LATER and getattr(config, one.name) == one.default
+    }
+    return {key: value for key, value in asdict(config).items() if key not in unchanged}
 
 
 @dataclass

@@ -23,7 +23,7 @@ def shuffled_weights(bench: Bench, seed: int = 0) -> Bench:
         if weight.ndim > 1:
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
             weight.copy_(weight.flatten()[order].view_as(weight))
-    return replace(bench, subject=subject)
+    return replace(bench, subject=replace(subject, texts=known.texts))
 
 
 def random_texts(bench: Bench, like: Sequence[str], generator: torch.Generator) -> tuple[str, ...]:

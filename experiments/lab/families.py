@@ -11,7 +11,7 @@ import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from experiments.lab.bench import Bench
+from experiments.lab.bench import LATER, Bench, identity
 from mi_ortho import (
     Lbfgs,
     Match,
@@ -65,6 +65,7 @@ class Setup:
         cases: such groups, each with a base of its own.
         n: vectors of each family.
         seed: of everything random.
+        temperature: of completions; 0 is greedy.
     """
 
     model: str | None = None
@@ -80,6 +81,7 @@ class Setup:
     cases: int = 4
     n: int = 24
     seed: int = 0
+    temperature: float = field(default=0.0, metadata=LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +172,7 @@ class Family:
 
 def key_of(case: Case) -> dict[str, object]:
     """What the files of a case are named by."""
-    setup = {key: value for key, value in asdict(case.setup).items() if key not in ("n", "cases", "model")}
+    setup = {key: value for key, value in identity(case.setup).items() if key not in ("n", "cases", "model")}
     return {**weights_of(case.bench), **setup, "texts": case.texts}
 
 
@@ -227,7 +229,8 @@ def prepare(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> C
 def unbased(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> Case:
     """The maps of a case whose base is still to be chosen."""
     site = resid_post(setup.source)
-    setting = Setting(bench.subject.model, site, where(setup.place), bench.subject.modes)
+    setting = Setting(bench.subject.model, site, where(setup.place), bench.subject.modes,
+                      temperature=setup.temperature, seed=setup.seed)  # fmt: skip
     z = slice_model(bench.subject.model, setting.prompts(texts), source=site, target=resid_post(setup.target),
                     where=where(setup.place))  # fmt: skip
     return Case(bench, setup, index, texts, setting, z, torch.zeros(bench.width))

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from experiments.lab.bench import Bench, Cost, Say, Track
+from experiments.lab.bench import Bench, Cost, Say, Track, identity
 from experiments.lab.claims import Experiment
 from experiments.lab.judging import column, of
 from experiments.lab.needs import check
+from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.files import read_json
@@ -19,43 +20,52 @@ from mi_ortho.viz.text import number
 WORDS = {True: "supported", False: "not supported", None: "undecided"}
 
 
-def settings_of(config: Any) -> dict[str, object]:
-    """What a run is identified by: its configuration and the weights it was measured on."""
-    return {**asdict(config), "model_hash": model_hash(config.model)}
+def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:
+    """What a run is identified by: its configuration, the weights it was measured on, and a preset's prompts."""
+    named = {"preset": preset.name} if preset else {}
+    return {**identity(config), "model_hash": model_hash(config.model), **named}
 
 
 def perform(
-    experiment: Experiment, config: Any, out: Path, *, subject: Subject | None, fresh: bool, say: Say, track: Track
-) -> Run:
+    experiment: Experiment, config: Any, out: Path, *, subject: Subject | None, fresh: bool, say: Say, track: Track,
+    preset: Preset | None = None,
+) -> Run:  # fmt: skip
     """Run one experiment or continue it, judge its rows, write its report; a finished one is only rendered again.
 
     Args:
         experiment: the claim.
         config: its configuration.
         out: folder that run directories are made in.
-        subject: the model, where it is loaded already.
+        subject: the model, where it is loaded already, with the preset's prompts.
         fresh: measure again what is finished.
         say: prints a line.
         track: shows progress.
+        preset: what the configuration was made by.
 
     Raises:
         ValueError: the model lacks what the experiment needs (before the run directory is made), or turns out to.
     """
-    settings = settings_of(config)
-    if fresh or finished_run(experiment, config, out) is None:
-        subject = subject or open_subject(config.model)
+    settings = settings_of(config, preset)
+    if fresh or finished_run(experiment, config, out, preset) is None:
+        subject = subject or opened(config.model, preset)
         check(experiment.needs, config, subject)
     facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name,
-             "argv": command_of(experiment, settings)}  # fmt: skip
+             "argv": command_of(experiment, settings, preset)}  # fmt: skip
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
         if run.finished:
             say(f"{experiment.name}: already finished in {run.path}")
         else:
             say(f"{experiment.name}: {run.path}")
-            measure(experiment, config, Bench(run, subject or open_subject(config.model), say, track))
+            measure(experiment, config, Bench(run, subject or opened(config.model, preset), say, track))
             run.summary(summary(experiment, run))
     write_experiment_report(experiment, open_run(run.path))
     return run
+
+
+def opened(model: str | None, preset: Preset | None = None) -> Subject:
+    """The model, with a preset's prompts."""
+    subject = open_subject(model)
+    return preset.prompted(subject) if preset else subject
 
 
 def measure(experiment: Experiment, config: Any, bench: Bench) -> None:
@@ -74,13 +84,16 @@ def measure(experiment: Experiment, config: Any, bench: Bench) -> None:
     bench.record(kind="cost", **cost.row())
 
 
-def command_of(experiment: Experiment, settings: Mapping[str, object]) -> list[str]:
-    """The command of a run: its name, and every setting that differs from the standard one."""
-    standard = asdict(type(experiment.config)())
-    model = ["--model", str(settings["model"])] if settings.get("model") else []
+def command_of(experiment: Experiment, settings: Mapping[str, object], preset: Preset | None = None) -> list[str]:
+    """The command of a run: its name, a preset, and every setting that differs from the standard one (or its)."""
+    config = type(experiment.config)()
+    standard = asdict(preset.configured(config, smoke=False) if preset else config)
+    model = settings.get("model")
+    given = ["--preset", preset.source] if preset else []
+    given += ["--model", str(model)] if model and model != standard.get("model") else []
     changes = [f"{key}={_setting(value)}" for key, value in settings.items()
                if key in standard and key != "model" and _listed(value) != _listed(standard[key])]  # fmt: skip
-    return [*experiment.command.split(), *model, *(part for change in changes for part in ("--set", change))]
+    return [*experiment.command.split(), *given, *(part for change in changes for part in ("--set", change))]
 
 
 def _setting(value: object) -> str:
@@ -114,9 +127,9 @@ def headline(experiment: Experiment, verdicts: list[Verdict]) -> str:
     return f"{held} of {len(verdicts)} predictions supported: {experiment.claim}."
 
 
-def finished_run(experiment: Experiment, config: Any, out: Path) -> Run | None:
+def finished_run(experiment: Experiment, config: Any, out: Path, preset: Preset | None = None) -> Run | None:
     """The newest finished run of exactly this configuration and these weights; None where there is none."""
-    wanted = settings_of(config)
+    wanted = settings_of(config, preset)
     for path in sorted((out / experiment.name).glob("*/summary.json"), reverse=True):
         run = open_run(path.parent)
         if run.config == _plain(wanted):

@@ -10,6 +10,7 @@ from typing import Any
 from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.performing import finished_run
+from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
 
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="name every experiment with its claim")
     parser.add_argument("--smoke", action="store_true", help="the smallest setting, in seconds")
     parser.add_argument("--model", default=None, help="a name or folder instead of the embedded model")
+    parser.add_argument("--preset", default=None, metavar="NAME", help="settings and prompts of a published experiment")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder that run directories are made in")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a setting")
     parser.add_argument("--fresh", action="store_true", help="measure again what is finished")
@@ -64,14 +66,21 @@ def _parser() -> argparse.ArgumentParser:
 def config_of(experiment: Experiment, options: argparse.Namespace) -> Any:
     """The standard or smallest configuration with the settings asked for."""
     config = experiment.smoke if options.smoke else experiment.config
+    preset = preset_of(options)
+    config = preset.configured(config, smoke=options.smoke) if preset else config
     config = replace(config, model=options.model) if options.model else config
     return changed(config, options.set)
+
+
+def preset_of(options: argparse.Namespace) -> Preset | None:
+    """The preset asked for."""
+    return read_preset(options.preset) if options.preset else None
 
 
 def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
     tasks = [Task(one.name, config_of(one, options), options.out.absolute() if options.ray else options.out,
-                  options.fresh, options.threads) for one in chosen]  # fmt: skip
+                  options.fresh, options.threads, preset_of(options)) for one in chosen]  # fmt: skip
     several = options.workers > 1 and len(tasks) > 1
     run = on_ray(options.ray) if options.ray else in_processes(options.workers) if several else one_by_one
     failed: list[Outcome] = []
@@ -95,7 +104,7 @@ def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
 def results(options: argparse.Namespace) -> int:
     """Write the result pages from finished runs; names what is missing."""
     loaded = [load(name) for name in names()]
-    found = [(one, finished_run(one, config_of(one, options), options.out)) for one in loaded]
+    found = [(one, finished_run(one, config_of(one, options), options.out, preset_of(options))) for one in loaded]
     done = [(one, run) for one, run in found if run is not None]
     for path in write_results(done, options.to):
         print(path)

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.lab.claims import Experiment
 from experiments.lab.performing import WORDS, command_of, cost_of, verdicts_of
+from experiments.lab.presets import read_preset
 from mi_ortho import Run
 from mi_ortho.files import read_json, write_file
 from mi_ortho.viz.text import number
@@ -57,7 +58,8 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
 
 def command(experiment: Experiment, run: Run) -> str:
     """The command of a run as one line."""
-    return " ".join(command_of(experiment, run.config))
+    named = str(run.config.get("preset", "")).rpartition(" ")[0]
+    return " ".join(command_of(experiment, run.config, read_preset(named) if named else None))
 
 
 def index(found: Sequence[tuple[Experiment, Run]]) -> str:

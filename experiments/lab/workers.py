@@ -20,8 +20,8 @@ from typing import Any
 import torch
 
 from experiments.lab.claims import load
-from experiments.lab.performing import finished_run, perform, verdict_lines
-from mi_ortho import open_subject
+from experiments.lab.performing import finished_run, opened, perform, verdict_lines
+from experiments.lab.presets import Preset
 
 TRIES = 2  # of a task whose worker was killed
 PATIENCE = 5.0  # seconds that workers are given to stop
@@ -36,6 +36,7 @@ class Task:
     out: Path
     fresh: bool = False
     threads: int = 1
+    preset: Preset | None = None
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,10 @@ def do(task: Task) -> Outcome:
     torch.set_num_threads(task.threads)
     try:
         experiment = load(task.name)
-        done = finished_run(experiment, task.config, task.out) is not None and not task.fresh
-        run = perform(experiment, task.config, task.out, subject=None if done else _subject(task.config.model),
-                      fresh=task.fresh, say=_say, track=_progress(task.name))  # fmt: skip
+        done = finished_run(experiment, task.config, task.out, task.preset) is not None and not task.fresh
+        subject = None if done else _subject(task.config.model, task.preset)
+        run = perform(experiment, task.config, task.out, subject=subject, fresh=task.fresh, say=_say,
+                      track=_progress(task.name), preset=task.preset)  # fmt: skip
         return Outcome(task.name, (f"report: {run.path / 'report.html'}", *verdict_lines(run)))
     except ValueError as error:
         return Outcome(task.name, error=" ".join(str(error).split()))
@@ -137,7 +139,7 @@ def _elsewhere(work: Work) -> Callable[[bytes], Outcome]:
     """`work` on another machine, which finds the code in the same folders."""
     code, paths, here = pickle.dumps(work), list(sys.path), os.getcwd()
 
-    def there(task: bytes) -> Outcome:  # sent as it stands, as nothing can be imported by its name before
+    def there(task: bytes) -> Any:  # sent as it stands, as nothing can be imported by its name before
         import os
         import pickle
         import sys
@@ -261,8 +263,8 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _subject(model: str | None) -> Any:
-    return open_subject(model)
+def _subject(model: str | None, preset: Preset | None) -> Any:
+    return opened(model, preset)
 
 
 def _say(line: str) -> None:

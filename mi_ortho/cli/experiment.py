@@ -20,6 +20,7 @@ def experiment(
     list: List = False,
     smoke: Smoke = False,
     model: str | None = None,
+    preset: str | None = None,
     out: Out = Path("runs"),
     set: Set = (),
     fresh: Fresh = False,
@@ -32,6 +33,7 @@ def experiment(
     Args:
         names: experiments, `all`, or `results`.
         model: a name or folder instead of the embedded model.
+        preset: settings and prompts of a published experiment: qwen1.5-1.8b-chat, or a TOML file.
         workers: processes, each with a model of its own.
         threads: CPU threads of each worker.
         ray: address of a Ray cluster to run on instead, or auto.
@@ -41,7 +43,7 @@ def experiment(
         return
     given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
     given += ["--workers", str(workers), "--threads", str(threads), *(["--ray", ray] if ray else [])]
-    given += ["--model", model] if model else []
+    given += [*(["--model", model] if model else []), *(["--preset", preset] if preset else [])]
     code = _part("experiments.lab.program").main([*given, *(part for setting in set for part in ("--set", setting))])
     if code:
         raise SystemExit(code)

@@ -1,0 +1,100 @@
+"""Presets: a model with the place, the sizes and the prompts of a published experiment, for all experiments at once."""
+
+import dataclasses
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.lab.dialled import Dialled
+from mi_ortho.presence import requests
+from mi_ortho.refusal.prompt_sets import own_prompts
+from mi_ortho.subject import Subject, Texts
+
+FOLDER = Path(__file__).resolve().parent.parent / "presets"
+OWN = 32  # prompts of each kind that stand in where the published experiment had none
+
+
+@dataclass(frozen=True, eq=False)
+class Preset:
+    """What one file says.
+
+    Attributes:
+        source: the name or file it was asked for by.
+        digest: of the file's content: part of what a run is identified by.
+        model: a name or folder.
+        prompt: what is searched on.
+        place: settings that hold in every experiment that has them, at every size.
+        size: settings that hold at the standard size.
+    """
+
+    source: str
+    digest: str
+    model: str
+    prompt: str
+    place: Mapping[str, Any]
+    size: Mapping[str, Any]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Preset) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def name(self) -> str:
+        """What identifies it in a run."""
+        return f"{self.source} {self.digest}"
+
+    def configured(self, config: Any, *, smoke: bool) -> Any:
+        """A configuration with the model and every setting of this preset that it has.
+
+        Experiments on a set of small organisms keep theirs: they are not about this model.
+        """
+        if isinstance(config, Dialled):
+            return config
+        known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        given = {key: value for key, value in {**self.place, **({} if smoke else self.size)}.items() if key in known}
+        return replace(config, model=self.model, **{key: like(value, known[key]) for key, value in given.items()})
+
+    def prompted(self, subject: Subject) -> Subject:
+        """The subject with this preset's prompt to search on, and others for what asks for more than one.
+
+        Those are the shipped requests of the same form (harmful in form only, and harmless) and requests for code
+        and for English on the same topics; the published experiment had none of them.
+        """
+        every = requests({}, OWN, 0)
+        code, english = (tuple(one.prompt for one in every if one.group == group)
+                         for group in ("code_own", "english_own"))  # fmt: skip
+        harmful, harmless = (own_prompts(kind).instructions for kind in ("harmful", "harmless"))
+        natural = {"harmful": harmful, "benign": harmless, "code": code, "refuse": harmful,
+                   subject.modes.default: english}  # fmt: skip
+        return replace(subject, texts=Texts((self.prompt,), harmful, natural))
+
+
+def read_preset(source: str) -> Preset:
+    """A preset by its name, or a TOML file.
+
+    Raises:
+        ValueError: there is none, or the file is no preset.
+    """
+    known = {path.stem: path for path in FOLDER.glob("*.toml")}
+    path = known.get(source, Path(source))
+    if not path.is_file():
+        raise ValueError(f"got preset {source!r}; expected {', '.join(sorted(known))} or a TOML file; correct it")
+    content = path.read_bytes()
+    try:
+        table = tomllib.loads(content.decode("utf-8"))
+        parts = table["model"], table["prompt"], dict(table["place"]), dict(table.get("size", {}))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"got {path}, which is no preset ({error}); expected model, prompt and a table place in TOML; correct it"
+        ) from error
+    return Preset(source, hashlib.sha256(content).hexdigest()[:12], *parts)
+
+
+def like(value: Any, other: Any) -> Any:
+    """A value from a file as the type that a configuration has: lists are tuples there."""
+    return tuple(value) if isinstance(other, tuple) else type(other)(value) if isinstance(other, float) else value
