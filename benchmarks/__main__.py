@@ -30,6 +30,7 @@ def options() -> Namespace:
     parser.add_argument("--factors", type=int, default=64, help="of the dct table")
     parser.add_argument("--iterations", type=int, default=5, help="of the dct table")
     parser.add_argument("--repeats", type=int, default=5, help="of the dct and jacobian tables, in turn")
+    parser.add_argument("--rows", type=Path, help="file where the planted table keeps its rows, and goes on from")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda runs the accelerator table")
     parser.add_argument("--family", type=int, default=1558, help="vectors of the accelerator table")

@@ -34,8 +34,8 @@ class Shape:
             device=device,
             dtype=torch.bfloat16,
         )
-        sites = {"source": mo.resid_post(source), "target": mo.resid_post(source + blocks)}
-        return mo.slice_model(model, prompt(device), readout=readout, **sites)
+        start, end = mo.resid_post(source), mo.resid_post(source + blocks)
+        return mo.slice_model(model, prompt(device), source=start, target=end, readout=readout)
 
 
 QWEN_1_8B, QWEN_7B = Shape(2048, 5504, 16), Shape(4096, 11008, 32)

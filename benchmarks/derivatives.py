@@ -56,8 +56,8 @@ def dct(options: Namespace) -> Table:
 
 def _sliced(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.FunctionMap]:
     model = random_qwen2(256, 8, d_mlp=704, heads=8)
-    sites = {"source": mo.resid_post(SOURCE), "target": mo.resid_post(TARGET)}
-    return model, mo.pooled(mo.slice_model(model, prompt(n=n), readout=readout, **sites))
+    source, target = mo.resid_post(SOURCE), mo.resid_post(TARGET)
+    return model, mo.pooled(mo.slice_model(model, prompt(n=n), source=source, target=target, readout=readout))
 
 
 @torch.no_grad()

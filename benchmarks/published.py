@@ -78,7 +78,7 @@ def exponential_factors(
     zero = flat(start.new_zeros(start.shape[1]))
 
     def pulled(theta: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        out, back = vjp(lambda x: flat(x) - zero, theta)
+        out, back = vjp(lambda x: flat(x) - zero, theta)[:2]
         return out, back(u)[0]
 
     def each(function: Callable[..., Any], *rows: Tensor) -> Any:

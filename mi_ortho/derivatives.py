@@ -1,7 +1,6 @@
 """First derivatives of an activation map: products with its Jacobian, the Jacobian itself at a point or averaged on a
 path, and the Gauss-Newton matrix of an objective on it."""
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,7 +15,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mi_ortho.objectives import ActivationMap, Match, MatchDistribution, Penalised
 
 ENTRIES = 2**25  # cotangents held at once
-SHARE = 1 / 8  # of the rows of a pullback that go forward
 
 
 def pullback(
@@ -24,43 +22,23 @@ def pullback(
 ) -> Float[Tensor, "n d_model"]:
     """Rows c J for cotangents c, with J the Jacobian of the flattened fn at one point.
 
-    The graph is that of copies of the point, so that one ordinary backward pass carries one cotangent a copy. It is
-    built once and passed as often as needed: at most SHARE more forward work than a single row needs, and every
-    operation runs in its own kernel, which is faster than batching the backward pass of one row. Memory is that of
-    min(chunk, SHARE * n) graphs, and all cotangents.
+    One forward pass, then backward passes that carry `chunk` cotangents at once. Costs a backward pass a row; memory
+    grows with `chunk`.
 
     Args:
         fn: maps (n, d_model) to (n, ...), rows independent.
         at: the point.
         cotangents: n row vectors over the m flattened outputs.
         chunk: rows per pass.
-
-    >>> from mi_ortho.objectives import LinearMap
-    >>> z = LinearMap(torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.zeros(2))
-    >>> pullback(z, torch.zeros(2), torch.tensor([[1.0, 1.0]])).tolist()
-    [[1.0, 5.0]]
     """
-    rows = max(1, min(chunk, math.ceil(SHARE * len(cotangents))))
-    with torch.enable_grad():
-        theta = at.detach().expand(rows, -1).clone().requires_grad_()
-        out = fn(theta).flatten(1)
-        if not out.requires_grad:  # nothing depends on the point
-            return at.new_zeros(len(cotangents), len(at))
-        return torch.cat([_back(out[: len(part)], theta, part) for part in cotangents.split(rows)])
-
-
-def _back(out: Float[Tensor, "n m"], copies: Float[Tensor, "rows d_model"], cotangents: Float[Tensor, "n m"]) -> Tensor:
-    (found,) = torch.autograd.grad(
-        out, copies, cotangents, retain_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return found[: len(out)]
+    with torch.enable_grad(), plain_attention():
+        theta = at.detach().clone().requires_grad_()
+        out = fn(theta[None]).flatten()
+        return torch.cat([vector_products(out, theta, part) for part in cotangents.split(chunk)])
 
 
 def pushforward(
-    fn: Callable[[Tensor], Tensor],
-    at: Float[Tensor, " d_model"],
-    tangents: Float[Tensor, "n d_model"],
-    *,
+    fn: Callable[[Tensor], Tensor], at: Float[Tensor, " d_model"], tangents: Float[Tensor, "n d_model"], *,
     chunk: int = 64,
 ) -> Float[Tensor, "n m"]:
     """Rows J t for tangents t, with J the Jacobian of the flattened fn at one point.
@@ -92,7 +70,6 @@ def vector_products(
     out: Float[Tensor, " m"], at: Float[Tensor, " d_model"], cotangents: Float[Tensor, "n m"]
 ) -> Float[Tensor, "n d_model"]:
     """Rows c d(out)/d(at) of an existing graph, all in one backward pass, or one after the other where that fails."""
-
     def row(cotangent: Tensor, batched: bool) -> Tensor:
         kwargs: dict[str, Any] = {"retain_graph": True, "is_grads_batched": batched, "allow_unused": True}
         (found,) = torch.autograd.grad(out, at, cotangent, **kwargs) if out.requires_grad else (None,)
@@ -119,7 +96,9 @@ def plain_attention() -> AbstractContextManager[Any]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def jacobian(z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64) -> Float[Tensor, "m d_model"]:
+def jacobian(
+    z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64
+) -> Float[Tensor, "m d_model"]:
     """The Jacobian of z at one steering vector, outputs flattened to m rows.
 
     Rows are pulled back where m <= d_model, columns pushed forward otherwise: min(m, d_model) passes for one row each,

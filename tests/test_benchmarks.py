@@ -2,12 +2,13 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 import torch
 from toys import mlp, randn, rng, rotation
 
-from benchmarks import published
+from benchmarks import planted, published
 from benchmarks.accelerator import QWEN_7B, Shape, accelerator, factors
 from benchmarks.derivatives import DERIVATIVES
 from benchmarks.models import prompt, random_qwen2, slice_flop
@@ -91,3 +92,25 @@ def test_the_accelerator_row_of_factors_runs_at_a_tiny_shape() -> None:
         first, last = map(float, trace.split(" to "))
         assert min(float(wall), float(each)) >= 0 and min(first, last) > 0 and memory == "-"
         assert float(cosine) < 1e-5
+
+
+def test_the_planted_table_keeps_its_rows_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"D_MODEL": 64, "PLANTED": 3, "ESTIMATED": 6}.items():
+        monkeypatch.setattr(planted, name, value)
+    chosen = options(rows=tmp_path / "rows.jsonl")
+    table = planted.planted(chosen)
+    assert [row[0] for row in table.rows] == list(planted.PUBLISHED) and "recovered" in table.headers
+    assert float(table.rows[2][1]) > 0.9, "a random start and many steps find the planted directions"
+    assert capsys.readouterr().err.count("planted: ") == 6
+    kept = chosen.rows.read_text().splitlines()
+    chosen.rows.write_text(kept[0].replace(table.rows[0][1], "9.99") + "\n")
+    again = planted.planted(chosen)
+    assert again.rows[0][1] == "9.99" and again.rows[2][:-1] == table.rows[2][:-1]
+    assert len(chosen.rows.read_text().splitlines()) == 3
+
+
+def test_recovery_by_hand() -> None:
+    truth = torch.eye(3)[:2]
+    assert planted.recovery(truth, torch.tensor([[2.0, 0, 0], [0, 3.0, 4.0]])) == pytest.approx((0.8, 0.5))

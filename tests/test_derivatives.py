@@ -15,7 +15,6 @@ from mi_ortho import (
     pullback,
     pushforward,
 )
-from mi_ortho.derivatives import vector_products
 
 
 def test_jacobian_of_a_linear_map_is_its_matrix_everywhere() -> None:
@@ -76,20 +75,6 @@ class NotBatched(torch.autograd.Function):
 def test_operations_that_cannot_be_batched_are_differentiated_row_by_row() -> None:
     z, at = FunctionMap(NotBatched.apply, 4), randn(4)
     torch.testing.assert_close(jacobian(z, at), torch.diag(2 * at))
-    point = at.clone().requires_grad_()
-    torch.testing.assert_close(vector_products(z(point), point, torch.eye(4, dtype=DTYPE)), torch.diag(2 * at))
-
-
-def test_a_pullback_goes_forward_once_with_few_rows() -> None:
-    """The forward pass has at most an eighth of the rows, and is not repeated for the others."""
-    seen = []
-    z = FunctionMap(lambda theta: seen.append(len(theta)) or torch.sin(theta), 40)
-    at, cotangents = randn(40), randn(33, 40, seed=1)
-    torch.testing.assert_close(pullback(z, at, cotangents), cotangents * torch.cos(at))
-    assert seen == [5]
-    torch.testing.assert_close(pullback(z, at, cotangents, chunk=2), cotangents * torch.cos(at))
-    torch.testing.assert_close(pullback(z, at, cotangents[:1]), cotangents[:1] * torch.cos(at))
-    assert seen == [5, 2, 1] and pullback(z, at, cotangents[:0]).shape == (0, 40)
 
 
 def test_fused_attention_can_be_differentiated_either_way() -> None:

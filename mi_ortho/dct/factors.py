@@ -85,6 +85,8 @@ def predict(factors: Factors, theta: Float[Tensor, "n d_model"]) -> Float[Tensor
 def reconstruction_error(factors: Factors, z: Maps, theta: Float[Tensor, "n d_model"], *, chunk: int = 64) -> float:
     """The share of |z(theta) - z(0)|^2 that the factors miss, over the rows of theta: 0 perfect, 1 like no factors.
 
+    One forward pass a row and map, without a graph; the true and the predicted effects of all rows are held.
+
     Raises:
         ValueError: the rows of theta move nothing.
     """

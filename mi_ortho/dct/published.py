@@ -1,7 +1,8 @@
 """What the published code computes, where that differs from what its text says: to show the difference, not to be used.
 
 Behaviour of the classes LinearDCT, QuadraticDCT and ExponentialDCT of amack315/melbo-dct-post (December 2024), written
-anew from a description of what they compute.
+anew from a description of what they compute. Costs and memory are those of the methods of the same name without
+"published"; those that take columns of V' hold d_model^2 numbers more.
 """
 
 import torch

@@ -50,7 +50,7 @@ def calibrate_scale(
         bracket: norms between which the ratio is first crossed upwards, found to .1 %. Rounding, which looks like a
             large nonlinearity at small norms of a half-precision model, is not taken for a crossing.
         dtype: of the steering vectors.
-        chunk: rows per pass.
+        chunk: rows per pass; memory is that of one graph and `chunk` copies of its outputs.
 
     Raises:
         ValueError: the ratio is not crossed upwards in the bracket, or the map does not depend on theta.
