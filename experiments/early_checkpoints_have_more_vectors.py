@@ -17,13 +17,12 @@ from experiments.lab.dialled import (
     BASES,
     BEHAVIOURS,
     Dialled,
+    along_training,
     measure,
     open_set,
     partial_correlation,
     ready_set,
-    recipe_of,
 )
-from experiments.organism.dial import Organism, organisms
 from mi_ortho import Verdict
 from mi_ortho.viz import Panel, Series
 
@@ -56,12 +55,6 @@ def run(config: Config, bench: Bench) -> None:
             bench.record(organism=row["name"], behaviour=behaviour, case=k, step=row["step"],
                          **measure(home, config, behaviour, k))  # fmt: skip
         bench.track("checkpoint", done + 1, len(chosen))
-
-
-def along_training(config: Config) -> list[Organism]:
-    """The organism whose weights are kept during training, at every kept step."""
-    every = organisms(recipe_of(config), (0,))
-    return [each for each in every if each.recipe == every[0].recipe]
 
 
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:

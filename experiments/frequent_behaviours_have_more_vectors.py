@@ -23,9 +23,8 @@ from experiments.lab.dialled import (
     open_set,
     partial_correlation,
     ready_set,
-    recipe_of,
+    with_frequencies,
 )
-from experiments.organism.dial import organisms
 from mi_ortho import Verdict
 
 CORRELATED = 0.5
@@ -44,7 +43,7 @@ NEEDS = (ready_set,)
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each organism, behaviour and prompt."""
-    found = open_set(bench, config, organisms(recipe_of(config), range(config.seeds)))
+    found = open_set(bench, config, with_frequencies(config, config.seeds))
     every = [row for row in found.rows if row["seed"] < config.seeds]
     last = max(row["step"] for row in every)
     chosen = [row for row in every if row["step"] == last]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from experiments.lab.bench import Bench
 from experiments.lab.families import Case, Setup, families_folder, locked, trying, unbased
-from experiments.organism.dial import Organism, materialise, plan, read_rows, train_set
-from experiments.organism.recipe import PRESETS, Recipe
+from experiments.organism.dial import Organism, materialise, organisms, plan, read_rows, train_set
+from experiments.organism.recipe import PRESETS
 from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
 from mi_ortho.model import read
 from mi_ortho.subject import Subject
@@ -113,9 +113,15 @@ def ready_set(config: Dialled, subject: Subject) -> None:
         named_rows(Path(config.dial))
 
 
-def recipe_of(config: Dialled) -> Recipe:
-    """What the organisms of a set that is trained here have in common."""
-    return replace(RECIPE, steps=config.steps)
+def with_frequencies(config: Dialled, seeds: int) -> list[Organism]:
+    """Every organism of a set that is trained here: each frequency with each of so many seeds, and the kept steps."""
+    return organisms(replace(RECIPE, steps=config.steps), range(seeds))
+
+
+def along_training(config: Dialled) -> list[Organism]:
+    """Of that set, the organism whose weights are kept during training, at every kept step."""
+    every = with_frequencies(config, 1)
+    return [each for each in every if each.recipe == every[0].recipe]
 
 
 def missing_of(folder: Path, wanted: Sequence[Organism]) -> list[Organism]:
