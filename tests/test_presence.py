@@ -162,6 +162,19 @@ def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: 
         assert chosen(again.records(), kind=kind) == chosen(finished.records(), kind=kind)
 
 
+def test_the_newest_family_is_one_of_the_model(tmp_path: Path) -> None:
+    made = {}
+    for model in (None, "gpt2"):
+        with start(tmp_path, "family", {"model": model}) as run:
+            run.summary({"headline": "h"})
+        made[model] = run.path
+    with start(tmp_path, "family", {"model": None, "seed": 1}):
+        pass  # newer, but unfinished
+    assert {model: newest_family(tmp_path, model) for model in made} == made
+    with pytest.raises(RunError, match="mi-ortho family --model llama"):
+        newest_family(tmp_path, "llama")
+
+
 def test_what_cannot_work_is_said_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="mi-ortho family"):
         newest_family(tmp_path)

@@ -17,7 +17,7 @@ from mi_ortho.commands.nulls import nulls
 from mi_ortho.objectives import match
 from mi_ortho.runs import open_run, start
 from mi_ortho.scrutiny.bench import Bench, share, whole_rows
-from mi_ortho.scrutiny.source import newest_family, open_source
+from mi_ortho.scrutiny.source import open_source
 from mi_ortho.scrutiny.spectrum import spectrum_rows
 from mi_ortho.scrutiny.verdicts import below, headline, verdicts
 from mi_ortho.settings import FamilyConfig, NullsConfig
@@ -308,7 +308,7 @@ def test_mistakes_are_one_line(
     for file in family_run.iterdir():
         (changed / file.name).write_bytes(file.read_bytes())
     (changed / "environment.json").write_text('{"command": "family", "model_hash": "0123456789abcdef"}')
-    assert newest_family(tmp_path, None) == changed
+    assert mo.newest_family(tmp_path) == changed
     assert "made with other weights" in error(capsys, *out)
     (changed / "summary.json").unlink()
     assert "an unfinished run" in error(capsys, str(changed), *out)

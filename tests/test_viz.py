@@ -218,6 +218,31 @@ def test_end_of_family_in_every_form(tmp_path: Path) -> None:
         assert type(run)(run.config, run.environment, {"end": end}, run.rows, {}, {}, {}).end("kl")[0] == wanted
 
 
+def test_an_end_beyond_the_recorded_vectors_is_told_and_not_drawn(tmp_path: Path) -> None:
+    found = parse(viz.family_report(write_run(tmp_path / "a", sizes={"kl": 40, "activation": 20})).read_text())
+    places = [attrs["style"] for tag, attrs in found.tags if tag == "i" and attrs.get("class") == "end"]
+    assert places and set(places) == {"left:55.0%"}  # of the activation match alone: 11 of 20
+    shown = " ".join(" ".join(found.shown).split())
+    assert "ends at index 47" in shown and "beyond the vectors recorded here" in shown
+    assert shown.count("marked by the line") == 1 and shown.count("Shaded: beyond the end") == 1
+    lines = [axis.get_xlim()[1] for end in (3.0, 30.0) for axis in drawn_axes(plots.Panel("t", "u", end=end), 10)]
+    assert lines[0] == lines[1]
+
+
+def drawn_axes(panel: plots.Panel, points: int) -> list[Any]:
+    """The axes of a panel with one straight series; nothing in them lies outside their limits."""
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    axes.plot(range(points), range(points))
+    plots._decorate(axes, panel, True)
+    low, high = axes.get_xlim()
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]
+    assert all(low <= left and right <= high for left, right in spans)
+    assert bool(spans) == (panel.end is not None and panel.end < points)
+    return [axes]
+
+
 def test_colours_start_with_the_base_and_the_unsteered_mode(tmp_path: Path) -> None:
     colours = load_family(write_run(tmp_path / "a", sizes={"kl": 9})).colours
     assert list(colours)[:2] == ["code", "refuse"] and len(set(colours.values())) == len(colours) == 5

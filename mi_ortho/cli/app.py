@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,8 +26,22 @@ Json = Annotated[
 Threads = Annotated[int, Parameter(name="--threads", help="CPU threads; 0 takes 1 for small models, else all cores.")]
 
 
-def execute(command: Callable[..., Any], config: Any, *, as_json: bool, threads: int, **options: Any) -> None:
-    """Run `command(config, **options, say=, track=)`, which returns a finished Run, and tell what came out.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Options:
+    """What every command that makes a run takes besides its settings."""
+
+    at: At = None
+    fresh: Fresh = False
+    json: Json = False
+    threads: Threads = 0
+
+
+PLAIN = Options()
+
+
+def execute(command: Callable[..., Any], config: Any, options: Options, **more: Any) -> None:
+    """Run `command(config, **more, at=, fresh=, say=, track=)`, which returns a finished Run; tell what came out.
 
     `config.model` decides how many threads are taken. Import the command lazily in the caller, so that --help is
     instant.
@@ -35,11 +50,11 @@ def execute(command: Callable[..., Any], config: Any, *, as_json: bool, threads:
 
     from mi_ortho.commands.runs import printable
 
-    torch.set_num_threads(threads or _threads(config.model))
-    with Progress(sys.stderr if as_json else sys.stdout) as progress:
-        run = command(config, **options, say=progress.say, track=progress.track)
+    torch.set_num_threads(options.threads or _threads(config.model))
+    with Progress(sys.stderr if options.json else sys.stdout) as progress:
+        run = command(config, **more, at=options.at, fresh=options.fresh, say=progress.say, track=progress.track)
     summary = json.loads((run.path / "summary.json").read_text("utf-8"))
-    if as_json:
+    if options.json:
         print(json.dumps({"run": str(run.path), **summary}, ensure_ascii=False, indent=1))
         return
     print(printable(str(summary["headline"])))

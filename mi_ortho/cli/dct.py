@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.settings import DctConfig
 
 Config = Annotated[DctConfig, Parameter(name="*", negative_iterable="")]
@@ -17,10 +17,7 @@ def dct(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Transcode a slice of a model into factors (deep causal transcoding) and try each as a steering vector.
 
@@ -29,4 +26,4 @@ def dct(
     """
     from mi_ortho.commands.dct import dct as command
 
-    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(command, config, options, out=out)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, app, execute
 from mi_ortho.settings import ExploreConfig
 
 Config = Annotated[ExploreConfig, Parameter(name="*", negative_iterable="")]
@@ -18,10 +18,7 @@ def explore(
     /,
     *,
     config: Config = DEFAULTS,
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Make a page to choose a vector of a family and see what it does: texts, presence, attention, nearest tokens.
 
@@ -34,4 +31,4 @@ def explore(
     from mi_ortho.commands.explore import with_model
 
     known = with_model(config, run)
-    execute(command, known, as_json=json, threads=threads, family=run, at=at, fresh=fresh)
+    execute(command, known, options, family=run)

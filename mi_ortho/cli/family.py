@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.settings import FamilyConfig
 
 Config = Annotated[FamilyConfig, Parameter(name="*", negative_iterable="")]
@@ -17,10 +17,7 @@ def family(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Find the orthogonal family of one behaviour, measure it beside its controls, and write a report.
 
@@ -30,7 +27,7 @@ def family(
     """
     from mi_ortho.commands.family import family as command
 
-    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(command, config, options, out=out)
 
 
 @app.command
@@ -38,12 +35,9 @@ def melbo(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Find mutually orthogonal MELBO vectors and show what each makes the model write. Settings as for family."""
     from mi_ortho.commands.family import melbo_only
 
-    execute(melbo_only, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(melbo_only, config, options, out=out)

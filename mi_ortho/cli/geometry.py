@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.settings import GeometryConfig
 
 Config = Annotated[GeometryConfig, Parameter(name="*")]
@@ -17,10 +17,7 @@ def geometry(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Measure a model's layers: growth of variance, shared directions, likeness, flatness, each beside its control.
 
@@ -29,4 +26,4 @@ def geometry(
     """
     from mi_ortho.commands.geometry import geometry as command
 
-    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(command, config, options, out=out)

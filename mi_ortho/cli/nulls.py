@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.settings import NullsConfig
 
 Config = Annotated[NullsConfig, Parameter(name="*", negative_iterable="")]
@@ -20,10 +20,7 @@ def nulls(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Hold a finished family run against its null models: a linear map, a quadratic form, random families.
 
@@ -33,4 +30,4 @@ def nulls(
     from mi_ortho.commands.nulls import nulls as command
 
     chosen = config if run is None else replace(config, run=str(run))
-    execute(command, chosen, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(command, chosen, options, out=out)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.settings import PresenceConfig
 
 Config = Annotated[PresenceConfig, Parameter(name="*", negative_iterable="")]
@@ -20,10 +20,7 @@ def presence(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Look for a family's vectors in the activations of the model while it really writes code, and on real code.
 
@@ -31,12 +28,12 @@ def presence(
     components; every difference with shuffled labels of whole passages.
 
     Args:
-        run: a finished run of `mi-ortho family`; the newest one in --out when left out.
+        run: a finished run of `mi-ortho family`; the model's newest one in --out when left out.
     """
     from mi_ortho.commands.presence import family_model
     from mi_ortho.commands.presence import presence as command
     from mi_ortho.presence import newest_family
 
-    family = run or newest_family(out)
+    family = run or newest_family(out, config.model)
     known = replace(config, model=config.model or family_model(family))
-    execute(command, known, as_json=json, threads=threads, family=family, out=out, at=at, fresh=fresh)
+    execute(command, known, options, family=family, out=out)

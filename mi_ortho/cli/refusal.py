@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from mi_ortho.cli.app import At, Fresh, Json, Out, Threads, app, execute
+from mi_ortho.cli.app import PLAIN, At, Options, Out, Threads, app, execute
 from mi_ortho.settings import RefusalConfig
 
 Config = Annotated[RefusalConfig, Parameter(name="*", negative_iterable="")]
@@ -21,10 +21,7 @@ def every(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Find the refusal direction of a model, try it beside random directions, compare alternatives, write a report.
 
@@ -33,7 +30,7 @@ def every(
     """
     from mi_ortho.commands.refusal import refusal as command
 
-    execute(command, config, as_json=json, threads=threads, out=out, at=at, fresh=fresh)
+    execute(command, config, options, out=out)
 
 
 @refusal.command
@@ -59,13 +56,10 @@ def compare(
     *,
     config: Config = DEFAULTS,
     out: Out = Path("runs"),
-    at: At = None,
-    fresh: Fresh = False,
-    json: Json = False,
-    threads: Threads = 0,
+    options: Options = PLAIN,
 ) -> None:
     """Also the steering circle and further directions, then the report: the same as no stage at all."""
-    every(config=config, out=out, at=at, fresh=fresh, json=json, threads=threads)
+    every(config=config, out=out, options=options)
 
 
 @refusal.command

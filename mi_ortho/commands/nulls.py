@@ -4,12 +4,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mi_ortho.job import Say, Track
+from mi_ortho.presence import newest_family
 from mi_ortho.runs import Run, RunError, start
 from mi_ortho.scrutiny.bench import Bench, prepare_bench, whole_rows
 from mi_ortho.scrutiny.diversity import diversity_rows
 from mi_ortho.scrutiny.linear import gradient_rows, linear_rows
 from mi_ortho.scrutiny.shape import completion_rows, composition_rows, dose_rows, sign_rows
-from mi_ortho.scrutiny.source import Source, newest_family, open_source
+from mi_ortho.scrutiny.source import Source, open_source
 from mi_ortho.scrutiny.spectrum import spectrum_rows
 from mi_ortho.scrutiny.verdicts import headline, verdicts
 from mi_ortho.settings import NullsConfig

@@ -34,14 +34,12 @@ def presence(
 ) -> Run:
     """Read the model's activations on its own code and on real code, and measure every vector of `family` in them.
 
-    `family` is a finished run of `mi-ortho family`, None the newest one under `out`.
+    `family` is a finished run of `mi-ortho family`, None the newest one of the model under `out`.
     """
-    found = open_family(family or newest_family(out), config.match)
+    found = open_family(family or newest_family(out, config.model), config.match)
     name = config.model or found.config.get("model")
     say(f"family {found.run}: {len(found.studied)} of {len(found.vectors)} vectors keep the behaviour ({found.match})")
-    subject = open_subject(
-        name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
-    )
+    subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     layers = check(config, found, subject)
     settings = asdict(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
     run = start(out, "presence", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mi_ortho.files import read_json
 from mi_ortho.findings import pick
-from mi_ortho.runs import RunError, open_run
+from mi_ortho.runs import Run, RunError, open_run
 
 MATCHES = ("kl", "activation")  # the first one a run has is studied
 HOW = "run `mi-ortho family` first, or name a finished run of it"
@@ -47,13 +47,36 @@ class FamilyVectors:
         return self.vectors[self.keeps]
 
 
-def newest_family(folder: Path) -> Path:
-    """The newest finished run of `mi-ortho family` under `folder`. Raises RunError when there is none."""
-    found = [path.parent for path in sorted((folder / "family").glob("*/summary.json"))]
-    if not found:
-        raise RunError(f"got no finished family run under {folder / 'family'}; expected one whose vectors to look for; "
-                       f"{HOW}")  # fmt: skip
-    return found[-1]
+def newest_family(folder: Path, model: str | None = None) -> Path:
+    """The newest finished run of `mi-ortho family` on a model under `folder`; None is the embedded model.
+
+    Raises:
+        RunError: there is none; the message says which command makes one.
+    """
+    for path in sorted((Path(folder) / "family").glob("*/summary.json"), reverse=True):
+        if (path.parent / "config.json").is_file() and open_run(path.parent).config.get("model") == model:
+            return path.parent
+    extra = f" --model {model}" if model else ""
+    raise RunError(
+        f"got no finished family run of {model or 'the embedded model'} in {folder}; expected one; "
+        f"run `mi-ortho family{extra}` first, or name a run directory"
+    )
+
+
+def finished_family(path: Path) -> Run:
+    """A finished run of `mi-ortho family`, open for reading.
+
+    Raises:
+        RunError: it is a run of another command, or unfinished.
+    """
+    run = open_run(path)
+    known = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
+    command = known.get("command", "family") if isinstance(known, dict) else "family"
+    if command != "family":
+        raise RunError(f"got {path}, a run of `{command}`; expected a run of `family`; name another")
+    if not run.finished:
+        raise RunError(f"got {path}, an unfinished run; expected a finished one; repeat the command that started it")
+    return run
 
 
 def open_family(path: Path, match: str = "auto") -> FamilyVectors:
@@ -63,13 +86,10 @@ def open_family(path: Path, match: str = "auto") -> FamilyVectors:
         RunError: it is no such run, is unfinished, has no family of this match, or fewer than 4 vectors that keep the
             behaviour.
     """
-    run = open_run(path)
-    known = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
-    command = known.get("command", "family") if isinstance(known, dict) else "family"
+    run = finished_family(path)
     stored = run.load_rows("vectors")
-    if command != "family" or not run.finished or "base" not in stored:
-        state = f"a run of `{command}`" if command != "family" else "an unfinished run"
-        raise RunError(f"got {path}, {state}; expected a finished family run; {HOW}")
+    if "base" not in stored:
+        raise RunError(f"got {path} without a base vector; expected a family run that found one; {HOW}")
     names = [name for name in MATCHES if name in stored]
     chosen = next(iter(names), "") if match == "auto" else match
     if chosen not in names:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mi_ortho.files import read_json
 from mi_ortho.job import MATCHES
-from mi_ortho.runs import RunError, open_run
+from mi_ortho.presence.family_vectors import finished_family
+from mi_ortho.runs import RunError
 from mi_ortho.settings import FamilyConfig
 
 
@@ -38,36 +39,16 @@ class Source:
         return tuple(self.config.prompts or ())
 
 
-def newest_family(out: Path, model: str | None) -> Path:
-    """The newest finished family run of this model below an output folder.
-
-    Raises:
-        RunError: there is none; the message says which command makes one.
-    """
-    for path in sorted((Path(out) / "family").glob("*"), reverse=True):
-        if (path / "summary.json").is_file() and (path / "config.json").is_file():
-            config = read_json(path / "config.json")
-            if isinstance(config, dict) and config.get("model") == model:
-                return path
-    extra = f" --model {model}" if model else ""
-    raise RunError(
-        f"got no finished family run of {model or 'the embedded model'} in {out}; expected one to test; "
-        f"run `mi-ortho family{extra}` first, or name a run directory"
-    )
-
-
 def open_source(path: Path) -> Source:
     """Read a finished family run.
 
     Raises:
         RunError: no run of `family`, an unfinished one, or one without vectors.
     """
-    run = open_run(path)
+    run = finished_family(path)
+    if "n_kl" not in run.config:
+        raise RunError(f"got {path}, whose settings are no family's; expected a run of `family`; name another")
     known: Any = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
-    if known.get("command", "family") != "family" or "n_kl" not in run.config:
-        raise RunError(f"got {path}, a run of `{known.get('command')}`; expected a run of `family`; name another")
-    if not run.finished:
-        raise RunError(f"got {path}, an unfinished run; expected a finished one; repeat the command that started it")
     tensors = run.load_rows("vectors")
     families = {match: tensors[match].float() for match in MATCHES if match in tensors and len(tensors[match])}
     if "base" not in tensors or not families:

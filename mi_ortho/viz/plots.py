@@ -238,9 +238,9 @@ def _references(axes: Any, panel: Panel) -> None:
             "textcoords": "offset points",
         }
         axes.annotate(label, **at, ha="left", va="bottom", fontsize=8, color=NAMED["muted"], zorder=9, gid="reference")
-    if panel.end is not None:
+    if panel.end is not None and panel.end - 0.5 < high:
         axes.axvline(panel.end - 0.5, color=NAMED["muted"], linewidth=0.9, zorder=1)
-        axes.axvspan(panel.end - 0.5, max(high, panel.end), color=NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)
+        axes.axvspan(panel.end - 0.5, high, color=NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)
         axes.set_xlim(low, high)
 
 

@@ -72,12 +72,14 @@ def _side_by_side(run: read.FamilyRun) -> Section:
 
 def _family(run: read.FamilyRun, match: str) -> Section:
     end, reason = run.end(match)
+    last = max(row["index"] for row in run.family(match))
     problem = next((row["problem"] for row in run.where(kind="linear_null") if row.get("problem")), "")
     values: dict[str, Any] = {
         "match": match,
         "strips": strips(run, match),
         "colours": run.colours,
         "end": end,
+        "marked": end is not None and end <= last,
         "reason": visible(reason),
         "panels": panels(run, match),
         "legend": legend(run, match),
@@ -86,7 +88,7 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "problem": visible(problem) if match == "activation" else "",
         "collapsed": sum(row.get("kept") is False for row in run.where(kind="search", match=match)),
         "transfer": transfer_strips(run, match),
-        "last": max(row["index"] for row in run.family(match)),
+        "last": last,
         "base": run.base,
         "control_step": run.control_step,
         "finished": bool(run.summary),

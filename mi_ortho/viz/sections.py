@@ -12,6 +12,7 @@ from markupsafe import Markup
 from mi_ortho.files import read_json
 from mi_ortho.runs import open_run
 from mi_ortho.viz.data_table import settings, table
+from mi_ortho.viz.embed import Visual
 from mi_ortho.viz.pages import Section, page, render, write_page
 from mi_ortho.viz.text import clip, command_line, visible
 from mi_ortho.viz.verdicts import verdict_rows
@@ -103,8 +104,8 @@ def curves(panels: Sequence[Markup], caption: str, *, legend: Sequence[tuple[str
     return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=legend)
 
 
-def figure(body: Markup, caption: str) -> Markup:
-    """Anything drawn, with a caption below."""
+def figure(body: Markup | Visual, caption: str) -> Markup:
+    """Anything drawn, also a single visual, with a caption below."""
     return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(body, caption)
 
 
