@@ -1,6 +1,7 @@
 """The commands that look at what others made: `report`, `compare`, `show`, `export`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho.export import export_gguf, export_lm_eval, position_note
@@ -52,7 +53,8 @@ def export(path: Path, group: str, index: int, to: Path, *, strength: float, blo
     elif to.suffix == ".pt":
         export_lm_eval(vectors, index, to, strength=strength, blocks=blocks)
     elif to.suffix == ".safetensors":
-        save(vectors.subset([index]), to)
+        one = vectors.subset([index])
+        save(replace(one, vectors=strength * one.vectors), to)
         return None
     else:
         raise ValueError(
