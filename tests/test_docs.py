@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -187,6 +188,58 @@ def test_references_name_public_things():
         for target in re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8")):
             owner, _, name = target.rpartition(".")
             assert hasattr({"mi_ortho": mi_ortho, "mi_ortho.viz": viz}[owner], name), (page, target)
+
+
+REASONS = re.compile(
+    r"needs (?:the network|the hub|a GPU|llama\.cpp|the harness)|would install packages|opens a browser"
+    r"|builds these pages|is yours|has a test of its own|tests call the functions"
+)
+
+
+def test_what_is_not_run_says_why_and_is_never_python():
+    excused = [(page, block) for page in [*PAGES, ROOT / "README.md"] for block in blocks(page.read_text("utf-8"))
+               if block.excuse is not None]  # fmt: skip
+    assert excused
+    for page, block in excused:
+        assert block.language == "shell" and REASONS.search(str(block.excuse)), (page, block)
+
+
+def test_every_block_belongs_to_a_test():
+    """Python and shell blocks are found by the tests that run them; what neither is has a checker of its own."""
+    run = [*(page for page in PAGES if name_of(page) in MODEL_FREE), *with_model()]
+    shell = {page for page, _ in of_language("shell")}
+    for page in PAGES:
+        for block in blocks(page.read_text("utf-8")):
+            assert block.language != "python" or page in run, page
+            assert block.language != "shell" or page in shell, page
+    assert not [
+        block for block in blocks((ROOT / "README.md").read_text("utf-8")) if block.language not in ("", "python")
+    ]
+    assert (ROOT / "tests" / "test_readme.py").is_file()  # runs and parses those
+
+
+def reference_pages() -> dict[str, str]:
+    """The pages of the API reference, as a build would write them."""
+    sys.path.insert(0, str(DOCS))
+    try:
+        from sphinx_local import reference  # pyright: ignore[reportMissingImports]
+    finally:
+        sys.path.remove(str(DOCS))
+    return {file: reference.page(*found) for file, found in reference.pages().items()}
+
+
+def test_reference_describes_every_public_name():
+    import mi_ortho
+    from mi_ortho import viz
+
+    described = set(re.findall(r"^\.\. auto\w+:: (\S+)", "\n".join(reference_pages().values()), re.MULTILINE))
+    submodules = {name for name in mi_ortho.__all__ if inspect.ismodule(getattr(mi_ortho, name))}
+    wanted = {f"mi_ortho.{name}" for name in set(mi_ortho.__all__) - submodules}
+    assert wanted | {f"mi_ortho.viz.{name}" for name in viz.__all__} <= described
+    values = {name: getattr(mi_ortho, name.split(".")[-1]) for name in wanted}
+    spoken = {name: value for name, value in values.items() if inspect.isclass(value) or inspect.isroutine(value)}
+    silent = [name for name, value in spoken.items() if not (inspect.getdoc(value) or "").strip()]
+    assert silent == []
 
 
 def figures():
