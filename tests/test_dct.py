@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import architectures
 import pytest
 import torch
 from torch import Tensor
@@ -33,7 +34,10 @@ from mi_ortho import (
     rank_by_readout,
     rank_by_weight,
     reconstruction_error,
+    resid_post,
     save_factors,
+    slice_model,
+    tokenize,
 )
 from mi_ortho.dct.steps import projected_start
 
@@ -227,6 +231,23 @@ def test_published_exponential_dct_ends_without_orthogonalising() -> None:
     assert max_abs_cosine(published.inputs) > 0.05 and max_abs_cosine(ours.inputs) < 1e-12
 
 
+def test_published_weights() -> None:
+    """Norms of the effects for the linear methods, R <u, J v> for the "quadratic" one, the kernel's for the last."""
+    z = mlp(16)
+    zero = torch.zeros(16, dtype=DTYPE)
+    found = {name: fit(f"published {name}", z, 5, radius=2.0, steps=3) if name in ("quadratic", "exponential") else
+             fit(f"published {name}", z, 5, radius=2.0)
+             for name in ("linear", "projected", "quadratic", "exponential")}  # fmt: skip
+    effects = {name: z(factors.vectors) - z(zero[None]) for name, factors in found.items()}
+    for name in ("linear", "projected"):
+        torch.testing.assert_close(found[name].weights, effects[name].norm(dim=-1))
+        torch.testing.assert_close(found[name].weights[:, None] * found[name].outputs, effects[name])
+    power, last = found["quadratic"], found["exponential"]
+    torch.testing.assert_close(power.weights, 2 * (power.outputs * (power.inputs @ jacobian(z, zero).mT)).sum(-1))
+    kernel = (last.outputs @ last.outputs.mT) * torch.expm1(last.inputs @ last.inputs.mT)
+    torch.testing.assert_close(kernel @ last.weights, (last.outputs * effects["exponential"]).sum(-1))
+
+
 def test_published_projected_linear_dct_keeps_part_of_the_row_space() -> None:
     inside = rotation(64)[:8]
     z = LinearMap(rotation(64, 1)[:, :8] @ torch.diag(spread(8, 3)) @ inside, randn(64))
@@ -282,6 +303,37 @@ def test_maps_that_compute_in_bfloat16(method: str) -> None:
     assert found.inputs.dtype == torch.float32
     if method in ("linear", "projected"):
         torch.testing.assert_close(found.weights, true.weights, rtol=0.1, atol=0.1)
+
+
+def responses(*groups: list[str], dtype: torch.dtype | None = None) -> list[FunctionMap]:
+    """One pooled map of a small transformer for each group of prompts, which are padded within it."""
+    model = architectures.model("qwen2")
+    sites = {"source": resid_post(0), "target": resid_post(2)}
+    return [pooled(slice_model(model, tokenize(model, group), dtype=dtype, **sites)) for group in groups]
+
+
+TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea", "yes i can"]
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_prompts_one_by_one_give_what_one_batch_gives(method: str) -> None:
+    """Unequal lengths: padded in the batch, not padded alone."""
+    batch, streamed = responses(TEXTS), responses(*([text] for text in TEXTS))
+    one, many = (METHODS[method](z, 3, radius=2.0, generator=rng()) for z in (batch, streamed))
+    torch.testing.assert_close(many.inputs, one.inputs, rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(many.weights, one.weights, rtol=1e-2, atol=1e-3)
+    alone = METHODS[method](streamed[:1], 3, radius=2.0, generator=rng())
+    assert not torch.allclose(alone.weights, one.weights, rtol=1e-2, atol=1e-3), "every prompt counts"
+
+
+@pytest.mark.parametrize("method", OURS)
+def test_a_slice_with_bfloat16_blocks(method: str) -> None:
+    exact, narrow = responses(TEXTS), responses(TEXTS, dtype=torch.bfloat16)
+    true, found = (METHODS[method](z, 3, radius=2.0, generator=rng()) for z in (exact, narrow))
+    assert found.inputs.dtype == found.outputs.dtype == torch.float32 and max_abs_cosine(found.inputs) < 1e-5
+    effects = [(exact[0](rows.vectors) - exact[0](torch.zeros(1, 32))).norm(dim=-1).mean() for rows in (true, found)]
+    assert float(effects[1]) == pytest.approx(float(effects[0]), rel=0.1)
+    assert not torch.equal(found.weights, true.weights), "the blocks did compute in bfloat16"
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 64])
