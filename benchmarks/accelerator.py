@@ -78,8 +78,8 @@ def _family(goal: mo.Match, base: torch.Tensor, n: int, block: int, generator: t
 
 def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: int = 10) -> Table:
     """Exponential DCT of ten blocks on one prompt, with its default start."""
-    title = (f"{n} exponential factors in {STEPS} iterations, {blocks} blocks of width {shape.d_model} (Qwen1.5-7B has "
-             "4096), one prompt, last 3 positions, bf16 blocks")  # fmt: skip
+    what = "shape of Qwen1.5-7B" if shape == QWEN_7B else f"width {shape.d_model}"
+    title = f"{n} exponential factors, {STEPS} iterations, {blocks} blocks, {what}, one prompt, bf16 blocks"
     headers = ["", "s in all", "s an iteration", "mean effect, first to last", "max abs cos", "peak GPU memory"]
     if not _has_gpu(options) and shape == QWEN_7B:
         rows = [["not run: no GPU", *["-"] * 5]]
@@ -87,7 +87,7 @@ def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: in
         rows = [_factors(shape, n, blocks, options.device, chunk) for chunk in (64, 128)]
     return Table(title, "python -m benchmarks accelerator --device cuda", headers, rows, [
         "published: 37.5 s on one H100 for the trained model, which its post rounds to 30 s",
-        "all of the fit is timed: the start from a projected Jacobian, the iterations, the weights",
+        "last 3 positions; all of the fit is timed: the start from a projected Jacobian, the iterations, the weights",
     ])  # fmt: skip
 
 

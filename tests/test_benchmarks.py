@@ -80,7 +80,7 @@ def test_tables_of_derivatives_compare_equal_things(monkeypatch: pytest.MonkeyPa
 def test_the_accelerator_tables_say_that_there_is_no_gpu() -> None:
     tables = accelerator(options())
     assert [table.rows[0][0] for table in tables] == ["not run: no GPU"] * 2
-    assert "512 exponential factors in 10 iterations, 10 blocks of width 4096" in tables[1].title
+    assert "512 exponential factors, 10 iterations, 10 blocks, shape of Qwen1.5-7B" in tables[1].title
     assert (QWEN_7B.d_model, QWEN_7B.d_mlp, QWEN_7B.heads) == (4096, 11008, 32)
     assert all(isinstance(table, Table) and "--device cuda" in table.markdown() for table in tables)
 
