@@ -39,6 +39,7 @@ from mi_ortho import (
     slice_model,
     tokenize,
 )
+from mi_ortho.averages import displacement_and_gradient
 from mi_ortho.dct.steps import projected_start
 
 METHODS = {
@@ -268,6 +269,14 @@ def test_many_maps_stand_for_their_mean(method: str) -> None:
     torch.testing.assert_close(many.weights, one.weights, rtol=1e-6, atol=1e-6)
 
 
+def test_gradients_of_many_maps_are_their_mean() -> None:
+    parts, theta, outward = [mlp(6), mlp(6, seed=10)], randn(4, 6), randn(4, 6, seed=3)
+    moved, slope = displacement_and_gradient(parts, theta, outward, chunk=3)
+    torch.testing.assert_close(moved, sum(z(theta) - z(0 * theta) for z in parts) / 2)
+    each = [[outward[k] @ jacobian(z, theta[k]) for k in range(4)] for z in parts]
+    torch.testing.assert_close(slope, (torch.stack(each[0]) + torch.stack(each[1])) / 2)
+
+
 def test_only_one_graph_of_many_maps_is_alive() -> None:
     alive, most = set(), []
 
@@ -307,9 +316,9 @@ def test_maps_that_compute_in_bfloat16(method: str) -> None:
 
 def responses(*groups: list[str], dtype: torch.dtype | None = None) -> list[FunctionMap]:
     """One pooled map of a small transformer for each group of prompts, which are padded within it."""
-    model = architectures.model("qwen2")
-    sites = {"source": resid_post(0), "target": resid_post(2)}
-    return [pooled(slice_model(model, tokenize(model, group), dtype=dtype, **sites)) for group in groups]
+    model, start, end = architectures.model("qwen2"), resid_post(0), resid_post(2)
+    batches = (tokenize(model, group) for group in groups)
+    return [pooled(slice_model(model, batch, source=start, target=end, dtype=dtype)) for batch in batches]
 
 
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea", "yes i can"]
