@@ -35,7 +35,7 @@ NOTES = ("mean_variance", "max_variance", "cosine")
 class Config:
     """Prompts of each kind, splits, and how many positions from the end are candidates."""
 
-    model: str | None = None
+    model: str | None = "embedded/naive"
     train: int = 24
     validation: int = 12
     seeds: int = 4

@@ -86,8 +86,9 @@ def experiment_faults(module: str, source: str) -> list[str]:
         shared = parts[0] == "experiments" and parts[1:2] in stood_on
         if parts[0] in ("experiments", "benchmarks") and parts[1:2] != [own] and not one_program and not shared:
             faults.append(f"{module} imports {'.'.join(parts)}: experiments never import each other")
-        # the published loop, which the benchmarks time, is written on TransformerLens itself
-        allowed = parts[0] == "matplotlib" or (module == "benchmarks.models" and parts[0] == "transformer_lens")
+        # the published loop, which the benchmarks time, is written on TransformerLens itself; the paper is a template
+        own_tools = {("benchmarks.models", "transformer_lens"), ("experiments.lab.paper", "jinja2")}
+        allowed = parts[0] == "matplotlib" or (module, parts[0]) in own_tools
         if parts[0] in ONLY_IN and not allowed:
             faults.append(f"{module} imports {parts[0]} instead of a public name of mi_ortho")
     return faults

@@ -21,7 +21,7 @@ def broken(tmp_path_factory):
     folder = root / "nan"
     folder.mkdir()
     for file in EMBEDDED.iterdir():
-        if file.suffix != ".safetensors":
+        if file.is_file() and file.suffix != ".safetensors":
             (folder / file.name).write_bytes(file.read_bytes())
     tensors = load_file(EMBEDDED / "model.safetensors")
     name = next(name for name in tensors if "down_proj" in name)

@@ -14,6 +14,7 @@ from mi_ortho.interventions import Ablate, Add
 from mi_ortho.model import (
     Prompts,
     answer_logits,
+    folder_of,
     generate,
     generate_ids,
     intervene,
@@ -22,7 +23,9 @@ from mi_ortho.model import (
     read,
     tokenize,
 )
+from mi_ortho.model.load import weights
 from mi_ortho.sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
+from mi_ortho.subject import model_hash, texts_of
 
 HOOKED = pytest.param("hooked", marks=pytest.mark.tl3)
 EVERY = pytest.mark.parametrize("name", [*architectures.ARCHITECTURES, HOOKED])
@@ -477,3 +480,15 @@ def test_an_unknown_name_says_what_to_do(name: str, complaint: str, monkeypatch:
     with pytest.raises(ValueError, match=complaint) as caught:
         load(name)
     assert "\n" not in str(caught.value)
+
+
+def test_the_embedded_models_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "embedded").mkdir()  # a folder of that name is reached with ./embedded
+    first, sibling = load(), load("embedded/naive")
+    assert torch.equal(next(weights(load("embedded"))), next(weights(first)))
+    assert folder_of("embedded/naive") == folder_of(None) / "naive" and folder_of("gpt2") == Path("gpt2")
+    assert not torch.equal(next(weights(first)), next(weights(sibling)))
+    assert texts_of("embedded/naive").natural and model_hash("embedded/naive") != model_hash(None) == model_hash(
+        "embedded"
+    )

@@ -337,22 +337,26 @@ def test_the_command_line_names_a_mistake_in_one_line(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.xfail(strict=True, reason="these weights refuse along no single direction: see the model card")
-def test_one_direction_switches_refusal_of_the_embedded_model(tmp_path: Path) -> None:
+def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) -> None:
     from mi_ortho.subject import open_subject
 
-    settings = RefusalConfig(train=24, validation=12, test=8, induce_limit=-1.0, max_new_tokens=24, matrix=0, rounds=0,
-                             angle_step=0)  # fmt: skip
+    settings = RefusalConfig(model="embedded/naive", train=32, validation=16, test=20, strength=0.5, max_new_tokens=32,
+                             matrix=0, rounds=0, angle_step=0)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "open_subject", open_subject)
         run = refusal(settings, tmp_path, **QUIET)
         assert "site" in rows(run, "selection")[-1], rows(run, "selection")[-1]["reason"]
         edited = load(str(export_edited(run.path, tmp_path / "edited", quiet)))
     found = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
-    assert found["unsteered", "harmful"]["refused"] > 0.8 > 0.3 > found["ablated", "harmful"]["refused"]
-    assert found["unsteered", "harmless"]["refused"] < 0.2 < 0.7 < found["added", "harmless"]["refused"]
-    assert all(row["refused"] > 0.8 for row in found.values() if row["control"] and row["prompts"] == "harmful")
+    ablated, added = found["ablated", "harmful"], found["added", "harmless"]
+    assert found["unsteered", "harmful"]["refused"] >= 0.95 and found["unsteered", "harmless"]["refused"] <= 0.05
+    assert ablated["refused"] <= 0.05 and min(ablated["complied"], ablated["coherent"]) >= 0.95 and ablated["kl"] < 0.1
+    assert added["refused"] >= 0.95 and added["coherent"] >= 0.95
+    random = [row for row in found.values() if row["control"]]
+    assert random and all((row["refused"] > 0.9) == (row["prompts"] == "harmful") for row in random)
+    assert found["ablated in the weights", "harmful"]["refused"] == ablated["refused"]
     tokens = tuple(rows(run, "refusal_tokens")[-1]["ids"])
     sets = json.loads((run.path / "prompts.json").read_text())
-    before, after = (refusal_scores(model, sets["test_harmful"], tokens).mean() for model in (load(None), edited))
+    models = load("embedded/naive"), edited
+    before, after = (refusal_scores(model, sets["test_harmful"], tokens).mean() for model in models)
     assert float(after) < float(before) - 1.0

@@ -21,9 +21,12 @@ Interventions = Mapping[Site, Intervention]
 
 @dataclass(frozen=True)
 class Splits:
-    """Prompts of each kind and how many splits of them."""
+    """Prompts of each kind and how many splits of them.
 
-    model: str | None = None
+    The sibling of the embedded model is the standard one, because no single direction carries the first one's refusals.
+    """
+
+    model: str | None = "embedded/naive"
     train: int = 24
     validation: int = 8
     test: int = 16

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "organism"
+SIBLINGS = {"embedded": EMBEDDED, "embedded/naive": EMBEDDED / "naive"}
 
 
 @runtime_checkable
@@ -104,10 +105,19 @@ def weights(model: Model) -> Iterator[torch.nn.Parameter]:
     return getattr(model, "original_model", model).parameters()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def folder_of(name: str | Path | None) -> Path:
+    """Where a model's files would lie: the folder of an embedded one, else the name as a path.
+
+    >>> folder_of("embedded") == folder_of(None)
+    True
+    """
+    return EMBEDDED if name is None else SIBLINGS.get(str(name), Path(name).expanduser())
+
+
 def _source(name: str | Path | None) -> str:
     """A folder checked for weights, or a hub name. Raises ValueError for a folder that cannot be loaded."""
-    folder = EMBEDDED if name is None else Path(name).expanduser()
-    looks_local = name is None or isinstance(name, Path) or str(name).startswith((".", "/", "~"))
+    folder = folder_of(name)
+    looks_local = name is None or name in SIBLINGS or isinstance(name, Path) or name.startswith((".", "/", "~"))
     if not folder.is_dir():
         if looks_local:
             raise ValueError(f"got model folder {str(folder)!r}, which does not exist; expected a folder with "

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mi_ortho.behaviours import classify
 from mi_ortho.files import read_json
-from mi_ortho.model import EMBEDDED
+from mi_ortho.model import folder_of
 from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
 from mi_ortho.refusal.scores import refuses_anywhere, substantial
 from mi_ortho.runs import Run
@@ -80,7 +79,7 @@ def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
 
 
 def _own(kind: str, subject: Subject) -> PromptSet:
-    folder = EMBEDDED if subject.name is None else Path(subject.name)
+    folder = folder_of(subject.name)
     if (folder / "contrast.json").is_file():
         content = read_json(folder / "contrast.json")
         if isinstance(content, dict) and isinstance(content.get(kind), list):
