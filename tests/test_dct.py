@@ -315,10 +315,10 @@ def test_maps_that_compute_in_bfloat16(method: str) -> None:
 
 
 def responses(*groups: list[str], dtype: torch.dtype | None = None) -> list[FunctionMap]:
-    """One pooled map of a small transformer for each group of prompts, which are padded within it."""
+    """One map of a small transformer for each group of prompts, averaged over its last three real positions."""
     model, start, end = architectures.model("qwen2"), resid_post(0), resid_post(2)
     batches = (tokenize(model, group) for group in groups)
-    return [pooled(slice_model(model, batch, source=start, target=end, dtype=dtype)) for batch in batches]
+    return [pooled(slice_model(model, x, source=start, target=end, readout=3, dtype=dtype)) for x in batches]
 
 
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea", "yes i can"]
