@@ -169,6 +169,16 @@ def test_orthogonalised_gradient_iteration_raises_the_effect() -> None:
     assert found.trace[-1] == pytest.approx(float((z(theta) - z(0 * theta)).norm(dim=-1).mean()))
 
 
+def test_one_exponential_iteration_by_hand() -> None:
+    """Gradients of <u, z> at the full norm, u the direction of the effect before; one step from a given start."""
+    z, start = mlp(20), rotation(20, 8)[:4]
+    effect = z(2 * start) - z(torch.zeros(1, 20, dtype=DTYPE))
+    slopes = torch.stack([unit(effect)[k] @ jacobian(z, 2 * start[k]) for k in range(4)])
+    found = fit("exponential", z, 4, radius=2.0, steps=1, start=start)
+    torch.testing.assert_close(found.inputs, qr_retraction(unit(slopes)))
+    assert found.trace[0] == pytest.approx(float(effect.norm(dim=-1).mean()))
+
+
 def test_the_default_start_is_orthonormal_and_holds_the_projected_rows() -> None:
     inside = rotation(30)[:4]
     z = LinearMap(rotation(30, 1)[:, :4] @ inside, randn(30))
