@@ -44,7 +44,8 @@ def test_experiment_is_complete(name: str) -> None:
     found = load(name)
     config = type(found.config)
     assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # pyright: ignore
-    assert type(found.smoke) is config and found.smoke != found.config and found.config.model is None
+    assert type(found.smoke) is config and found.smoke != found.config
+    assert found.config.model == found.smoke.model and found.config.model in (None, "embedded/naive")
     assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
     assert found.judge([]) and all(verdict.supported is None for verdict in found.judge([]))
 

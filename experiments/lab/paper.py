@@ -12,8 +12,9 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from experiments.lab.performing import WORDS, verdicts_of
+from experiments.lab.results import cell_text
 from mi_ortho import Run
-from mi_ortho.files import read_json
+from mi_ortho.files import read_json, write_file
 from mi_ortho.viz.text import number
 
 TEMPLATE = Path(__file__).with_name("why-hundreds.md.jinja")
@@ -80,7 +81,7 @@ class Quoting:
     def row(self, name: str) -> str:
         """One line a verdict of a table of claims: claim, measured, threshold, control, outcome."""
         return "\n".join(
-            f"| {_plain(self.verdict(name, k)['claim'])} | {self.measured(name, k)} | {self.threshold(name, k)} | "
+            f"| {cell_text(self.verdict(name, k)['claim'])} | {self.measured(name, k)} | {self.threshold(name, k)} | "
             f"{self.control(name, k)} | {self.outcome(name, k)} |"
             for k in range(1, len(verdicts_of(self.runs[name])) + 1 if name in self.runs else 2)
         )
@@ -105,5 +106,7 @@ def paper(runs: Mapping[str, Run], template: str | None = None) -> str:
     return environment.from_string(text).render({name: getattr(quoting, name) for name in names})
 
 
-def _plain(text: object) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+def write_paper(runs: Mapping[str, Run], folder: Path) -> Path:
+    """Write the page into a folder; returns its path."""
+    write_file(folder / "why-hundreds.md", paper(runs))
+    return folder / "why-hundreds.md"

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
+from experiments.lab.paper import write_paper
 from experiments.lab.performing import finished_run
 from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
@@ -108,6 +109,8 @@ def results(options: argparse.Namespace) -> int:
     done = [(one, run) for one, run in found if run is not None]
     for path in write_results(done, options.to):
         print(path)
+    if len(done) == len(loaded) and preset_of(options) is None and options.model is None and not options.smoke:
+        print(write_paper({one.name: run for one, run in done}, options.to))
     missing = [one.command for one, run in found if run is None]
     if missing:
         print(

@@ -44,7 +44,7 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
     facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
     parts = [f"# {experiment.claim}", str(summary["headline"]), _table(verdicts_of(run))]
     for name, drawn in figures:
-        parts.append(f"![{_plain(drawn.title)}]({name})\n\n{drawn.caption}")
+        parts.append(f"![{cell_text(drawn.title)}]({name})\n\n{drawn.caption}")
     parts += [f"**{part}.** {text}" for part, text in experiment.parts.items()]
     parts.append(f"```\n{command(experiment, run)}\n```")
     model = f"model {facts.get('model')}, weights {str(facts.get('model_hash'))[:12]}"
@@ -68,7 +68,7 @@ def index(found: Sequence[tuple[Experiment, Run]]) -> str:
              "|---|---|---|---|---|---|---|"]  # fmt: skip
     for experiment, run in found:
         for verdict in verdicts_of(run):
-            cells = [f"[{_plain(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]
+            cells = [f"[{cell_text(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -81,12 +81,12 @@ def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
 def _cells(verdict: Mapping[str, Any]) -> list[str]:
     interval = verdict.get("interval")
     spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
-    numbers = [f"{number(verdict['value'])}{spread} ({_plain(verdict['statistic'])})", number(verdict["threshold"])]
-    texts = [_plain(verdict["claim"]), _plain(verdict["prediction"])]
+    numbers = [f"{number(verdict['value'])}{spread} ({cell_text(verdict['statistic'])})", number(verdict["threshold"])]
+    texts = [cell_text(verdict["claim"]), cell_text(verdict["prediction"])]
     return [*texts, *numbers, number(verdict["control"]), WORDS[verdict["supported"]]]
 
 
-def _plain(text: object) -> str:
+def cell_text(text: object) -> str:
     """Text inside a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
