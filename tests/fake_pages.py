@@ -1,7 +1,7 @@
 """Run directories of every command with a report, from small recorded runs, hostile texts planted in them.
 
-recorded_runs.json.gz holds what `mi-ortho geometry`, `refusal`, `presence`, `nulls` and one experiment recorded on the
-embedded model at small settings, numbers cut to three digits. They are material for pages, not results.
+recorded_runs.json.gz holds what `mi-ortho geometry`, `refusal`, `presence`, `nulls`, `dct` and one experiment recorded
+on embedded models at small settings, numbers cut to three digits. They are material for pages, not results.
 """
 
 import base64
@@ -12,11 +12,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from fake_run import HOSTILE, base_rows, orthogonal, write_json
+from fake_run import HOSTILE, base_rows, orthogonal, write_json, write_run
 from safetensors.torch import save_file
 
+from mi_ortho import Verdict, start
+
 RECORDED = Path(__file__).parent / "recorded_runs.json.gz"
-PLANTED = ("text", "prompt", "title", "tokens", "labels", "headline", "position_tokens", "prompt_tokens", "harmful")
+PLANTED = ("text", "prompt", "title", "tokens", "labels", "headline", "position_tokens", "prompt_tokens", "harmful",
+           "raised", "lowered")  # fmt: skip
 
 
 @cache
@@ -67,4 +70,23 @@ def write_melbo(path: Path) -> Path:
     write_json(path / "summary.json", {"headline": HOSTILE[2]})
     (path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     save_file({"melbo": orthogonal(8, 9)}, path / "vectors.safetensors")
+    return path
+
+
+def write_folder(path: Path) -> Path:
+    """A folder of finished runs whose headlines are hostile."""
+    for k, text in enumerate(HOSTILE):
+        with start(path, f"command{k % 3}", {"seed": k}, facts={"model": HOSTILE[1]}) as run:
+            verdict = Verdict(text, text, text, 0.5, (0.4, 0.6), 0.2, 0.1, k % 2 == 0)
+            run.summary({"headline": text, "verdicts": [verdict], "seconds": 10.0 - k})
+    return path
+
+
+def write_pair(path: Path) -> Path:
+    """A folder of two family runs with other seeds, settings and hostile completions."""
+    for seed in (0, 5):
+        place = path / "family" / f"2026010{seed + 1}T030405-0000000{seed}"
+        one = write_run(place, seed=seed, sizes={"kl": 12, "activation": 6})
+        changed = json.loads((one / "config.json").read_text()) | {"seed": seed, "note": HOSTILE[seed % 3]}
+        write_json(one / "config.json", changed)
     return path

@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 4. Refusal across layers
 #
-# Chat models refuse along a direction. This page extracts candidates for it at every layer, removes one from the
-# residual stream everywhere, adds it to harmless requests, and asks where in depth it can be found and used, beside
-# random directions.
+# In many chat models one direction has been found along which they refuse. This page extracts candidates for it at every
+# layer, removes one from the residual stream everywhere, adds it to harmless requests, and asks where in depth it can
+# be found and used, beside random directions. Whether this small model has one is what the cells print.
 
 # %%
 import matplotlib.pyplot as plt

@@ -66,7 +66,8 @@ class Visual:
             return min(900, 60 + 30 * lines * max(1, len(self._list("values"))))
         if self.component == "Compare":
             return min(900, 90 + 130 * len(self._list("rows")))
-        return 420 + 4 * tokens // 10 if self.component == "Logits" else 760
+        longest = min(40, max((len(str(token)) for token in self._list("tokens")), default=0))
+        return 420 + 4 * tokens // 10 if self.component == "Logits" else 700 + 5 * longest
 
     def _list(self, name: str) -> Sequence[object]:
         found = self.props.get(name)

@@ -25,12 +25,13 @@ for (const box of all(".data")) {
     known.sort((a, b) => (state.down ? -1 : 1) * order(a[state.sort], b[state.sort]));
     return [...known, ...unknown];
   };
+  const counts = given.fields.map((_, k) => given.rows.some((row) => typeof row[k] === "number") && given.rows.every((row) => row[k] === null || typeof row[k] === "number"));
   const links = given.links || {}, numbered = new Map(given.rows.map((row, k) => [row, k]));
   const cell = (one, name, row) => {
     const link = links[name] && links[name][numbered.get(row)];
     if (link) return make("td", { className: "link" }, make("a", { href: link, textContent: format(one) }));
     if (given.chips.includes(name)) return make("td", {}, ...(one === null ? [] : [chip(one)]));
-    if (!given.long.includes(name)) return make("td", { className: typeof one === "number" ? "n" : "", textContent: format(one) });
+    if (!given.long.includes(name)) return make("td", { className: typeof one === "number" || counts[at[name]] ? "n" : "", textContent: format(one) });
     const text = make("div", { textContent: one === null ? "–" : one, tabIndex: 0, dir: "auto", title: "Click to open or close" }), flip = () => text.classList.toggle("open");
     text.addEventListener("click", flip);
     text.addEventListener("keydown", (event) => { if (event.key === "Enter") flip(); });
@@ -46,7 +47,7 @@ for (const box of all(".data")) {
   table.tHead.append(make("tr", {}, ...given.fields.map((name, k) => {
     const button = make("button", { type: "button", textContent: (given.titles || titles)[name] || name });
     button.addEventListener("click", () => { state.down = state.sort === k && !state.down; state.sort = k; draw(); });
-    return make("th", { scope: "col" }, button);
+    return make("th", { scope: "col", className: counts[k] ? "n" : "" }, button);
   })));
   for (const one of inputs) one.addEventListener("input", () => { state.full = false; draw(); });
   more.addEventListener("click", () => { state.full = true; draw(); });
