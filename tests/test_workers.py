@@ -74,7 +74,7 @@ def planted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return Found
 
     monkeypatch.setattr(workers, "perform", perform)
-    monkeypatch.setattr(workers, "_subject", lambda model: None)
+    monkeypatch.setattr(workers, "_subject", lambda *_: None)
     monkeypatch.setattr(workers, "finished_run", lambda *_: None)
     monkeypatch.setattr(workers, "verdict_lines", lambda run: ["  supported"])
     return seen
