@@ -353,7 +353,8 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
     assert ablated["refused"] <= 0.05 and min(ablated["complied"], ablated["coherent"]) >= 0.95 and ablated["kl"] < 0.1
     assert added["refused"] >= 0.95 and added["coherent"] >= 0.95
     random = [row for row in found.values() if row["control"]]
-    assert random and all((row["refused"] > 0.9) == (row["prompts"] == "harmful") for row in random)
+    assert len(random) == 6
+    assert all(row["refused"] > 0.9 if row["prompts"] == "harmful" else row["refused"] < 0.2 for row in random)
     assert found["ablated in the weights", "harmful"]["refused"] == ablated["refused"]
     tokens = tuple(rows(run, "refusal_tokens")[-1]["ids"])
     sets = json.loads((run.path / "prompts.json").read_text())
