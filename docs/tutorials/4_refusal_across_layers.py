@@ -11,9 +11,9 @@
 # %% [markdown]
 # # 4. Refusal across layers
 #
-# In many chat models one direction has been found along which they refuse. This page extracts candidates for it at every
-# layer, removes one from the residual stream everywhere, adds it to harmless requests, and asks where in depth it can
-# be found and used, beside random directions. Whether this small model has one is what the cells print.
+# In many chat models one direction has been found along which they refuse. This page extracts candidates for it at
+# every layer, removes one from the residual stream everywhere, adds it to harmless requests, and asks where in depth it
+# can be found and used, beside random directions. Whether this small model has one is what the cells print.
 
 # %%
 import matplotlib.pyplot as plt
@@ -22,7 +22,7 @@ import torch
 import mi_ortho as mo
 
 torch.set_num_threads(1)
-subject = mo.open_subject()
+subject = mo.open_subject("embedded/naive")  # the sibling of the embedded model, which has no such direction itself
 model, modes = subject.model, subject.modes
 natural = subject.texts.natural
 harmful, harmless = natural["harmful"], natural["benign"] + natural["help"]
@@ -68,13 +68,13 @@ print("after removal of a random direction:", [round(value, 2) for value in chan
 # %% [markdown]
 # ## Add it to harmless requests
 #
-# Added where it was extracted, at its own length. The control has that length and a random direction.
+# Added where it was extracted, at half of its own length. The control has that length and a random direction.
 
 # %%
 added, random = {}, {}
 for site, one in directions.items():
-    added[site.layer] = refused(harmless[test], mo.add_at(site, one))
-    other = mo.random_vectors(1, len(one), float(one.norm()), torch.Generator().manual_seed(site.layer))[0]
+    added[site.layer] = refused(harmless[test], mo.add_at(site, one / 2))
+    other = mo.random_vectors(1, len(one), float(one.norm()) / 2, torch.Generator().manual_seed(site.layer))[0]
     random[site.layer] = refused(harmless[test], mo.add_at(site, other))
 print("harmless requests refused:", {k: round(v, 2) for k, v in added.items()})
 print("with random directions:   ", {k: round(v, 2) for k, v in random.items()})
