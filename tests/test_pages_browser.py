@@ -87,13 +87,14 @@ def crooked_heads(page: Any) -> list[str]:
 
 
 def crooked_rows(page: Any) -> list[str]:
-    """Row names of heat maps that do not stand beside the middle of their rows."""
+    """Row names of heat maps that do not stand beside the middle of their rows, or are larger than these."""
     return page.evaluate("""() => [...document.querySelectorAll(".framed")].flatMap(frame => {
       const names = [...frame.querySelectorAll(".rownames span")];
       const box = frame.querySelector("canvas").getBoundingClientRect(), step = box.height / names.length;
       return names.filter((name, k) => {
         const own = name.getBoundingClientRect(), away = (own.top + own.bottom) / 2 - box.top - (k + 0.5) * step;
-        return Math.abs(away) > 0.3 * step || own.height > 1.5 * step;
+        const lies_over_others = parseFloat(getComputedStyle(name).fontSize) > step;
+        return Math.abs(away) > 0.3 * step || own.height > 1.5 * step || lies_over_others;
       }).map(name => "a crooked row name: " + name.textContent);
     })""")
 

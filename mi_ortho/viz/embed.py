@@ -65,7 +65,7 @@ class Visual:
             lines = 1 + sum(len(str(token)) for token in self._list("tokens")) // 90
             return min(900, 60 + 30 * lines * max(1, len(self._list("values"))))
         if self.component == "Compare":
-            return min(900, 90 + 130 * len(self._list("rows")))
+            return min(900, 80 + 150 * len(self._list("rows")))
         longest = min(40, max((len(str(token)) for token in self._list("tokens")), default=0))
         return 420 + 4 * tokens // 10 if self.component == "Logits" else 700 + 5 * longest
 
