@@ -109,9 +109,10 @@ def on_ray(address: str, work: Work = do) -> Runner:
 
     def run(tasks: Sequence[Task], tell: Tell) -> None:
         try:
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=True)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
+            own = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=True, **own)
+        except Exception as error:  # Ray raises bare ones where a part of it does not start
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"got --ray {address}, which does not answer ({reason}); expected the address of a running cluster, or "
                 "auto; start one with: ray start --head"
