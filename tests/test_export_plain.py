@@ -25,7 +25,8 @@ with safe_open(file, framework="pt") as stored:
     [vector] = stored.get_tensor("vectors")
     kind, block = stored.metadata()["site"].split(".")
 assert kind == "resid_post"
-network, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # ours runs in float32 too
+tokenizer = AutoTokenizer.from_pretrained(folder)
 
 def steer(module, inputs, output):
     return (output[0] + vector, *output[1:]) if isinstance(output, tuple) else output + vector
