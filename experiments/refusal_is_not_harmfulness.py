@@ -37,8 +37,12 @@ LEADS = ("", "Please answer: ", "Hello. ", "Sure! ", "Repeat after me: ", "Thank
 
 @dataclass(frozen=True)
 class Config(Splits):
-    """Prompts of each kind, before lead-ins, and how many splits of them."""
+    """Prompts of each kind, before lead-ins, and how many splits of them.
 
+    The first embedded model is the standard one: its sibling refuses nearly all harmful prompts whatever leads in.
+    """
+
+    model: str | None = None
     train: int = 32
     test: int = 12
 
@@ -201,9 +205,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     reads = [(f"{a} direction reads {b}", column(of(rows, kind="reading"), f"{a}_reads_{b}"), "value")
              for a in ("harmful", "refused") for b in ("harmful", "refused")]  # fmt: skip
     caption = "Means over splits with 95 % intervals."
-    return [
+    drawn = [
         bars("Cosines between halves of the prompts", caption, cosines, SAME, "cosine"),
         bars("Refusal score removed by ablation", caption, ablated, None, "nats"),
-        bars("What each direction tells apart", "AUC on test prompts, harmfulness among answered ones, refusal among "
-             "harmful ones; means over splits.", reads, 0.5, "AUC"),
     ]  # fmt: skip
+    if any(values for _, values, _ in reads):
+        caption = "AUC on test prompts, harmfulness among answered ones, refusal among harmful ones; means over splits."
+        drawn.append(bars("What each direction tells apart", caption, reads, 0.5, "AUC"))
+    return drawn
