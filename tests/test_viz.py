@@ -237,7 +237,8 @@ def drawn_axes(panel: plots.Panel, points: int) -> list[Any]:
     axes.plot(range(points), range(points))
     plots._decorate(axes, panel, True)
     low, high = axes.get_xlim()
-    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in axes.patches]
+    boxes: list[Any] = list(axes.patches)
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in boxes]
     assert all(low <= left and right <= high for left, right in spans)
     assert bool(spans) == (panel.end is not None and panel.end < points)
     return [axes]

@@ -109,7 +109,7 @@ def on_ray(address: str, work: Work = do) -> Runner:
 
     def run(tasks: Sequence[Task], tell: Tell) -> None:
         try:
-            own = {"include_dashboard": False} if address == "local" else {}
+            own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=True, **own)
         except Exception as error:  # Ray raises bare ones where a part of it does not start
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
