@@ -8,6 +8,8 @@ Prediction: of the refusal score that ablation at all layers removes, ablation a
     means is lower, rank correlation at least 0.3 (C).
 Control: random directions, ablated at the same layers; random subsets of as many layers; shuffled layers for C.
 Refuted if: the interval of a share lies below 0.5, or that of the correlation below 0.3.
+Changed after a first run: No single direction carries the refusals of the first embedded model, so its sibling is
+    studied now; the first run was on the first model. The thresholds were not changed.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,9 @@ Prediction: over places, each of the three ranks them as running the model does,
 Control: the same scores in shuffled order; and for comparison the AUC of a probe and the Fisher ratio.
 Refuted if: the interval of a correlation lies below 0.5, or that of the relative regret above 0.5.
 Changed after a first run: where no place passes the published filters, all places with numbers are compared; before,
-    such a split ended the experiment with an error. The thresholds were not changed.
+    such a split ended the experiment with an error. The thresholds were not changed. No single direction carries the
+    refusals of the first embedded model, so its sibling is studied now; the first run was on the first model. The
+    thresholds were not changed.
 """
 
 from collections.abc import Mapping, Sequence
