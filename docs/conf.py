@@ -9,6 +9,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # pages are built without a network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the matrices of the tutorials are too small to share
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # it would stand in every tutorial
 
 project = "mi_ortho"
 author = "the authors of mi_ortho"
