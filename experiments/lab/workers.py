@@ -99,8 +99,8 @@ def in_processes(workers: int, work: Work = do) -> Runner:
 def on_ray(address: str, work: Work = do) -> Runner:
     """Run tasks on a Ray cluster whose machines share this folder and the output folder; "auto" finds a running one."""
     try:
-        import ray
-        from ray.exceptions import RayError
+        import ray  # pyright: ignore[reportMissingImports]  # an extra
+        from ray.exceptions import RayError  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
             "got --ray, but the package ray is not installed; expected it here and on the cluster; "
