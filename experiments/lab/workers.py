@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -109,6 +110,9 @@ def on_ray(address: str, work: Work = do) -> Runner:
 
     def run(tasks: Sequence[Task], tell: Tell) -> None:
         try:
+            host, _, port = address.removeprefix("ray://").rpartition(":")
+            if host and port.isdigit():  # Ray itself tries for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=True, **own)
         except Exception as error:  # Ray raises bare ones where a part of it does not start
