@@ -45,7 +45,7 @@ class Config:
 
 
 SMOKE = Config(prompts=8, draws=10)
-NEEDS = (needs.contrast,)
+NEEDS = (needs.contrast, needs.layers(5))
 
 
 def run(config: Config, bench: Bench) -> None:
