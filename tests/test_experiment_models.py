@@ -21,7 +21,6 @@ from mi_ortho.subject import BOMB, Subject
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # any model will do: they need prompts, which are shipped, or organisms, which they train
 ANY_MODEL = {
-    "variance_grows_along_depth",
     "layers_share_directions",
     "layers_are_one_space",
     "activations_are_euclidean",
@@ -104,12 +103,12 @@ def test_a_deep_model_without_behaviours_runs_or_is_refused_before_the_first_row
     assert code == 0 or not list(tmp_path.glob("runs/*/*/records.jsonl"))
 
 
-def test_the_embedded_model_has_what_experiments_need() -> None:
-    subject = open_subject()
+def test_the_embedded_models_have_what_experiments_need() -> None:
+    subjects = {name: open_subject(name) for name in (None, "embedded/naive")}
     for name in names():
         every = [need for need in load(name).needs if need is not needs.refusals]
         for config in (load(name).config, load(name).smoke):
-            needs.check(every, config, subject)
+            needs.check(every, config, subjects[config.model])
 
 
 def changed(subject: Subject, **texts: Any) -> Subject:
