@@ -43,7 +43,6 @@ class Config(Setup):
     """Where to search, and the norm caps as multiples of the base's norm; 0 stands for the standard cap."""
 
     n: int = 64
-    cases: int = 3
     caps: tuple[float, ...] = (1.0, STANDARD, 3.0)
 
 

@@ -38,7 +38,6 @@ class Config(Setup):
     """Where to search, and steps of the published loop."""
 
     n: int = 6
-    cases: int = 3
     steps: int = 1000
 
 

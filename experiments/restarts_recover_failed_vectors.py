@@ -30,7 +30,6 @@ class Config(Setup):
     """Where to search, how far to follow the family, and how many places of each kind to search again."""
 
     n: int = 96
-    cases: int = 3
     places: int = 4
 
 

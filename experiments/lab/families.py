@@ -78,9 +78,9 @@ class Setup:
     candidates: int = 32
     max_steps: int = DEMO.get("max_steps", 30)
     group: int = len(DEMO["prompts"])
-    cases: int = 4
+    cases: int = 8
     n: int = 24
-    seed: int = 0
+    seed: int = 1
     temperature: float = field(default=0.0, metadata=LATER)
 
 

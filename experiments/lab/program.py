@@ -15,6 +15,7 @@ from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
 
+FIRST = "frequent_behaviours_have_more_vectors"  # of several workers: it trains for long, and the others run meanwhile
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
@@ -83,6 +84,8 @@ def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     tasks = [Task(one.name, config_of(one, options), options.out.absolute() if options.ray else options.out,
                   options.fresh, options.threads, preset_of(options)) for one in chosen]  # fmt: skip
     several = options.workers > 1 and len(tasks) > 1
+    if several or options.ray:
+        tasks.sort(key=lambda task: task.name != FIRST)
     run = on_ray(options.ray) if options.ray else in_processes(options.workers) if several else one_by_one
     failed: list[Outcome] = []
     numbers = iter(range(1, len(tasks) + 1))
