@@ -237,18 +237,16 @@ def _is_same(path: Path, settings: dict[str, object]) -> bool:
 def _check_given(path: Path, settings: dict[str, object], fresh: bool) -> Path:
     """Refuse a directory the user named unless it is new, empty or a run of exactly these settings."""
     if path.exists() and not path.is_dir():
-        raise RunError(f"got {path}, which is a file; expected a directory for the run; choose another --out")
+        raise RunError(f"got {path}, which is a file; expected a directory for the run; choose another --at")
     if (path / "config.json").is_file():
         found = open_run(path).config
         if found != settings:
-            raise RunError(
-                f"run {path} has another configuration: {_difference(found, settings)}; choose another --out"
-            )
+            raise RunError(f"run {path} has another configuration: {_difference(found, settings)}; choose another --at")
         if fresh and (path / "summary.json").is_file():
-            raise RunError(f"run {path} is finished and a fresh one was asked for; choose another --out")
+            raise RunError(f"run {path} is finished and a fresh one was asked for; choose another --at")
     elif path.is_dir() and any(entry.name != "lock" and entry.suffix != ".tmp" for entry in path.iterdir()):
         raise RunError(
-            f"got {path}, which holds other files and no config.json; expected a new directory; choose another --out"
+            f"got {path}, which holds other files and no config.json; expected a new directory; choose another --at"
         )
     return path
 
@@ -272,7 +270,9 @@ def _lock(path: Path) -> IO[str]:
         lock.seek(0)
         holder = lock.read().strip() or "(unknown)"
         lock.close()
-        raise RunError(f"run {path} is in use by process {holder}; wait for it or choose another --out") from cause
+        raise RunError(
+            f"run {path} is in use by process {holder}; wait for it or choose another --at or --out"
+        ) from cause
     except BaseException:
         lock.close()
         raise

@@ -83,7 +83,8 @@ def test_a_run_directory_of_another_configuration(capsys, tmp_path):
     place = tmp_path / "mine"
     place.mkdir()
     (place / "config.json").write_text('{"radius": 1.0}')
-    assert "another configuration" in error_of(capsys, "family", "--at", str(place))
+    message = error_of(capsys, "family", "--at", str(place))
+    assert "another configuration" in message and "choose another --at" in message
 
 
 def test_a_misspelt_setting_in_a_file_is_refused(capsys, tmp_path):

@@ -70,7 +70,7 @@ def test_resumes_after_kill_and_equals_the_uninterrupted_run(tmp_path: Path) -> 
 
 def test_second_process_is_refused_and_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
     with other_process(tmp_path, 100000, 1) as holder:
-        with pytest.raises(RunError, match=rf"in use by process {holder}; wait for it or choose another --out"):
+        with pytest.raises(RunError, match=rf"in use by process {holder}; wait for it or choose another --at or --out"):
             start(tmp_path, "family", {"n": 100000})
         with start(tmp_path, "family", {"n": 5}) as other:  # another configuration is another directory
             assert other.records() == []
