@@ -77,7 +77,7 @@ def random_target(goal: Match, generator: torch.Generator) -> Match:
     """The same distance from z(0) in a random direction."""
     with torch.no_grad():
         origin = goal.z(torch.zeros(1, goal.z.d_model).to(goal.goal))[0]
-    towards = torch.randn(goal.goal.shape, generator=generator).to(goal.goal)
+    towards = torch.randn(goal.goal.shape, generator=generator, device=generator.device).to(goal.goal)
     return replace(goal, goal=origin + goal.scale * towards / towards.norm())
 
 

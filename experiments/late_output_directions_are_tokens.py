@@ -51,7 +51,7 @@ def run(config: Config, bench: Bench) -> None:
         for target in targets:
             if not bench.has(prompt=index, target=target):
                 z = bench.map((text,), config.source, target, readout=1)
-                outputs = top_outputs(jacobian(z, torch.zeros(z.d_model)), config.k)
+                outputs = top_outputs(jacobian(z, torch.zeros(z.d_model, device=bench.device)), config.k)
                 stream = bench.generator(config.seed * 1009 + index * 53 + target)
                 bench.record(prompt=index, target=target, **examine(outputs, unembedding, stream))
         bench.track("prompt", index + 1, config.prompts)

@@ -46,15 +46,14 @@ def run(config: Config, bench: Bench) -> None:
             for index, text in enumerate(texts):
                 if not bench.has(network=network, source=source, prompt=index):
                     near, far = (subject.map((text,), source, target) for target in (source + 1, last))
-                    bench.record(
-                        network=network, source=source, prompt=index, text=text, **examine(near, far, config.k)
-                    )
+                    row = examine(near, far, config.k, bench.device)
+                    bench.record(network=network, source=source, prompt=index, text=text, **row)
             bench.track(f"{network}: layer", config.sources.index(source) + 1, len(config.sources))
 
 
-def examine(near: ActivationMap, far: ActivationMap, k: int) -> dict[str, float]:
+def examine(near: ActivationMap, far: ActivationMap, k: int, device: str | torch.device = "cpu") -> dict[str, float]:
     """Share of the span of the top k input directions of two maps of the same vector, and what chance gives."""
-    at = torch.zeros(near.d_model)
+    at = torch.zeros(near.d_model, device=device)
     one, two = (top_inputs(jacobian(z, at), k) for z in (near, far))
     share = float(principal_angles(one, two).cos().square().mean())
     return {"share": share, "chance": k / near.d_model, "excess": share - k / near.d_model}

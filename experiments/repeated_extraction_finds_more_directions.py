@@ -68,7 +68,7 @@ def measure(study: Refusing, seed: int, rounds: int, tokens: int) -> None:
     """Record one split, at the layer whose first direction serves best on validation prompts."""
     layer, sets, bench = study.strongest(), study.sets, study.bench
     whole = (sets.train_harmful, sets.train_harmless)
-    drawn = torch.randn(rounds, bench.width, generator=bench.generator(4000 + seed))
+    drawn = torch.randn(rounds, bench.width, generator=bench.generator(4000 + seed), device=bench.device)
     found = {"extracted": extracted(study, *whole, layer, rounds), "probes": probes(study, layer, rounds),
              "random": torch.nn.functional.normalize(drawn, dim=-1)}  # fmt: skip
     first = float(study.drop(sets.test_harmful, found["extracted"][0]).mean())

@@ -60,7 +60,7 @@ def overlap(vectors: Tensor, at: Tensor, centred: bool) -> float:
     changes = normalised(at[:, None] + vectors, centred) - normalised(at[:, None], centred)
     unit = torch.nn.functional.normalize(changes, dim=-1)
     cosines = unit @ unit.mT
-    pairs = ~torch.eye(len(vectors), dtype=torch.bool)
+    pairs = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     return float(cosines[:, pairs].mean())
 
 

@@ -68,7 +68,7 @@ def open_subject(
     Raises:
         ValueError: the device or dtype is unknown or not usable here, or the model cannot be loaded.
     """
-    where, kind = _device(device), _dtype(dtype)
+    where, kind = device_of(device), _dtype(dtype)
     texts, modes = texts_of(name), modes_of(name)
     model = load(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
     return Subject(model, name, texts, modes, model_hash(name), where, dtype)
@@ -105,7 +105,8 @@ def model_hash(model: str | None) -> str | None:
     return digest.hexdigest() if files else None
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """A device by its name; ValueError for one that this machine cannot use."""
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

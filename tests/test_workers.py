@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -122,6 +123,24 @@ def test_who_runs_the_tasks_follows_from_the_options(monkeypatch: Any) -> None:
     assert chosen == [("one", None, [False] * 2), ("several", 2, [False] * 2), ("ray", "auto", [True] * 2)]
 
 
+def test_the_long_training_starts_first_where_others_run_beside_it(monkeypatch: Any) -> None:
+    orders: list[list[str]] = []
+    monkeypatch.setattr(program, "one_by_one", lambda tasks, tell: orders.append([task.name for task in tasks]))
+    monkeypatch.setattr(program, "in_processes", lambda n: program.one_by_one)
+    names = ["layers_are_one_space", "derivatives_are_local", "frequent_behaviours_have_more_vectors"]
+    assert main(names) == main([*names, "--workers", "2"]) == 0
+    assert orders == [names, [names[2], *names[:2]]]
+
+
+def test_a_device_reaches_the_tasks_and_an_unknown_one_is_refused(monkeypatch: Any, capsys: Any) -> None:
+    devices: list[str] = []
+    monkeypatch.setattr(program, "one_by_one", lambda tasks, tell: devices.extend(task.device for task in tasks))
+    assert main(["layers_are_one_space"]) == main(["layers_are_one_space", "--device", "cpu:0"]) == 0
+    assert devices == ["cpu", "cpu:0"]
+    assert main(["layers_are_one_space", "--device", "abacus"]) == 2
+    assert "got device 'abacus'" in capsys.readouterr().err
+
+
 def test_two_processes_never_write_one_run(tmp_path: Path) -> None:
     with start(tmp_path, "claim", {"a": 1}) as run:
         code = (
@@ -149,9 +168,9 @@ def grow(out: str, results: str) -> None:
         time.sleep(1.0)
         return {"x": torch.full((1000,), float(os.getpid()))}
 
-    nobody: Any = None
+    somebody: Any = SimpleNamespace(device=torch.device("cpu"))
     with start(Path(out), f"claim-{os.getpid()}", {}) as run:
-        found = families.stored(Bench(run, nobody), {"key": 1}, make)["x"]
+        found = families.stored(Bench(run, somebody), {"key": 1}, make)["x"]
     (Path(results) / f"found-{os.getpid()}").write_text(json.dumps(sorted(set(found.tolist()))))
 
 

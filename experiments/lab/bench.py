@@ -59,9 +59,14 @@ class Bench:
         """
         return listed(self.subject, count, name)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies, and every vector with it."""
+        return self.subject.device
+
     def generator(self, seed: int) -> torch.Generator:
-        """A random stream of its own."""
-        return torch.Generator().manual_seed(seed)
+        """A random stream of its own, on that device."""
+        return torch.Generator(self.device).manual_seed(seed)
 
     def unembedding(self) -> torch.Tensor:
         """What a direction of the last residual stream does to the logits, but for the norm's scale: d_model x vocab.
@@ -74,8 +79,8 @@ class Bench:
             raise ValueError(
                 f"got {self.subject.title} without a readable unembedding; expected W_U of d_model rows; choose another"
             )
-        gain = next((weight for weight in model.ln_final.parameters()), torch.ones(self.width))
-        return (gain[:, None].float() * model.W_U.float()).detach().cpu()
+        gain = next((weight for weight in model.ln_final.parameters()), torch.ones(self.width).to(model.W_U))
+        return (gain[:, None].float() * model.W_U.float()).detach()
 
     @property
     def layers(self) -> int:

@@ -18,7 +18,7 @@ def shuffled_weights(bench: Bench, seed: int = 0) -> Bench:
     """
     known = bench.subject
     subject = open_subject(known.name, device=str(known.device), dtype=known.dtype)
-    generator = bench.generator(seed)
+    generator = torch.Generator().manual_seed(seed)  # the same weights on every device
     for weight in weights(subject.model):
         if weight.ndim > 1:
             order = torch.randperm(weight.numel(), generator=generator).to(weight.device)
@@ -32,6 +32,7 @@ def random_texts(bench: Bench, like: Sequence[str], generator: torch.Generator) 
     ordinary = [i for i in range(len(tokenizer)) if i not in set(tokenizer.all_special_ids)]
     found = []
     for text in like:
-        picks = torch.randint(len(ordinary), (len(tokenizer.encode(text)),), generator=generator).tolist()
-        found.append(tokenizer.decode([ordinary[pick] for pick in picks]))
+        length = len(tokenizer.encode(text))
+        picks = torch.randint(len(ordinary), (length,), generator=generator, device=generator.device)
+        found.append(tokenizer.decode([ordinary[pick] for pick in picks.tolist()]))
     return tuple(found)

@@ -65,7 +65,7 @@ class Organisms:
             if not to.is_dir():
                 unfinished = to.with_name(f"{to.name}.part")
                 materialise(self.folder, self.known[name], unfinished).rename(to)
-        return replace(bench, subject=open_subject(str(to)))
+        return replace(bench, subject=open_subject(str(to), device=str(bench.device)))
 
 
 def open_set(bench: Bench, config: Dialled, wanted: Sequence[Organism]) -> Organisms:

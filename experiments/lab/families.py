@@ -216,7 +216,7 @@ def prepare(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> C
 
     def make() -> dict[str, Tensor]:
         vectors, kept = candidates(case), None
-        plain = unsteered_completions(case.setting, texts, case.z.d_model, torch.device("cpu"))[0].mode
+        plain = unsteered_completions(case.setting, texts, case.z.d_model, bench.device)[0].mode
         if plain != setup.behaviour:
             kept = case.keeps(vectors)
         good = [k for k, value in enumerate(kept or []) if value > 0.5]
@@ -233,7 +233,7 @@ def unbased(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> C
                       temperature=setup.temperature, seed=setup.seed)  # fmt: skip
     z = slice_model(bench.subject.model, setting.prompts(texts), source=site, target=resid_post(setup.target),
                     where=where(setup.place))  # fmt: skip
-    return Case(bench, setup, index, texts, setting, z, torch.zeros(bench.width))
+    return Case(bench, setup, index, texts, setting, z, torch.zeros(bench.width, device=bench.device))
 
 
 def candidates(case: Case) -> Tensor:
@@ -267,7 +267,8 @@ def grown(
 def _read(file: Path, base: Tensor) -> dict[str, Tensor]:
     """What is known of a family: vectors, losses, and counts: searches, failed ones in a row at the end, 1 if ended."""
     nothing = {"vectors": base.new_zeros(0, len(base)), "losses": base.new_zeros(0), "counts": torch.zeros(3).long()}
-    return read_tensors(file)[0] if file.is_file() else nothing
+    known = read_tensors(file)[0] if file.is_file() else {}
+    return nothing | {name: value.to(nothing[name].device) for name, value in known.items()}
 
 
 def _extend(
@@ -300,7 +301,7 @@ def stored(bench: Bench, key: Mapping[str, object], make: Callable[[], Mapping[s
     with locked(file):
         if not file.is_file():
             write_tensors(file, make())
-        return read_tensors(file)[0]
+        return {name: value.to(bench.device) for name, value in read_tensors(file)[0].items()}
 
 
 def file_of(bench: Bench, key: Mapping[str, object]) -> Path:

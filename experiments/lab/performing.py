@@ -28,7 +28,7 @@ def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:
 
 def perform(
     experiment: Experiment, config: Any, out: Path, *, subject: Subject | None, fresh: bool, say: Say, track: Track,
-    preset: Preset | None = None,
+    preset: Preset | None = None, device: str = "cpu",
 ) -> Run:  # fmt: skip
     """Run one experiment or continue it, judge its rows, write its report; a finished one is only rendered again.
 
@@ -41,30 +41,32 @@ def perform(
         say: prints a line.
         track: shows progress.
         preset: what the configuration was made by.
+        device: where a model that is loaded here goes.
 
     Raises:
         ValueError: the model lacks what the experiment needs (before the run directory is made), or turns out to.
     """
     settings = settings_of(config, preset)
     if fresh or finished_run(experiment, config, out, preset) is None:
-        subject = subject or opened(config.model, preset)
+        subject = subject or opened(config.model, preset, device)
         check(experiment.needs, config, subject)
     facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name,
+             "device": device if subject is None else str(subject.device),
              "argv": command_of(experiment, settings, preset)}  # fmt: skip
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
         if run.finished:
             say(f"{experiment.name}: already finished in {run.path}")
         else:
             say(f"{experiment.name}: {run.path}")
-            measure(experiment, config, Bench(run, subject or opened(config.model, preset), say, track))
+            measure(experiment, config, Bench(run, subject or opened(config.model, preset, device), say, track))
             run.summary(summary(experiment, run))
     write_experiment_report(experiment, open_run(run.path))
     return run
 
 
-def opened(model: str | None, preset: Preset | None = None) -> Subject:
+def opened(model: str | None, preset: Preset | None = None, device: str = "cpu") -> Subject:
     """The model, with a preset's prompts."""
-    subject = open_subject(model)
+    subject = open_subject(model, device=device)
     return preset.prompted(subject) if preset else subject
 
 
@@ -153,6 +155,13 @@ def cost_of(run: Run) -> str:
     known = found if isinstance(found, dict) else {}
     cpu = known.get("cpu_seconds")
     return f"{number(known.get('seconds'))} s" + (f" ({number(cpu)} s of CPU)" if cpu is not None else "")
+
+
+def cpu_seconds(run: Run) -> float:
+    """What a finished run took of all CPUs; on the clock where a part of it did not record that."""
+    found = read_json(run.path / "summary.json")
+    known = found if isinstance(found, dict) else {}
+    return float(known.get("cpu_seconds") or known["seconds"])
 
 
 def verdict_lines(run: Run) -> list[str]:

@@ -28,6 +28,7 @@ class Preset:
         prompt: what is searched on.
         place: settings that hold in every experiment that has them, at every size.
         size: settings that hold at the standard size.
+        network: how large the model is, to tell what it will take: blocks, parameters, width; may be empty.
     """
 
     source: str
@@ -36,6 +37,7 @@ class Preset:
     prompt: str
     place: Mapping[str, Any]
     size: Mapping[str, Any]
+    network: Mapping[str, int]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Preset) and self.name == other.name
@@ -87,7 +89,8 @@ def read_preset(source: str) -> Preset:
     content = path.read_bytes()
     try:
         table = tomllib.loads(content.decode("utf-8"))
-        parts = table["model"], table["prompt"], dict(table["place"]), dict(table.get("size", {}))
+        rest = (dict(table.get(name, {})) for name in ("size", "network"))
+        parts = table["model"], table["prompt"], dict(table["place"]), *rest
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"got {path}, which is no preset ({error}); expected model, prompt and a table place in TOML; correct it"

@@ -9,13 +9,16 @@ from typing import Any
 
 from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
+from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
 from experiments.lab.performing import finished_run
 from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
+from mi_ortho.subject import device_of
 
 FIRST = "frequent_behaviours_have_more_vectors"  # of several workers: it trains for long, and the others run meanwhile
+PUBLISHED = "qwen1.5-1.8b-chat"
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
@@ -28,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(listing()))
         elif options.names == ["results"]:
             return results(options)
+        elif options.names == ["expected"]:
+            return calculated(options)
         else:
             chosen = list(names()) if options.names == ["all"] else options.names
             return run_all([load(name) for name in chosen], options)
@@ -44,13 +49,14 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("workers", "threads"):
         if getattr(options, name) < 1:
             raise ValueError(f"got --{name} {getattr(options, name)}; expected at least 1; change it")
+    device_of(options.device)
     if options.ray and options.workers > 1:
         raise ValueError("got --workers and --ray; expected one of them, as a cluster has its own workers; drop one")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m experiments", description=main.__doc__ and __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run, `all`, or `results`")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run, `all`, `results`, or `expected`")
     parser.add_argument("--list", action="store_true", help="name every experiment with its claim")
     parser.add_argument("--smoke", action="store_true", help="the smallest setting, in seconds")
     parser.add_argument("--model", default=None, help="a name or folder instead of the embedded model")
@@ -59,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a setting")
     parser.add_argument("--fresh", action="store_true", help="measure again what is finished")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each worker")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps: where the model lies")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own")
     parser.add_argument("--ray", default=None, metavar="ADDRESS", help="run on a Ray cluster: its address, or auto")
     parser.add_argument("--to", type=Path, default=RESULTS, help="folder of the result pages")
@@ -82,7 +89,7 @@ def preset_of(options: argparse.Namespace) -> Preset | None:
 def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
     tasks = [Task(one.name, config_of(one, options), options.out.absolute() if options.ray else options.out,
-                  options.fresh, options.threads, preset_of(options)) for one in chosen]  # fmt: skip
+                  options.fresh, options.threads, preset_of(options), options.device) for one in chosen]  # fmt: skip
     several = options.workers > 1 and len(tasks) > 1
     if several or options.ray:
         tasks.sort(key=lambda task: task.name != FIRST)
@@ -105,6 +112,16 @@ def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     return 0
 
 
+def calculated(options: argparse.Namespace) -> int:
+    """Print what a preset should take, from finished standard runs."""
+    preset = preset_of(options)
+    if preset is None:
+        raise ValueError("got expected without --preset; expected one, as its size is what counts; name it")
+    found = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, options.out))}
+    print(page(expected(found, preset), preset))
+    return 0
+
+
 def results(options: argparse.Namespace) -> int:
     """Write the result pages from finished runs; names what is missing."""
     loaded = [load(name) for name in names()]
@@ -114,6 +131,7 @@ def results(options: argparse.Namespace) -> int:
         print(path)
     if len(done) == len(loaded) and preset_of(options) is None and options.model is None and not options.smoke:
         print(write_paper({one.name: run for one, run in done}, options.to))
+        print(write_expected(dict(done), read_preset(PUBLISHED), options.to))
     missing = [one.command for one, run in found if run is None]
     if missing:
         print(

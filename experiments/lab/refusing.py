@@ -72,7 +72,7 @@ class Refusing:
 
     def random(self, seed: int) -> Tensor:
         """An isotropic random unit direction: the control of every ablation, which does not depend on length."""
-        drawn = torch.randn(self.bench.width, generator=self.bench.generator(seed))
+        drawn = torch.randn(self.bench.width, generator=self.bench.generator(seed), device=self.bench.device)
         return drawn / drawn.norm()
 
     def strongest(self) -> int:

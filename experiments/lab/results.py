@@ -52,7 +52,8 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
         f"{key} {_setting(value)}" for key, value in run.config.items() if key not in ("model", "model_hash")
     )
     parts.append(f"Measured on {model}; {settings}. Cost: {cost_of(run)} of wall time on "
-                 f"{facts.get('threads')} thread(s), {number(summary['megabytes'])} MB at most.")  # fmt: skip
+                 f"{facts.get('device', 'cpu')} with {facts.get('threads')} thread(s), "
+                 f"{number(summary['megabytes'])} MB at most.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 

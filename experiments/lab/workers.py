@@ -30,7 +30,7 @@ PATIENCE = 5.0  # seconds that workers are given to stop
 
 @dataclass(frozen=True)
 class Task:
-    """One experiment to be run: its name and configuration, where its run folder goes, and the CPU threads it takes."""
+    """One experiment to be run: its name and configuration, where its run folder goes, its CPU threads, its device."""
 
     name: str
     config: Any
@@ -38,6 +38,7 @@ class Task:
     fresh: bool = False
     threads: int = 1
     preset: Preset | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ def do(task: Task) -> Outcome:
     try:
         experiment = load(task.name)
         done = finished_run(experiment, task.config, task.out, task.preset) is not None and not task.fresh
-        subject = None if done else _subject(task.config.model, task.preset)
+        subject = None if done else _subject(task.config.model, task.preset, task.device)
         run = perform(experiment, task.config, task.out, subject=subject, fresh=task.fresh, say=_say,
-                      track=_progress(task.name), preset=task.preset)  # fmt: skip
+                      track=_progress(task.name), preset=task.preset, device=task.device)  # fmt: skip
         return Outcome(task.name, (f"report: {run.path / 'report.html'}", *verdict_lines(run)))
     except ValueError as error:
         return Outcome(task.name, error=" ".join(str(error).split()))
@@ -268,8 +269,8 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _subject(model: str | None, preset: Preset | None) -> Any:
-    return opened(model, preset)
+def _subject(model: str | None, preset: Preset | None, device: str) -> Any:
+    return opened(model, preset, device)
 
 
 def _say(line: str) -> None:

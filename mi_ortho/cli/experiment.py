@@ -24,6 +24,7 @@ def experiment(
     out: Out = Path("runs"),
     set: Set = (),
     fresh: Fresh = False,
+    device: str = "cpu",
     workers: int = 1,
     threads: int = 1,
     ray: str | None = None,
@@ -34,6 +35,7 @@ def experiment(
         names: experiments, `all`, or `results`.
         model: a name or folder instead of the embedded model.
         preset: settings and prompts of a published experiment: qwen1.5-1.8b-chat, or a TOML file.
+        device: cpu, cuda, cuda:1, mps: where the model lies.
         workers: processes, each with a model of its own.
         threads: CPU threads of each worker.
         ray: address of a Ray cluster to run on instead, or auto.
@@ -41,7 +43,7 @@ def experiment(
     if list or not names:
         print("\n".join(_part("experiments").listing()))  # does not import the experiments, which takes seconds
         return
-    given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out)]
+    given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out), "--device", device]
     given += ["--workers", str(workers), "--threads", str(threads), *(["--ray", ray] if ray else [])]
     given += [*(["--model", model] if model else []), *(["--preset", preset] if preset else [])]
     code = _part("experiments.lab.program").main([*given, *(part for setting in set for part in ("--set", setting))])
