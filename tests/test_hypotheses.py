@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -562,9 +563,9 @@ def test_an_interrupted_family_continues_and_a_finished_one_is_read(tmp_path: An
     z, inside = flat_energy(12, 6)
     base = 2.0 * inside[0]
     goal, settings = match(z, base), OrthoSettings(max_norm=2.0, patience=2, solver=Lbfgs(max_steps=10))
-    nobody: Any = None
+    somebody: Any = SimpleNamespace(device=torch.device("cpu"))
     with start(tmp_path, "claim", {}) as run:
-        bench = Bench(run, nobody)
+        bench = Bench(run, somebody)
         whole = families.grown(bench, {"a": 1}, goal, base, 5, settings, 0)
         part = families.grown(bench, {"a": 2}, goal, base, 2, settings, 0)
         rest = families.grown(bench, {"a": 2}, goal, base, 5, settings, 0)
