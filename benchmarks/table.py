@@ -24,7 +24,9 @@ class Table:
         lines = [self.headers, ["---"] * len(self.headers), *self.rows]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         notes = "".join(f"- {note}\n" for note in self.notes)
-        return f"## {self.title}\n\n`{self.command}`\n\n{table}\n\n{notes}".rstrip() + "\n"
+        name, _, setup = self.title.removesuffix(")").partition(" (")
+        under = f"{setup[0].upper()}{setup[1:]}.\n\n" if setup else ""
+        return f"## {name}\n\n{under}`{self.command}`\n\n{table}\n\n{notes}".rstrip() + "\n"
 
 
 @dataclass

@@ -43,6 +43,7 @@ autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 72
 python_display_short_literal_types = True
+highlight_language = "none"  # a block without a language is text or a list of commands
 default_role = "code"  # docstrings put names in single backticks
 napoleon_use_rtype = False
 napoleon_use_ivar = True

@@ -192,7 +192,7 @@ def test_references_name_public_things():
 
 REASONS = re.compile(
     r"needs (?:the network|the hub|a GPU|llama\.cpp|the harness)|would install packages|opens a browser"
-    r"|builds these pages|is yours|has a test of its own|tests call the functions"
+    r"|builds these pages|is yours|for your own terminal|has a test of its own|tests call the functions"
 )
 
 
@@ -290,9 +290,11 @@ def test_tutorials_run(path: Path, tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({page for page, _ in of_language("shell")}), ids=lambda page: page.stem)
-def test_commands_of_a_page_run_one_after_the_other(page: Path, tmp_path: Path):
+def test_commands_of_a_page_run_one_after_the_other(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     lines = [line for block in blocks(page.read_text("utf-8")) if block.language == "shell" and block.excuse is None
              for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]  # fmt: skip
+    if page in PAGES and name_of(page) in MODEL_FREE:
+        run_page(page, monkeypatch, tmp_path)  # commands may use the files that it writes
     tools = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for line in lines:
         done = subprocess.run(line, shell=True, cwd=tmp_path, env=tools, capture_output=True, text=True)

@@ -18,7 +18,7 @@ STUB = Path(mi_ortho.__file__).with_name("__init__.pyi")
 TOPICS = {
     "model": ("Models, prompts and slices", ("model", "subject", "sites")),
     "elicitation": ("Finding steering vectors", ("elicitation", "objectives", "search")),
-    "family": ("Families and what a count means", ("multiplicity", "nulls", "bounds", "response")),
+    "family": ("Families and what a count means", ("multiplicity", "averages", "nulls", "bounds", "response")),
     "derivatives": ("Derivatives and transcoding", ("derivatives", "spectra", "curvature", "dct")),
     "interventions": ("Interventions", ("interventions", "subspace", "vectors")),
     "presence": ("Activations", ("streams", "probes", "presence", "geometry", "landscape")),

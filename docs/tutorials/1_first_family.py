@@ -134,7 +134,7 @@ for (name, vectors), mark in zip(controls.items(), "x+"):
 axes.plot(null.losses, "k--", linewidth=1, label="linear null")
 axes.axhline(1, color="grey", linewidth=0.7)
 axes.set(xlabel="vector index", ylabel="relative loss")
-axes.legend(frameon=False, fontsize=8)
+axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 figure.tight_layout()
 
 # %% [markdown]
