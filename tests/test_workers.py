@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,6 +267,44 @@ def test_an_experiment_runs_on_a_cluster(tmp_path: Path, capsys: Any) -> None:
     assert len(list(tmp_path.glob("*/*/summary.json"))) == 1
     assert main(["derivatives_are_local", "--smoke", "--out", str(tmp_path), "--ray", "127.0.0.1:1"]) == 2
     assert "ray start --head" in capsys.readouterr().err
+
+
+def linger(task: Task) -> Outcome:
+    """Leave the name of the node that works on it, and take a while where it is the first to."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    first = tries(task.out, task.name) == 0
+    (task.out / f"{task.name}-{ray.get_runtime_context().get_node_id()}").touch()
+    time.sleep(30.0 if first else 0.0)
+    return Outcome(task.name, ("done",))
+
+
+@pytest.mark.slow
+def test_nodes_share_the_tasks_and_a_lost_one_does_not_stop_them(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'mi-ortho[ray]'")
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    lost: list[str] = []
+
+    def lose() -> None:
+        while not (seen := list(tmp_path.glob(f"*-{second.node_id}"))):
+            time.sleep(0.1)
+        lost.append(seen[0].name.split("-")[0])
+        cluster.remove_node(second, allow_graceful=False)
+
+    thread = threading.Thread(target=lose, daemon=True)
+    try:
+        thread.start()
+        found = outcomes(on_ray(cluster.address, linger), tmp_path, ["a", "b"])
+        thread.join(10.0)
+    finally:
+        cluster.shutdown()
+    assert [one.lines for one in found.values()] == [("done",)] * 2
+    nodes = {path.name.split("-")[1] for path in tmp_path.iterdir()}
+    assert len(nodes) == 2 and len(lost) == 1  # each node had one of them
+    assert tries(tmp_path, lost[0]) == 2  # and what was lost was done by the other
 
 
 def test_one_by_one_is_in_order(tmp_path: Path, monkeypatch: Any) -> None:
