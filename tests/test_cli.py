@@ -87,6 +87,21 @@ def test_a_run_directory_of_another_configuration(capsys, tmp_path):
     assert "another configuration" in message and "choose another --at" in message
 
 
+def test_melbo_alone_is_not_held_to_the_size_of_a_family(capsys, tmp_path):
+    (tmp_path / "config.json").write_text('{"radius": 1.0}')
+    too_many = ("--n-kl", "500", "--at", str(tmp_path))
+    assert "n_kl=500" in error_of(capsys, "family", *too_many)
+    assert "another configuration" in error_of(capsys, "melbo", *too_many)  # what is checked after the numbers
+
+
+def test_an_exported_vector_says_where_it_belongs(capsys, tmp_path):
+    save(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {"where": "prompt"}), tmp_path / "v.safetensors")
+    for ending in ("safetensors", "gguf"):
+        target = str(tmp_path / f"one.{ending}")
+        assert main(["export", str(tmp_path / "v.safetensors"), target, "--group", "vectors"]) == 0
+        assert '"prompt"' in capsys.readouterr().err
+
+
 def test_a_misspelt_setting_in_a_file_is_refused(capsys, tmp_path):
     (tmp_path / "mine.toml").write_text("radios = 3.0\n")
     assert "radios" in error_of(capsys, "family", "--out", str(tmp_path), "--config", str(tmp_path / "mine.toml"))

@@ -1,6 +1,6 @@
 """The commands `family` and `melbo`: search, measurement, summary, report."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from mi_ortho.family import candidates, cosines, solve, unsteered
@@ -61,7 +61,7 @@ def _open(
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
-    check(config, subject.model)
+    check(config if name == "family" else replace(config, n=1, n_kl=0, random_bases=0), subject.model)
     texts = subject.texts
     train = config.prompts if config.prompts is not None else texts.train
     held_out = config.held_out if config.held_out is not None else texts.held_out

@@ -55,7 +55,8 @@ def export(path: Path, group: str, index: int, to: Path, *, strength: float, blo
     elif to.suffix == ".safetensors":
         one = vectors.subset([index])
         save(replace(one, vectors=strength * one.vectors), to)
-        return None
+        where = vectors.meta.get("where", "all")
+        return None if where == "all" else f'the vector belongs to the positions "{where}" only, as the file says'
     else:
         raise ValueError(
             f"got {to}; expected a name ending in .safetensors, .gguf (llama.cpp) or .pt (lm-eval steered); rename it"
