@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs, random_order
 from mi_ortho import (
     ActivationMap,
     Factors,
@@ -74,7 +74,7 @@ def run(config: Config, bench: Bench) -> None:
     for seed in config.seeds:
         if not bench.has(seed=seed):
             stream = bench.generator(seed)
-            order = torch.randperm(len(texts), generator=stream).tolist()
+            order = random_order(len(texts), stream).tolist()
             train, rest = (tuple(texts[i] for i in part) for part in (order[: config.train], order[config.train :]))
             z = bench.map(train, config.source, config.target, readout=3)
             bench.record(seed=seed, **examine(z, config.k, config.radius, stream, turned(config, bench, rest)))

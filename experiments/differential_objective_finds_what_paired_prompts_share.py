@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs
+from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs, random_order
 from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, random_vectors, with_norms
 from mi_ortho.viz import Estimate
 
@@ -59,7 +59,7 @@ def run(config: Config, bench: Bench) -> None:
     for seed in config.seeds:
         if not bench.has(seed=seed):
             stream = bench.generator(seed)
-            orders = [torch.randperm(count, generator=stream).tolist() for _ in sides]
+            orders = [random_order(count, stream).tolist() for _ in sides]
             maps = [[bench.map(tuple(texts[i] for i in order[part]), config.source, config.target, readout=1)
                      for texts, order in zip(sides, orders)]
                     for part in (slice(config.train), slice(config.train, None))]  # fmt: skip

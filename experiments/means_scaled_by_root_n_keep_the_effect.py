@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of
+from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of, random_order
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.subspace import orthonormal_rows
 from mi_ortho.viz import Panel, Series
@@ -62,7 +62,7 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     with torch.no_grad():
         alone = effect(vectors)
         for n in (size for size in SIZES if size <= len(vectors)):
-            chosen = torch.stack([torch.randperm(len(vectors), generator=generator)[:n] for _ in range(SUBSETS)])
+            chosen = torch.stack([random_order(len(vectors), generator)[:n] for _ in range(SUBSETS)])
             means = vectors[chosen].mean(1)
             same = vectors[chosen].norm(dim=-1).mean(1, keepdim=True) / means.norm(dim=-1, keepdim=True)
             factors = {"plain": 1.0, "root": n**0.5, "sum": float(n), "normalised": same}

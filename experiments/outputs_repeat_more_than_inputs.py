@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of, needs
+from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of, needs, random_order
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, published_exponential_dct, random_cone
 from mi_ortho.viz import Estimate
 
@@ -48,7 +48,7 @@ def run(config: Config, bench: Bench) -> None:
     for seed in config.seeds:
         if not bench.has(seed=seed):
             stream = bench.generator(seed)
-            chosen = tuple(texts[i] for i in torch.randperm(len(texts), generator=stream).tolist()[: config.prompts])
+            chosen = tuple(texts[i] for i in random_order(len(texts), stream).tolist()[: config.prompts])
             z = bench.map(chosen, config.source, config.target, readout=3)
             factors = published_exponential_dct(z, config.k, radius=config.radius, generator=stream, steps=config.steps)
             bench.record(seed=seed, **examine(z, factors.inputs, config.radius, stream))

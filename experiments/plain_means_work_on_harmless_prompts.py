@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of, random_order
 from mi_ortho import Verdict
 from mi_ortho.measure import unsteered_completions
 
@@ -40,7 +40,7 @@ def run(config: Config, bench: Bench) -> None:
         texts = harmless(case, config.prompts)
         vectors = case.family("kl").vectors
         generator = case.generator(15)
-        draws = [torch.randperm(len(vectors), generator=generator)[:AVERAGED] for _ in range(SUBSETS)]
+        draws = [random_order(len(vectors), generator)[:AVERAGED] for _ in range(SUBSETS)]
         means = torch.stack([vectors[chosen].mean(0) for chosen in draws])
         sets = {"single": torch.stack([vectors[chosen[0]] for chosen in draws]), "plain": means,
                 "root": means * AVERAGED**0.5}  # fmt: skip

@@ -24,7 +24,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, at_most, bars, column, each_split, needs, of
+from experiments.lab import (
+    Bench,
+    Ranking,
+    Refusing,
+    Splits,
+    at_least,
+    at_most,
+    bars,
+    column,
+    each_split,
+    needs,
+    of,
+    random_order,
+)
 from mi_ortho import Verdict, resid_pre
 from mi_ortho.refusal.extraction import activations
 from mi_ortho.refusal.rankings import roc_auc
@@ -80,7 +93,8 @@ class Cells:
         refused = self.refused.clone()
         for stratum in (2 * self.lead + self.harmful.long()).unique().tolist():
             rows = (2 * self.lead + self.harmful.long() == stratum).nonzero()[:, 0]
-            refused[rows] = self.refused[rows[torch.randperm(len(rows), generator=generator)]]
+            order = random_order(len(rows), generator)
+            refused[rows] = self.refused[rows[order.to(rows.device)]]
         return Cells(self.states, self.harmful, refused, self.lead, self.prompt)
 
 

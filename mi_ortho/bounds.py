@@ -152,7 +152,7 @@ def schur_horn_count(eigenvalues: Float[Tensor, " d"], norm: float, threshold: f
     if not (norm > 0 and threshold > 0) or not bool(torch.isfinite(eigenvalues).all()):
         raise ValueError(f"got norm={norm}, threshold={threshold} and {len(eigenvalues)} eigenvalues; expected "
                          "positive numbers and finite eigenvalues; correct them")  # fmt: skip
-    mean = eigenvalues.double().sort(descending=True).values.cumsum(0) / torch.arange(1, len(eigenvalues) + 1)
+    mean = eigenvalues.double().sort(descending=True).values.cumsum(0) / _numbers(eigenvalues)
     return int((mean >= threshold / norm**2 * (1 - 1e-12)).sum())
 
 
@@ -168,7 +168,7 @@ def second_order_count(
     if not gradient_norm >= 0 or not (norm > 0 and threshold > 0) or not bool(torch.isfinite(eigenvalues).all()):
         raise ValueError(f"got gradient_norm={gradient_norm}, norm={norm}, threshold={threshold}; expected positive "
                          "numbers and finite eigenvalues; correct them")  # fmt: skip
-    count = torch.arange(1, len(eigenvalues) + 1, dtype=torch.float64)
+    count = _numbers(eigenvalues)
     curved = eigenvalues.double().sort(descending=True).values.clamp_min(0).cumsum(0)
     possible = norm * gradient_norm * count.sqrt() + norm**2 * curved >= count * threshold * (1 - 1e-12)
     return int(count[possible][-1]) if bool(possible.any()) else 0
@@ -262,3 +262,8 @@ def bessel_mass(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " 
         raise ValueError("got a vector or a direction of norm 0; expected a direction; leave it out")
     unit = torch.nn.functional.normalize(direction.double(), dim=0)
     return float((torch.nn.functional.normalize(vectors.double(), dim=-1) @ unit).square().sum())
+
+
+def _numbers(values: Tensor) -> Tensor:
+    """1 to the number of values, beside them."""
+    return torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)

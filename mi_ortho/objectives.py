@@ -207,7 +207,7 @@ def match_distribution(
         goal = rearrange(z(base[None])[0], "... vocab -> (...) vocab").log_softmax(-1)
     if not torch.isfinite(goal).all():
         raise ValueError("got logits with NaN or infinity under the base vector; expected finite ones; lower its norm")
-    weights = torch.ones(len(goal)) if real is None else real.flatten()
+    weights = torch.ones(len(goal), device=goal.device) if real is None else real.flatten()
     if len(weights) != len(goal):
         raise ValueError(f"got {len(weights)} flags in real; expected {len(goal)}, one for each position of the map")
     if not bool(weights.any()):

@@ -92,7 +92,7 @@ def smallest_scale(
     """
     if not 0 < low < high < math.inf or grid < 2:
         raise ValueError(f"got scales from {low} to {high} in {grid} steps; expected 0 < low < high and at least 2")
-    scales = torch.logspace(math.log10(low), math.log10(high), grid, dtype=torch.float64)
+    scales = torch.logspace(math.log10(low), math.log10(high), grid, dtype=torch.float64, device=vectors.device)
     reached = dose_response(effect, vectors, scales) >= threshold
     first = torch.where(reached.any(-1), reached.int().argmax(-1), -1).cpu()
     upper = torch.where(first >= 0, scales[first], torch.inf)
@@ -170,9 +170,9 @@ def composition_exponent(
             f"got sizes {tuple(sizes)} and {len(alone)} of {len(vectors)} vectors that reach the threshold; expected "
             "sizes from 2 to that number; lower the sizes or the threshold"
         )
-    rows = [torch.ones(samples, dtype=torch.float64)]
+    rows = [torch.ones(samples, dtype=torch.float64, device=alone.device)]
     for n in sizes:
-        chosen = torch.stack([torch.randperm(len(alone), generator=generator)[:n] for _ in range(samples)])
+        chosen = torch.stack([_order(len(alone), generator)[:n] for _ in range(samples)])
         means = alone[chosen.to(alone.device)].mean(1)
         rows.append(smallest_scale(effect, means, threshold, low=0.5, high=2.0 * n, grid=grid, refine=refine))
     scales = torch.stack(rows)
@@ -183,9 +183,14 @@ def composition_exponent(
     return Composition(sizes, scales, by_size, _exponent(sizes, scales), (float(low), float(high)))
 
 
+def _order(count: int, generator: torch.Generator) -> Tensor:
+    """A random permutation, on the generator's device."""
+    return torch.randperm(count, generator=generator, device=generator.device)
+
+
 def _resampled(scales: Float[Tensor, "sizes samples"], generator: torch.Generator) -> Tensor:
-    picks = torch.randint(scales.shape[1], scales.shape, generator=generator)
-    return scales.gather(1, picks)
+    picks = torch.randint(scales.shape[1], scales.shape, generator=generator, device=generator.device)
+    return scales.gather(1, picks.to(scales.device))
 
 
 def _medians(scales: Float[Tensor, "sizes samples"]) -> list[float]:
@@ -298,8 +303,8 @@ def sign_flips(
         raise ValueError(f"got size={size}, samples={samples} and {len(vectors)} vectors; expected 2 <= size <= "
                          "vectors and samples >= 1; lower the size")  # fmt: skip
     own, negated = (_evaluate(effect, sign * vectors) >= threshold for sign in (1, -1))
-    chosen = torch.stack([torch.randperm(len(vectors), generator=generator)[:size] for _ in range(samples)])
-    signs = 2 * torch.randint(0, 2, (samples, size), generator=generator) - 1
+    chosen = torch.stack([_order(len(vectors), generator)[:size] for _ in range(samples)])
+    signs = 2 * torch.randint(0, 2, (samples, size), generator=generator, device=generator.device) - 1
     signs[:, 0] = torch.where((signs == signs[:, :1]).all(-1), -signs[:, 0], signs[:, 0])  # one sign at least differs
     parts = vectors[chosen.to(vectors.device)] / size**0.5
     same = _evaluate(effect, parts.sum(1)) >= threshold
@@ -310,6 +315,6 @@ def sign_flips(
 
 def shuffled(direction: Float[Tensor, " d_model"], n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
     """n copies of a direction with its coordinates in random order and random signs: a control of its own size."""
-    order = torch.rand(n, len(direction), generator=generator).argsort(-1).to(direction.device)
-    signs = 2 * torch.randint(0, 2, (n, len(direction)), generator=generator) - 1
+    order = torch.rand(n, len(direction), generator=generator, device=generator.device).argsort(-1).to(direction.device)
+    signs = 2 * torch.randint(0, 2, (n, len(direction)), generator=generator, device=generator.device) - 1
     return direction[order] * signs.to(direction)

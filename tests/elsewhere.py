@@ -110,7 +110,8 @@ def act(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     wanted = kwargs.get("device")
     here = [leaf for leaf in tensors if not isinstance(leaf, Elsewhere) and leaf.dim() > 0]
     name = func.overloadpacket.__name__
-    if there and here and name not in MIXED:
+    outside = name.startswith(("index", "_index")) and not isinstance(args[0], Elsewhere)  # by numbers that lie there
+    if there and here and (name not in MIXED or outside):
         raise RuntimeError(f"{name}: expected all tensors on one device, got {DEVICE} and cpu")
     to = _placed(wanted) if wanted is not None else DEVICE if there else CPU
     if name in ("copy_", "index_put_", "_index_put_impl_"):

@@ -1,6 +1,6 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bench import Bench
+from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
@@ -26,6 +26,7 @@ __all__ = [
     "each_split",
     "interval_of",
     "of",
+    "random_order",
     "random_texts",
     "record_layers",
     "refuses",

@@ -101,6 +101,11 @@ class Bench:
             )
 
 
+def random_order(count: int, generator: torch.Generator) -> torch.Tensor:
+    """The numbers below `count` in random order, on the generator's device."""
+    return torch.randperm(count, generator=generator, device=generator.device)
+
+
 def listed(subject: Subject, count: int, name: str) -> tuple[str, ...]:
     """The first prompts of one of a model's lists, as in `Bench.texts`."""
     texts = subject.texts

@@ -15,8 +15,8 @@ def write_experiment_report(experiment: Experiment, run: Run) -> Path:
     """Write report.html of a run, finished or not."""
     rows = [row for row in run.records() if row.get("kind") != "cost"]
     sections = [_claim(experiment)]
-    for k, drawn in enumerate(experiment.figures(rows) if rows else []):
-        sections.append(Section(drawn.title, drawn.html(), "", f"figure-{k}", f"Figure {k + 1}"))
+    drawn = Markup("").join(one.html() for one in (experiment.figures(rows) if rows else []))
+    sections += [Section("Figures", drawn, "", "figures")] if drawn else []
     sections += _tables(rows)
     return write_report(run.path, f"Experiment · {experiment.name.replace('_', ' ')}", sections)
 

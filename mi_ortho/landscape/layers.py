@@ -61,7 +61,7 @@ def likeness_rows(
     (`turned`).
     """
     rows: list[Row] = []
-    halves = [torch.randperm(len(points), generator=generator) for _ in range(splits)]
+    halves = [torch.randperm(len(points), generator=generator, device=generator.device) for _ in range(splits)]
     for i in range(points.shape[1]):
         for j in range(points.shape[1]):
             x, y = points[:, i], points[:, j]
@@ -86,7 +86,7 @@ def flat_rows(
 ) -> list[Row]:
     """Signs of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians group by group."""
     rows: list[Row] = []
-    seed = int(torch.randint(2**31, (), generator=generator))
+    seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     for depth in range(points.shape[1]):
         x = points[:, depth].double()
         clouds = [("measured", 0, x)]

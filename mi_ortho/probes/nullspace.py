@@ -94,7 +94,8 @@ def shuffled_labels(
     """The control of every probe: the labels of whole passages shuffled among them."""
     names, inside = passages.cpu().unique(return_inverse=True)
     truth = torch.zeros(len(names), dtype=torch.bool).scatter_(0, inside, labels.cpu())
-    return truth[torch.randperm(len(names), generator=generator)][inside].to(labels.device)
+    order = torch.randperm(len(names), generator=generator, device=generator.device)
+    return truth[order.to(truth.device)][inside].to(labels.device)
 
 
 def _half(
@@ -106,6 +107,7 @@ def _half(
         names = passages[labels == each].unique()
         if len(names) < 4:
             raise ValueError(f"got {len(names)} passages of one class; expected at least 4; read more text")
-        picked = names[torch.randperm(len(names), generator=generator)[: len(names) // 2]]
+        order = torch.randperm(len(names), generator=generator, device=generator.device)
+        picked = names[order.to(names.device)[: len(names) // 2]]
         chosen |= (labels == each) & torch.isin(passages, picked)
     return chosen

@@ -155,7 +155,7 @@ def _shuffled(
     truth: Int[Tensor, " passages"], strata: Int[Tensor, " passages"], generator: torch.Generator
 ) -> Int[Tensor, " passages"]:
     """The labels shuffled within every stratum."""
-    keys = torch.rand(len(truth), generator=generator)
+    keys = torch.rand(len(truth), generator=generator, device=generator.device).to(truth.device)
     into = np.lexsort((keys.numpy(), strata.numpy()))
     out = torch.empty_like(truth)
     out[torch.from_numpy(into)] = truth[strata.argsort(stable=True)]
@@ -167,6 +167,7 @@ def _multiplicity(classes: Int[Tensor, " passages"], generator: torch.Generator)
     times = torch.zeros_like(classes)
     for each in (0, 1):
         members = (classes == each).nonzero().flatten()
-        drawn = members[torch.randint(len(members), (len(members),), generator=generator)]
+        picks = torch.randint(len(members), (len(members),), generator=generator, device=generator.device)
+        drawn = members[picks.to(members.device)]
         times += torch.bincount(drawn, minlength=len(classes))
     return times
