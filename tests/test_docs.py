@@ -159,6 +159,12 @@ def test_json_of_the_pages_is_valid(tmp_path: Path):
             assert "pirate" in load_modes(tmp_path / "modes.json").names
 
 
+def test_a_page_is_as_wide_as_the_lines_of_its_commands():
+    """`docs/static/docs.css` makes room for 120 characters; what is longer would be cut off."""
+    for page, block in of_language("python", "shell", "toml", "json", "text"):
+        assert max(map(len, block.text.splitlines())) <= 120, page
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
