@@ -154,7 +154,7 @@ def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
     assert {(row["key"], row["a"], row["b"]) for row in found["settings"]} == {
         ("seed", "0", "5"), ("radius", "24", "12.5"), ("note", "–", HOSTILE[1]),
     }  # fmt: skip
-    assert "Two runs of family: radius, seed, note differ." in shown
+    assert "Two runs of family that differ in radius, seed, note." in shown
     numbers = {row["key"]: row for row in found["numbers"]}
     assert numbers["counts.kl.found"] == {"key": "counts.kl.found", "a": 64, "b": 9, "change": -55}
     assert numbers["counts.activation.keeps"]["b"] is None and not any("verdicts" in key for key in numbers)
@@ -219,7 +219,7 @@ def test_runs_without_curves_still_compare(tmp_path: Path) -> None:
             run.summary({"headline": "h", "seconds": seed, "verdicts": [verdict(seed == 1)]})
             paths.append(run.path)
     shown = " ".join(parse(viz.run_comparison(*paths).read_text()).shown)
-    assert "supported" in shown and "not supported" in shown and "seed differs." in shown
+    assert "supported" in shown and "not supported" in shown and "that differ in seed." in shown
 
 
 @pytest.mark.browser

@@ -77,6 +77,27 @@ def faults(page: Any, width: int) -> list[str]:
     return found + crooked_rows(page) + crooked_heads(page)
 
 
+def print_faults(page: Any) -> list[str]:
+    """What has no place on paper: parts cut off, controls that do nothing there, words broken to fit a column."""
+    return page.evaluate("""() => {
+      const seen = one => one.getClientRects().length > 0, found = [];
+      const all = selector => [...document.querySelectorAll(selector)].filter(seen);
+      for (const one of all("main .scroll, main .grid, main .completion")) {
+        const hides = getComputedStyle(one).overflowX !== "visible" && one.scrollWidth > one.clientWidth + 1;
+        if (hides) found.push("cut off: " + one.textContent.trim().slice(0, 40));
+      }
+      for (const one of all("nav, .command button, .filters button, .filters select, input, .more, .step, summary"))
+        if (one.tagName !== "SUMMARY" || !one.parentElement.open) found.push("a control: " + one.textContent);
+      for (const one of all(".verdicts thead th, .rows thead th")) {
+        const words = document.createRange(), box = one.getBoundingClientRect();
+        words.selectNodeContents(one);
+        if (words.getBoundingClientRect().right > box.right + 1) found.push("cut heading: " + one.textContent);
+      }
+      if (getComputedStyle(document.body).backgroundColor !== "rgb(255, 255, 255)") found.push("no white paper");
+      return found;
+    }""")
+
+
 def crooked_heads(page: Any) -> list[str]:
     """Headings that do not stand over the numbers of their column."""
     return page.evaluate("""() => [...document.querySelectorAll(".data table")].flatMap(table => {
@@ -132,10 +153,11 @@ def test_page_works_and_nothing_in_it_runs(browser: Any, made: Callable[[str], P
     page.emulate_media(color_scheme="dark")
     page.wait_for_timeout(150)
     assert faults(page, 390) == []
-    page.set_viewport_size({"width": 760, "height": 1000})
-    page.emulate_media(media="print", color_scheme="light")
+    page.evaluate("document.querySelectorAll('main > section details').forEach(one => { one.open = false; })")
+    page.set_viewport_size({"width": 703, "height": 1000})  # what A4 leaves between its margins
+    page.emulate_media(media="print", color_scheme="dark")
     page.wait_for_timeout(150)
-    assert faults(page, 760) == [] and not page.is_visible("nav") and page.is_visible("h1")
+    assert faults(page, 703) == [] and print_faults(page) == [] and page.is_visible("h1")
     page.close()
 
 
@@ -146,12 +168,17 @@ def test_every_check_can_fail(browser: Any, tmp_path: Path) -> None:  # noqa: F8
     names = '<div class="framed"><div class="rownames"><span>a</span></div><canvas height="900"></canvas></div>'
     cells = "<thead><tr><th>n</th></tr></thead><tbody><tr><td class='n'>1</td></tr></tbody>"
     names += f'<div class="data"><table>{cells}</table></div>'
-    path.write_text(f"<main>{wide}{drawing}{names}</main><script>window.pwned = 1; throw Error('e')</script>")
+    paper = '<nav>n</nav><details><summary>s</summary></details><div class="scroll" style="width:9px;overflow:auto">'
+    paper += 'cutcutcut</div><table class="verdicts"><thead><tr><th style="display:block;width:9px">Threshold</th></tr>'
+    paper += "</thead></table>"
+    path.write_text(f"<main>{wide}{drawing}{names}{paper}</main><script>window.pwned = 1; throw Error('e')</script>")
     page = next(opened(browser, path, 1280))
     page.wait_for_timeout(200)
-    found = " | ".join(faults(page, 1280))
+    found = " | ".join(faults(page, 1280) + print_faults(page))
     for wanted in ("example.invalid", "error: e", "a text ran", "became markup", "pixels wide", "empty canvas",
-                   "empty drawing", "was not drawn", "crooked row name: a", "crooked heading: n"):  # fmt: skip
+                   "empty drawing", "was not drawn", "crooked row name: a", "crooked heading: n",
+                   "a control: n", "a control: s", "cut off: cutcutcut", "cut heading: Threshold",
+                   "no white paper"):  # fmt: skip
         assert wanted in found, wanted
     page.close()
 

@@ -53,7 +53,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_report_has_the_common_parts_around_its_own(report: Path) -> None:
     shown = " ".join(parse(report.read_text(encoding="utf-8").split('id="main"')[1]).shown)
-    order = ["12 / 40", "A claim", "supported", "What was run", "All rows", "Curves", "run started"]
+    order = ["1 supported", "12 / 40", "A claim", "What was run", "All rows", "Curves", "run started"]
     places = [shown.index(part) for part in order]
     assert places == sorted(places) and report.stat().st_size < 300_000
 
@@ -81,6 +81,38 @@ def test_table_stays_within_its_budget() -> None:
 
 def test_columns_of_few_texts_can_be_filtered() -> None:
     assert re.findall('data-filter="(.*?)"', str(viz.table(rows(), COLUMNS))) == ["mode", ""]
+
+
+def test_short_tables_and_columns_that_do_not_repeat_have_nothing_to_filter() -> None:
+    found = [{"a": f"{k} of 9", "b": "xy"[k % 2], "ids": [k, 2077]} for k in range(9)]
+    columns = {"a": "a", "b": "b", "ids": "ids"}
+    assert re.findall('data-filter="(.*?)"', str(viz.table(found, columns))) == ["b", ""]
+    assert re.findall('data-filter="(.*?)"', str(viz.table(found[:3], columns))) == []
+    assert "1, 2077" in str(viz.table(found, columns))  # a list of ids, not of 2 and 77
+
+
+def test_a_category_has_one_colour_on_every_page() -> None:
+    texts = [viz.Card(name, name, name) for name in ("refuse", "json", "code", "other")]
+    tables = [str(viz.table([{"m": card.mode} for card in order], {"m": "m"}, chips=["m"]))
+              for order in (texts, texts[::-1])]  # fmt: skip
+    given = [table_data(html)["modes"] for html in tables]
+    assert given[0] == given[1] == {"code": "m0", "refuse": "m1", "json": "m2", "other": "m7"}
+    shown = str(viz.completions(texts))
+    assert all(f'"chip {colour}">{mode}<' in shown for mode, colour in given[0].items())
+
+
+def test_logarithmic_axes_of_small_range_have_plain_numbers() -> None:
+    def labels(values: list[float]) -> list[str]:
+        drawn = viz.curve(viz.Panel("t", log=True), [viz.Series("one", [0, 1, 2], values)])
+        return re.findall(r"<text[^>]*>([^<]*)</text>", str(drawn).split("vector index k")[1])
+
+    assert labels([1.0, 3.0, 8.0]) == ["1", "2", "5"] and labels([0.02, 0.03, 0.04])[-1] == "0.04"
+    assert "×" not in str(viz.curve(viz.Panel("t", log=True), [viz.Series("one", [0, 1], [1e-5, 1.0])]))
+
+
+def test_rings_of_controls_are_hollow_on_any_paper() -> None:
+    drawn = str(viz.estimates("E", [viz.Estimate("one", 0.4, (0.3, 0.5), "control")]))
+    assert "fill: var(--paper)" in drawn and "#ffffff" not in drawn
 
 
 def test_words_that_differ_are_marked_and_nothing_runs() -> None:

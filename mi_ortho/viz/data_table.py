@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
+from mi_ortho.viz.categories import category_colours
 from mi_ortho.viz.pages import render
 from mi_ortho.viz.text import clip, json_script, number, visible
 
 MAX_ROWS = 5000  # rows on a page; records.jsonl keeps all
 TEXTS = 500_000  # characters of texts on a page
 _LONG = 60  # texts longer than this get a wide column that opens on a click
+_SHORT = 4  # a table of at most this many rows is read at a glance: nothing to search or to filter
 _FEW = 12  # a text column with at most this many different values can be filtered by value
 
 
@@ -49,6 +51,7 @@ def table(
     limit = text_limit(texts, TEXTS)
     cells = [[clip(cell, limit) if isinstance(cell, str) else cell for cell in row] for row in cells]
     kept = dict(zip(columns, zip(*cells))) if cells else dict.fromkeys(columns, ())
+    long = len(shown) > _SHORT
     given = {
         "fields": list(columns),
         "titles": dict(columns),
@@ -57,7 +60,7 @@ def table(
         "chips": list(chips),
         "long": [key for key, values in kept.items() if _longest(values) > _LONG],
         "links": {key: list(places[:MAX_ROWS]) for key, places in (links or {}).items()},
-        "modes": {mode: f"m{min(k, 7)}" for k, mode in enumerate(_distinct([kept[key] for key in chips]))},
+        "modes": category_colours(_distinct([kept[key] for key in chips])),
     }
     return render(
         "data_table.html.jinja",
@@ -65,9 +68,11 @@ def table(
         filters=[
             (key, columns[key])
             for key in columns
-            if key not in unfiltered and 1 < len(_distinct([kept[key]])) <= _FEW
+            if long
+            and key not in unfiltered
+            and 1 < len(_distinct([kept[key]])) <= (_FEW if key in chips else min(_FEW, len(shown) // 2))
         ],
-        searched=any(isinstance(cell, str) for row in cells for cell in row),
+        searched=long and any(isinstance(cell, str) for row in cells for cell in row),
         label=name,
         left_out=len(rows) - len(shown),
     )
@@ -102,7 +107,7 @@ def _cell(value: object) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return visible(", ".join(number(item) for item in value))
+        return visible(", ".join(str(item) if isinstance(item, int) else number(item) for item in value))
     return visible(value)
 
 

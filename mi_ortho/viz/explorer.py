@@ -13,7 +13,7 @@ from torch import Tensor
 from mi_ortho.runs import RunError, open_run
 from mi_ortho.viz.data_table import text_limit
 from mi_ortho.viz.pages import Section, page, render, write_page
-from mi_ortho.viz.plots import Panel, Series, curve, finite
+from mi_ortho.viz.plots import Panel, Series, curve, finite, wide
 from mi_ortho.viz.records import MATCHES, FamilyRun, Row, load_family
 from mi_ortho.viz.sections import note
 from mi_ortho.viz.text import clip, json_script, number, visible
@@ -21,6 +21,8 @@ from mi_ortho.viz.text import clip, json_script, number, visible
 _PICTURES = 900_000  # bytes of attention on the page, before base64
 _TEXTS = 500_000  # characters of completions on the page
 _TOKEN = 40
+_PARTS = (("texts", "Texts"), ("curves", "Norm"), ("tokens", "Presence"), ("attention", "Attention"),
+          ("nearest", "Nearest tokens"))  # fmt: skip
 _NUMBERS = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "transfer", "status")
 _PANELS = (
     ("norm", "Norm", "‖θₖ‖"),
@@ -63,7 +65,8 @@ def explorer_page(path: Path) -> Markup:
     title = f"Explorer · {visible(family.config.get('model') or 'the embedded model')}"
     total = sum(len(family.family(match)) for match in family.matches)
     headline = f"{len(shown) - ('base' in data['groups'])} of {total} orthogonal vectors and their base, one at a time"
-    return page(title, [Section("", body), _reading(frame)], headline=headline, kicker=title)
+    sections = [Section("", body), _reading(frame)]
+    return page(title, sections, headline=headline, kicker=title, links=_PARTS)
 
 
 def explorer_data(
@@ -212,7 +215,7 @@ def _panels(family: FamilyRun, match: str) -> Markup:
             if key != "norm" and random:
                 points = [row["index"] for row in random], [row.get(key) for row in random]
                 series.insert(0, Series("random vectors of its norm", *points, "c2", "isotropic", dots=True))
-            found.append(curve(Panel(title, unit, group=match), series))
+            found.append(curve(Panel(title, unit, group=match, log=key != "norm" and wide(series)), series))
     return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(found))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
-from mi_ortho.viz.plots import Panel, Series, curve, finite
+from mi_ortho.viz.plots import Panel, Series, curve, finite, wide
 from mi_ortho.viz.records import CONTROLS, FamilyRun, Row, label_of
 from mi_ortho.viz.text import number
 
@@ -41,7 +41,7 @@ def panels(run: FamilyRun, match: str) -> Markup:
                 unit,
                 lines=lines,
                 end=end,
-                log=_wide(unit, title, series),
+                log=title.startswith("KL") and wide(series),
                 whole=unit.startswith("count"),
                 group=match,
                 letter="abcdef"[k],
@@ -166,9 +166,3 @@ def _counts(run: FamilyRun, match: str) -> list[Series]:
 
 def _line(row: Row, key: str, label: str) -> dict[str, float]:
     return {label: float(row[key])} if isinstance(row.get(key), int | float) else {}
-
-
-def _wide(unit: str, title: str, series: Sequence[Series]) -> bool:
-    """Whether a divergence spans so much that only a logarithmic axis shows it."""
-    values = [value for one in series for value in finite(one.y)]
-    return title.startswith("KL") and min(values) > 0 and max(values) > 30 * min(values)

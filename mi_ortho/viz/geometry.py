@@ -238,7 +238,7 @@ def _fits(rows: Sequence[Row]) -> Section:
     columns = {"network": "network", "group": "prompts", "stream": "stream", "statistic": "curve", "form": "law",
                "slope": "slope", "slope_low": "low", "slope_high": "high", "r_squared": "R²",
                "aicc": "AICc"}  # fmt: skip
-    found = _where(rows, kind="fit")
+    found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in _where(rows, kind="fit")]
     if not found:
         return Section("Growth laws", note("No growth law was fitted yet."))
     lead = "Slope per layer of the exponential, exponent of the power law, with 95 % bootstrap intervals over prompts."

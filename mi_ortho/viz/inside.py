@@ -62,7 +62,7 @@ def visual_of(item: Mapping[str, Any], run: FamilyRun) -> Visual:
         return attention(tokens, values, title=visible(item.get("title", "")))
     if item.get("kind") == "token_values" and values.ndim in (1, 2):
         shown = values if values.ndim == 1 else values[:, :_SHOWN_VALUES]
-        labels = item.get("labels")
+        labels = item.get("labels") and [str(label).replace("_", " ") for label in item["labels"]]
         return token_values(tokens, shown, labels and labels[:_SHOWN_VALUES], title=visible(item.get("title", "")))
     raise ValueError(
         f"got kind {item.get('kind')!r} with {values.ndim} axes; expected attention (3) or token_values (1 or 2)"

@@ -13,6 +13,7 @@ from torch import Tensor
 from mi_ortho.viz.text import json_script, visible
 
 _MAX_NAMES = 24
+_LETTERS = 60  # of column names that fit side by side; more are turned
 Scale = tuple[Literal["linear", "log"], float, float]
 
 
@@ -72,7 +73,8 @@ def _names(place: str, names: Sequence[str]) -> Markup:
     if not 0 < len(names) <= _MAX_NAMES:
         return Markup("")
     words = Markup("").join(Markup("<span>{}</span>").format(visible(name)) for name in names)
-    return Markup('<div class="{}" aria-hidden="true">{}</div>').format(place, words)
+    turned = " turned" * (place == "columnnames" and sum(map(len, names)) > _LETTERS)
+    return Markup('<div class="{}" aria-hidden="true">{}</div>').format(place + turned, words)
 
 
 def pack(values: Float[Tensor, "..."]) -> str:

@@ -25,9 +25,9 @@ def linear_section(rows: Rows) -> Section | None:
     if not any(found for found, _ in chosen.values()):
         return None
     panels = []
-    for letter, column, title in (("a", "loss", "Relative activation loss"), ("b", "norm", "Norm")):
+    for letter, column, title, unit in (("a", "loss", "Relative activation loss", "Lₖ"), ("b", "norm", "Norm", "‖θₖ‖")):
         lines = [s for label, (found, style) in chosen.items() for s in line(label, found, "index", column, style)]
-        panels.append(curve(Panel(title, column, letter=letter, group="linear", log=column == "norm"), lines))
+        panels.append(curve(Panel(title, unit, letter=letter, group="linear", log=column == "norm"), lines))
     legend = [(label, label, style) for label, (found, style) in chosen.items() if found]
     drawn = curves(
         panels,

@@ -16,7 +16,7 @@ EFFECTS = {"kl": "share of the base's gain in log-odds", "activation": "share of
 
 
 GROUPS = (
-    ("base", "base", "c0"),
+    ("base", "base", "c1"),
     ("family", "family", "family"),
     ("mixed", "mixed within the span", "second"),
     ("isotropic", "isotropic random", "null"),

@@ -38,10 +38,12 @@ def page(
     kicker: str = "",
     data: Mapping[str, object] | None = None,
     bare: bool = False,
+    links: Sequence[tuple[str, str]] = (),
 ) -> Markup:
     """The whole page as text. It asks the network for nothing and allows no script but its own.
 
-    `data` reaches the page's script as JSON; `bare` leaves out the header and the navigation (for a single visual).
+    `data` reaches the page's script as JSON; `bare` leaves out the header and the navigation (for a single visual);
+    `links` (anchor, name) stand before the sections in the navigation, for headings inside a section.
     """
     body = Markup("").join(section.body for section in sections)
     scripts = [Markup(code) for code in ([bundle()] if re.search(_CIRCUITS, body) else []) + [_script()]]
@@ -53,6 +55,7 @@ def page(
         headline=headline,
         kicker=kicker,
         bare=bare,
+        links=links,
         scripts=scripts,
         style=style,
         data=json_script(dict(data or {}), id="data"),

@@ -18,13 +18,14 @@ COLOURS = {
         (1, 1, "ink"),
         (1, 2, "muted"),
         (1, 3, "rule"),
+        (1, 4, "paper"),
         *((2, k, f"m{k}") for k in range(8)),
         *((3, k, f"c{k}") for k in range(8)),
     ]
 }
 NAMED = {variable[6:-1]: code for code, variable in COLOURS.items()}
 _LIGHT = {
-    "ink": "#1a1d21", "muted": "#616973", "rule": "#dfe3e8",
+    "ink": "#1a1d21", "muted": "#616973", "rule": "#dfe3e8", "paper": "#ffffff",
     "m0": "#0072b2", "m1": "#d55e00", "m2": "#009e73", "m3": "#b98500",
     "m4": "#b0598f", "m5": "#56b4e9", "m6": "#7d5a3c", "m7": "#9aa1a9",
     "c0": "#1a1d21", "c1": "#b0598f", "c2": "#8a929b", "c3": "#b98500",
@@ -37,6 +38,7 @@ _STYLES: Mapping[str, Mapping[str, object]] = {
 }
 _MAX_DOTS = 400  # dots drawn a control; of more, every n-th
 _MAX_LINE = 500  # points a line joins; more show as dots alone
+_POWERS, _FEW = 2.5, 0.7  # powers of ten an axis spans: above, only they are named; below, no 1, 2, 5
 _FONT: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "mi-ortho", "font.size": 9.0, "axes.linewidth": 0.7}
 
 
@@ -105,7 +107,8 @@ def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> 
         _decorate(axes, panel, all(float(x).is_integer() for one in series for x in one.x))
         found.append(axes.get_xlim())
         if named:
-            axes.set_title(f"{panel.title}  {panel.ylabel}", fontsize=9, color=NAMED["ink"], loc="left", pad=4)
+            title = f"{panel.title} ({panel.ylabel})" if panel.ylabel else panel.title
+            axes.set_title(title, fontsize=9, color=NAMED["ink"], loc="left", pad=4)
             axes.legend(*_handles(axes, series), fontsize=7.5, frameon=False, labelcolor=NAMED["ink"])
 
     box = (0.135, 0.17, 0.84, 0.77 if not named else 0.7)
@@ -216,14 +219,36 @@ def _decorate(axes: Any, panel: Panel, steps: bool) -> None:
     axes.margins(x=0.02, y=0.07)
     if panel.log:
         axes.set_yscale("log")
+        log_ticks(axes.yaxis)
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5, integer=panel.whole))
     if panel.logx:
         axes.set_xscale("log")
+        log_ticks(axes.xaxis)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(7, integer=steps))
     _references(axes, panel)
     axes.set_xlabel(panel.xlabel, color=NAMED["muted"], labelpad=2)
+
+
+def log_ticks(axis: Any) -> None:
+    """Plain numbers as labels where a logarithmic axis spans little, powers of ten elsewhere; never crowded."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    axis.axes.autoscale_view()
+    low, high = sorted(axis.get_view_interval())
+    decades = math.log10(high / low)
+    axis.set_minor_formatter(NullFormatter())
+    if decades > _POWERS:
+        return
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)) if decades > _FEW else MaxNLocator(5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def wide(series: Sequence[Series]) -> bool:
+    """Whether values, all positive, span so much that only a logarithmic axis shows them."""
+    values = [value for one in series for value in finite(one.y)]
+    return bool(values) and min(values) > 0 and max(values) > 30 * min(values)
 
 
 def _references(axes: Any, panel: Panel) -> None:

@@ -52,6 +52,9 @@ def strongest_passages(rows: Sequence[Row], source: int) -> Section:
     known = {row["index"]: row for row in chosen(rows, kind="presence", layer=source)}
     order = sorted(found, key=lambda index: (known[index]["what"] != "base", -known[index][f"auc_{PRIMARY}"]))
     blocks = [_block(known[index], found[index], k < _OPEN) for k, index in enumerate(order[:_VECTORS])]
+    if len(blocks) > _OPEN:
+        rest = Markup('<details><summary>The other {} vectors</summary><div class="many">{}</div></details>')
+        blocks = [*blocks[:_OPEN], rest.format(len(blocks) - _OPEN, Markup("").join(blocks[_OPEN:]))]
     if len(order) > _VECTORS:
         blocks.append(note(f"{len(order) - _VECTORS} more vectors are in records.jsonl."))
     tops = [found[index][0]["group"] for index in found if known[index]["what"] == "kept"]

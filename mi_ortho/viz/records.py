@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mi_ortho.files import read_json
 from mi_ortho.runs import open_run
+from mi_ortho.viz.categories import category_colours
 
 Row = Mapping[str, Any]
 CONTROLS = {  # name in the records → (label, colour)
@@ -107,11 +108,13 @@ class FamilyRun:
 
     @cached_property
     def colours(self) -> dict[str, str]:
-        """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears."""
+        """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears.
+
+        Known modes have the colour that they have on every page.
+        """
         counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
         first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
-        order = list(dict.fromkeys([*first, *(mode for mode, _ in counted.most_common())]))
-        return {mode: f"m{min(k, 7)}" for k, mode in enumerate(order)}
+        return category_colours([*first, *(mode for mode, _ in counted.most_common())])
 
 
 def load_family(path: Path) -> FamilyRun:

@@ -159,7 +159,7 @@ def _several(rows: Rows) -> Section | None:
 
 
 def _rankings(rows: Rows) -> Section | None:
-    found = _pick(rows, "ranking")
+    found = [{**row, "name": str(row["name"]).replace("_", " ")} for row in _pick(rows, "ranking")]
     columns = {
         "name": "Score",
         "spearman": "Spearman, admissible",

@@ -9,6 +9,7 @@ from mi_ortho.viz.embed import attention, token_values
 from mi_ortho.viz.grid import Cell, grid
 from mi_ortho.viz.pages import Section
 from mi_ortho.viz.sections import figure, note
+from mi_ortho.viz.text import number
 
 
 def inside_section(run: Run) -> Section:
@@ -23,7 +24,8 @@ def inside_section(run: Run) -> Section:
         values, tokens = arrays[item["key"]], item["tokens"]
         visual = (token_values(tokens, values, title=item["title"]) if item["kind"] == "token_values"
                   else attention(tokens, values, title=item["title"], head_names=item["names"]))  # fmt: skip
-        body += figure(Markup("{}").format(visual), item["title"])
+        scale = f" Blue along the direction, orange against it, deepest at ±{number(visual.props['maxValue'])}."
+        body += figure(visual, f"{item['title']}.{scale if item['kind'] == 'token_values' else ''}")
     lead = "Which heads write the direction, where they look, and which tokens carry it."
     return Section("Inside the model", body, lead, "inside", "Inside")
 

@@ -74,7 +74,8 @@ def layer_section(rows: Sequence[Row]) -> Section | None:
         series = [_series(part, stream, key, k) for k, (stream, part) in enumerate(parts.items()) for key in keys]
         panels.append(curve(Panel(label, unit, "layer", letter=letter, log=len(keys) == 1, group="layers"), series))
     legend = [(f"{key}{k}", f"{key}, {stream}", _COLOURS[key][k % 3])
-              for k, stream in enumerate(streams) for key in ("norm", "bypass", "induce", "kl")]  # fmt: skip
+              for k, stream in enumerate(streams) for key in ("norm", "bypass", "induce", "kl")
+              if len(streams) > 1 or key in ("bypass", "induce")]  # fmt: skip
     caption = f"Candidates of position {position}. Where the classes have the same mean there is no direction."
     return Section("By layer", curves(panels, caption, legend=legend), "", "layers", "Layers")
 

@@ -11,7 +11,7 @@ from mi_ortho.viz.family import Cosines, cosines, largest_cosines, legend, panel
 from mi_ortho.viz.inside import visuals_section
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section, page, render, write_page
-from mi_ortho.viz.sections import note, run_section, verdict_section
+from mi_ortho.viz.sections import marked, note, run_section, shown, verdict_section
 from mi_ortho.viz.strips import strips, transfer_strips
 from mi_ortho.viz.text import number, visible
 
@@ -53,10 +53,12 @@ def family_page(run: read.FamilyRun) -> Markup:
 def _side_by_side(run: read.FamilyRun) -> Section:
     kept = [(match, row) for match in run.matches for row in run.family(match) if run.keeps(row) and row.get("text")]
     chosen = [kept[len(kept) // 2]] if kept else []
-    cards = [("Unsteered", run.unsteered, "")] * bool(run.unsteered) + [
+    found = [("Unsteered", run.unsteered, "")] * bool(run.unsteered) + [
         ("Base vector θ₀", run.base, _norm(run.base))
     ] * bool(run.base)
-    cards += [(f"Orthogonal vector, index {row['index']} ({match})", row, _norm(row)) for match, row in chosen]
+    found += [(f"Orthogonal vector, index {row['index']} ({match})", row, _norm(row)) for match, row in chosen]
+    base = shown(run.base.get("text") or "")
+    cards = [(*card, marked(shown(card[1].get("text") or ""), base if k > 1 else "")) for k, card in enumerate(found)]
     body = render(
         "side_by_side.html.jinja",
         prompts=run.where(kind="unsteered"),
@@ -66,7 +68,10 @@ def _side_by_side(run: read.FamilyRun) -> Section:
         random=run.where(kind="melbo_control"),
         base=run.base,
     )
-    lead = "One prompt, the same weights; the only difference is the vector added to the residual stream."
+    lead = (
+        "One prompt, the same weights; the only difference is the vector added to the residual stream. Underlined: "
+        "words of the orthogonal vector's text that the base's does not have."
+    )
     return Section("Unsteered and steered", body, lead, "steered", "Steered")
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from mi_ortho.files import read_json
 from mi_ortho.runs import open_run
+from mi_ortho.viz.categories import category_colours
 from mi_ortho.viz.data_table import settings, table
 from mi_ortho.viz.embed import Visual
 from mi_ortho.viz.pages import Section, page, render, write_page
@@ -50,9 +51,7 @@ def write_report(
     model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
     title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
     found = [
-        verdict_section(
-            summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)
-        ),
+        verdict_section(summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)),
         run_section(run.config, environment),
         *sections,
         _provenance(environment),
@@ -116,13 +115,13 @@ def note(text: str) -> Markup:
 
 def completions(cards: Sequence[Card], *, prompt: str = "") -> Markup:
     """Completions side by side; in every card after the first, the words that the first does not have are marked."""
-    modes = {mode: f"m{min(k, 7)}" for k, mode in enumerate(dict.fromkeys(card.mode for card in cards if card.mode))}
-    first = _shown(cards[0].text) if cards else ""
+    modes = category_colours(card.mode for card in cards if card.mode)
+    first = shown(cards[0].text) if cards else ""
     drawn = [
-        (visible(card.title), card, visible(card.note), marked(_shown(card.text), first) if k else _shown(card.text))
+        (visible(card.title), card, visible(card.note), marked(shown(card.text), first) if k else shown(card.text))
         for k, card in enumerate(cards)
     ]
-    return render("completions.html.jinja", cards=drawn, prompt=_shown(prompt), colours=modes)
+    return render("completions.html.jinja", cards=drawn, prompt=shown(prompt), colours=modes)
 
 
 def marked(text: str, other: str) -> Markup:
@@ -147,7 +146,8 @@ def glossary(terms: Sequence[tuple[str, str]]) -> Section:
     return Section("How to read this", body, "", "reading", "Glossary")
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A model's text as a page may hold it: control characters visible, cut if very long."""
     return clip(visible(text), _LONGEST)
 
 

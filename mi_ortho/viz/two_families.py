@@ -14,7 +14,7 @@ from torch import Tensor
 from mi_ortho.viz.data_table import table
 from mi_ortho.viz.matrices import heat_map
 from mi_ortho.viz.pages import Section
-from mi_ortho.viz.plots import Panel, Series, curve, finite
+from mi_ortho.viz.plots import Panel, Series, curve, finite, wide
 from mi_ortho.viz.records import MATCHES, FamilyRun, Row, load_family
 from mi_ortho.viz.sections import Card, completions, curves, note
 from mi_ortho.viz.text import number
@@ -51,7 +51,17 @@ def _curves(one: FamilyRun, other: FamilyRun, match: str) -> Section:
     drawn.append(("Vectors that keep the behaviour", "count up to k", _kept(one, other, match)))
     drawn = [item for item in drawn if any(finite(series.y) for series in item[2])]
     panels = [
-        curve(Panel(title, unit, whole=unit.startswith("count"), group=f"two-{match}", letter="abcdef"[k]), series)
+        curve(
+            Panel(
+                title,
+                unit,
+                log=title.startswith("KL") and wide(series),
+                whole=unit.startswith("count"),
+                group=f"two-{match}",
+                letter="abcdef"[k],
+            ),
+            series,
+        )
         for k, (title, unit, series) in enumerate(drawn)
     ]
     caption = (

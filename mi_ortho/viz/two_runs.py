@@ -12,7 +12,7 @@ from mi_ortho.viz.data_table import settings, table
 from mi_ortho.viz.folder import command_of
 from mi_ortho.viz.pages import Section, page, render, write_page
 from mi_ortho.viz.sections import note, part
-from mi_ortho.viz.text import command_line, number, visible
+from mi_ortho.viz.text import clip, command_line, number, visible
 from mi_ortho.viz.two_families import family_sections
 
 _OUTCOMES = {True: "supported", False: "not supported", None: "undecided"}
@@ -59,9 +59,7 @@ def comparison_page(one: Side, other: Side) -> Markup:
     command = one.command.replace("_", " ") or "one command"
     names = [row["key"] for row in changed if not row["key"].startswith("machine: ")]
     listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    headline = f"Two runs of {command}: " + (
-        f"{listed} differ{'s' * (len(names) == 1)}." if names else "the same settings."
-    )
+    headline = f"Two runs of {command} " + (f"that differ in {listed}." if names else "with the same settings.")
     sections = [
         Section("What came out", _results(one, other), "A is the first run named, B the second.", "results", "Results"),
         Section("What was set differently", _settings(changed, equal), "", "settings", "Settings"),
@@ -89,7 +87,8 @@ def differences(one: Side, other: Side) -> tuple[list[dict[str, str]], int]:
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: environment[key] for key in _MACHINE if key in environment}
+    found = {key: environment[key] for key in _MACHINE if key in environment}
+    return {key: clip(visible(value), 13) if key in ("commit", "model_hash") else value for key, value in found.items()}
 
 
 def _side(name: str, path: Path) -> Side:

@@ -33,7 +33,7 @@ function heat(element, given, decode, scale, low, high) {
   if (element.querySelector(".rownames")) canvas.style.minHeight = 13 * given.rows + "px";
   const stops = [...Array(11).keys()].map((k) => `rgb(${colour(log ? k / 10 : k / 5 - 1).join(",")})`), bar = make("i");
   bar.style.background = `linear-gradient(to right, ${stops.join(",")})`;
-  const name = (edge) => (log ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(edge).replace("-", "−"));
+  const name = (edge) => (log ? "10" + String(edge).replace(/[-\d]/g, (one) => "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"["-0123456789".indexOf(one)]) : String(Number(edge.toPrecision(3))).replace("-", "−"));
   element.querySelector(".scale").append(name(low), bar, name(high));
   given.ticks.forEach(([start, label], k) => {
     const size = (k + 1 < given.ticks.length ? given.ticks[k + 1][0] : given.rows * given.block) - start;
@@ -92,7 +92,7 @@ const heads = (holder, props) => {
 };
 const compared = (holder, props) => {
   const n = props.tokens.length, grid = make("div", { className: "compared" }, make("span"), ...[...Array(props.heads).keys()].map((head) => make("span", { className: "top", textContent: "head " + head })));
-  grid.style.gridTemplateColumns = `${innerWidth < 640 ? 4.6 : 7.5}rem repeat(${props.heads}, minmax(84px, 150px))`;
+  grid.style.setProperty("--heads", props.heads);
   for (const row of props.rows) {
     const raw = bytes(row.data);
     grid.append(make("b", { textContent: row.name }, make("small", { textContent: row.max === 1 ? "" : ` ±${format(row.max)}` })));

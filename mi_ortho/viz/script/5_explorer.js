@@ -36,6 +36,8 @@ function setUpExplorer(box) {
   Object.assign(modes, given.modes);
   const byName = new Map(given.vectors.map((one) => [one.match + "|" + one.index, one])), words = (tokens) => tokens.map((k) => given.words[k]);
   let match = box.dataset.first;
+  // names only where rows are as high as letters
+  if (given.layers <= 24 && given.heads <= 16) find(".layers").append(...Array.from({ length: given.layers }, (_, layer) => make("span", { textContent: (layer ? "" : "layer ") + layer })));
   find(".deepest").textContent = format(given.presence);
   find(".completion.base").textContent = given.base;
   const pictures = given.pictures, n = given.prompt.length;

@@ -1,0 +1,25 @@
+"""A colour for each category, the same on every page: what is refused is orange wherever it stands."""
+
+from collections.abc import Iterable
+
+OTHERS = "m7"  # grey: "other", and whatever finds no colour of its own
+_KNOWN = {
+    "code": "m0", "answers": "m0", "kept": "m0",
+    "refuse": "m1", "refuses": "m1", "lost": "m1", "broken": "m1",
+    "finished": "m2", "unfinished": "m3", "other": OTHERS,
+}  # fmt: skip
+
+
+def category_colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour class for every different name, in order: known names keep theirs, the others take what is left.
+
+    >>> category_colours(["refuse", "poem", "code"])
+    {'refuse': 'm1', 'poem': 'm2', 'code': 'm0'}
+    """
+    found = dict.fromkeys(names, "")
+    found |= {name: _KNOWN[name] for name in found if name in _KNOWN}
+    free = [colour for colour in (f"m{k}" for k in range(7)) if colour not in found.values()]
+    for name, colour in found.items():
+        if not colour:
+            found[name] = free.pop(0) if free else OTHERS
+    return found
