@@ -85,7 +85,7 @@ def read(module: Any) -> Experiment:
         lacking = ", ".join(missing) or "a claim"
         raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
     config, path = module.Config(), Path(inspect.getfile(module))
-    if isinstance(config, Setup):  # all families share this history
+    if isinstance(config, Setup) and config.cases == Setup.cases:  # all these families share this history
         parts[CHANGED] = " ".join(filter(None, (parts.get(CHANGED), MORE_BASES)))
     return Experiment(name, claim, parts, config, module.SMOKE, module.run, module.judge, module.figures, path,
                       module.NEEDS)  # fmt: skip
