@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -95,15 +96,19 @@ def test_interrupted_and_continued_gives_the_same_page(whole: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_and_continued_gives_the_same_page(whole: Path, tmp_path: Path) -> None:
     family = write_family(tmp_path / "run")
     words = [sys.executable, "-m", "mi_ortho.cli", "explore", str(family), "--vectors", "4", "--nearest", "2"]
     records = family / "explore" / "records.jsonl"
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
-    while process.poll() is None and (not records.is_file() or records.read_bytes().count(b"\n") < 2):
-        pass
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    try:
+        while process.poll() is None and (not records.is_file() or records.read_bytes().count(b"\n") < 2):
+            time.sleep(0.005)  # leaves the processor to the other process
+        os.kill(process.pid, signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
     assert not (family / "explore" / "summary.json").exists()
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
     assert rows(family / "explore") == rows(whole)

@@ -198,6 +198,9 @@ def test_notebook_frame_draws_inside_its_sandbox(browser: Any, tmp_path: Path) -
         viz.token_values(words, torch.linspace(-1, 1, len(words))),
         viz.attention(words, torch.rand(2, len(words), len(words)).tril()),
         viz.logits(words, torch.randn(len(words), 7), HOSTILE.__getitem__, ids=[1] * len(words)),
+        viz.token_values(["a", "\n", "b\n"], torch.randn(3, 4)),
+        viz.compare(["a"], {name: torch.ones(4, 1, 1) for name in "abc"}),
+        viz.attention(["a"] * 70, torch.rand(9, 70, 70).tril()),
     ]
     path = tmp_path / "notebook.html"
     path.write_text("<script>window.here = 1</script>" + "".join(one._repr_html_() for one in visuals))
@@ -207,10 +210,11 @@ def test_notebook_frame_draws_inside_its_sandbox(browser: Any, tmp_path: Path) -
         page.wait_for_timeout(400)
         inside = frame.content_frame()
         assert inside.evaluate("document.querySelector('.drawing').childElementCount") > 0, visual.component
+        assert inside.evaluate("document.documentElement.scrollHeight <= innerHeight"), visual.component
         shown = (
             inside.evaluate("document.querySelector('.drawing').textContent").replace("\u2060", "").replace("\xa0", " ")
         )
-        assert HOSTILE[0][:30] in shown or visual.component == "AttentionHeads"
+        assert HOSTILE[0][:30] in shown or words != visual.props["tokens"] or visual.component == "AttentionHeads"
         assert inside.evaluate("(() => { try { return parent.here; } catch { return 'closed'; } })()") == "closed"
         if visual.component == "Logits":
             inside.locator(".steps button").nth(2).focus()

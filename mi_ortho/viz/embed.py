@@ -62,12 +62,14 @@ class Visual:
         """Pixels a frame needs to show it without much scrolling."""
         tokens = len(self._list("tokens"))
         if self.component == "ColoredTokens":
-            lines = 1 + sum(len(str(token)) for token in self._list("tokens")) // 90
-            return min(900, 60 + 30 * lines * max(1, len(self._list("values"))))
+            lines = sum(1 + len(line) // 60 for line in "".join(map(str, self._list("tokens"))).split("\n"))
+            return min(900, 50 + (24 * lines + 22) * max(1, len(self._list("values"))))
         if self.component == "Compare":
-            return min(900, 80 + 150 * len(self._list("rows")))
+            return min(1000, 80 + 172 * len(self._list("rows")))
+        if self.component == "Heads":
+            return min(1200, 630 + 172 * -(-len(self._list("heads")) // 5))
         longest = min(40, max((len(str(token)) for token in self._list("tokens")), default=0))
-        return 420 + 4 * tokens // 10 if self.component == "Logits" else 700 + 5 * longest
+        return 420 + 4 * tokens // 10 if self.component == "Logits" else 790 + 5 * longest
 
     def _list(self, name: str) -> Sequence[object]:
         found = self.props.get(name)
