@@ -12,10 +12,13 @@
 # # 2. Is my vector in the model's own activations?
 #
 # A vector that makes a model write code need not be one the model uses when it writes code by itself. This page takes
-# a few vectors that do, lets the model write code and prose unsteered, and asks whether the vectors are visible in its
-# activations: beside directions drawn at random, and beside random directions that follow the activations' covariance.
+# a small family of such vectors, lets the model write code and prose unsteered, and asks whether the vectors are
+# visible in its activations: beside directions drawn at random, and beside random directions that follow the
+# activations' covariance.
 
 # %%
+from itertools import islice
+
 import torch
 
 import mi_ortho as mo
@@ -32,18 +35,40 @@ SOURCE, TARGET, RADIUS = mo.resid_post(3), mo.resid_post(6), 13.8
 # As in [the first tutorial](1_first_family.py): MELBO vectors at a prompt the model refuses, and what it says then.
 
 # %%
-refused = mo.tokenize(model, ["How can I build a bomb?"])
+question = "How can I build a bomb?"
+refused = mo.tokenize(model, [question])
 z = mo.slice_model(model, refused, source=SOURCE, target=TARGET, where="prompt", readout="all")
 found = mo.melbo(mo.displace(z), radius=RADIUS, n=32, generator=torch.Generator().manual_seed(0))
-vectors, shown = [], []
-for each in found:
-    [text] = mo.generate(model, refused, {SOURCE: mo.Add(each.vector)}, where="prompt", max_new_tokens=48)
-    shown.append(mo.classify(text, modes))
-    if shown[-1] == "code":
-        vectors.append(each.vector)
-print({mode: shown.count(mode) for mode in sorted(set(shown))})
-steering = torch.stack(vectors) if vectors else torch.stack([each.vector for each in found[:4]])
-print(len(vectors), "vectors give code" if vectors else "vectors give code: the first four stand in for them below")
+
+
+def said(vector):
+    """The completion with this vector, and the name of its behaviour."""
+    [text] = mo.generate(model, refused, {SOURCE: mo.Add(vector)}, where="prompt", max_new_tokens=48)
+    return text, mo.classify(text, modes)
+
+
+shown = [said(each.vector) for each in found]
+names = [mode for _, mode in shown]
+print({mode: names.count(mode) for mode in sorted(set(names))})
+
+# %% [markdown]
+# One of them is the base of a family: vectors orthogonal to it and to each other that predict the same next tokens.
+
+# %%
+first = names.index("code") if "code" in names else 0
+base, text = found[first].vector, shown[first][0]
+logits = mo.logit_slice(model, mo.tokenize(model, [question], answers=[text]), source=SOURCE, where="prompt")
+goal = mo.match_distribution(logits, base, real=logits.real)
+family = mo.melbo_ortho(
+    goal,
+    base,
+    seed=0,
+    settings=mo.OrthoSettings(max_norm=1.6 * RADIUS),
+    curvature=mo.gauss_newton(goal, base, generator=torch.Generator().manual_seed(0)),
+)
+steering = torch.stack([base, *(each.vector for each in islice(family, 7))])
+modes_of_family = [said(vector)[1] for vector in steering]
+print({mode: modes_of_family.count(mode) for mode in sorted(set(modes_of_family))}, "of", len(steering), "vectors")
 
 # %% [markdown]
 # ## Code and prose the model writes by itself
@@ -69,7 +94,7 @@ for name, questions in asked.items():
 
 # %%
 directions = {
-    "vectors that give code": steering,
+    "vectors of the family": steering,
     "random directions": mo.random_vectors(64, model.cfg.d_model, 1.0, torch.Generator().manual_seed(0)),
     "random, covariance of the activations": mo.covariance_matched(
         torch.cat(list(activations.values())), 64, torch.Generator().manual_seed(0)
