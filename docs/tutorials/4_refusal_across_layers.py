@@ -45,7 +45,7 @@ print(f"unsteered: {refused(harmful[test]):.2f} of harmful, {refused(harmless[te
 # The difference of the mean activations of harmful and harmless requests, at the last position of the prompt.
 
 # %%
-sites = mo.residual_sites(model)
+sites = mo.residual_sites(model)[1:]  # before the first block the last token is the same in all prompts
 means = mo.difference_of_means(model, harmful[train], harmless[train], sites, positions=[-1])
 directions = {site: means.direction(site, -1) for site in sites}
 print("norm by layer:", {site.layer: round(float(one.norm()), 2) for site, one in directions.items()})
@@ -86,7 +86,7 @@ axes.plot(list(added), list(added.values()), "s-", label="harmless, direction ad
 axes.plot(list(random), list(random.values()), "x--", color="grey", label="harmless, random direction added")
 axes.axhline(sum(chance) / len(chance), color="grey", linewidth=0.7, label="harmful, random direction removed")
 axes.set(xlabel="layer of extraction", ylabel="share refused", ylim=(-0.05, 1.05))
-axes.legend(frameon=False, fontsize=8)
+axes.legend(frameon=False, fontsize=8, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 figure.tight_layout()
 
 # %% [markdown]
@@ -96,7 +96,9 @@ figure.tight_layout()
 
 # %%
 figure, axes = plt.subplots(figsize=(3.4, 3))
-picture = axes.imshow(mo.cosine_matrix(torch.stack(list(directions.values()))), vmin=-1, vmax=1, cmap="RdBu")
+first, last = sites[0].layer - 0.5, sites[-1].layer + 0.5
+cosines = mo.cosine_matrix(torch.stack(list(directions.values())))
+picture = axes.imshow(cosines, vmin=-1, vmax=1, cmap="RdBu", extent=(first, last, last, first))
 axes.set(xlabel="layer", ylabel="layer", title="cosine of the directions")
 figure.colorbar(picture)
 figure.tight_layout()
