@@ -15,7 +15,7 @@ INTRODUCTION = """# Results
 
 One row for each prediction. Thresholds are constants of the experiments' files, written before the runs; a verdict is
 "supported" or "not supported" only where the whole 95 % interval lies on one side of the threshold, otherwise
-"undecided". All of it is printed by
+"undecided". A letter before a claim is its number among those about refusal and layers. All of it is printed by
 
 ```
 python -m experiments all
@@ -44,7 +44,8 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
     facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
     parts = [f"# {experiment.claim}", str(summary["headline"]), _table(verdicts_of(run))]
     for name, drawn in figures:
-        parts.append(f"![{cell_text(drawn.title)}]({name})\n\n{drawn.caption}")
+        title = cell_text(drawn.title)
+        parts.append(f"![{title}]({name})\n\n**{title}.** {drawn.caption}")
     parts += [f"**{part}.** {text}" for part, text in experiment.parts.items()]
     parts.append(f"```\n{command(experiment, run)}\n```")
     model = f"model {facts.get('model')}, weights {str(facts.get('model_hash'))[:12]}"
