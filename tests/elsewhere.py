@@ -88,7 +88,7 @@ class _Drawn(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and given.get("device") is not None:  # filled in before any mode
             return func(*args, **{**given, "device": None}).to(given["device"])
         if func is Tensor.new_tensor:
-            return torch.tensor(args[1], **{"dtype": args[0].dtype, "device": args[0].device, **given})
+            return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
         return func(*args, **given)
 
 
