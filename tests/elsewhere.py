@@ -7,6 +7,7 @@ the tests find, without a GPU, the places where a tensor stays behind on the CPU
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from unittest.mock import patch
 
@@ -18,8 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "elsewhere"
-_setup_privateuseone_for_python_backend(NAME)  # for this whole process: tests that use it start one of their own
-DEVICE = torch.device(NAME, 0)
+DEVICE = torch.device("privateuseone", 0)  # what it is called until it is registered
 MIXED = {"copy_", "index", "index_put", "index_put_", "_index_put_impl_", "_to_copy", "set_"}  # both devices allowed
 CPU = torch.device("cpu")
 
@@ -92,9 +92,15 @@ class _Drawn(TorchFunctionMode):
         return func(*args, **given)
 
 
+@lru_cache
+def _register() -> None:
+    _setup_privateuseone_for_python_backend(NAME)
+
+
 @contextmanager
 def elsewhere() -> Iterator[str]:
-    """The name of the device, while it exists."""
+    """The name of the device, while it exists; registered for a whole process, so that tests start one of their own."""
+    _register()
     with _Drawn(), _Everywhere(), patch.object(torch, "Generator", Generator):
         yield NAME
 

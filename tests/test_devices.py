@@ -22,6 +22,7 @@ COMMANDS = {"family": FAMILY, "refusal": REFUSAL, "dct": DCT, "geometry": GEOMET
 SEARCH = """
 import contextlib, sys, torch
 import mi_ortho as mo
+from mi_ortho import displace, melbo, melbo_ortho  # not first imported where generators are of another class
 from elsewhere import Elsewhere, elsewhere
 
 def search(device):
@@ -34,15 +35,15 @@ def search(device):
     family = list(zip(range(2), mo.melbo_ortho(mo.match(z, base), base, seed=0)))
     return torch.stack([base, *(one.vector for _, one in family)])
 
-here = search("cpu")
-with elsewhere() as device:
+with elsewhere() as device:  # first of all: autograd asks only once which devices there are
     there = search(device)
     assert isinstance(there, Elsewhere) and there.device.type == device, there.device
-    for wrong in (lambda: there @ here.mT, lambda: torch.randn(2, device=device, generator=torch.Generator())):
+    for wrong in (lambda: there @ torch.ones(128), lambda: torch.randn(2, device=device, generator=torch.Generator())):
         with contextlib.suppress(RuntimeError):
             wrong()
             sys.exit("mixed devices went unnoticed")
-    print(float((there.cpu() - here).abs().max()))
+    there = there.cpu()
+print(float((there - search("cpu")).abs().max()))
 """
 
 

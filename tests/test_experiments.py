@@ -116,6 +116,7 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
 
 def go(experiment: Experiment, out: Path, config: Any = None, fresh: bool = False) -> Any:
     nobody: Any = object.__new__(Subject)  # a planted experiment needs no model
+    object.__setattr__(nobody, "device", torch.device("cpu"))
     return perform(experiment, config or experiment.config, out, subject=nobody, fresh=fresh,
                    say=lambda line: None, track=lambda stage, done, total: None)  # fmt: skip
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from experiments.lab.performing import WORDS, verdicts_of
+from experiments.lab.performing import WORDS, cpu_seconds, verdicts_of
 from experiments.lab.results import cell_text
 from mi_ortho import Run
-from mi_ortho.files import read_json, write_file
+from mi_ortho.files import write_file
 from mi_ortho.viz.text import number
 
 TEMPLATE = Path(__file__).with_name("why-hundreds.md.jinja")
@@ -92,9 +92,8 @@ class Quoting:
         return {word.replace(" ", "_"): words.count(word) for word in WORDS.values()} | {"all": len(words)}
 
     def hours(self) -> str:
-        """Wall time of all runs, in hours."""
-        seconds = [read_json(run.path / "summary.json")["seconds"] for run in self.runs.values()]  # type: ignore
-        return number(sum(seconds) / 3600)
+        """CPU time of all runs, in hours."""
+        return number(sum(cpu_seconds(run) for run in self.runs.values()) / 3600)
 
 
 def paper(runs: Mapping[str, Run], template: str | None = None) -> str:

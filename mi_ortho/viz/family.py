@@ -109,7 +109,7 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
             found.append(
                 (
                     f"{sum(map(run.keeps, controls))} / {len(controls)}",
-                    f"random vectors of the same norms that do ({match} match)",
+                    f"random vectors of the same norms, isotropic and covariance-matched, that do ({match} match)",
                 )
             )
     if matrix:
