@@ -48,7 +48,7 @@ def test_hours_are_cpu_seconds_times_the_factor(tmp_path: Path) -> None:
     (found,) = expected({one: run_of(tmp_path, seconds=99.0, cpu_seconds=600.0)}, PRESET)
     assert found.hours == pytest.approx(0.5)
     text = page([found], PRESET)
-    assert f"| {one.name} | 600 | 3 | 0.5 |" in text and "Calculated, not measured" in text
+    assert f"| 0.5 | 600 | 3 | {one.name} |" in text and "Calculated, not measured" in text
     (found,) = expected({one: run_of(tmp_path, seconds=99.0, cpu_seconds=None)}, PRESET)
     assert found.seconds == 99.0
 

@@ -82,7 +82,7 @@ def write_expected(found: Mapping[Experiment, Run], preset: Preset, folder: Path
 def page(found: list[Expected], preset: Preset) -> str:
     """The calculation as Markdown, longest first."""
     total = sum(one.hours for one in found)
-    rows = [f"| {one.name} | {number(one.seconds)} | {number(one.factor)} | {number(one.hours)} |"
+    rows = [f"| {number(one.hours)} | {number(one.seconds)} | {number(one.factor)} | {one.name} |"
             for one in sorted(found, key=lambda one: -one.hours)]  # fmt: skip
     return "\n".join([
         f"# What {preset.source} should take on one GPU", "",
@@ -91,7 +91,7 @@ def page(found: list[Expected], preset: Preset) -> str:
         f"All experiments together: {number(total)} hours. Memory: {number(gigabytes(preset))} GB for {COPIES} copies "
         f"of the weights in float32 and the cache of {ROWS} completions of {TOKENS} tokens.", "",
         "```", f"python -m experiments expected --preset {preset.source}", "```", "",
-        "| Experiment | CPU seconds here | times | hours |", "|---|---|---|---|", *rows, "",
+        "| Hours | CPU seconds here | times | Experiment |", "|---|---|---|---|", *rows, "",
     ])  # fmt: skip
 
 
