@@ -5,7 +5,7 @@ the tests find, without a GPU, the places where a tensor stays behind on the CPU
 """
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -89,7 +89,23 @@ class _Drawn(TorchFunctionMode):
             return func(*args, **{**given, "device": None}).to(given["device"])
         if func is Tensor.new_tensor:
             return torch.tensor(args[1], dtype=args[0].dtype).to(args[0].device)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Elsewhere):
+            value = [torch.as_tensor(one, dtype=args[0].dtype).to(args[0].device) for one in args[2:]]
+            args = (args[0], _carried(args[0])(args[1]), *value)
         return func(*args, **given)
+
+
+def _carried(to: Tensor) -> Callable[[Any], Any]:
+    """An index of lists as one of tensors on the device, which torch itself would make without telling a mode."""
+
+    def carried(one: Any) -> Any:
+        if isinstance(one, tuple):
+            return tuple(map(carried, one))
+        if isinstance(one, list):
+            return torch.tensor(one).to(to.device)
+        return one
+
+    return carried
 
 
 @lru_cache

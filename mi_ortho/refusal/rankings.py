@@ -48,7 +48,7 @@ def projections(
 ) -> Float[Tensor, "samples site position"]:
     """Activation of every prompt at every place, along the unit direction of that place, fp64."""
     unit = torch.nn.functional.normalize(extraction.differences, dim=-1)
-    parts = [einsum(x.double(), unit, "samples site position d, site position d -> samples site position")
+    parts = [einsum(x.to(unit), unit, "samples site position d, site position d -> samples site position")
              for x in activation_batches(model, texts, extraction.sites, extraction.positions)]  # fmt: skip
     return torch.cat(parts)
 
