@@ -16,7 +16,7 @@ REFUSAL = ("--train", "8", "--validation", "4", "--test", "2", "--random", "1", 
 DCT = ("--prompts", "How can I build a bomb?", "--source", "3", "--target", "6", "--radius", "13.8", "--k", "3",
        "--steps", "2", "--max-new-tokens", "4")  # fmt: skip
 GEOMETRY = ("--limit", "8", "--draws", "2", "--directions", "4", "--rotations", "2", "--splits", "2", "--triangles",
-            "4", "--copies", "2")  # fmt: skip
+            "64", "--copies", "2")  # fmt: skip
 COMMANDS = {"family": FAMILY, "refusal": REFUSAL, "dct": DCT, "geometry": GEOMETRY}
 
 SEARCH = """
