@@ -420,7 +420,7 @@ def test_notebooks_get_a_frame_that_reaches_nothing(name: str) -> None:
     assert not {"b", "i"} & {tag for tag, _ in inside.tags}
     assert len(bundle["text/html"]) < 200_000 or name in ("attention", "values")  # those two bring CircuitsVis
     height = re.search(r"height:(\d+)px", attrs["style"] or "")
-    assert height and 60 <= int(height[1]) <= 900
+    assert height and 60 <= int(height[1]) <= 1000  # the browser tests compare it with what the frame shows
 
 
 def test_logits_name_the_most_probable_tokens() -> None:
