@@ -109,10 +109,13 @@ def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> 
         if named:
             title = f"{panel.title} ({panel.ylabel})" if panel.ylabel else panel.title
             axes.set_title(title, fontsize=9, color=NAMED["ink"], loc="left", pad=4)
-            axes.legend(*_handles(axes, series), fontsize=7.5, frameon=False, labelcolor=NAMED["ink"])
+            axes.legend(*_handles(axes, series), fontsize=7.5, frameon=False, labelcolor=NAMED["ink"],
+                        loc="center left", bbox_to_anchor=(1.02, 0.5))  # fmt: skip
 
-    box = (0.135, 0.17, 0.84, 0.77 if not named else 0.7)
-    return drawn(panel.size, box, draw), (box, found[0], panel.logx)
+    wider = 1.5 if named else 1.0  # room for the names beside the curves, which they would cover
+    width, height = panel.size
+    box = (0.135 / wider, 0.17, 0.84 / wider, 0.7 if named else 0.77)
+    return drawn((width * wider, height), box, draw), (box, found[0], panel.logx)
 
 
 def _handles(axes: Any, series: Sequence[Series]) -> tuple[list[Any], list[str]]:
