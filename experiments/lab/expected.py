@@ -1,8 +1,8 @@
 """What a preset should take on one GPU: a calculation from what the embedded model took on a CPU, no measurement.
 
 Assumed, and not measured: that the embedded model's time is mostly the cost of starting operations, and that a GPU
-which runs one vector at a time on one prompt pays about as much for each, whatever their size. Then an experiment takes as
-long as it took here, times the blocks its operations go through, times the vectors that are searched for.
+which runs one vector at a time on one prompt pays about as much for each, whatever their size. Then an experiment takes
+as long as it took here, times the blocks its operations go through, times the vectors that are searched for.
 """
 
 from collections.abc import Mapping
