@@ -72,8 +72,15 @@ def _family(goal: mo.Match, base: torch.Tensor, n: int, block: int, generator: t
     loss = sum(result.loss for result in found) / n
     memory = torch.cuda.max_memory_allocated() / 1e9
     each = 1000 * clock.wall / n
-    return [f"eager, block of {block}", f"{clock.wall:.0f}", f"{each:.0f}", str(len(kept)), f"{loss:.3f}",
-            f"{mo.max_abs_cosine(vectors):.0e}", f"{memory:.1f} GB"]  # fmt: skip
+    return [
+        f"eager, block of {block}",
+        f"{clock.wall:.0f}",
+        f"{each:.0f}",
+        str(len(kept)),
+        f"{loss:.3f}",
+        f"{mo.max_abs_cosine(vectors):.0e}",
+        f"{memory:.1f} GB",
+    ]
 
 
 def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: int = 10) -> Table:
@@ -85,10 +92,17 @@ def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: in
         rows = [["not run: no GPU", *["-"] * 5]]
     else:
         rows = [_factors(shape, n, blocks, options.device, chunk) for chunk in (64, 128)]
-    return Table(title, "python -m benchmarks accelerator --device cuda", headers, rows, [
-        "published: 37.5 s on one H100 for the trained model, which its post rounds to 30 s",
-        "last 3 positions; all of the fit is timed: the start from a projected Jacobian, the iterations, the weights",
-    ])  # fmt: skip
+    return Table(
+        title,
+        "python -m benchmarks accelerator --device cuda",
+        headers,
+        rows,
+        [
+            "published: 37.5 s on one H100 for the trained model, which its post rounds to 30 s",
+            "last 3 positions; all of the fit is timed: the start from a projected Jacobian, the "
+            "iterations, the weights",
+        ],
+    )
 
 
 def _factors(shape: Shape, n: int, blocks: int, device: str, chunk: int) -> list[str]:
@@ -100,9 +114,14 @@ def _factors(shape: Shape, n: int, blocks: int, device: str, chunk: int) -> list
     with Clock() as clock:
         found = mo.exponential_dct(z, n, radius=FACTOR_RADIUS, generator=generator, steps=STEPS, chunk=chunk)
     memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device == "cuda" else "-"
-    return [f"{chunk} at once", f"{clock.wall:.1f}", f"{clock.wall / STEPS:.2f}",
-            f"{found.trace[0]:.3g} to {found.trace[-1]:.3g}", f"{mo.max_abs_cosine(found.inputs):.0e}",
-            memory]  # fmt: skip
+    return [
+        f"{chunk} at once",
+        f"{clock.wall:.1f}",
+        f"{clock.wall / STEPS:.2f}",
+        f"{found.trace[0]:.3g} to {found.trace[-1]:.3g}",
+        f"{mo.max_abs_cosine(found.inputs):.0e}",
+        memory,
+    ]
 
 
 def _has_gpu(options: Namespace) -> bool:

@@ -38,20 +38,29 @@ def dct(options: Namespace) -> Table:
     }
     seconds = [spent / steps for spent in interleaved(list(ways.values()), options.repeats)]
     floor = k * PROMPTS * slice_flop(model, TARGET - SOURCE) / gemm_rate()
-    rows = [[name, f"{spent:.2f}", f"{seconds[0] / spent:.2f}x", f"{spent / floor:.2f}x", *_quality(z, *way())]
-            for (name, way), spent in zip(ways.items(), seconds, strict=True)]  # fmt: skip
+    rows = [
+        [name, f"{spent:.2f}", f"{seconds[0] / spent:.2f}x", f"{spent / floor:.2f}x", *_quality(z, *way())]
+        for (name, way), spent in zip(ways.items(), seconds, strict=True)
+    ]
     command = f"python -m benchmarks dct --factors {k} --iterations {steps} --repeats {options.repeats}"
     headers = ["", "CPU s an iteration", "speed", "time / FLOP floor", "mean effect", "fit", "max abs cos"]
     return Table(
-        f"Exponential DCT: {k} factors, {PROMPTS} prompts, last 3 positions ({SHAPE})", command, headers, rows,
-        ["seconds: those of a whole fit over its iterations; the fits start from the same directions and run in turn; "
-         "median of the repeats",
-         f"floor: 4 FLOP for each sliced weight, token, prompt and factor, at the {gemm_rate() / 1e9:.0f} GFLOP/s of a "
-         "large product: an iteration alone, where the time has two more forward passes for each fit",
-         "mean effect: |z(radius v) - z(0)|, mean over the input directions made orthonormal once more",
-         "fit: sum of weight times effect along the output, which is what the fit explains of the map; it is the "
-         "maximum of the objective for the directions found"],
-    )  # fmt: skip
+        f"Exponential DCT: {k} factors, {PROMPTS} prompts, last 3 positions ({SHAPE})",
+        command,
+        headers,
+        rows,
+        [
+            "seconds: those of a whole fit over its iterations; the fits start from the same "
+            "directions and run in turn; "
+            "median of the repeats",
+            "floor: 4 FLOP for each sliced weight, token, prompt and factor, "
+            f"at the {gemm_rate() / 1e9:.0f} GFLOP/s of a large product: "
+            "an iteration alone, where the time has two more forward passes for each fit",
+            "mean effect: |z(radius v) - z(0)|, mean over the input directions made orthonormal once more",
+            "fit: sum of weight times effect along the output, which is what the fit explains of the map; it is the "
+            "maximum of the objective for the directions found",
+        ],
+    )
 
 
 def _sliced(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.FunctionMap]:
@@ -82,16 +91,26 @@ def jacobian(options: Namespace) -> Table:
     seconds = interleaved(list(ways.values()), options.repeats)
     exact = mo.jacobian(z, zero)
     floor = z.d_model / 2 * slice_flop(model, TARGET - SOURCE) / gemm_rate()
-    rows = [[name, f"{spent:.2f}", f"{seconds[0] / spent:.2f}x", f"{spent / floor:.2f}x",
-             f"{float((way() - exact).norm() / exact.norm()):.0e}"]
-            for (name, way), spent in zip(ways.items(), seconds, strict=True)]  # fmt: skip
+    rows = [
+        [
+            name,
+            f"{spent:.2f}",
+            f"{seconds[0] / spent:.2f}x",
+            f"{spent / floor:.2f}x",
+            f"{float((way() - exact).norm() / exact.norm()):.0e}",
+        ]
+        for (name, way), spent in zip(ways.items(), seconds, strict=True)
+    ]
     return Table(
         f"Full Jacobian of a slice: 256 by 256, one prompt, mean over positions ({SHAPE})",
         f"python -m benchmarks jacobian --repeats {options.repeats}",
-        ["", "CPU s", "speed", "time / FLOP floor", "relative difference from ours"], rows,
-        ["floor: 2 FLOP for each sliced weight, token and row, at the rate of a large product",
-         "ways run in turn; median of the repeats"],
-    )  # fmt: skip
+        ["", "CPU s", "speed", "time / FLOP floor", "relative difference from ours"],
+        rows,
+        [
+            "floor: 2 FLOP for each sliced weight, token and row, at the rate of a large product",
+            "ways run in turn; median of the repeats",
+        ],
+    )
 
 
 def _row(z: mo.ActivationMap) -> Callable[[Tensor], Tensor]:

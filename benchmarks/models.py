@@ -21,10 +21,17 @@ def random_qwen2(
     from transformers import AutoModelForCausalLM, Qwen2Config
 
     config = Qwen2Config(
-        vocab_size=512, hidden_size=d_model, intermediate_size=d_mlp, num_hidden_layers=n_layers,
-        num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=128, pad_token_id=0,
-        bos_token_id=None, eos_token_id=1,
-    )  # fmt: skip
+        vocab_size=512,
+        hidden_size=d_model,
+        intermediate_size=d_mlp,
+        num_hidden_layers=n_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=None,
+        eos_token_id=1,
+    )
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
         network = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -35,13 +35,18 @@ def planted(options: Namespace) -> Table:
     headers = ["", "mean max cos", "published", "recovered", "published", "CPU s"]
     return Table(
         f"{PLANTED} planted exponential factors, {ESTIMATED} estimated, d_model {D_MODEL}",
-        "python -m benchmarks planted", headers, rows,
-        ["the published numbers are those of its notebook; its planted directions are not stored, ours are independent "
-         "random unit vectors of weight 1",
-         "its start from the Jacobian takes columns of V' where rows were meant, and it ends before the last "
-         "orthogonalisation: the first row does both, the others neither",
-         "recovered: share of planted input directions with a cosine above .99 to some estimated one"],
-    )  # fmt: skip
+        "python -m benchmarks planted",
+        headers,
+        rows,
+        [
+            "the published numbers are those of its notebook; its planted directions are not stored, "
+            "ours are independent "
+            "random unit vectors of weight 1",
+            "its start from the Jacobian takes columns of V' where rows were meant, and it ends before the last "
+            "orthogonalisation: the first row does both, the others neither",
+            "recovered: share of planted input directions with a cosine above .99 to some estimated one",
+        ],
+    )
 
 
 def _finished(rows: Path | None) -> dict[str, list[str]]:

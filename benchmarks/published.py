@@ -83,8 +83,11 @@ def exponential_factors(
 
     def each(function: Callable[..., Any], *rows: Tensor) -> Any:
         parts = [vmap(function)(*part) for part in zip(*(row.split(chunk) for row in rows), strict=True)]
-        return [torch.cat(part) for part in zip(*parts, strict=True)] if isinstance(parts[0], tuple) else (
-            torch.cat(parts))  # fmt: skip
+        return (
+            [torch.cat(part) for part in zip(*parts, strict=True)]
+            if isinstance(parts[0], tuple)
+            else (torch.cat(parts))
+        )
 
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         v, u = start, normalize(each(flat, radius * start) - zero, dim=-1)

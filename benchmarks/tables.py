@@ -56,9 +56,19 @@ class Contender:
             losses = goal(found)
         calls, each = self.evaluations / n, " ".join(f"{loss:.3f}" for loss in losses.tolist())
         cosine = mo.max_abs_cosine(torch.cat([base[None], found]))
-        return [self.name, f"{self.clock.wall / n:.2f}", f"{self.clock.cpu / n:.2f}", f"{calls:.0f}",
-                f"{losses.mean():.3f}", each, f"{found.norm(dim=-1).mean():.1f}", self.memory, f"{cosine:.0e}",
-                f"{floor * calls:.3f}", f"{self.clock.cpu / self.evaluations / floor:.1f}x"]  # fmt: skip
+        return [
+            self.name,
+            f"{self.clock.wall / n:.2f}",
+            f"{self.clock.cpu / n:.2f}",
+            f"{calls:.0f}",
+            f"{losses.mean():.3f}",
+            each,
+            f"{found.norm(dim=-1).mean():.1f}",
+            self.memory,
+            f"{cosine:.0e}",
+            f"{floor * calls:.3f}",
+            f"{self.clock.cpu / self.evaluations / floor:.1f}x",
+        ]
 
 
 def orthogonal(options: Namespace) -> Table:
@@ -100,22 +110,41 @@ def _orthogonal_table(
     options: Namespace, rows: list[list[str]], setup: Clock, published: Contender, plain: Contender, ours: Contender
 ) -> Table:
     n = options.vectors
+
     def ratio(contender: Contender, share: float) -> str:
         own = contender.clock
         wall, cpu = own.wall + share * setup.wall, own.cpu + share * setup.cpu
         return f"{published.clock.wall / wall:.0f}x (CPU time: {published.clock.cpu / cpu:.0f}x)"
 
-    headers = ["", "s a vector", "CPU s a vector", "evaluations", "mean L", "L by vector", "mean norm",
-               "memory added, at peak", "max abs cos", "floor, s a vector", "an evaluation / its floor"]  # fmt: skip
+    headers = [
+        "",
+        "s a vector",
+        "CPU s a vector",
+        "evaluations",
+        "mean L",
+        "L by vector",
+        "mean norm",
+        "memory added, at peak",
+        "max abs cos",
+        "floor, s a vector",
+        "an evaluation / its floor",
+    ]
     command = f"python -m benchmarks orthogonal --steps {options.steps} --vectors {n}"
-    return Table(f"MELBO-ortho: published loop and ours ({SHAPE})", command, headers, rows, [
-        f"ratio of time a vector, no preconditioner: {ratio(plain, 0)}",
-        f"with it, its cost spread over a family of 40: {ratio(ours, n / 40)}; paid by {n} alone: {ratio(ours, 1)}",
-        f"it takes {setup.wall:.2f} s ({setup.cpu:.2f} CPU s) once for a family, not in the rows above",
-        "L is the relative loss |z(v) - z(base)| / |z(0) - z(base)|: 0 is perfect, 1 is no effect",
-        f"floor: 4 FLOP for each sliced weight and token, at the {gemm_rate() / 1e9:.0f} GFLOP/s of a large product",
-        "vectors were made in turn, so that other load on the machine met all",
-    ])  # fmt: skip
+    return Table(
+        f"MELBO-ortho: published loop and ours ({SHAPE})",
+        command,
+        headers,
+        rows,
+        [
+            f"ratio of time a vector, no preconditioner: {ratio(plain, 0)}",
+            f"with it, its cost spread over a family of 40: {ratio(ours, n / 40)}; paid by {n} alone: {ratio(ours, 1)}",
+            f"it takes {setup.wall:.2f} s ({setup.cpu:.2f} CPU s) once for a family, not in the rows above",
+            "L is the relative loss |z(v) - z(base)| / |z(0) - z(base)|: 0 is perfect, 1 is no effect",
+            f"floor: 4 FLOP for each sliced weight and token, at the {gemm_rate() / 1e9:.0f} GFLOP/s "
+            f"of a large product",
+            "vectors were made in turn, so that other load on the machine met all",
+        ],
+    )
 
 
 CONTENDERS = ("published loop", "ours, no preconditioner", "ours, with preconditioner")
@@ -159,12 +188,28 @@ def elicitation(options: Namespace) -> Table:
         values = torch.tensor([result.loss for result in found])
         cosine = mo.max_abs_cosine(torch.stack([result.vector for result in found]))
         calls = sum(result.evaluations for result in found) / 4
-        rows.append([name, f"{clock.wall / 4:.2f}", f"{clock.cpu / 4:.2f}", f"{calls:.0f}", f"{values.mean():.2f}",
-                     f"{values.max():.2f}", f"{cosine:.0e}"])  # fmt: skip
+        rows.append(
+            [
+                name,
+                f"{clock.wall / 4:.2f}",
+                f"{clock.cpu / 4:.2f}",
+                f"{calls:.0f}",
+                f"{values.mean():.2f}",
+                f"{values.max():.2f}",
+                f"{cosine:.0e}",
+            ]
+        )
     headers = ["", "s a vector", "CPU s a vector", "evaluations", "mean objective", "best objective", "max abs cos"]
-    return Table(f"MELBO: 4 orthogonal vectors of norm 4 ({SHAPE})", "python -m benchmarks elicitation", headers, rows,
-                 [f"ratio of CPU time: {spent[0] / spent[1]:.0f}x one at a time, {spent[0] / spent[2]:.0f}x in a block",
-                  "both run on the slice; the published code also runs the whole model at every step"])  # fmt: skip
+    return Table(
+        f"MELBO: 4 orthogonal vectors of norm 4 ({SHAPE})",
+        "python -m benchmarks elicitation",
+        headers,
+        rows,
+        [
+            f"ratio of CPU time: {spent[0] / spent[1]:.0f}x one at a time, {spent[0] / spent[2]:.0f}x in a block",
+            "both run on the slice; the published code also runs the whole model at every step",
+        ],
+    )
 
 
 def projection(options: Namespace) -> Table:
@@ -178,10 +223,16 @@ def projection(options: Namespace) -> Table:
         ("two passes, batch of 32", lambda: subspace.reject(many), 32),
     ]
     seconds = interleaved([way for _, way, _ in ways], 15)
-    rows = [[name, f"{1000 * spent / n:.2f}", f"{1000 * quietest(way, 60) / n:.2f}"]
-            for (name, way, n), spent in zip(ways, seconds, strict=True)]  # fmt: skip
-    return Table("Projection off 1500 directions, d_model 2048", "python -m benchmarks projection",
-                 ["", "CPU ms a vector, in turn (cold cache)", "ms a vector, fastest of 60"], rows)  # fmt: skip
+    rows = [
+        [name, f"{1000 * spent / n:.2f}", f"{1000 * quietest(way, 60) / n:.2f}"]
+        for (name, way, n), spent in zip(ways, seconds, strict=True)
+    ]
+    return Table(
+        "Projection off 1500 directions, d_model 2048",
+        "python -m benchmarks projection",
+        ["", "CPU ms a vector, in turn (cold cache)", "ms a vector, fastest of 60"],
+        rows,
+    )
 
 
 def step(options: Namespace) -> Table:
@@ -206,14 +257,24 @@ def step(options: Namespace) -> Table:
 
         return run
 
-    ways = [("hooked, weights as shipped", hooked(True), 1), ("hooked, weights frozen", hooked(False), 1),
-            ("slice", sliced(1), 1), ("slice, batch of 16", sliced(16), 16)]  # fmt: skip
+    ways = [
+        ("hooked, weights as shipped", hooked(True), 1),
+        ("hooked, weights frozen", hooked(False), 1),
+        ("slice", sliced(1), 1),
+        ("slice, batch of 16", sliced(16), 16),
+    ]
     seconds = [spent / n for spent, (_, _, n) in zip(interleaved([w for _, w, _ in ways], 15), ways, strict=True)]
     floor = slice_flop(model, TARGET - SOURCE) / gemm_rate()
-    rows = [[name, f"{1000 * spent:.1f}", f"{seconds[0] / spent:.1f}x", f"{spent / floor:.1f}x"]
-            for (name, _, _), spent in zip(ways, seconds, strict=True)]  # fmt: skip
-    return Table(f"One forward and backward pass ({SHAPE})", "python -m benchmarks step",
-                 ["", "CPU ms a vector", "speed", "time / FLOP floor"], rows)  # fmt: skip
+    rows = [
+        [name, f"{1000 * spent:.1f}", f"{seconds[0] / spent:.1f}x", f"{spent / floor:.1f}x"]
+        for (name, _, _), spent in zip(ways, seconds, strict=True)
+    ]
+    return Table(
+        f"One forward and backward pass ({SHAPE})",
+        "python -m benchmarks step",
+        ["", "CPU ms a vector", "speed", "time / FLOP floor"],
+        rows,
+    )
 
 
 TABLES = {"orthogonal": orthogonal, "elicitation": elicitation, "projection": projection, "step": step}

@@ -51,8 +51,15 @@ def measure(study: Refusing, seed: int) -> None:
     for name, direction in directions.items():
         drops = {f"drop_{used}": effect(study, direction, used) for used in FORMATS}
         cosine = float(torch.nn.functional.normalize(direction, dim=0) @ unit)
-        bench.record(kind="format", seed=seed, read=name, layer=layers[name], cosine=cosine,
-                     share=drops["drop_template"] / full if full > 0 else None, **drops)  # fmt: skip
+        bench.record(
+            kind="format",
+            seed=seed,
+            read=name,
+            layer=layers[name],
+            cosine=cosine,
+            share=drops["drop_template"] / full if full > 0 else None,
+            **drops,
+        )
     bench.record(kind="split", seed=seed, full=full)
 
 
@@ -73,8 +80,10 @@ def effect(study: Refusing, direction: Tensor, name: str) -> float:
     template, tail = FORMATS[name]
     prompts = tokenize(study.model, [text + tail for text in study.sets.test_harmful], template=template)
     changed = ablate_everywhere(study.model, direction)
-    scores = [refusal_score(next_token_logits(study.model, prompts, interventions=given), study.tokens)
-              for given in ({}, changed)]  # fmt: skip
+    scores = [
+        refusal_score(next_token_logits(study.model, prompts, interventions=given), study.tokens)
+        for given in ({}, changed)
+    ]
     return float((scores[0] - scores[1]).mean())
 
 
@@ -86,13 +95,24 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
     lead = [a - b for a, b in zip(shares("newline"), shares("bare"))]
     return [
-        at_least("N: the direction read after a newline works nearly as well as the template's",
-                 f"at least {SHARE} of its effect in chats", "share of the refusal score that the template's direction "
-                 "removes, one value a split; control: a random direction", shares("newline"), SHARE, shares("random")),
-        at_least("N: it works better than the direction read without a newline", f"by at least {LEAD} of that effect",
-                 "difference of the shares, one value a split; control: share of the bare prompts' direction",
-                 lead, LEAD, shares("bare")),
-    ]  # fmt: skip
+        at_least(
+            "N: the direction read after a newline works nearly as well as the template's",
+            f"at least {SHARE} of its effect in chats",
+            "share of the refusal score that the template's direction "
+            "removes, one value a split; control: a random direction",
+            shares("newline"),
+            SHARE,
+            shares("random"),
+        ),
+        at_least(
+            "N: it works better than the direction read without a newline",
+            f"by at least {LEAD} of that effect",
+            "difference of the shares, one value a split; control: share of the bare prompts' direction",
+            lead,
+            LEAD,
+            shares("bare"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -101,13 +121,23 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     found = {name: of(rows, kind="format", read=name) for name in names}
     if not any(found.values()):
         return []
-    groups = [(f"read: {label}", column(found[name], "share"), "control" if name == "random" else "value")
-              for name, label in names.items()]  # fmt: skip
-    uses = [(f"read: {label}, used: {names[used]}", column(found[name], f"drop_{used}"),
-             "control" if name == "random" else "value")
-            for name, label in names.items() for used in FORMATS]  # fmt: skip
-    cosines = [(label, column(found[name], "cosine"), "control" if name == "random" else "value")
-               for name, label in names.items()]  # fmt: skip
+    groups = [
+        (f"read: {label}", column(found[name], "share"), "control" if name == "random" else "value")
+        for name, label in names.items()
+    ]
+    uses = [
+        (
+            f"read: {label}, used: {names[used]}",
+            column(found[name], f"drop_{used}"),
+            "control" if name == "random" else "value",
+        )
+        for name, label in names.items()
+        for used in FORMATS
+    ]
+    cosines = [
+        (label, column(found[name], "cosine"), "control" if name == "random" else "value")
+        for name, label in names.items()
+    ]
     caption = "Means over splits with 95 % intervals."
     return [
         bars("Directions of three formats, ablated in chats", caption, groups, SHARE, "share of the template's effect"),

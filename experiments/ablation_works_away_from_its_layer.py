@@ -84,25 +84,45 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return column(of(rows, kind="subset", subset=subset, direction=direction), "share")
 
     read = of(rows, kind="read")
-    other = [fmean([r["everywhere"] for r in of(read, seed=seed) if r["read"] != r["own"]])
-             for seed in sorted({row["seed"] for row in read})]  # fmt: skip
+    other = [
+        fmean([r["everywhere"] for r in of(read, seed=seed) if r["read"] != r["own"]])
+        for seed in sorted({row["seed"] for row in read})
+    ]
     found = [correlation(row) for row in read]
     return [
-        at_least("A: ablation works at layers that leave out the one the direction was read at",
-                 f"at least {SHARE} of the effect of all layers", "share of the lost refusal score, one value a split",
-                 shares("others"), SHARE, shares("others", "random")),
-        at_least("B: every second layer is enough", f"at least {SHARE} of the effect of all layers",
-                 "share of the lost refusal score; control: a random direction at the same layers", shares("stride 2"),
-                 SHARE, shares("stride 2", "random")),
-        at_least("J: directions read at other layers work as well", f"at least {SHARE} of the strongest one's effect",
-                 "mean share over layers of reading, ablated at all layers; control: a random direction", other, SHARE,
-                 shares("all", "random")),
-        at_least("C: single layers work where the class means are alike less",
-                 f"rank correlation of effect and minus cosine at least {CORRELATION}",
-                 "Spearman correlation over layers, one value a split and layer of reading; control: shuffled layers",
-                 [value for value in found if value is not None], CORRELATION,
-                 [value for k, row in enumerate(read) if (value := correlation(row, Random(k))) is not None]),
-    ]  # fmt: skip
+        at_least(
+            "A: ablation works at layers that leave out the one the direction was read at",
+            f"at least {SHARE} of the effect of all layers",
+            "share of the lost refusal score, one value a split",
+            shares("others"),
+            SHARE,
+            shares("others", "random"),
+        ),
+        at_least(
+            "B: every second layer is enough",
+            f"at least {SHARE} of the effect of all layers",
+            "share of the lost refusal score; control: a random direction at the same layers",
+            shares("stride 2"),
+            SHARE,
+            shares("stride 2", "random"),
+        ),
+        at_least(
+            "J: directions read at other layers work as well",
+            f"at least {SHARE} of the strongest one's effect",
+            "mean share over layers of reading, ablated at all layers; control: a random direction",
+            other,
+            SHARE,
+            shares("all", "random"),
+        ),
+        at_least(
+            "C: single layers work where the class means are alike less",
+            f"rank correlation of effect and minus cosine at least {CORRELATION}",
+            "Spearman correlation over layers, one value a split and layer of reading; control: shuffled layers",
+            [value for value in found if value is not None],
+            CORRELATION,
+            [value for k, row in enumerate(read) if (value := correlation(row, Random(k))) is not None],
+        ),
+    ]
 
 
 def correlation(row: Mapping[str, Any], mix: Random | None = None) -> float | None:
@@ -124,8 +144,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
             values = column(of(rows, kind="subset", subset=subset, direction=kind), "share")
             if values:
                 verdict = at_least("", "", "", values, SHARE, [])
-                drawn.append(Estimate(f"{subset}{', random' if kind == 'random' else ''}", verdict.value,
-                                      verdict.interval, style))  # fmt: skip
+                drawn.append(
+                    Estimate(
+                        f"{subset}{', random' if kind == 'random' else ''}", verdict.value, verdict.interval, style
+                    )
+                )
     read = of(rows, kind="read")
     series = []
     for k, layer in enumerate(sorted({row["read"] for row in read})):
@@ -134,6 +157,13 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         series.append(Series(f"read at {layer}", list(range(len(mean))), mean, f"c{k % 8}", f"r{layer}"))
     panel = Panel("Ablation at a single layer", "share of the effect of all layers", "layer ablated")
     lines = [Lines("Ablated at one layer only, means over splits.", panel, tuple(series))]
-    ranking = [Ranking("Where the strongest direction is ablated", "Means over splits with 95 % intervals.",
-                       tuple(drawn), SHARE, "share of the effect of all layers")]  # fmt: skip
+    ranking = [
+        Ranking(
+            "Where the strongest direction is ablated",
+            "Means over splits with 95 % intervals.",
+            tuple(drawn),
+            SHARE,
+            "share of the effect of all layers",
+        )
+    ]
     return [*(ranking if drawn else []), *(lines if series else [])]

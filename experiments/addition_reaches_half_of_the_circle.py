@@ -94,10 +94,14 @@ def nearest(behave: Behave, plane: Tensor) -> dict[int, float]:
     A reachable angle is compared with the other ones only.
     """
     plane = RotateTo(plane, 0.0).plane
-    turns = {a: behave(lambda x, a=a: turned(x, plane.to(x), a)).double().log_softmax(-1)
-             for a in (*REACHABLE, *UNREACHABLE)}  # fmt: skip
-    sums = {a: behave(lambda x, a=a: added_in_plane(x, plane.to(x), a)).double().log_softmax(-1)
-            for a in REACHABLE if 0 < a < 180}  # fmt: skip
+    turns = {
+        a: behave(lambda x, a=a: turned(x, plane.to(x), a)).double().log_softmax(-1) for a in (*REACHABLE, *UNREACHABLE)
+    }
+    sums = {
+        a: behave(lambda x, a=a: added_in_plane(x, plane.to(x), a)).double().log_softmax(-1)
+        for a in REACHABLE
+        if 0 < a < 180
+    }
     found = {}
     for angle, here in turns.items():
         others = [there for known in (turns, sums) for a, there in known.items() if a in REACHABLE and a != angle]
@@ -115,14 +119,24 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return [fmean(row["nearest"] for row in part if row["degrees"] in angles) for part in found]
 
     return [
-        at_most("Q: addition reaches only half of the angles", f"at most {REACHED} of the circle",
-                "share of the circle's sectors, mean over prompts; control: a rotation's",
-                column(of(rows, kind="reach"), "share"), REACHED, [1.0] * len(seeds)),
-        at_least("Q: at the angles that addition does not reach, behaviour is different",
-                 f"at least {DIFFERENT} nats from every behaviour it reaches",
-                 "KL in nats to the nearest behaviour that addition reaches, mean over angles and prompts; control: "
-                 "angles it reaches", means(UNREACHABLE), DIFFERENT, means(REACHABLE)),
-    ]  # fmt: skip
+        at_most(
+            "Q: addition reaches only half of the angles",
+            f"at most {REACHED} of the circle",
+            "share of the circle's sectors, mean over prompts; control: a rotation's",
+            column(of(rows, kind="reach"), "share"),
+            REACHED,
+            [1.0] * len(seeds),
+        ),
+        at_least(
+            "Q: at the angles that addition does not reach, behaviour is different",
+            f"at least {DIFFERENT} nats from every behaviour it reaches",
+            "KL in nats to the nearest behaviour that addition reaches, mean over angles and prompts; control: "
+            "angles it reaches",
+            means(UNREACHABLE),
+            DIFFERENT,
+            means(REACHABLE),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
@@ -137,6 +151,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         series.append(Series(label, angles, means, style, axis))
     panel = Panel("Behaviour that addition does not reach", "KL to the nearest reachable one, nats", "angle, degrees")
     caption = "Angles above 180 degrees lie on the side that no multiple of the direction reaches. Means over splits."
-    share = bars("Share of the circle that addition reaches", "One value a split.",
-                 [("addition", column(of(rows, kind="reach"), "share"), "value")], REACHED, "share")  # fmt: skip
+    share = bars(
+        "Share of the circle that addition reaches",
+        "One value a split.",
+        [("addition", column(of(rows, kind="reach"), "share"), "value")],
+        REACHED,
+        "share",
+    )
     return [Lines(caption, panel, tuple(series)), share]

@@ -112,13 +112,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
     statistic = "difference of the shares of completions turned into another behaviour, one value a seed"
     return [
-        at_least("Correct linear factors beat the published columns", f"share at least {BETTER} higher", statistic,
-                 difference("linear", "published linear"), BETTER, random),
-        at_least("Exponential factors are at least as good as linear ones", "share at least as high", statistic,
-                 difference("exponential", "linear"), 0.0, random),
-        at_least("True second derivatives are at least as good as the published quadratic method",
-                 "share at least as high", statistic, difference("quadratic", "published quadratic"), 0.0, random),
-    ]  # fmt: skip
+        at_least(
+            "Correct linear factors beat the published columns",
+            f"share at least {BETTER} higher",
+            statistic,
+            difference("linear", "published linear"),
+            BETTER,
+            random,
+        ),
+        at_least(
+            "Exponential factors are at least as good as linear ones",
+            "share at least as high",
+            statistic,
+            difference("exponential", "linear"),
+            0.0,
+            random,
+        ),
+        at_least(
+            "True second derivatives are at least as good as the published quadratic method",
+            "share at least as high",
+            statistic,
+            difference("quadratic", "published quadratic"),
+            0.0,
+            random,
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -49,8 +49,11 @@ def run(config: Config, bench: Bench) -> None:
         raise ValueError(f"got scales {config.scales}; expected 1.0 among them, where lambda is judged; add it")
     own = bench.texts(config.prompts)
     odd = random_texts(bench, own, bench.generator(config.seed))
-    for network, subject, kind, texts in (("trained", bench, "own", own), ("trained", bench, "random", odd),
-                                          ("shuffled", shuffled_weights(bench), "own", own)):  # fmt: skip
+    for network, subject, kind, texts in (
+        ("trained", bench, "own", own),
+        ("trained", bench, "random", odd),
+        ("shuffled", shuffled_weights(bench), "own", own),
+    ):
         for index, text in enumerate(texts):
             if not bench.has(network=network, prompts=kind, prompt=index, scale=config.scales[-1]):
                 z = subject.map((text,), config.source, config.target)
@@ -84,11 +87,23 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     own, odd, null = (column(of(at, network=one, prompts=kind), "residual") for one, kind in conditions)
     ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(own, odd)]
     return [
-        at_least("At the working norm the first derivative misses half of the effect", f"lambda at least {LAMBDA}",
-                 "|D(Rv) - R J v| / |R J v|, random directions, one value a prompt", own, LAMBDA, null),
-        at_most("That is no matter of odd prompts", "lambda on prompts of random tokens within a factor 2",
-                "|log2 of the ratio of lambda between random and own prompts|", ratios, FACTOR, []),
-    ]  # fmt: skip
+        at_least(
+            "At the working norm the first derivative misses half of the effect",
+            f"lambda at least {LAMBDA}",
+            "|D(Rv) - R J v| / |R J v|, random directions, one value a prompt",
+            own,
+            LAMBDA,
+            null,
+        ),
+        at_most(
+            "That is no matter of odd prompts",
+            "lambda on prompts of random tokens within a factor 2",
+            "|log2 of the ratio of lambda between random and own prompts|",
+            ratios,
+            FACTOR,
+            [],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:

@@ -24,8 +24,13 @@ from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, rando
 from mi_ortho.viz import Estimate
 
 GAIN = 0.1
-NAMES = {"differential": "found on the difference", "plain": "found on the first side", "random": "random",
-         "best": "best of the differential ones", "average": "average of the differential ones"}  # fmt: skip
+NAMES = {
+    "differential": "found on the difference",
+    "plain": "found on the first side",
+    "random": "random",
+    "best": "best of the differential ones",
+    "average": "average of the differential ones",
+}
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,13 @@ def run(config: Config, bench: Bench) -> None:
         if not bench.has(seed=seed):
             stream = bench.generator(seed)
             orders = [random_order(count, stream).tolist() for _ in sides]
-            maps = [[bench.map(tuple(texts[i] for i in order[part]), config.source, config.target, readout=1)
-                     for texts, order in zip(sides, orders)]
-                    for part in (slice(config.train), slice(config.train, None))]  # fmt: skip
+            maps = [
+                [
+                    bench.map(tuple(texts[i] for i in order[part]), config.source, config.target, readout=1)
+                    for texts, order in zip(sides, orders)
+                ]
+                for part in (slice(config.train), slice(config.train, None))
+            ]
             (first, second), (third, fourth) = maps
             bench.record(seed=seed, **examine(first, second, third, fourth, config.radius, config.variants, stream))
         bench.track("seed", config.seeds.index(seed) + 1, len(config.seeds))
@@ -80,16 +89,21 @@ def examine(
     """Mean log ratio of displacements on held-out pairs: differential, plain and random vectors, best and average."""
     width = first.d_model
     both = FunctionMap(lambda theta: first(theta) - second(theta), width)
-    found = {name: torch.stack([one.vector for one in melbo(displace(z), radius=radius, n=variants, generator=generator,
-                                                            max_steps=10)])
-             for name, z in (("differential", both), ("plain", first))}  # fmt: skip
+    found = {
+        name: torch.stack(
+            [one.vector for one in melbo(displace(z), radius=radius, n=variants, generator=generator, max_steps=10)]
+        )
+        for name, z in (("differential", both), ("plain", first))
+    }
     found["random"] = random_vectors(variants, width, radius, generator)
     turned = {name: facing(first, second, vectors) for name, vectors in found.items()}
     own = turned["differential"]
     best = own[specificity(first, second, own).argmax()][None]
     average = with_norms(own.mean(0, keepdim=True), torch.full((1,), radius))
-    return {name: float(specificity(first_held_out, second_held_out, vectors).mean())
-            for name, vectors in {**turned, "best": best, "average": average}.items()}  # fmt: skip
+    return {
+        name: float(specificity(first_held_out, second_held_out, vectors).mean())
+        for name, vectors in {**turned, "best": best, "average": average}.items()
+    }
 
 
 def facing(first: ActivationMap, second: ActivationMap, vectors: Tensor) -> Tensor:
@@ -110,21 +124,32 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The gain of the differential objective, and its best variant against their average."""
     random = column(rows, "random")
     return [
-        at_least("Vectors found on the difference act more on one side, also on unseen pairs",
-                 f"log ratio of displacements at least {GAIN} above that of vectors found on the first side",
-                 "differential minus plain, held-out pairs, one value a seed",
-                 [row["differential"] - row["plain"] for row in rows], GAIN, random),
-        at_least("The best variant beats the average of all", "log ratio on unseen pairs at least that of the average",
-                 "best on the training pairs minus normalised average, held-out pairs, one value a seed",
-                 [row["best"] - row["average"] for row in rows], 0.0, random),
-    ]  # fmt: skip
+        at_least(
+            "Vectors found on the difference act more on one side, also on unseen pairs",
+            f"log ratio of displacements at least {GAIN} above that of vectors found on the first side",
+            "differential minus plain, held-out pairs, one value a seed",
+            [row["differential"] - row["plain"] for row in rows],
+            GAIN,
+            random,
+        ),
+        at_least(
+            "The best variant beats the average of all",
+            "log ratio on unseen pairs at least that of the average",
+            "best on the training pairs minus normalised average, held-out pairs, one value a seed",
+            [row["best"] - row["average"] for row in rows],
+            0.0,
+            random,
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The log ratio of every kind of vector."""
     columns = {name: column(rows, name) for name in NAMES}
     styles = {"random": "control", "plain": "control"}
-    found = [Estimate(NAMES[name], fmean(values), interval_of(values), styles.get(name, "value"))
-             for name, values in columns.items()]  # fmt: skip
+    found = [
+        Estimate(NAMES[name], fmean(values), interval_of(values), styles.get(name, "value"))
+        for name, values in columns.items()
+    ]
     caption = "Log ratio of displacements on held-out pairs, first side over second; 0 acts alike; means over seeds."
     return [Ranking("Acting on one side of paired prompts", caption, tuple(found), 0.0, "log ratio")]

@@ -71,30 +71,47 @@ def lens(case: Case, vectors: Tensor) -> float | None:
 def examine(lifts: Tensor) -> dict[str, float]:
     """Share of different tokens that are raised most, and the mean cosine of the changes."""
     top = lifts.argmax(-1)
-    return {"different": top.unique().numel() / len(top), "n": len(top),
-            "cosine": float(pair_cosines(lifts - lifts.mean(-1, keepdim=True)).mean())}  # fmt: skip
+    return {
+        "different": top.unique().numel() / len(top),
+        "n": len(top),
+        "cosine": float(pair_cosines(lifts - lifts.mean(-1, keepdim=True)).mean()),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Tokens and cosines."""
     family, random = of(rows, group="family"), of(rows, group="random")
     return [
-        at_least("The vectors raise different tokens", f"at least {DIFFERENT} of them a token of their own",
-                 "number of tokens that are raised most over the number of vectors; the control is random vectors",
-                 column(family, "different"), DIFFERENT, column(random, "different")),
-        at_most("The vectors do different things to the tokens", f"mean cosine at most {ALIKE}",
-                "mean cosine of two vectors' changes of the log-probabilities; the control is random vectors",
-                column(family, "cosine"), ALIKE, column(random, "cosine")),
-    ]  # fmt: skip
+        at_least(
+            "The vectors raise different tokens",
+            f"at least {DIFFERENT} of them a token of their own",
+            "number of tokens that are raised most over the number of vectors; the control is random vectors",
+            column(family, "different"),
+            DIFFERENT,
+            column(random, "different"),
+        ),
+        at_most(
+            "The vectors do different things to the tokens",
+            f"mean cosine at most {ALIKE}",
+            "mean cosine of two vectors' changes of the log-probabilities; the control is random vectors",
+            column(family, "cosine"),
+            ALIKE,
+            column(random, "cosine"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Shares and cosines."""
     drawn = []
-    for name, title, limit in (("different", "Tokens raised most, over vectors", DIFFERENT),
-                               ("lens", "The same at the target, by logit lens", None),
-                               ("cosine", "Mean cosine of the changes", ALIKE)):  # fmt: skip
-        groups = [(label, column(of(rows, group=group), name), style) for group, label, style in
-                  (("family", "family", "value"), ("random", "random vectors", "control"))]  # fmt: skip
+    for name, title, limit in (
+        ("different", "Tokens raised most, over vectors", DIFFERENT),
+        ("lens", "The same at the target, by logit lens", None),
+        ("cosine", "Mean cosine of the changes", ALIKE),
+    ):
+        groups = [
+            (label, column(of(rows, group=group), name), style)
+            for group, label, style in (("family", "family", "value"), ("random", "random vectors", "control"))
+        ]
         drawn.append(bars(title, "Means over bases.", groups, limit))
     return drawn

@@ -48,12 +48,21 @@ def run(config: Config, bench: Bench) -> None:
     chosen = sorted((row for row in every if (row["code"], row["alien"], row["seed"]) in kept), key=lambda r: r["step"])
     chosen = chosen[-config.checkpoints :]
     for done, row in enumerate(chosen):
-        missing = [(behaviour, k) for behaviour in BEHAVIOURS for k in range(config.cases)
-                   if not bench.has(organism=row["name"], behaviour=behaviour, case=k)]  # fmt: skip
+        missing = [
+            (behaviour, k)
+            for behaviour in BEHAVIOURS
+            for k in range(config.cases)
+            if not bench.has(organism=row["name"], behaviour=behaviour, case=k)
+        ]
         home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
-            bench.record(organism=row["name"], behaviour=behaviour, case=k, step=row["step"],
-                         **measure(home, config, behaviour, k))  # fmt: skip
+            bench.record(
+                organism=row["name"],
+                behaviour=behaviour,
+                case=k,
+                step=row["step"],
+                **measure(home, config, behaviour, k),
+            )
         bench.track("checkpoint", done + 1, len(chosen))
 
 
@@ -68,15 +77,24 @@ def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The behaviours' own bases against random ones."""
-    return [at_most("Early checkpoints have more orthogonal vectors", f"rank correlation at most {FALLS}",
-                    "partial rank correlation of step and count, one value a behaviour and prompt; the control is "
-                    "random bases", correlations(rows, "own"), FALLS, correlations(rows, "random"))]  # fmt: skip
+    return [
+        at_most(
+            "Early checkpoints have more orthogonal vectors",
+            f"rank correlation at most {FALLS}",
+            "partial rank correlation of step and count, one value a behaviour and prompt; the control is random bases",
+            correlations(rows, "own"),
+            FALLS,
+            correlations(rows, "random"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Counts along training."""
     steps = sorted({row["step"] for row in rows if "step" in row})
-    series = [Series(f"{base} base", steps, [fmean(column(of(rows, step=step), base)) for step in steps], style, base)
-              for base, style in zip(BASES, ("family", "null", "c6"), strict=True)]  # fmt: skip
+    series = [
+        Series(f"{base} base", steps, [fmean(column(of(rows, step=step), base)) for step in steps], style, base)
+        for base, style in zip(BASES, ("family", "null", "c6"), strict=True)
+    ]
     caption = "Vectors that miss at most half of the squared effect; means over behaviours and prompts."
     return [Lines(caption, Panel("Vectors along training", "vectors", "step", logx=True), tuple(series))]

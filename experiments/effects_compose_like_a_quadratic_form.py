@@ -60,8 +60,14 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     sizes = tuple(n for n in SIZES if n <= len(able))
     own = effect(vectors) >= THRESHOLD
     negated = effect(-vectors) >= THRESHOLD
-    row: dict[str, Any] = {"working": int(own.sum()), "of": len(vectors), "inverse": None, "low": None, "high": None,
-                           "negated": float((own & negated).sum() / own.sum()) if own.any() else None}  # fmt: skip
+    row: dict[str, Any] = {
+        "working": int(own.sum()),
+        "of": len(vectors),
+        "inverse": None,
+        "low": None,
+        "high": None,
+        "negated": float((own & negated).sum() / own.sum()) if own.any() else None,
+    }
     if len(sizes) < 2:
         return row
     found = composition_exponent(effect, able, THRESHOLD, generator=generator, sizes=sizes, grid=13, refine=6)
@@ -74,14 +80,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     family, mixed = of(rows, match="kl", group="family"), of(rows, match="kl", group="mixed")
     what = "1/p: 1 for a linear effect, 0.5 for a quadratic form, 0 for separate features; the control is mixed vectors"
     return [
-        at_most("The effect is not that of one direction", f"1/p at most {HIGHEST}", what,
-                column(family, "inverse"), HIGHEST, column(mixed, "inverse")),
-        at_least("The effect is not that of separate features", f"1/p at least {LOWEST}", what,
-                 column(family, "inverse"), LOWEST, column(mixed, "inverse")),
-        at_least("Negated vectors work too", f"at least {NEGATED} of those that work",
-                 "share of the working vectors that work negated; the control is mixed vectors",
-                 column(family, "negated"), NEGATED, column(mixed, "negated")),
-    ]  # fmt: skip
+        at_most(
+            "The effect is not that of one direction",
+            f"1/p at most {HIGHEST}",
+            what,
+            column(family, "inverse"),
+            HIGHEST,
+            column(mixed, "inverse"),
+        ),
+        at_least(
+            "The effect is not that of separate features",
+            f"1/p at least {LOWEST}",
+            what,
+            column(family, "inverse"),
+            LOWEST,
+            column(mixed, "inverse"),
+        ),
+        at_least(
+            "Negated vectors work too",
+            f"at least {NEGATED} of those that work",
+            "share of the working vectors that work negated; the control is mixed vectors",
+            column(family, "negated"),
+            NEGATED,
+            column(mixed, "negated"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -91,7 +114,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         kinds = [
             (match, *kind) for match in ("kl", "activation") for kind in (("family", "value"), ("mixed", "control"))
         ]
-        groups = [(f"{match} match, {group}", column(of(rows, match=match, group=group), name), style)
-                  for match, group, style in kinds]  # fmt: skip
+        groups = [
+            (f"{match} match, {group}", column(of(rows, match=match, group=group), name), style)
+            for match, group, style in kinds
+        ]
         drawn.append(bars(title, "Means over bases.", groups))
     return drawn

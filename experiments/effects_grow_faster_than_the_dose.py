@@ -62,8 +62,13 @@ def examine(
         kept = float(effect(short).mean() / effect(long).mean())
     linear = float((base.norm() / long.norm(dim=-1)).mean()) if len(long) else None
     exponents = dose_exponents(doses, scales)
-    return doses.mean(0).tolist(), {"exponent": middle(exponents), "base_exponent": middle(alone), "kept": kept,
-                                    "linear": linear, "long": len(long)}  # fmt: skip
+    return doses.mean(0).tolist(), {
+        "exponent": middle(exponents),
+        "base_exponent": middle(alone),
+        "kept": kept,
+        "linear": linear,
+        "long": len(long),
+    }
 
 
 def middle(values: Tensor) -> float | None:
@@ -76,20 +81,39 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Exponents and what is kept, of the distribution-matched families."""
     totals = of(rows, match="kl", scale=0.0)
     return [
-        at_least("The effect grows faster than the dose", f"exponent at least {EXPONENT}",
-                 "median exponent of the vectors, one value a base; the control is the base's own",
-                 column(totals, "exponent"), EXPONENT, column(totals, "base_exponent")),
-        at_most("At the base's norm long vectors lose most of their effect", f"at most {KEPT} of it is left",
-                "effect at the base's norm over that at their own, of vectors 1.2 times as long; the control is what "
-                "linear ones keep", column(totals, "kept"), KEPT, column(totals, "linear")),
-    ]  # fmt: skip
+        at_least(
+            "The effect grows faster than the dose",
+            f"exponent at least {EXPONENT}",
+            "median exponent of the vectors, one value a base; the control is the base's own",
+            column(totals, "exponent"),
+            EXPONENT,
+            column(totals, "base_exponent"),
+        ),
+        at_most(
+            "At the base's norm long vectors lose most of their effect",
+            f"at most {KEPT} of it is left",
+            "effect at the base's norm over that at their own, of vectors 1.2 times as long; the control is what "
+            "linear ones keep",
+            column(totals, "kept"),
+            KEPT,
+            column(totals, "linear"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Effect over scale."""
     scales = [scale for scale in SCALES if of(rows, scale=scale)]
-    series = [Series(f"{match} match", scales, [fmean(column(of(rows, match=match, scale=scale), "effect"))
-                                               for scale in scales], style, match)
-              for match, style in (("kl", "family"), ("activation", "c1")) if of(rows, match=match)]  # fmt: skip
+    series = [
+        Series(
+            f"{match} match",
+            scales,
+            [fmean(column(of(rows, match=match, scale=scale), "effect")) for scale in scales],
+            style,
+            match,
+        )
+        for match, style in (("kl", "family"), ("activation", "c1"))
+        if of(rows, match=match)
+    ]
     caption = "Effect as a share of the base's; means over vectors and bases."
     return [Lines(caption, Panel("Dose response", "effect", "scale"), tuple(series))] if series else []

@@ -56,22 +56,35 @@ def examine(
     turn = random_vectors(len(vectors), len(base), 1.0, generator).to(vectors)
     turned = with_norms(vectors + TURN * with_norms(turn, vectors.norm(dim=-1)), vectors.norm(dim=-1))
     before = effect(vectors)
-    return {"n": len(vectors), "cosine": max_abs_cosine(torch.cat([base[None], vectors])),
-            "exact_cosine": max_abs_cosine(torch.cat([base[None], clean])),
-            "change": float((effect(clean) - before).abs().max()),
-            "turned": float((effect(turned) - before).abs().max())}  # fmt: skip
+    return {
+        "n": len(vectors),
+        "cosine": max_abs_cosine(torch.cat([base[None], vectors])),
+        "exact_cosine": max_abs_cosine(torch.cat([base[None], clean])),
+        "change": float((effect(clean) - before).abs().max()),
+        "turned": float((effect(turned) - before).abs().max()),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Cosines and changes."""
     return [
-        at_most("All vectors are orthogonal to the base and to each other", f"cosines at most {LARGEST}",
-                "largest |cosine| of all pairs; the control is after making them orthogonal in float64",
-                column(rows, "cosine"), LARGEST, column(rows, "exact_cosine")),
-        at_most("Exact orthogonality changes no effect", f"at most {CHANGE} of the base's effect",
-                f"largest change of an effect; the control is a turn by {TURN} of the length",
-                column(rows, "change"), CHANGE, column(rows, "turned")),
-    ]  # fmt: skip
+        at_most(
+            "All vectors are orthogonal to the base and to each other",
+            f"cosines at most {LARGEST}",
+            "largest |cosine| of all pairs; the control is after making them orthogonal in float64",
+            column(rows, "cosine"),
+            LARGEST,
+            column(rows, "exact_cosine"),
+        ),
+        at_most(
+            "Exact orthogonality changes no effect",
+            f"at most {CHANGE} of the base's effect",
+            f"largest change of an effect; the control is a turn by {TURN} of the length",
+            column(rows, "change"),
+            CHANGE,
+            column(rows, "turned"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

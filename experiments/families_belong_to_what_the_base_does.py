@@ -24,9 +24,13 @@ from mi_ortho.subject import DTYPES
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 TWICE = 1.0  # as a logarithm to base 2
-CONTROLS = {"random": "a random base of its norm", "covariance": "a base with the covariance of activations",
-            "target": "a random target equally far away", "untrained": "an untrained network",
-            "shuffled": "a network with shuffled weights"}  # fmt: skip
+CONTROLS = {
+    "random": "a random base of its norm",
+    "covariance": "a base with the covariance of activations",
+    "target": "a random target equally far away",
+    "untrained": "an untrained network",
+    "shuffled": "a network with shuffled weights",
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,14 @@ def run(config: Config, bench: Bench) -> None:
                 (goal, base), home = own(case, group), case
             name = "activation" if group == "behaviour" else f"activation, {group}"
             losses = home.grow(name, goal, base, config.n).losses
-            bench.record(case=case.index, group=group, found=int((losses <= MISSED).sum()), searched=config.n,
-                         moved=float(goal.scale), best=float(losses.min()) if len(losses) else None)  # fmt: skip
+            bench.record(
+                case=case.index,
+                group=group,
+                found=int((losses <= MISSED).sum()),
+                searched=config.n,
+                moved=float(goal.scale),
+                best=float(losses.min()) if len(losses) else None,
+            )
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -97,8 +107,15 @@ def foreign(case: Case, bench: Bench) -> tuple[Match, Tensor, Case]:
     ratio = activation_norm(bench, case) / activation_norm(case.bench, case)
     setup = replace(case.setup, radius=case.setup.radius * ratio, candidates=1)
     home = unbased(bench, setup, case.index, case.texts)
-    key = {"weights": bench.subject.digest, "texts": case.texts, "radius": setup.radius, "source": setup.source,
-           "target": setup.target, "seed": setup.seed, "base": "strongest"}  # fmt: skip
+    key = {
+        "weights": bench.subject.digest,
+        "texts": case.texts,
+        "radius": setup.radius,
+        "source": setup.source,
+        "target": setup.target,
+        "seed": setup.seed,
+        "base": "strongest",
+    }
     base = stored(bench, key, lambda: {"base": candidates(home)[0]})["base"]
     return match(home.z, base), base, replace(home, base=base)
 
@@ -115,10 +132,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     found = []
     for group, what in CONTROLS.items():
         pairs = [(own_count[row["case"]], row["found"]) for row in of(rows, group=group) if row["case"] in own_count]
-        found.append(at_least(
-            f"The behaviour's base has a larger family than {what}", "at least twice as many vectors",
-            "log2((count + 1) / (count of the control + 1)); the control is its count",
-            [log2((a + 1) / (b + 1)) for a, b in pairs], TWICE, [float(b) for _, b in pairs]))  # fmt: skip
+        found.append(
+            at_least(
+                f"The behaviour's base has a larger family than {what}",
+                "at least twice as many vectors",
+                "log2((count + 1) / (count of the control + 1)); the control is its count",
+                [log2((a + 1) / (b + 1)) for a, b in pairs],
+                TWICE,
+                [float(b) for _, b in pairs],
+            )
+        )
     return found
 
 

@@ -48,12 +48,22 @@ def run(config: Config, bench: Bench) -> None:
     last = max(row["step"] for row in every)
     chosen = [row for row in every if row["step"] == last]
     for done, row in enumerate(chosen):
-        missing = [(behaviour, k) for behaviour in BEHAVIOURS for k in range(config.cases)
-                   if not bench.has(organism=row["name"], behaviour=behaviour, case=k)]  # fmt: skip
+        missing = [
+            (behaviour, k)
+            for behaviour in BEHAVIOURS
+            for k in range(config.cases)
+            if not bench.has(organism=row["name"], behaviour=behaviour, case=k)
+        ]
         home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
-            bench.record(organism=row["name"], behaviour=behaviour, case=k, trained=row["seed"],
-                         frequency=row[behaviour], **measure(home, config, behaviour, k))  # fmt: skip
+            bench.record(
+                organism=row["name"],
+                behaviour=behaviour,
+                case=k,
+                trained=row["seed"],
+                frequency=row[behaviour],
+                **measure(home, config, behaviour, k),
+            )
         bench.track("organism", done + 1, len(chosen))
 
 
@@ -75,15 +85,30 @@ def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The behaviours' own bases against random ones."""
-    return [at_least("Frequent behaviours have more orthogonal vectors", f"rank correlation at least {CORRELATED}",
-                     "partial rank correlation of frequency and count, one value a seed of training; the control is "
-                     "random bases", correlations(rows, "own"), CORRELATED, correlations(rows, "random"))]  # fmt: skip
+    return [
+        at_least(
+            "Frequent behaviours have more orthogonal vectors",
+            f"rank correlation at least {CORRELATED}",
+            "partial rank correlation of frequency and count, one value a seed of training; the control is "
+            "random bases",
+            correlations(rows, "own"),
+            CORRELATED,
+            correlations(rows, "random"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts by frequency."""
     frequencies = sorted({row["frequency"] for row in rows if "frequency" in row})
-    groups = [(f"frequency {frequency:g}, {base} base", column(of(rows, frequency=frequency), base),
-               "value" if base == "own" else "control") for frequency in frequencies for base in BASES]  # fmt: skip
+    groups = [
+        (
+            f"frequency {frequency:g}, {base} base",
+            column(of(rows, frequency=frequency), base),
+            "value" if base == "own" else "control",
+        )
+        for frequency in frequencies
+        for base in BASES
+    ]
     caption = "Vectors that miss at most half of the squared effect; means over organisms, behaviours and prompts."
     return [bars("Vectors by frequency of the behaviour", caption, groups)]

@@ -58,8 +58,10 @@ def by_position(case: Case, vectors: Tensor) -> Tensor:
 def examine(divergences: Tensor) -> dict[str, float | None]:
     """Rank correlations of the first token with the rest, and of the two halves of the rest."""
     first, rest = divergences[:, 0], divergences[:, 1:]
-    return {"last_token": correlation(first, rest.mean(1)),
-            "halves": correlation(rest[:, ::2].mean(1), rest[:, 1::2].mean(1))}  # fmt: skip
+    return {
+        "last_token": correlation(first, rest.mean(1)),
+        "halves": correlation(rest[:, ::2].mean(1), rest[:, 1::2].mean(1)),
+    }
 
 
 def correlation(first: Tensor, second: Tensor) -> float | None:
@@ -71,14 +73,23 @@ def correlation(first: Tensor, second: Tensor) -> float | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The last prompt token against the rest of the answer."""
-    return [at_least("One token's divergence ranks the vectors as the whole answer's", f"rank correlation {AGREE}",
-                     "Spearman's correlation of KL at the last prompt token with its mean over the rest of the answer; "
-                     "the control is that between two halves of the rest",
-                     column(rows, "last_token"), AGREE, column(rows, "halves"))]  # fmt: skip
+    return [
+        at_least(
+            "One token's divergence ranks the vectors as the whole answer's",
+            f"rank correlation {AGREE}",
+            "Spearman's correlation of KL at the last prompt token with its mean over the rest of the answer; "
+            "the control is that between two halves of the rest",
+            column(rows, "last_token"),
+            AGREE,
+            column(rows, "halves"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Both correlations."""
-    groups = [("last prompt token and the rest", column(rows, "last_token"), "value"),
-              ("two halves of the rest", column(rows, "halves"), "control")]  # fmt: skip
+    groups = [
+        ("last prompt token and the rest", column(rows, "last_token"), "value"),
+        ("two halves of the rest", column(rows, "halves"), "control"),
+    ]
     return [bars("Rank correlations of divergences", "Over the vectors of a family; means over bases.", groups, AGREE)]

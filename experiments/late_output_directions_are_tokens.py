@@ -87,13 +87,23 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The trend with depth, and the last layer against chance."""
     last = of(rows, target=max((row["target"] for row in rows), default=None))
     return [
-        at_least("Output directions become more like tokens with depth", f"rank correlation at least {TREND}",
-                 "Spearman's correlation of target layer and excess kurtosis, one value a prompt",
-                 trends(rows, "kurtosis"), TREND, trends(rows, "random")),
-        at_least("At the last layer they stand out more than random directions", f"kurtosis at least {ABOVE} larger",
-                 "excess kurtosis minus that of random directions, last layer, one value a prompt",
-                 [row["kurtosis"] - row["random"] for row in last], ABOVE, [row["random"] for row in last]),
-    ]  # fmt: skip
+        at_least(
+            "Output directions become more like tokens with depth",
+            f"rank correlation at least {TREND}",
+            "Spearman's correlation of target layer and excess kurtosis, one value a prompt",
+            trends(rows, "kurtosis"),
+            TREND,
+            trends(rows, "random"),
+        ),
+        at_least(
+            "At the last layer they stand out more than random directions",
+            f"kurtosis at least {ABOVE} larger",
+            "excess kurtosis minus that of random directions, last layer, one value a prompt",
+            [row["kurtosis"] - row["random"] for row in last],
+            ABOVE,
+            [row["random"] for row in last],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:

@@ -70,10 +70,17 @@ def measure(study: Refusing, seed: int, positions: int) -> None:
         oracle = [replace(one, rejected=()) if isfinite(one.bypass) else one for one in oracle]
     for ranking in compare_rankings(oracle, scores):
         null = shuffled(scores[ranking.name], [one.bypass for one in oracle], seed)
-        study.bench.record(kind="ranking", seed=seed, name=ranking.name, spearman=ranking.spearman_all,
-                           regret=ranking.regret, random_regret=ranking.random_regret, null=null,
-                           admissible=admissible,
-                           relative=relative(ranking.regret, ranking.random_regret))  # fmt: skip
+        study.bench.record(
+            kind="ranking",
+            seed=seed,
+            name=ranking.name,
+            spearman=ranking.spearman_all,
+            regret=ranking.regret,
+            random_regret=ranking.random_regret,
+            null=null,
+            admissible=admissible,
+            relative=relative(ranking.regret, ranking.random_regret),
+        )
 
 
 def shuffled(scores: Sequence[float], bypass: Sequence[float], seed: int) -> float | None:
@@ -97,17 +104,32 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     def of_name(name: str, field: str) -> list[float]:
         return column(of(rows, kind="ranking", name=name), field)
 
-    words = {"mean_variance": "low mean variance", "max_variance": "low largest variance",
-             "cosine": "low cosine of means"}  # fmt: skip
+    words = {
+        "mean_variance": "low mean variance",
+        "max_variance": "low largest variance",
+        "cosine": "low cosine of means",
+    }
     return [
-        *(at_least(f"D: {words[name]} finds the places where the direction works",
-                   f"rank correlation with the model's own scores at least {CORRELATION}",
-                   "Spearman correlation over places, one value a split; control: shuffled order",
-                   of_name(name, "spearman"), CORRELATION, of_name(name, "null")) for name in NOTES),
-        at_most("D: the place of lowest mean variance is nearly the best", f"at most {REGRET} of a random place's loss",
-                "refusal score lost to the best admissible place, relative to a random one's; control: probe AUC",
-                of_name("mean_variance", "relative"), REGRET, of_name("auc", "relative")),
-    ]  # fmt: skip
+        *(
+            at_least(
+                f"D: {words[name]} finds the places where the direction works",
+                f"rank correlation with the model's own scores at least {CORRELATION}",
+                "Spearman correlation over places, one value a split; control: shuffled order",
+                of_name(name, "spearman"),
+                CORRELATION,
+                of_name(name, "null"),
+            )
+            for name in NOTES
+        ),
+        at_most(
+            "D: the place of lowest mean variance is nearly the best",
+            f"at most {REGRET} of a random place's loss",
+            "refusal score lost to the best admissible place, relative to a random one's; control: probe AUC",
+            of_name("mean_variance", "relative"),
+            REGRET,
+            of_name("auc", "relative"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -24,8 +24,12 @@ from mi_ortho.landscape import Effort
 from mi_ortho.landscape.hypotheses import one_space
 from mi_ortho.viz import Estimate
 
-MAPS = {"scaling": "a number", "rotation": "a rotation", "linear": "a linear map",
-        "turned": "a number after a random rotation"}  # fmt: skip
+MAPS = {
+    "scaling": "a number",
+    "rotation": "a rotation",
+    "linear": "a linear map",
+    "turned": "a number after a random rotation",
+}
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,12 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     carried, drawn = of(rows, kind="carried", network="model"), []
     following = [row for row in carried if row["target"] == row["source"] + 1]
     for label, part in (("next layer", following), ("any layer", carried)):
-        drawn += [Estimate(f"{label}: {words}", fmean(row[name] for row in part), None,
-                           "control" if name == "turned" else "value")
-                  for name, words in MAPS.items() if part]  # fmt: skip
+        drawn += [
+            Estimate(
+                f"{label}: {words}", fmean(row[name] for row in part), None, "control" if name == "turned" else "value"
+            )
+            for name, words in MAPS.items()
+            if part
+        ]
     caption = "Share of variance predicted on unseen prompts, means over pairs of layers and random halves."
     return [Ranking("One layer predicted from another", caption, tuple(drawn))] if drawn else []

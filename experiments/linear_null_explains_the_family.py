@@ -96,11 +96,23 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     small, full = of(rows, scale=SMALL), of(rows, scale=1.0)
     statistic = "mean |loss - loss of the linear null| over the first vectors, one value a prompt"
     return [
-        at_most("At the working norm the family is that of a linear map", f"losses within {DIFFERENCE} of the null",
-                statistic, differences(full, "measured"), DIFFERENCE, differences(full, "linear")),
-        at_most("At a tenth of that norm the family is that of a linear map", f"losses within {DIFFERENCE} of the null",
-                statistic, differences(small, "measured"), DIFFERENCE, differences(small, "linear")),
-    ]  # fmt: skip
+        at_most(
+            "At the working norm the family is that of a linear map",
+            f"losses within {DIFFERENCE} of the null",
+            statistic,
+            differences(full, "measured"),
+            DIFFERENCE,
+            differences(full, "linear"),
+        ),
+        at_most(
+            "At a tenth of that norm the family is that of a linear map",
+            f"losses within {DIFFERENCE} of the null",
+            statistic,
+            differences(small, "measured"),
+            DIFFERENCE,
+            differences(small, "linear"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
@@ -109,11 +121,15 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     for scale, title in ((1.0, "At the working norm"), (SMALL, "At a tenth of it")):
         chosen = of(rows, scale=scale)
         indexes = sorted({row["index"] for row in chosen})
-        mean = {name: [fmean(row[name] for row in of(chosen, index=k)) for k in indexes]
-                for name in ("predicted", "linear", "measured")}  # fmt: skip
-        series = (Series("search on the model", indexes, mean["measured"], "family", "measured"),
-                  Series("search on the linear map", indexes, mean["linear"], "c6", "linear"),
-                  Series("linear null", indexes, mean["predicted"], "null", "null"))  # fmt: skip
+        mean = {
+            name: [fmean(row[name] for row in of(chosen, index=k)) for k in indexes]
+            for name in ("predicted", "linear", "measured")
+        }
+        series = (
+            Series("search on the model", indexes, mean["measured"], "family", "measured"),
+            Series("search on the linear map", indexes, mean["linear"], "c6", "linear"),
+            Series("linear null", indexes, mean["predicted"], "null", "null"),
+        )
         caption = "Relative activation loss of vector k, mean over prompts; 0 is a perfect copy of the base's effect."
         found.append(Lines(caption, Panel(title, "loss", lines={"no effect": 1.0}), series))
     return found

@@ -67,15 +67,24 @@ def top_inputs(matrix: Tensor, k: int) -> Subspace:
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """One verdict over all layers and prompts of the trained network."""
     own, null = (column(of(rows, network=network), "excess") for network in ("trained", "shuffled"))
-    return [at_least("Sensitive directions of the next block and of the whole rest overlap beyond chance",
-                     f"shared span at least {EXCESS} above that of random subspaces",
-                     "mean squared cosine of principal angles, minus k / d_model",
-                     own, EXCESS,
-                     null),
-            at_least("Training makes them overlap, not the architecture",
-                     f"shared span at least {EXCESS} above that of the network with shuffled weights",
-                     "the same share, trained minus shuffled, paired by layer and prompt",
-                     [a - b for a, b in zip(own, null)], EXCESS, null)]  # fmt: skip
+    return [
+        at_least(
+            "Sensitive directions of the next block and of the whole rest overlap beyond chance",
+            f"shared span at least {EXCESS} above that of random subspaces",
+            "mean squared cosine of principal angles, minus k / d_model",
+            own,
+            EXCESS,
+            null,
+        ),
+        at_least(
+            "Training makes them overlap, not the architecture",
+            f"shared span at least {EXCESS} above that of the network with shuffled weights",
+            "the same share, trained minus shuffled, paired by layer and prompt",
+            [a - b for a, b in zip(own, null)],
+            EXCESS,
+            null,
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -32,8 +32,13 @@ from mi_ortho.model import read
 
 TWICE = 1.0  # as a logarithm to base 2
 LARGEST = 16.0  # base norms; directions that do not get there count as this
-GROUPS = {"isotropic": "isotropic", "covariance": "covariance-matched", "mixture": "differences of two",
-          "outside": "covariance-matched, outside the span", "family": "family"}  # fmt: skip
+GROUPS = {
+    "isotropic": "isotropic",
+    "covariance": "covariance-matched",
+    "mixture": "differences of two",
+    "outside": "covariance-matched, outside the span",
+    "family": "family",
+}
 
 
 @dataclass(frozen=True)
@@ -83,9 +88,13 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
     seen = read(case.setting.model, prompts, [site])[site][prompts.mask].float()
     family, generator, n = case.family("kl").vectors, case.generator(20), config.directions
     matched = covariance_matched(seen, n, generator)
-    return {"isotropic": random_vectors(n, len(case.base), 1.0, generator), "covariance": matched,
-            "mixture": covariance_mixture(seen, n, generator), "outside": span(family).reject(matched),
-            "family": family[:n]}  # fmt: skip
+    return {
+        "isotropic": random_vectors(n, len(case.base), 1.0, generator),
+        "covariance": matched,
+        "mixture": covariance_mixture(seen, n, generator),
+        "outside": span(family).reject(matched),
+        "family": family[:n],
+    }
 
 
 @torch.no_grad()
@@ -104,19 +113,31 @@ def ratios(rows: Sequence[Mapping[str, Any]], above: str, below: str) -> list[fl
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Matched against isotropic, and the family against matched."""
     return [
-        at_least("Covariance-matched directions need half the norm of isotropic ones", "at most half",
-                 "log2 of the norm isotropic ones need over that of matched ones; the control is differences of two",
-                 ratios(rows, "isotropic", "covariance"), TWICE, ratios(rows, "isotropic", "mixture")),
-        at_least("The family needs half the norm of covariance-matched directions", "at most half",
-                 "log2 of the norm matched ones need over that of the family; the control is those outside its span",
-                 ratios(rows, "covariance", "family"), TWICE, ratios(rows, "outside", "family")),
-    ]  # fmt: skip
+        at_least(
+            "Covariance-matched directions need half the norm of isotropic ones",
+            "at most half",
+            "log2 of the norm isotropic ones need over that of matched ones; the control is differences of two",
+            ratios(rows, "isotropic", "covariance"),
+            TWICE,
+            ratios(rows, "isotropic", "mixture"),
+        ),
+        at_least(
+            "The family needs half the norm of covariance-matched directions",
+            "at most half",
+            "log2 of the norm matched ones need over that of the family; the control is those outside its span",
+            ratios(rows, "covariance", "family"),
+            TWICE,
+            ratios(rows, "outside", "family"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Norms that reach the divergence."""
-    groups = [(label, column(of(rows, group=name), "norm"), "value" if name == "family" else "control")
-              for name, label in GROUPS.items()]  # fmt: skip
+    groups = [
+        (label, column(of(rows, group=name), "norm"), "value" if name == "family" else "control")
+        for name, label in GROUPS.items()
+    ]
     return [
         bars("Norm that reaches the divergence", "In base norms, medians; means over bases.", groups, unit="x base")
     ]

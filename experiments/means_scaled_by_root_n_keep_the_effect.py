@@ -47,8 +47,10 @@ def run(config: Config, bench: Bench) -> None:
             family = case.family(name).vectors
             drawn = orthonormal_rows(random_vectors(len(family), len(case.base), 1.0, case.generator(4)))
             random = with_norms(drawn, family.norm(dim=-1))
-            sets = {"random": examine(effect, random, case.generator(5)),
-                    "family": examine(effect, family, case.generator(5))}  # fmt: skip
+            sets = {
+                "random": examine(effect, random, case.generator(5)),
+                "family": examine(effect, family, case.generator(5)),
+            }
             for group, found in sets.items():
                 for k, row in enumerate(found):
                     last = group == "family" and k == len(found) - 1
@@ -83,13 +85,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Plain means, means scaled by the root, sums."""
     what = f"effect of means of {JUDGED} over the effect of their vectors; the control is random orthogonal vectors"
     return [
-        at_most("Plain means of the vectors lose the effect", f"at most {LOST} of it", what,
-                shares(rows, "plain"), LOST, shares(rows, "plain", "random")),
-        at_least("Means scaled by the root of their number keep the effect", f"at least {KEPT} of it", what,
-                 shares(rows, "root"), KEPT, shares(rows, "root", "random")),
-        at_least("Sums of the vectors keep the effect", f"at least {KEPT} of it", what,
-                 shares(rows, "sum"), KEPT, shares(rows, "sum", "random")),
-    ]  # fmt: skip
+        at_most(
+            "Plain means of the vectors lose the effect",
+            f"at most {LOST} of it",
+            what,
+            shares(rows, "plain"),
+            LOST,
+            shares(rows, "plain", "random"),
+        ),
+        at_least(
+            "Means scaled by the root of their number keep the effect",
+            f"at least {KEPT} of it",
+            what,
+            shares(rows, "root"),
+            KEPT,
+            shares(rows, "root", "random"),
+        ),
+        at_least(
+            "Sums of the vectors keep the effect",
+            f"at least {KEPT} of it",
+            what,
+            shares(rows, "sum"),
+            KEPT,
+            shares(rows, "sum", "random"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:

@@ -41,16 +41,22 @@ def run(config: Config, bench: Bench) -> None:
         for layer in range(config.source + 1, bench.layers):
             for group, rows in sets.items():
                 if not bench.has(case=case.index, layer=layer, group=group):
-                    bench.record(case=case.index, layer=layer, target=config.target, group=group,
-                                 **examine(at_layer(case, layer), rows))  # fmt: skip
+                    bench.record(
+                        case=case.index,
+                        layer=layer,
+                        target=config.target,
+                        group=group,
+                        **examine(at_layer(case, layer), rows),
+                    )
         bench.track("case", case.index + 1, config.cases)
 
 
 def at_layer(case: Case, layer: int) -> ActivationMap:
     """The case's map with another target."""
     setting = case.setting
-    return slice_model(setting.model, setting.prompts(case.texts), source=setting.site, target=resid_post(layer),
-                       where=setting.where)  # fmt: skip
+    return slice_model(
+        setting.model, setting.prompts(case.texts), source=setting.site, target=resid_post(layer), where=setting.where
+    )
 
 
 @torch.no_grad()
@@ -68,13 +74,23 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     there = [row for row in rows if "layer" in row and row["layer"] == row["target"]]
     family, random = of(there, group="family"), of(there, group="random")
     return [
-        at_most("The vectors' effects have fewer dimensions than there are vectors", f"at most {FEW} of their number",
-                "effective rank of the changes at the target over the number of vectors; the control is random vectors",
-                column(family, "rank"), FEW, column(random, "rank")),
-        at_most("The vectors' effects form fewer clusters than there are vectors", f"at most {FEW} of their number",
-                "clusters of the changes at the target over the number of vectors; the control is random vectors",
-                column(family, "clusters"), FEW, column(random, "clusters")),
-    ]  # fmt: skip
+        at_most(
+            "The vectors' effects have fewer dimensions than there are vectors",
+            f"at most {FEW} of their number",
+            "effective rank of the changes at the target over the number of vectors; the control is random vectors",
+            column(family, "rank"),
+            FEW,
+            column(random, "rank"),
+        ),
+        at_most(
+            "The vectors' effects form fewer clusters than there are vectors",
+            f"at most {FEW} of their number",
+            "clusters of the changes at the target over the number of vectors; the control is random vectors",
+            column(family, "clusters"),
+            FEW,
+            column(random, "clusters"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:

@@ -112,17 +112,23 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     standard = [row for row in standard if decidable(row)]
     growth = [(a, b) for a in standard for b in unit if a["case"] == b["case"]]
     return [
-        at_least("More orthogonal vectors have the effect than a linear response allows",
-                 f"at loss {LOSS}, at least twice the capacity bound below the norm cap",
-                 "log2((count + 1) / (bound + 1)), one value a base; the control is the search on the linear map",
-                 [ratio(row, "found", row["bound"]) for row in standard], TWICE,
-                 [ratio(row, "linear", row["bound"]) for row in standard]),
-        at_least("The number of vectors grows with the norm that is allowed",
-                 f"at loss {LOSS}, at least twice as many below the standard cap as below the base's norm",
-                 "log2((count + 1) / (count at the base's norm + 1)); the control is the linear map",
-                 [ratio(a, "found", b["found"]) for a, b in growth], TWICE,
-                 [ratio(a, "linear", b["linear"]) for a, b in growth]),
-    ]  # fmt: skip
+        at_least(
+            "More orthogonal vectors have the effect than a linear response allows",
+            f"at loss {LOSS}, at least twice the capacity bound below the norm cap",
+            "log2((count + 1) / (bound + 1)), one value a base; the control is the search on the linear map",
+            [ratio(row, "found", row["bound"]) for row in standard],
+            TWICE,
+            [ratio(row, "linear", row["bound"]) for row in standard],
+        ),
+        at_least(
+            "The number of vectors grows with the norm that is allowed",
+            f"at loss {LOSS}, at least twice as many below the standard cap as below the base's norm",
+            "log2((count + 1) / (count at the base's norm + 1)); the control is the linear map",
+            [ratio(a, "found", b["found"]) for a, b in growth],
+            TWICE,
+            [ratio(a, "linear", b["linear"]) for a, b in growth],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
@@ -131,12 +137,16 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     for cap in dict.fromkeys(row["cap"] for row in rows if "cap" in row):
         chosen = of(rows, cap=cap)
         losses = sorted({row["loss"] for row in chosen})
-        mean = {name: [fmean(column(of(chosen, loss=loss), name)) for loss in losses]
-                for name in ("found", "linear", "bound")}  # fmt: skip
+        mean = {
+            name: [fmean(column(of(chosen, loss=loss), name)) for loss in losses]
+            for name in ("found", "linear", "bound")
+        }
         mean["bound"] = [min(value, max(column(chosen, "searched"))) for value in mean["bound"]]
-        series = (Series("found on the model", losses, mean["found"], "family", "found"),
-                  Series("found on the linear map", losses, mean["linear"], "c6", "linear"),
-                  Series("capacity bound (cut off)", losses, mean["bound"], "null", "bound"))  # fmt: skip
+        series = (
+            Series("found on the model", losses, mean["found"], "family", "found"),
+            Series("found on the linear map", losses, mean["linear"], "c6", "linear"),
+            Series("capacity bound (cut off)", losses, mean["bound"], "null", "bound"),
+        )
         title = f"Norm at most {cap:g} x base" if cap else "Norm below the standard cap"
         found.append(
             Lines(

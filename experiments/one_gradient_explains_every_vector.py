@@ -58,13 +58,15 @@ def examine(
     with torch.no_grad():
         effects = effect(vectors)
     return {
-        "n": len(vectors), "positive": float((vectors @ origin > 0).double().mean()),
+        "n": len(vectors),
+        "positive": float((vectors @ origin > 0).double().mean()),
         "predicted": float((vectors @ origin).mean() / effects.mean()),
         "path_positive": float(((vectors * others).sum(-1) > 0).double().mean()),
         "path_predicted": float((vectors * others).sum(-1).mean() / effects.mean()),
         "random_positive": float((vectors @ random.mT > 0).double().mean()),
-        "random_predicted": float((vectors @ random.mT).mean() / effects.mean()), "effect": float(effects.mean()),
-    }  # fmt: skip
+        "random_predicted": float((vectors @ random.mT).mean() / effects.mean()),
+        "effect": float(effects.mean()),
+    }
 
 
 def gradients(effect: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
@@ -77,26 +79,46 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     chosen = of(rows, match="kl")
     signs, size = "share of vectors with a positive product", "the control is gradients at random points"
     return [
-        at_least("Every vector goes along the gradient at 0", f"at least {POSITIVE} of them", f"{signs}; {size}",
-                 column(chosen, "positive"), POSITIVE, column(chosen, "random_positive")),
-        at_least("The gradient at 0 predicts the effect of the vectors", f"at least {PREDICTED} of the effect",
-                 f"mean predicted effect over mean effect; {size}",
-                 column(chosen, "predicted"), PREDICTED, column(chosen, "random_predicted")),
-        at_least("Every vector goes along the mean gradient on the paths to the others", f"at least {POSITIVE} of them",
-                 f"{signs}; {size}", column(chosen, "path_positive"), POSITIVE, column(chosen, "random_positive")),
-    ]  # fmt: skip
+        at_least(
+            "Every vector goes along the gradient at 0",
+            f"at least {POSITIVE} of them",
+            f"{signs}; {size}",
+            column(chosen, "positive"),
+            POSITIVE,
+            column(chosen, "random_positive"),
+        ),
+        at_least(
+            "The gradient at 0 predicts the effect of the vectors",
+            f"at least {PREDICTED} of the effect",
+            f"mean predicted effect over mean effect; {size}",
+            column(chosen, "predicted"),
+            PREDICTED,
+            column(chosen, "random_predicted"),
+        ),
+        at_least(
+            "Every vector goes along the mean gradient on the paths to the others",
+            f"at least {POSITIVE} of them",
+            f"{signs}; {size}",
+            column(chosen, "path_positive"),
+            POSITIVE,
+            column(chosen, "random_positive"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Signs and predicted effects of both families."""
     drawn = []
-    for name, title, limit in (("positive", "Positive products with a gradient", POSITIVE),
-                               ("predicted", "Predicted effect over effect", PREDICTED)):  # fmt: skip
+    for name, title, limit in (
+        ("positive", "Positive products with a gradient", POSITIVE),
+        ("predicted", "Predicted effect over effect", PREDICTED),
+    ):
         groups = []
         for match in ("kl", "activation"):
             chosen = of(rows, match=match)
             kinds = (("at 0", "", "value"), ("along paths", "path_", "value"), ("random", "random_", "control"))
-            groups += [(f"{match} match, {label}", column(chosen, prefix + name), style)
-                       for label, prefix, style in kinds]  # fmt: skip
+            groups += [
+                (f"{match} match, {label}", column(chosen, prefix + name), style) for label, prefix, style in kinds
+            ]
         drawn.append(bars(title, "Means over bases.", groups, limit))
     return drawn

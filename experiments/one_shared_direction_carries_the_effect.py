@@ -65,9 +65,16 @@ def examine(
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Of the distribution-matched families."""
     chosen = of(rows, match="kl")
-    return [at_least("The shared direction carries the effect", f"at least {SHARE} of the vectors' mean effect",
-                     "effect of the shared direction at the length it is shared by; the control is random vectors' own",
-                     column(chosen, "own"), SHARE, column(chosen, "random"))]  # fmt: skip
+    return [
+        at_least(
+            "The shared direction carries the effect",
+            f"at least {SHARE} of the vectors' mean effect",
+            "effect of the shared direction at the length it is shared by; the control is random vectors' own",
+            column(chosen, "own"),
+            SHARE,
+            column(chosen, "random"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -78,6 +85,12 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         ("full", "at the base's norm", "value"),
         ("random_full", "random vectors', that norm", "control"),
     )
-    return [bars(f"Effect of the shared direction, {match} match", "As a share of the vectors' mean effect.",
-                 [(label, column(of(rows, match=match), name), style) for name, label, style in labels], SHARE)
-            for match in ("kl", "activation")]  # fmt: skip
+    return [
+        bars(
+            f"Effect of the shared direction, {match} match",
+            "As a share of the vectors' mean effect.",
+            [(label, column(of(rows, match=match), name), style) for name, label, style in labels],
+            SHARE,
+        )
+        for match in ("kl", "activation")
+    ]

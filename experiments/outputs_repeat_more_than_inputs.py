@@ -62,10 +62,14 @@ def examine(z: ActivationMap, inputs: Tensor, radius: float, generator: torch.Ge
     other, effects, null = (
         multiplicity_of(one) for one in (random, change(z, radius * inputs), change(z, radius * random))
     )
-    return {"input_rank": first.effective_rank, "output_rank": effects.effective_rank,
-            "input_cosine": first.mean_cosine, "output_cosine": effects.mean_cosine,
-            "ratio": effects.effective_rank / first.effective_rank,
-            "random_ratio": null.effective_rank / other.effective_rank}  # fmt: skip
+    return {
+        "input_rank": first.effective_rank,
+        "output_rank": effects.effective_rank,
+        "input_cosine": first.mean_cosine,
+        "output_cosine": effects.mean_cosine,
+        "ratio": effects.effective_rank / first.effective_rank,
+        "random_ratio": null.effective_rank / other.effective_rank,
+    }
 
 
 @torch.no_grad()
@@ -78,18 +82,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The ratio of effective ranks, and against random families."""
     ratios, random = column(rows, "ratio"), column(rows, "random_ratio")
     return [
-        at_most("The effects of factors span less than the factors", f"effective rank at most {RATIO} times",
-                "effective rank of outputs over that of inputs, one value a seed", ratios, RATIO, random),
-        at_least("They lose more than random families of that spread", "ratio below that of random families",
-                 "ratio of random families minus ratio of factors, paired by seed",
-                 [b - a for a, b in zip(ratios, random)], 0.0, random),
-    ]  # fmt: skip
+        at_most(
+            "The effects of factors span less than the factors",
+            f"effective rank at most {RATIO} times",
+            "effective rank of outputs over that of inputs, one value a seed",
+            ratios,
+            RATIO,
+            random,
+        ),
+        at_least(
+            "They lose more than random families of that spread",
+            "ratio below that of random families",
+            "ratio of random families minus ratio of factors, paired by seed",
+            [b - a for a, b in zip(ratios, random)],
+            0.0,
+            random,
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The ratios, and what they are made of."""
     names = {"ratio": ("factors", "value"), "random_ratio": ("random families", "control")}
-    found = [Estimate(label, fmean(column(rows, name)), interval_of(column(rows, name)), style)
-             for name, (label, style) in names.items()]  # fmt: skip
+    found = [
+        Estimate(label, fmean(column(rows, name)), interval_of(column(rows, name)), style)
+        for name, (label, style) in names.items()
+    ]
     caption = "Effective rank of the effects over that of the input directions; means over seeds; dashed: threshold."
     return [Ranking("How much effects repeat", caption, tuple(found), RATIO, "ratio of effective ranks")]

@@ -42,12 +42,20 @@ def run(config: Config, bench: Bench) -> None:
         generator = case.generator(15)
         draws = [random_order(len(vectors), generator)[:AVERAGED] for _ in range(SUBSETS)]
         means = torch.stack([vectors[chosen].mean(0) for chosen in draws])
-        sets = {"single": torch.stack([vectors[chosen[0]] for chosen in draws]), "plain": means,
-                "root": means * AVERAGED**0.5}  # fmt: skip
+        sets = {
+            "single": torch.stack([vectors[chosen[0]] for chosen in draws]),
+            "plain": means,
+            "root": means * AVERAGED**0.5,
+        }
         for kind, tried in sets.items():
             if not bench.has(case=case.index, kind_of_mean=kind):
-                bench.record(case=case.index, kind_of_mean=kind, harmless=fmean(case.keeps(tried, texts)),
-                             own=fmean(case.keeps(tried)), prompts=len(texts))  # fmt: skip
+                bench.record(
+                    case=case.index,
+                    kind_of_mean=kind,
+                    harmless=fmean(case.keeps(tried, texts)),
+                    own=fmean(case.keeps(tried)),
+                    prompts=len(texts),
+                )
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -78,15 +86,25 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Means beyond single vectors."""
     plain, single = differences(rows, "plain"), differences(rows, "single")
     both = [case for case in plain if case in single]
-    return [at_least("Plain means work on harmless prompts where they fail on harmful ones", f"at least {MORE} more",
-                     f"share with the behaviour under means of {AVERAGED}, harmless minus own prompts, minus the same "
-                     "for single vectors, which is the control",
-                     [plain[case] - single[case] for case in both], MORE, [single[case] for case in both])]  # fmt: skip
+    return [
+        at_least(
+            "Plain means work on harmless prompts where they fail on harmful ones",
+            f"at least {MORE} more",
+            f"share with the behaviour under means of {AVERAGED}, harmless minus own prompts, minus the same "
+            "for single vectors, which is the control",
+            [plain[case] - single[case] for case in both],
+            MORE,
+            [single[case] for case in both],
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Shares on both kinds of prompts."""
     labels = (("single", "single vectors"), ("plain", "plain means"), ("root", "means scaled by the root"))
-    groups = [(f"{label}, {where} prompts", column(of(rows, kind_of_mean=kind), where), style)
-              for kind, label in labels for where, style in (("harmless", "value"), ("own", "control"))]  # fmt: skip
+    groups = [
+        (f"{label}, {where} prompts", column(of(rows, kind_of_mean=kind), where), style)
+        for kind, label in labels
+        for where, style in (("harmless", "value"), ("own", "control"))
+    ]
     return [bars("Share of prompts with the behaviour", "Means over bases.", groups)]

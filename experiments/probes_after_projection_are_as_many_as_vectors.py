@@ -45,13 +45,18 @@ def run(config: Config, bench: Bench) -> None:
             continue
         vectors = working(case.family("kl").vectors, case.behaviour)
         text = passages(bench, config.own, config.seed + case.index)
-        found = contrast(streams(bench, text, config.source, vectors, config.tokens, config.seed), config.source,
-                         PRIMARY, config.tokens)  # fmt: skip
+        found = contrast(
+            streams(bench, text, config.source, vectors, config.tokens, config.seed),
+            config.source,
+            PRIMARY,
+            config.tokens,
+        )
         generator = case.generator(22)
         labels = {True: shuffled_labels(found.labels, found.passages, generator), False: found.labels}
         for shuffled, classes in labels.items():
-            bench.record(case=case.index, shuffled=shuffled,
-                         **examine(found.rows, classes, found.passages, vectors, generator))  # fmt: skip
+            bench.record(
+                case=case.index, shuffled=shuffled, **examine(found.rows, classes, found.passages, vectors, generator)
+            )
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -63,26 +68,43 @@ def examine(
     n, width, count = len(vectors), vectors.shape[1], len(found.found)
     overlap = subspace_overlap(span(vectors.double()), found.found) if count else None
     chance = max(n, count) / width
-    return {"probes": count, "n": n, "exhausted": found.exhausted, "first": found.aucs[0] if found.aucs else None,
-            "overlap": None if not overlap else log2(overlap / chance)}  # fmt: skip
+    return {
+        "probes": count,
+        "n": n,
+        "exhausted": found.exhausted,
+        "first": found.aucs[0] if found.aucs else None,
+        "overlap": None if not overlap else log2(overlap / chance),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Counts and overlaps."""
     true, shuffled = of(rows, shuffled=False), of(rows, shuffled=True)
     return [
-        at_least("Probes for code are as many as vectors that write it", f"at least {RATIO} times as many",
-                 "probes above chance over working vectors; the control is shuffled labels",
-                 [row["probes"] / row["n"] for row in true], RATIO, [row["probes"] / row["n"] for row in shuffled]),
-        at_least("The probes lie where the vectors lie", "at least twice as much as by chance",
-                 "log2 of the overlap of the two spaces over that of random ones; the control is shuffled labels",
-                 column(true, "overlap"), TWICE, column(shuffled, "overlap")),
-    ]  # fmt: skip
+        at_least(
+            "Probes for code are as many as vectors that write it",
+            f"at least {RATIO} times as many",
+            "probes above chance over working vectors; the control is shuffled labels",
+            [row["probes"] / row["n"] for row in true],
+            RATIO,
+            [row["probes"] / row["n"] for row in shuffled],
+        ),
+        at_least(
+            "The probes lie where the vectors lie",
+            "at least twice as much as by chance",
+            "log2 of the overlap of the two spaces over that of random ones; the control is shuffled labels",
+            column(true, "overlap"),
+            TWICE,
+            column(shuffled, "overlap"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts."""
-    groups = [("probes for code", column(of(rows, shuffled=False), "probes"), "value"),
-              ("working vectors", column(of(rows, shuffled=False), "n"), "value"),
-              ("probes for shuffled labels", column(of(rows, shuffled=True), "probes"), "control")]  # fmt: skip
+    groups = [
+        ("probes for code", column(of(rows, shuffled=False), "probes"), "value"),
+        ("working vectors", column(of(rows, shuffled=False), "n"), "value"),
+        ("probes for shuffled labels", column(of(rows, shuffled=True), "probes"), "control"),
+    ]
     return [bars("Orthogonal probes and vectors", "Means over bases and splits of the text.", groups)]

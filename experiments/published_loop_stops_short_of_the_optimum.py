@@ -75,23 +75,42 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     rows = [row for row in rows if "exact" in row]
     projected = [row["linear_projected"] - row["exact"] for row in rows]
     return [
-        at_least("The published loop stops short of what the constraint allows", f"at least {SHORT} above",
-                 "mean loss of the published loop minus that of the projected solver on the model; the control is the "
-                 "projected solver's distance from the exact optimum on the linear map",
-                 [row["model_published"] - row["model_projected"] for row in rows], SHORT, projected),
-        at_least("The published loop stops short of the exact optimum of the linear map", f"at least {SHORT} above",
-                 "mean loss minus that of the exact optimum; the control is the projected solver",
-                 [row["linear_published"] - row["exact"] for row in rows], SHORT, projected),
-        at_most("The projected solver reaches the exact optimum of the linear map", f"at most {SHORT} above",
-                "mean loss minus that of the exact optimum; the control is the published loop",
-                projected, SHORT, [row["linear_published"] - row["exact"] for row in rows]),
-    ]  # fmt: skip
+        at_least(
+            "The published loop stops short of what the constraint allows",
+            f"at least {SHORT} above",
+            "mean loss of the published loop minus that of the projected solver on the model; the control is the "
+            "projected solver's distance from the exact optimum on the linear map",
+            [row["model_published"] - row["model_projected"] for row in rows],
+            SHORT,
+            projected,
+        ),
+        at_least(
+            "The published loop stops short of the exact optimum of the linear map",
+            f"at least {SHORT} above",
+            "mean loss minus that of the exact optimum; the control is the projected solver",
+            [row["linear_published"] - row["exact"] for row in rows],
+            SHORT,
+            projected,
+        ),
+        at_most(
+            "The projected solver reaches the exact optimum of the linear map",
+            f"at most {SHORT} above",
+            "mean loss minus that of the exact optimum; the control is the published loop",
+            projected,
+            SHORT,
+            [row["linear_published"] - row["exact"] for row in rows],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Losses of both solvers."""
-    labels = (("model_published", "published loop, model"), ("model_projected", "projected solver, model"),
-              ("linear_published", "published loop, linear map"), ("linear_projected", "projected solver, linear map"),
-              ("exact", "exact optimum, linear map"))  # fmt: skip
+    labels = (
+        ("model_published", "published loop, model"),
+        ("model_projected", "projected solver, model"),
+        ("linear_published", "published loop, linear map"),
+        ("linear_projected", "projected solver, linear map"),
+        ("exact", "exact optimum, linear map"),
+    )
     groups = [(label, column(rows, name), "control" if name == "exact" else "value") for name, label in labels]
     return [bars("Mean relative loss of the first vectors", "Means over bases.", groups)]

@@ -85,8 +85,11 @@ class Cells:
     def counts(self) -> dict[str, int]:
         """Samples in each of the four cells."""
         names = {"harmful": self.harmful, "harmless": ~self.harmful}
-        return {f"{kind} {what}": int((is_kind & did).sum()) for kind, is_kind in names.items()
-                for what, did in (("refused", self.refused), ("answered", ~self.refused))}  # fmt: skip
+        return {
+            f"{kind} {what}": int((is_kind & did).sum())
+            for kind, is_kind in names.items()
+            for what, did in (("refused", self.refused), ("answered", ~self.refused))
+        }
 
     def shuffled(self, generator: torch.Generator) -> "Cells":
         """The labels of refusal in random order within each lead-in and class."""
@@ -155,8 +158,12 @@ def compared(found: Cells) -> dict[str, float | None]:
     least, ceiling = float(cosines.diagonal().min()), float(cosines.diagonal().prod())
     between = float(cosines[0, 1] + cosines[1, 0]) / 2
     # a direction that does not agree with itself is noise and has no cosine with the other
-    return {"cosine": between / ceiling**0.5 if least >= SAME else None, "raw": between,
-            "harmful_halves": float(cosines[0, 0]), "refused_halves": float(cosines[1, 1])}  # fmt: skip
+    return {
+        "cosine": between / ceiling**0.5 if least >= SAME else None,
+        "raw": between,
+        "harmful_halves": float(cosines[0, 0]),
+        "refused_halves": float(cosines[1, 1]),
+    }
 
 
 def ablations(study: Refusing, train: Cells, test: Cells, seed: int) -> dict[str, float | None]:
@@ -169,8 +176,11 @@ def ablations(study: Refusing, train: Cells, test: Cells, seed: int) -> dict[str
     tried = {"refused": refused, "harmful": harmful, "harmful_rest": harmful - (harmful @ unit) * unit, "null": null}
     drops = {name: float(study.drop(texts, row.float()).mean()) for name, row in tried.items()}
     full = drops["refused"]
-    return {**drops, "share": drops["harmful_rest"] / full if full > 0 else None,
-            "null_share": drops["null"] / full if full > 0 else None}  # fmt: skip
+    return {
+        **drops,
+        "share": drops["harmful_rest"] / full if full > 0 else None,
+        "null_share": drops["null"] / full if full > 0 else None,
+    }
 
 
 def readings(train: Cells, test: Cells) -> dict[str, float | None]:
@@ -190,17 +200,32 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     own, null = (of(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
     ablation = of(rows, kind="ablation")
     return [
-        at_most("O: refusal and harmfulness are different directions", f"cosine at most {SAME}, corrected for noise",
-                "cosine between halves of the prompts, over that of each direction with itself; control: raw cosine, "
-                "shuffled labels",
-                column(own, "cosine"), SAME, column(null, "raw")),
-        at_least("O: the refusal direction among equally harmful prompts is no noise", f"halves agree at least {SAME}",
-                 "cosine between halves of the prompts; control: shuffled labels", column(own, "refused_halves"), SAME,
-                 column(null, "refused_halves")),
-        at_most("O: ablating harmfulness takes less refusal away", f"at most {SHARE} of what ablating refusal removes",
-                "share of the refusal score of refused harmful prompts; control: the direction of shuffled labels",
-                column(ablation, "share"), SHARE, column(ablation, "null_share")),
-    ]  # fmt: skip
+        at_most(
+            "O: refusal and harmfulness are different directions",
+            f"cosine at most {SAME}, corrected for noise",
+            "cosine between halves of the prompts, over that of each direction with itself; control: raw cosine, "
+            "shuffled labels",
+            column(own, "cosine"),
+            SAME,
+            column(null, "raw"),
+        ),
+        at_least(
+            "O: the refusal direction among equally harmful prompts is no noise",
+            f"halves agree at least {SAME}",
+            "cosine between halves of the prompts; control: shuffled labels",
+            column(own, "refused_halves"),
+            SAME,
+            column(null, "refused_halves"),
+        ),
+        at_most(
+            "O: ablating harmfulness takes less refusal away",
+            f"at most {SHARE} of what ablating refusal removes",
+            "share of the refusal score of refused harmful prompts; control: the direction of shuffled labels",
+            column(ablation, "share"),
+            SHARE,
+            column(ablation, "null_share"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -208,21 +233,36 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     own, null = (of(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
     if not own:
         return []
-    names = {"raw": "harmful with refused", "harmful_halves": "harmful with itself", "refused_halves":
-             "refused with itself"}  # fmt: skip
-    cosines = [(f"{label}{extra}", column(part, name), style) for name, label in names.items()
-               for part, extra, style in ((own, "", "value"), (null, ", shuffled", "control"))]  # fmt: skip
-    labels = {"refused": "refusal", "harmful": "harmfulness", "harmful_rest": "harmfulness without refusal's part",
-              "null": "shuffled labels"}  # fmt: skip
-    ablated = [(label, column(of(rows, kind="ablation"), name), "control" if name == "null" else "value")
-               for name, label in labels.items()]  # fmt: skip
-    reads = [(f"{a} direction reads {b}", column(of(rows, kind="reading"), f"{a}_reads_{b}"), "value")
-             for a in ("harmful", "refused") for b in ("harmful", "refused")]  # fmt: skip
+    names = {
+        "raw": "harmful with refused",
+        "harmful_halves": "harmful with itself",
+        "refused_halves": "refused with itself",
+    }
+    cosines = [
+        (f"{label}{extra}", column(part, name), style)
+        for name, label in names.items()
+        for part, extra, style in ((own, "", "value"), (null, ", shuffled", "control"))
+    ]
+    labels = {
+        "refused": "refusal",
+        "harmful": "harmfulness",
+        "harmful_rest": "harmfulness without refusal's part",
+        "null": "shuffled labels",
+    }
+    ablated = [
+        (label, column(of(rows, kind="ablation"), name), "control" if name == "null" else "value")
+        for name, label in labels.items()
+    ]
+    reads = [
+        (f"{a} direction reads {b}", column(of(rows, kind="reading"), f"{a}_reads_{b}"), "value")
+        for a in ("harmful", "refused")
+        for b in ("harmful", "refused")
+    ]
     caption = "Means over splits with 95 % intervals."
     drawn = [
         bars("Cosines between halves of the prompts", caption, cosines, SAME, "cosine"),
         bars("Refusal score removed by ablation", caption, ablated, None, "nats"),
-    ]  # fmt: skip
+    ]
     if any(values for _, values, _ in reads):
         caption = "AUC on test prompts, harmfulness among answered ones, refusal among harmful ones; means over splits."
         drawn.append(bars("What each direction tells apart", caption, reads, 0.5, "AUC"))

@@ -69,13 +69,21 @@ def measure(study: Refusing, seed: int, rounds: int, tokens: int) -> None:
     layer, sets, bench = study.strongest(), study.sets, study.bench
     whole = (sets.train_harmful, sets.train_harmless)
     drawn = torch.randn(rounds, bench.width, generator=bench.generator(4000 + seed), device=bench.device)
-    found = {"extracted": extracted(study, *whole, layer, rounds), "probes": probes(study, layer, rounds),
-             "random": torch.nn.functional.normalize(drawn, dim=-1)}  # fmt: skip
+    found = {
+        "extracted": extracted(study, *whole, layer, rounds),
+        "probes": probes(study, layer, rounds),
+        "random": torch.nn.functional.normalize(drawn, dim=-1),
+    }
     first = float(study.drop(sets.test_harmful, found["extracted"][0]).mean())
     for method, rows in found.items():
         for k in range(rounds):
-            bench.record(kind="round", seed=seed, method=method, round=k + 1,
-                         **effects(study, rows[k], rows[: k + 1], found["extracted"][0], first, tokens))  # fmt: skip
+            bench.record(
+                kind="round",
+                seed=seed,
+                method=method,
+                round=k + 1,
+                **effects(study, rows[k], rows[: k + 1], found["extracted"][0], first, tokens),
+            )
     for labels, halves in {"own": split(*whole), "shuffled": split(*shuffled(*whole, seed))}.items():
         pair = [extracted(study, harmful, harmless, layer, rounds) for harmful, harmless in halves]
         bench.record(kind="halves", seed=seed, labels=labels, cosines=(pair[0] * pair[1]).sum(-1).tolist())
@@ -86,16 +94,27 @@ def extracted(study: Refusing, harmful: Sequence[str], harmless: Sequence[str], 
     """Unit directions of rounds of extraction at the last token of a layer's input, earlier ones ablated everywhere."""
     checked = study.sets.validation_harmful[:1]  # its scores of the rounds are not used here
     site = resid_pre(layer)
-    found = extract_again(study.model, harmful, harmless, checked, study.tokens, [site], lambda _: (site, -1),
-                          rounds=rounds, positions=(-1,))  # fmt: skip
+    found = extract_again(
+        study.model,
+        harmful,
+        harmless,
+        checked,
+        study.tokens,
+        [site],
+        lambda _: (site, -1),
+        rounds=rounds,
+        positions=(-1,),
+    )
     return torch.stack([one.direction for one in found])
 
 
 def probes(study: Refusing, layer: int, rounds: int) -> Tensor:
     """Unit directions of linear probes at the same place, each fitted with the earlier ones projected out."""
     sets, sites = study.sets, [resid_pre(layer)]
-    parts = [activations(study.model, texts, sites, [-1])[:, 0, 0] for texts in (
-        sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)]  # fmt: skip
+    parts = [
+        activations(study.model, texts, sites, [-1])[:, 0, 0]
+        for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
+    ]
     found = null_space_rounds(parts[0], parts[1], (parts[2], parts[3]), rounds=rounds)
     return torch.stack([one.direction for one in found])
 
@@ -113,8 +132,13 @@ def effects(
         completions = generate(study.model, tokenize(study.model, list(texts)), known, max_new_tokens=tokens)
         free = sum(not refuses(study.bench, text) for text in completions) / len(texts)
     shares = [drop / full if full > 0 else None for drop in (drops[0], drops[1] - drops[2], drops[3])]
-    return {"alone": shares[0], "more": shares[1], "together": shares[2], "not_refused": free,
-            "kl": float(kl_divergence(p_logits=kept[0], q_logits=kept[1]).mean())}  # fmt: skip
+    return {
+        "alone": shares[0],
+        "more": shares[1],
+        "together": shares[2],
+        "not_refused": free,
+        "kl": float(kl_divergence(p_logits=kept[0], q_logits=kept[1]).mean()),
+    }
 
 
 def split(harmful: Sequence[str], harmless: Sequence[str]) -> list[tuple[Sequence[str], Sequence[str]]]:
@@ -138,16 +162,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         return column(of(rows, kind="round", method=method, round=2), name)
 
     return [
-        at_least("M: the second round's direction is no noise", f"cosine between halves of the prompts at least {SAME}",
-                 "cosine of the second directions of disjoint halves; control: shuffled labels", halves("own"), SAME,
-                 halves("shuffled")),
-        at_least("M: the second direction alone takes refusal away", f"at least {ALONE} of the first's effect",
-                 "share of the refusal score that the first direction removes; control: a random direction",
-                 second("extracted", "alone"), ALONE, second("random", "alone")),
-        at_least("M: with the first ablated, ablating the second takes away more", f"at least {MORE} of its effect",
-                 "additional share of the refusal score; control: a random direction with the first",
-                 second("extracted", "more"), MORE, second("random", "more")),
-    ]  # fmt: skip
+        at_least(
+            "M: the second round's direction is no noise",
+            f"cosine between halves of the prompts at least {SAME}",
+            "cosine of the second directions of disjoint halves; control: shuffled labels",
+            halves("own"),
+            SAME,
+            halves("shuffled"),
+        ),
+        at_least(
+            "M: the second direction alone takes refusal away",
+            f"at least {ALONE} of the first's effect",
+            "share of the refusal score that the first direction removes; control: a random direction",
+            second("extracted", "alone"),
+            ALONE,
+            second("random", "alone"),
+        ),
+        at_least(
+            "M: with the first ablated, ablating the second takes away more",
+            f"at least {MORE} of its effect",
+            "additional share of the refusal score; control: a random direction with the first",
+            second("extracted", "more"),
+            MORE,
+            second("random", "more"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
@@ -156,10 +195,12 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     if not found:
         return []
     drawn: list[Lines | Ranking] = []
-    titles = {"alone": ("Each round's direction alone", "share of the first's effect"),
-              "together": ("All rounds so far", "share of the first's effect"),
-              "kl": ("What it costs on harmless prompts", "KL, nats"),
-              "not_refused": ("Harmful prompts not refused", "share")}  # fmt: skip
+    titles = {
+        "alone": ("Each round's direction alone", "share of the first's effect"),
+        "together": ("All rounds so far", "share of the first's effect"),
+        "kl": ("What it costs on harmless prompts", "KL, nats"),
+        "not_refused": ("Harmful prompts not refused", "share"),
+    }
     for name, (title, unit) in titles.items():
         series = []
         for k, (method, label) in enumerate(WORDS.items()):
@@ -170,8 +211,22 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
                 series.append(Series(label, numbers, means, "null" if method == "random" else f"c{k}", method))
         if series:
             drawn.append(Lines("Ablated everywhere; means over splits.", Panel(title, unit, "round"), tuple(series)))
-    halves = [(f"round {k + 1}, {labels} labels", [row["cosines"][k] for row in of(rows, kind="halves", labels=labels)
-                                                   if k < len(row["cosines"])], style)
-              for k in range(3) for labels, style in (("own", "value"), ("shuffled", "control"))]  # fmt: skip
-    return [*drawn, bars("Directions of disjoint halves of the prompts", "Means over splits with 95 % intervals.",
-                         halves, SAME, "cosine")]  # fmt: skip
+    halves = [
+        (
+            f"round {k + 1}, {labels} labels",
+            [row["cosines"][k] for row in of(rows, kind="halves", labels=labels) if k < len(row["cosines"])],
+            style,
+        )
+        for k in range(3)
+        for labels, style in (("own", "value"), ("shuffled", "control"))
+    ]
+    return [
+        *drawn,
+        bars(
+            "Directions of disjoint halves of the prompts",
+            "Means over splits with 95 % intervals.",
+            halves,
+            SAME,
+            "cosine",
+        ),
+    ]

@@ -43,8 +43,12 @@ def run(config: Config, bench: Bench) -> None:
         family = case.family("kl").vectors
         with torch.no_grad():
             effects = case.behaviour(family)
-        missing = [(group, place) for group, chosen in places(effects, config.places).items() for place in chosen
-                   if not bench.has(case=case.index, group=group, place=place)]  # fmt: skip
+        missing = [
+            (group, place)
+            for group, chosen in places(effects, config.places).items()
+            for place in chosen
+            if not bench.has(case=case.index, group=group, place=place)
+        ]
         goal = case.yard.behaviour
         curvature = gauss_newton(goal, case.base, generator=case.generator(23)) if missing else None
         settings = OrthoSettings(max_norm=case.cap, solver=Lbfgs(max_steps=config.max_steps))
@@ -92,8 +96,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     what = (
         f"share of failed places with {HALF} of the effect after {RESTARTS} longer searches; the control is early ones"
     )
-    return [at_least("Restarts recover the vectors that failed", f"at least {RECOVERED} of them", what,
-                     recovered(rows, "failed"), RECOVERED, recovered(rows, "early"))]  # fmt: skip
+    return [
+        at_least(
+            "Restarts recover the vectors that failed",
+            f"at least {RECOVERED} of them",
+            what,
+            recovered(rows, "failed"),
+            RECOVERED,
+            recovered(rows, "early"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -88,8 +88,11 @@ def examine(effect: Effect, base: Tensor, cap: float, limit: int) -> dict[str, f
         return theta @ gradient + (theta @ hessian * theta).sum(-1) / 2
 
     first = torch.stack([base, gradient])
-    return {"predicted": min(predicted, limit), "measured": count(effect, first, hessian, norm, limit),
-            "expansion": count(expansion, first, hessian, norm, limit)}  # fmt: skip
+    return {
+        "predicted": min(predicted, limit),
+        "measured": count(effect, first, hessian, norm, limit),
+        "expansion": count(expansion, first, hessian, norm, limit),
+    }
 
 
 def count(effect: Effect, hints: Tensor, hessian: Tensor, norm: float, limit: int) -> int:
@@ -158,16 +161,26 @@ def distances(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The count against the second-order one, over prompts and caps."""
-    return [at_most("The number of orthogonal vectors with half of the effect is that of the second-order spectrum",
-                    "measured and predicted counts within a factor 2", "|log2((measured + 1) / (predicted + 1))|",
-                    distances(rows, "measured"), FACTOR, distances(rows, "expansion"))]  # fmt: skip
+    return [
+        at_most(
+            "The number of orthogonal vectors with half of the effect is that of the second-order spectrum",
+            "measured and predicted counts within a factor 2",
+            "|log2((measured + 1) / (predicted + 1))|",
+            distances(rows, "measured"),
+            FACTOR,
+            distances(rows, "expansion"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The three counts at each cap."""
     found = []
-    names = (("measured", "found on the model", "value"), ("predicted", "second-order bound", "control"),
-             ("expansion", "found on the expansion", "control"))  # fmt: skip
+    names = (
+        ("measured", "found on the model", "value"),
+        ("predicted", "second-order bound", "control"),
+        ("expansion", "found on the expansion", "control"),
+    )
     for cap in dict.fromkeys(row["cap"] for row in rows):
         for name, label, style in names:
             values = column(of(rows, cap=cap), name)

@@ -122,17 +122,32 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
     statistic = "share of each prompt's variance over angles and methods; control: angles in random order"
     return [
-        at_least("P: at the same angle an addition does the same with its length and without",
-                 f"the angle explains at least {EXPLAINED}", statistic, each(lambda _, s: explained(s, "axis")),
-                 EXPLAINED, each(lambda seed, s: explained(s, "axis", Random(seed)))),
-        at_least("P: at the same angle rotation in a plane does the same as addition",
-                 f"the angle explains at least {EXPLAINED}", statistic, each(lambda _, s: explained(s, "plane")),
-                 EXPLAINED, each(lambda seed, s: explained(s, "plane", Random(seed)))),
-        at_most("P: the length without the angle does little", f"moves the score at most {LENGTH} times as much",
-                "mean change of the score by an addition's length alone over that by the addition; control: by its "
-                "angle alone", each(lambda _, s: relative(s, "length")), LENGTH,
-                each(lambda _, s: relative(s, "restored"))),
-    ]  # fmt: skip
+        at_least(
+            "P: at the same angle an addition does the same with its length and without",
+            f"the angle explains at least {EXPLAINED}",
+            statistic,
+            each(lambda _, s: explained(s, "axis")),
+            EXPLAINED,
+            each(lambda seed, s: explained(s, "axis", Random(seed))),
+        ),
+        at_least(
+            "P: at the same angle rotation in a plane does the same as addition",
+            f"the angle explains at least {EXPLAINED}",
+            statistic,
+            each(lambda _, s: explained(s, "plane")),
+            EXPLAINED,
+            each(lambda seed, s: explained(s, "plane", Random(seed))),
+        ),
+        at_most(
+            "P: the length without the angle does little",
+            f"moves the score at most {LENGTH} times as much",
+            "mean change of the score by an addition's length alone over that by the addition; control: by its "
+            "angle alone",
+            each(lambda _, s: relative(s, "length")),
+            LENGTH,
+            each(lambda _, s: relative(s, "restored")),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
@@ -149,8 +164,14 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
             means = [float(torch.tensor([row["scores"] for row in of(found, degrees=a)]).mean()) for a in angles]
             series += [Series(method, angles, means, f"c{k}", method)] if angles else []
         panel = Panel(f"Refusal score by {label}", "refusal score, nats", f"{label}, degrees")
-        drawn.append(Lines("Means over prompts and splits; restored: with the length restored; length: an addition's "
-                           "length alone.", panel, tuple(series)))  # fmt: skip
+        drawn.append(
+            Lines(
+                "Means over prompts and splits; restored: with the length restored; length: an addition's "
+                "length alone.",
+                panel,
+                tuple(series),
+            )
+        )
     shares = [("addition, with and without length", "axis"), ("addition and rotation", "plane")]
     tables = [table(rows, row["seed"]) for row in of(rows, kind="split")]
     groups = []
@@ -158,6 +179,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         groups.append((label, [v for s in tables if (v := explained(s, grid)) is not None], "value"))
         mixed = [v for k, s in enumerate(tables) if (v := explained(s, grid, Random(k))) is not None]
         groups.append((f"{label}, shuffled", mixed, "control"))
-    drawn.append(bars("What the angle explains", "Means over splits with 95 % intervals.", groups, EXPLAINED,
-                      "share of variance"))  # fmt: skip
+    drawn.append(
+        bars(
+            "What the angle explains", "Means over splits with 95 % intervals.", groups, EXPLAINED, "share of variance"
+        )
+    )
     return drawn

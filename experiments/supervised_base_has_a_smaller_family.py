@@ -48,8 +48,10 @@ def run(config: Config, bench: Bench) -> None:
         for name, base in bases.items():
             row |= grow(case, name, equalised_base(case.z, base, case.base))
         vectors = case.family("kl").vectors
-        row |= {"cosine": cosine(vectors.sum(0), direction),
-                "shuffled": cosine(vectors.sum(0), shuffled(direction, 1, case.generator(10))[0])}  # fmt: skip
+        row |= {
+            "cosine": cosine(vectors.sum(0), direction),
+            "shuffled": cosine(vectors.sum(0), shuffled(direction, 1, case.generator(10))[0]),
+        }
         bench.record(case=case.index, **row)
         bench.track("case", case.index + 1, config.cases)
 
@@ -84,19 +86,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     both = [row for row in rows if row.get("supervised") is not None]
     random = [row for row in both if row.get("random") is not None]
     return [
-        at_least("A supervised base has a smaller family than a MELBO base", "at most half as many vectors",
-                 "log2((MELBO count + 1) / (supervised count + 1)); the control is a random base instead",
-                 [log2((row["melbo"] + 1) / (row["supervised"] + 1)) for row in both], HALF,
-                 [log2((row["melbo"] + 1) / (row["random"] + 1)) for row in random]),
-        at_least("The family adds up to the supervised direction", f"cosine at least {COSINE}",
-                 "cosine of the sum of the family with the mean difference; the control is that direction shuffled",
-                 column(rows, "cosine"), COSINE, column(rows, "shuffled")),
-    ]  # fmt: skip
+        at_least(
+            "A supervised base has a smaller family than a MELBO base",
+            "at most half as many vectors",
+            "log2((MELBO count + 1) / (supervised count + 1)); the control is a random base instead",
+            [log2((row["melbo"] + 1) / (row["supervised"] + 1)) for row in both],
+            HALF,
+            [log2((row["melbo"] + 1) / (row["random"] + 1)) for row in random],
+        ),
+        at_least(
+            "The family adds up to the supervised direction",
+            f"cosine at least {COSINE}",
+            "cosine of the sum of the family with the mean difference; the control is that direction shuffled",
+            column(rows, "cosine"),
+            COSINE,
+            column(rows, "shuffled"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts by base."""
-    groups = [("MELBO base", column(rows, "melbo"), "value"), ("supervised base", column(rows, "supervised"), "value"),
-              ("random base", column(rows, "random"), "control")]  # fmt: skip
+    groups = [
+        ("MELBO base", column(rows, "melbo"), "value"),
+        ("supervised base", column(rows, "supervised"), "value"),
+        ("random base", column(rows, "random"), "control"),
+    ]
     caption = "Missing at most half of the squared effect; means over bases."
     return [bars("Vectors that repeat the base", caption, groups)]

@@ -68,17 +68,28 @@ def examine(vectors: Tensor, at: Tensor, centred: bool, generator: torch.Generat
     """The overlap of the family and of random vectors, before and behind the norm, and lengths against activations."""
     norms = vectors.norm(dim=-1)
     drawn = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
-    return {"family": overlap(vectors, at, centred), "random": overlap(with_norms(drawn, norms), at, centred),
-            "relative_length": float((norms.mean() / at.norm(dim=-1)).median()),
-            "relative_length_first": float(norms.mean() / at[0].norm())}  # fmt: skip
+    return {
+        "family": overlap(vectors, at, centred),
+        "random": overlap(with_norms(drawn, norms), at, centred),
+        "relative_length": float((norms.mean() / at.norm(dim=-1)).median()),
+        "relative_length_first": float(norms.mean() / at[0].norm()),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Of the distribution-matched families."""
     chosen = of(rows, match="kl")
     what = "mean cosine between two vectors' changes minus that of random orthogonal vectors, which is the control"
-    return [at_least("Behind the norm the vectors overlap more than random ones", f"at least {ABOVE} above", what,
-                     [row["family"] - row["random"] for row in chosen], ABOVE, column(chosen, "random"))]  # fmt: skip
+    return [
+        at_least(
+            "Behind the norm the vectors overlap more than random ones",
+            f"at least {ABOVE} above",
+            what,
+            [row["family"] - row["random"] for row in chosen],
+            ABOVE,
+            column(chosen, "random"),
+        )
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -62,17 +62,23 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Mean variance of both streams, and the length of each block's addition, beside the untrained network."""
     points = of(rows, kind="point", group="all", statistic="mean_variance")
     shown = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", "c2"))
-    curves = [(f"{network}, {stream}", style, of(points, network=network, stream=stream))
-              for network, stream, style in shown]  # fmt: skip
-    moves = [(network, style, of(rows, kind="update", network=network)) for network, style in
-             (("model", "family"), ("untrained", "c2"))]  # fmt: skip
+    curves = [
+        (f"{network}, {stream}", style, of(points, network=network, stream=stream)) for network, stream, style in shown
+    ]
+    moves = [
+        (network, style, of(rows, kind="update", network=network))
+        for network, style in (("model", "family"), ("untrained", "c2"))
+    ]
     drawn = []
     for title, caption, parts, field in (
         ("Mean variance over prompts", "A straight line is exponential growth.", curves, "value"),
         ("Length of a block's addition", "Flat where every layer moves the state equally far.", moves, "norm"),
     ):
-        series = tuple(Series(label, [row["depth"] for row in part], [row[field] for row in part], style,
-                              label.replace(", ", "-")) for label, style, part in parts if part)  # fmt: skip
+        series = tuple(
+            Series(label, [row["depth"] for row in part], [row[field] for row in part], style, label.replace(", ", "-"))
+            for label, style, part in parts
+            if part
+        )
         if series:
             drawn.append(Lines(caption, Panel(title, "", "layer", log=True), series))
     return drawn

@@ -64,8 +64,10 @@ def run(config: Config, bench: Bench) -> None:
 def examine(found: Contrast, vectors: Tensor, sets: int, generator: torch.Generator) -> list[dict[str, Any]]:
     """The numbers of the family and the mean of each kind of null set."""
     nulls = measured_nulls(found, len(vectors), sets, generator)
-    rows = [{"set": kind, **{name: fmean(one.numbers[name] for one in drawn) for name in NUMBERS}}
-            for kind, drawn in nulls.items()]  # fmt: skip
+    rows = [
+        {"set": kind, **{name: fmean(one.numbers[name] for one in drawn) for name in NUMBERS}}
+        for kind, drawn in nulls.items()
+    ]
     own = measured_set(found, vectors).numbers
     return [*rows, {"set": "family", **{name: own[name] for name in NUMBERS}}]
 
@@ -81,17 +83,33 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     share, isotropic = values(rows, "family", "mean_share"), values(rows, "isotropic", "mean_share")
     carried = values(rows, "covariance", "mean_share")
     return [
-        at_least("The vectors are present while the model writes code", f"mean area at least {AREA}",
-                 "mean area under the curve of presence, own code against own English; the control is "
-                 "covariance-matched sets", area, AREA, matched),
-        at_least("They are more present than covariance-matched directions", f"mean area at least {EXCESS} above",
-                 "mean area minus that of covariance-matched sets; the control is their distance from one half",
-                 [a - b for a, b in zip(area, matched)], EXCESS, [b - 0.5 for b in matched]),
-        at_least("Activations on code lie along the family", "at least twice the share of an isotropic set",
-                 "log2 of the share of |h|^2 along the family over that of isotropic sets; the control is "
-                 "covariance-matched sets", [log2(a / b) for a, b in zip(share, isotropic)], TWICE,
-                 [log2(a / b) for a, b in zip(carried, isotropic)]),
-    ]  # fmt: skip
+        at_least(
+            "The vectors are present while the model writes code",
+            f"mean area at least {AREA}",
+            "mean area under the curve of presence, own code against own English; the control is "
+            "covariance-matched sets",
+            area,
+            AREA,
+            matched,
+        ),
+        at_least(
+            "They are more present than covariance-matched directions",
+            f"mean area at least {EXCESS} above",
+            "mean area minus that of covariance-matched sets; the control is their distance from one half",
+            [a - b for a, b in zip(area, matched)],
+            EXCESS,
+            [b - 0.5 for b in matched],
+        ),
+        at_least(
+            "Activations on code lie along the family",
+            "at least twice the share of an isotropic set",
+            "log2 of the share of |h|^2 along the family over that of isotropic sets; the control is "
+            "covariance-matched sets",
+            [log2(a / b) for a, b in zip(share, isotropic)],
+            TWICE,
+            [log2(a / b) for a, b in zip(carried, isotropic)],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

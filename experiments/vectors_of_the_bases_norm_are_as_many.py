@@ -63,9 +63,12 @@ def examine(
         return {"found": 0, "searched": searched, "length": None, "random": None}
     drawn = random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors)
     random = with_norms(drawn, vectors.norm(dim=-1))
-    return {"found": int((effect(vectors) >= HALF).sum()), "searched": searched,
-            "length": float(vectors.norm(dim=-1).median()) / norm,
-            "random": float((effect(random) >= HALF).double().mean())}  # fmt: skip
+    return {
+        "found": int((effect(vectors) >= HALF).sum()),
+        "searched": searched,
+        "length": float(vectors.norm(dim=-1).median()) / norm,
+        "random": float((effect(random) >= HALF).double().mean()),
+    }
 
 
 def ratios(rows: Sequence[Mapping[str, Any]], kind: str) -> list[float]:
@@ -79,14 +82,31 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     what = f"vectors with at least {HALF} of the effect over those below the cap; the control is random vectors' share"
     penalised = of(rows, norms="penalised")
     return [
-        at_least("As many vectors have the effect at the base's norm", f"at least {RATIO} times as many", what,
-                 ratios(rows, "fixed"), RATIO, column(of(rows, norms="fixed"), "random")),
-        at_least("As many vectors have the effect with a penalty on the norm", f"at least {RATIO} times as many", what,
-                 ratios(rows, "penalised"), RATIO, column(penalised, "random")),
-        at_most("With a penalty the vectors are about as long as the base", f"at most {LENGTH} base norms",
-                "median norm over the base's; the control is that below the cap",
-                column(penalised, "length"), LENGTH, column(of(rows, norms="cap"), "length")),
-    ]  # fmt: skip
+        at_least(
+            "As many vectors have the effect at the base's norm",
+            f"at least {RATIO} times as many",
+            what,
+            ratios(rows, "fixed"),
+            RATIO,
+            column(of(rows, norms="fixed"), "random"),
+        ),
+        at_least(
+            "As many vectors have the effect with a penalty on the norm",
+            f"at least {RATIO} times as many",
+            what,
+            ratios(rows, "penalised"),
+            RATIO,
+            column(penalised, "random"),
+        ),
+        at_most(
+            "With a penalty the vectors are about as long as the base",
+            f"at most {LENGTH} base norms",
+            "median norm over the base's; the control is that below the cap",
+            column(penalised, "length"),
+            LENGTH,
+            column(of(rows, norms="cap"), "length"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -94,5 +114,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     labels = (("cap", "below the cap"), ("fixed", "at the base's norm"), ("penalised", "with a penalty"))
     counts = [(label, column(of(rows, norms=kind), "found"), "value") for kind, label in labels]
     lengths = [(label, column(of(rows, norms=kind), "length"), "value") for kind, label in labels]
-    return [bars("Vectors with half of the effect", "Counts of the vectors searched for; means over bases.", counts),
-            bars("Median norm over the base's", "Means over bases.", lengths, LENGTH)]  # fmt: skip
+    return [
+        bars("Vectors with half of the effect", "Counts of the vectors searched for; means over bases.", counts),
+        bars("Median norm over the base's", "Means over bases.", lengths, LENGTH),
+    ]

@@ -60,23 +60,38 @@ def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> d
     mean = float(cosines.mean().abs())
     own = sign_coherence(vectors, direction).share
     return {
-        "n": len(vectors), "signs": max(own, 1 - own), "positive": own, "mass": log2(max(mass, 1e-12) / chance),
-        "mean_cosine": mean, "bound": kaarel_bound(mean, 0.0) if mean > 0 else None,
-        "shuffled_signs": float(signs.mean()), "shuffled_mass": fmean(log2(max(one, 1e-12) / chance) for one in masses),
-    }  # fmt: skip
+        "n": len(vectors),
+        "signs": max(own, 1 - own),
+        "positive": own,
+        "mass": log2(max(mass, 1e-12) / chance),
+        "mean_cosine": mean,
+        "bound": kaarel_bound(mean, 0.0) if mean > 0 else None,
+        "shuffled_signs": float(signs.mean()),
+        "shuffled_mass": fmean(log2(max(one, 1e-12) / chance) for one in masses),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Signs and mass of the distribution-matched families."""
     chosen = of(rows, match="kl")
     return [
-        at_least("The vectors lie on one side of the mean difference", f"at least {SHARE} of them",
-                 "share of vectors on the direction's better side; the control is the direction shuffled",
-                 column(chosen, "signs"), SHARE, column(chosen, "shuffled_signs")),
-        at_least("The family holds more of the mean difference than a random family", "at least twice n / d_model",
-                 "log2 of the sum of squared cosines over n / d_model; the control is the direction shuffled",
-                 column(chosen, "mass"), TWICE, column(chosen, "shuffled_mass")),
-    ]  # fmt: skip
+        at_least(
+            "The vectors lie on one side of the mean difference",
+            f"at least {SHARE} of them",
+            "share of vectors on the direction's better side; the control is the direction shuffled",
+            column(chosen, "signs"),
+            SHARE,
+            column(chosen, "shuffled_signs"),
+        ),
+        at_least(
+            "The family holds more of the mean difference than a random family",
+            "at least twice n / d_model",
+            "log2 of the sum of squared cosines over n / d_model; the control is the direction shuffled",
+            column(chosen, "mass"),
+            TWICE,
+            column(chosen, "shuffled_mass"),
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -87,7 +102,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         groups = []
         for match in ("kl", "activation"):
             chosen = of(rows, match=match)
-            groups += [(f"{match} match", column(chosen, name), "value"),
-                       (f"{match} match (shuffled)", column(chosen, f"shuffled_{name}"), "control")]  # fmt: skip
+            groups += [
+                (f"{match} match", column(chosen, name), "value"),
+                (f"{match} match (shuffled)", column(chosen, f"shuffled_{name}"), "control"),
+            ]
         drawn.append(bars(title, caption, groups, limit))
     return drawn

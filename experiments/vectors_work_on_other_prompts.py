@@ -47,8 +47,15 @@ def run(config: Config, bench: Bench) -> None:
         for group, indexes, rows in groups:
             shares = case.keeps(rows, texts)
             for k, (index, share) in enumerate(zip(indexes, shares, strict=True)):
-                bench.record(case=case.index, group=group, index=index, of=len(vectors), prompts=len(texts),
-                             transfer=share, last=group == "family" and k == len(indexes) - 1)  # fmt: skip
+                bench.record(
+                    case=case.index,
+                    group=group,
+                    index=index,
+                    of=len(vectors),
+                    prompts=len(texts),
+                    transfer=share,
+                    last=group == "family" and k == len(indexes) - 1,
+                )
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -76,21 +83,33 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             ratios.append(fmean(column(own["family"], "transfer")) / alone)
     relative = [a / b for a, b in zip(random, base, strict=True) if b > 0]
     return [
-        at_least("The vectors work on other prompts about as often as their base",
-                 f"at least {RATIO} times as often as the base",
-                 "share of other prompts with the behaviour over the base's share; the control is random vectors",
-                 ratios, RATIO, relative),
-        at_least("The last vectors of the family still work on other prompts",
-                 f"the last third at least {EXCESS} above random vectors",
-                 "share of other prompts with the behaviour, last third minus random vectors of equal norms; the "
-                 "control is the random vectors' share", excess, EXCESS, random),
-    ]  # fmt: skip
+        at_least(
+            "The vectors work on other prompts about as often as their base",
+            f"at least {RATIO} times as often as the base",
+            "share of other prompts with the behaviour over the base's share; the control is random vectors",
+            ratios,
+            RATIO,
+            relative,
+        ),
+        at_least(
+            "The last vectors of the family still work on other prompts",
+            f"the last third at least {EXCESS} above random vectors",
+            "share of other prompts with the behaviour, last third minus random vectors of equal norms; the "
+            "control is the random vectors' share",
+            excess,
+            EXCESS,
+            random,
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Shares by group."""
-    names = (("base", "base vector", "value"), ("family", "orthogonal family", "value"),
-             ("random", "random vectors", "control"))  # fmt: skip
+    names = (
+        ("base", "base vector", "value"),
+        ("family", "orthogonal family", "value"),
+        ("random", "random vectors", "control"),
+    )
     groups = [(label, per_case(of(rows, group=name)), style) for name, label, style in names]
     return [bars("Behaviour on other prompts", "Share of prompts not searched on; means over bases.", groups)]
 

@@ -55,8 +55,14 @@ def measure(study: Refusing, seed: int, random: int, tokens: int) -> None:
         changed = {} if direction is None else ablate_everywhere(study.model, direction)
         texts = generate(study.model, prompts, changed, max_new_tokens=tokens)
         strength = 0.0 if direction is None else float(study.drop(sets.validation_harmful, direction).mean())
-        bench.record(kind="direction", seed=seed, direction=name, strength=strength, text=texts[0],
-                     **stages(texts, complier(bench), lambda text: refuses(bench, text)))  # fmt: skip
+        bench.record(
+            kind="direction",
+            seed=seed,
+            direction=name,
+            strength=strength,
+            text=texts[0],
+            **stages(texts, complier(bench), lambda text: refuses(bench, text)),
+        )
     bench.record(kind="split", seed=seed)
 
 
@@ -95,19 +101,30 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     splits = [of(rows, kind="direction", seed=seed) for seed in sorted({r["seed"] for r in of(rows, kind="split")})]
     read = [[row for row in split if str(row["direction"]).startswith("layer")] for split in splits]
     strongest = [max(part, key=lambda row: row["strength"])["refuses then answers"] for part in read if part]
-    null = [fmean(column([r for r in split if str(r["direction"]).startswith("random")], "refuses then answers"))
-            for split in splits if any(str(row["direction"]).startswith("random") for row in split)]  # fmt: skip
+    null = [
+        fmean(column([r for r in split if str(r["direction"]).startswith("random")], "refuses then answers"))
+        for split in splits
+        if any(str(row["direction"]).startswith("random") for row in split)
+    ]
     return [
-        at_least("L: the weaker the direction, the more often the model refuses and then answers",
-                 f"rank correlation at least {CORRELATION}", "Spearman correlation over directions, one value a split, "
-                 "0 where the share is constant; control: shares in random order",
-                 [value for part in read if (value := correlation(part)) is not None], CORRELATION,
-                 [value for k, part in enumerate(read) if (value := correlation(part, Random(k))) is not None]),
-        at_least("L: weak directions do it more often than the strongest", f"by at least {RISE}",
-                 "share of the weaker half of directions minus the strongest's; control: that of random directions",
-                 [value for part in read if (value := rise(part)) is not None], RISE,
-                 [a - b for a, b in zip(null, strongest)]),
-    ]  # fmt: skip
+        at_least(
+            "L: the weaker the direction, the more often the model refuses and then answers",
+            f"rank correlation at least {CORRELATION}",
+            "Spearman correlation over directions, one value a split, "
+            "0 where the share is constant; control: shares in random order",
+            [value for part in read if (value := correlation(part)) is not None],
+            CORRELATION,
+            [value for k, part in enumerate(read) if (value := correlation(part, Random(k))) is not None],
+        ),
+        at_least(
+            "L: weak directions do it more often than the strongest",
+            f"by at least {RISE}",
+            "share of the weaker half of directions minus the strongest's; control: that of random directions",
+            [value for part in read if (value := rise(part)) is not None],
+            RISE,
+            [a - b for a, b in zip(null, strongest)],
+        ),
+    ]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
@@ -116,9 +133,18 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     names = list(dict.fromkeys(row["direction"] for row in found))
     drawn = []
     for stage in ("refuses then answers", "refuses", "answers"):
-        groups = [(name, column(of(found, direction=name), stage),
-                   "value" if name.startswith("layer") else "control") for name in names]  # fmt: skip
+        groups = [
+            (name, column(of(found, direction=name), stage), "value" if name.startswith("layer") else "control")
+            for name in names
+        ]
         threshold = RISE if stage == "refuses then answers" else None
-        drawn.append(bars(f"Completions: {stage}", "By direction ablated; means over splits with 95 % intervals.",
-                          groups, threshold, "share of completions"))  # fmt: skip
+        drawn.append(
+            bars(
+                f"Completions: {stage}",
+                "By direction ablated; means over splits with 95 % intervals.",
+                groups,
+                threshold,
+                "share of completions",
+            )
+        )
     return drawn if found else []

@@ -33,8 +33,10 @@ def pooled(z: ActivationMap) -> FunctionMap:
         if real is None:
             return flat.mean(-1)
         if tuple(real.shape) != tuple(inner):
-            raise ValueError(f"got a mask of shape {tuple(real.shape)} for outputs of shape {tuple(inner)}; expected "
-                             "one flag for each prompt and position; build the map with slice_model")
+            raise ValueError(
+                f"got a mask of shape {tuple(real.shape)} for outputs of shape {tuple(inner)}; expected "
+                "one flag for each prompt and position; build the map with slice_model"
+            )
         weights = real / real.sum(dim=-1, keepdim=True) / len(real)
         return flat @ weights.flatten().to(flat)
 
@@ -62,8 +64,10 @@ def require_equal_outputs(maps: Sequence[ActivationMap], like: Float[Tensor, " d
     widths = sorted({z.d_model for z in maps})
     sizes = sorted({outputs(z, like) for z in maps}) if len(maps) > 1 and len(widths) == 1 else []
     if len(widths) > 1 or len(sizes) > 1:
-        raise ValueError(f"got maps of widths {widths} with {sizes} outputs; expected all equal; average prompts of "
-                         "unequal length with pooled(z)")  # fmt: skip
+        raise ValueError(
+            f"got maps of widths {widths} with {sizes} outputs; expected all equal; average prompts of "
+            "unequal length with pooled(z)"
+        )
 
 
 def outputs(z: ActivationMap, like: Tensor) -> int:

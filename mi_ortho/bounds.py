@@ -28,8 +28,10 @@ def chance_bound(rate: float, d_model: int) -> float:
     (47, 14)
     """
     if not 0 < rate < 0.5 or d_model < 2:
-        raise ValueError(f"got rate {rate} and d_model {d_model}; expected 0 < rate < 0.5 and at least 2 dimensions; "
-                         "measure more random vectors, or shorter ones")  # fmt: skip
+        raise ValueError(
+            f"got rate {rate} and d_model {d_model}; expected 0 < rate < 0.5 and at least 2 dimensions; "
+            "measure more random vectors, or shorter ones"
+        )
     return 1 / float(beta.isf(2 * rate, 0.5, (d_model - 1) / 2))
 
 
@@ -74,8 +76,10 @@ def ridge_norm(jacobian: Float[Tensor, "m d_model"], effect: Float[Tensor, " m"]
     if not (bool(torch.isfinite(jacobian).all()) and bool(torch.isfinite(effect).all())):
         raise ValueError("got a Jacobian or an effect with NaN or infinity; expected finite ones; measure them again")
     if not 0 <= loss < 1 or not effect.norm() > 0:
-        raise ValueError(f"got loss {loss} and an effect of norm {float(effect.norm()):.3g}; expected 0 <= loss < 1 "
-                         "and an effect that is not 0; correct them")  # fmt: skip
+        raise ValueError(
+            f"got loss {loss} and an effect of norm {float(effect.norm()):.3g}; expected 0 <= loss < 1 "
+            "and an effect that is not 0; correct them"
+        )
     left, singular, _ = torch.linalg.svd(jacobian.double(), full_matrices=False)
     seen = singular > 1e-12 * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
     singular, share = singular[seen], left.mT[seen] @ effect.double() / effect.double().norm()
@@ -129,8 +133,10 @@ def behaviour_bound(norm: float, gradient_norm: float, threshold: float) -> floa
     16.0
     """
     if not (norm > 0 and gradient_norm >= 0 and threshold > 0):
-        raise ValueError(f"got norm={norm}, gradient_norm={gradient_norm}, threshold={threshold}; expected a positive "
-                         "norm and threshold and a gradient norm of at least 0; correct them")  # fmt: skip
+        raise ValueError(
+            f"got norm={norm}, gradient_norm={gradient_norm}, threshold={threshold}; expected a positive "
+            "norm and threshold and a gradient norm of at least 0; correct them"
+        )
     return (norm * gradient_norm / threshold) ** 2
 
 
@@ -150,15 +156,15 @@ def schur_horn_count(eigenvalues: Float[Tensor, " d"], norm: float, threshold: f
     4
     """
     if not (norm > 0 and threshold > 0) or not bool(torch.isfinite(eigenvalues).all()):
-        raise ValueError(f"got norm={norm}, threshold={threshold} and {len(eigenvalues)} eigenvalues; expected "
-                         "positive numbers and finite eigenvalues; correct them")  # fmt: skip
+        raise ValueError(
+            f"got norm={norm}, threshold={threshold} and {len(eigenvalues)} eigenvalues; expected "
+            "positive numbers and finite eigenvalues; correct them"
+        )
     mean = eigenvalues.double().sort(descending=True).values.cumsum(0) / _numbers(eigenvalues)
     return int((mean >= threshold / norm**2 * (1 - 1e-12)).sum())
 
 
-def second_order_count(
-    eigenvalues: Float[Tensor, " d"], gradient_norm: float, norm: float, threshold: float
-) -> int:
+def second_order_count(eigenvalues: Float[Tensor, " d"], gradient_norm: float, norm: float, threshold: float) -> int:
     """At most how many orthogonal vectors of at most this norm have an effect g'theta + theta'Q theta >= threshold.
 
     The largest N with N threshold <= norm sqrt(N) |g| + norm^2 (sum of the N largest positive eigenvalues): the linear
@@ -166,8 +172,10 @@ def second_order_count(
     `behaviour_bound` where it has no curvature; in between an upper bound that need not be reached.
     """
     if not gradient_norm >= 0 or not (norm > 0 and threshold > 0) or not bool(torch.isfinite(eigenvalues).all()):
-        raise ValueError(f"got gradient_norm={gradient_norm}, norm={norm}, threshold={threshold}; expected positive "
-                         "numbers and finite eigenvalues; correct them")  # fmt: skip
+        raise ValueError(
+            f"got gradient_norm={gradient_norm}, norm={norm}, threshold={threshold}; expected positive "
+            "numbers and finite eigenvalues; correct them"
+        )
     count = _numbers(eigenvalues)
     curved = eigenvalues.double().sort(descending=True).values.clamp_min(0).cumsum(0)
     possible = norm * gradient_norm * count.sqrt() + norm**2 * curved >= count * threshold * (1 - 1e-12)
@@ -184,8 +192,10 @@ def equal_effect_vectors(form: Float[Tensor, "d d"], n: int, norm: float) -> Flo
         ValueError: a form that is not symmetric, n outside 1 to d, or a norm that is not positive.
     """
     if not 1 <= n <= len(form) or not norm > 0 or not torch.allclose(form, form.mT, rtol=1e-5, atol=1e-8):
-        raise ValueError(f"got n={n}, norm={norm} and a form of width {len(form)}; expected 1 <= n <= {len(form)}, "
-                         "a positive norm and a symmetric form; correct them")  # fmt: skip
+        raise ValueError(
+            f"got n={n}, norm={norm} and a form of width {len(form)}; expected 1 <= n <= {len(form)}, "
+            "a positive norm and a symmetric form; correct them"
+        )
     values, columns = torch.linalg.eigh(form.double())
     rows, small = columns[:, -n:].mT.clone(), torch.diag(values[-n:])
     mean, open_rows = values[-n:].mean(), list(range(n))
@@ -247,8 +257,10 @@ def kaarel_bound(cosine: float, overlap: float) -> float:
     12.375
     """
     if not (0 < cosine <= 1 and -1 < overlap < cosine**2):
-        raise ValueError(f"got cosine={cosine}, overlap={overlap}; expected 0 < cosine <= 1 and -1 < overlap < "
-                         f"cosine^2; from cosine^2 on nothing bounds the number")  # fmt: skip
+        raise ValueError(
+            f"got cosine={cosine}, overlap={overlap}; expected 0 < cosine <= 1 and -1 < overlap < "
+            f"cosine^2; from cosine^2 on nothing bounds the number"
+        )
     return (1 - overlap) / (cosine**2 - overlap)
 
 

@@ -77,8 +77,16 @@ def shrink_family(
         if index not in done:
             avoid = Subspace(base[None] / base.norm()).extend(found[:index])
             result = shrink(goal, found[index], avoid)
-            job.run.record({"kind": "shrunk", "match": name, "index": index, "norm": float(found[index].norm()),
-                            "norm_shrunk": float(result.vector.norm()), "goal": result.loss})  # fmt: skip
+            job.run.record(
+                {
+                    "kind": "shrunk",
+                    "match": name,
+                    "index": index,
+                    "norm": float(found[index].norm()),
+                    "norm_shrunk": float(result.vector.norm()),
+                    "goal": result.loss,
+                }
+            )
             job.track(f"{name} match: shrinking", index + 1, len(found))
 
 
@@ -91,14 +99,30 @@ def predict_linear(job: Job, base: Float[Tensor, " d_model"]) -> None:
     try:
         null = linear_null(measured.cpu(), base.cpu(), max(job.config.n, min(job.config.n_kl, 128), 1))
     except ValueError as error:
-        job.run.record({"kind": "linear_null", "match": "activation", "index": 0, "loss": None, "norm": None,
-                        "problem": str(error)})  # fmt: skip
+        job.run.record(
+            {
+                "kind": "linear_null",
+                "match": "activation",
+                "index": 0,
+                "loss": None,
+                "norm": None,
+                "problem": str(error),
+            }
+        )
         return
     singular = torch.linalg.svdvals(measured.double())
     efficiency = float((measured.double() @ base.double()).norm() / (singular[0] * base.norm().double()))
     for index, (loss, norm) in enumerate(zip(null.losses.tolist(), null.norms.tolist(), strict=True)):
-        job.run.record({"kind": "linear_null", "match": "activation", "index": index, "loss": loss, "norm": norm,
-                        "efficiency": efficiency})  # fmt: skip
+        job.run.record(
+            {
+                "kind": "linear_null",
+                "match": "activation",
+                "index": index,
+                "loss": loss,
+                "norm": norm,
+                "efficiency": efficiency,
+            }
+        )
 
 
 def random_base(job: Job, base: Float[Tensor, " d_model"]) -> None:

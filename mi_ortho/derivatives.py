@@ -38,7 +38,10 @@ def pullback(
 
 
 def pushforward(
-    fn: Callable[[Tensor], Tensor], at: Float[Tensor, " d_model"], tangents: Float[Tensor, "n d_model"], *,
+    fn: Callable[[Tensor], Tensor],
+    at: Float[Tensor, " d_model"],
+    tangents: Float[Tensor, "n d_model"],
+    *,
     chunk: int = 64,
 ) -> Float[Tensor, "n m"]:
     """Rows J t for tangents t, with J the Jacobian of the flattened fn at one point.
@@ -70,6 +73,7 @@ def vector_products(
     out: Float[Tensor, " m"], at: Float[Tensor, " d_model"], cotangents: Float[Tensor, "n m"]
 ) -> Float[Tensor, "n d_model"]:
     """Rows c d(out)/d(at) of an existing graph, all in one backward pass, or one after the other where that fails."""
+
     def row(cotangent: Tensor, batched: bool) -> Tensor:
         kwargs: dict[str, Any] = {"retain_graph": True, "is_grads_batched": batched, "allow_unused": True}
         (found,) = torch.autograd.grad(out, at, cotangent, **kwargs) if out.requires_grad else (None,)
@@ -96,9 +100,7 @@ def plain_attention() -> AbstractContextManager[Any]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def jacobian(
-    z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64
-) -> Float[Tensor, "m d_model"]:
+def jacobian(z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64) -> Float[Tensor, "m d_model"]:
     """The Jacobian of z at one steering vector, outputs flattened to m rows.
 
     Rows are pulled back where m <= d_model, columns pushed forward otherwise: min(m, d_model) passes for one row each,
@@ -170,8 +172,10 @@ def gauss_newton(
     Exact where the residual has at most 2 d_model entries, else an unbiased sketch from 2 d_model random signs: it only
     serves as a preconditioner, shared by all vectors of a family.
     """
-    return (_gram(objective.residual, torch.zeros_like(base), generator, chunk)
-            + _gram(objective.residual, base, generator, chunk)) / 2  # fmt: skip
+    return (
+        _gram(objective.residual, torch.zeros_like(base), generator, chunk)
+        + _gram(objective.residual, base, generator, chunk)
+    ) / 2
 
 
 def _gram(

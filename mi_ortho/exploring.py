@@ -89,13 +89,21 @@ def explore_frame(
     run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
     matrix = unembedding(explored.setting.model)
     width = vectors.shape[1]
-    run.record({
-        "kind": "frame", "prompt": explored.prompt, "layer": explored.layer, "layers": explored.layers,
-        "pieces": list(shown.texts[-LONGEST:]), "left_out": max(0, len(shown) - LONGEST),
-        "natural": natural[0] if natural else None, "natural_start": natural[2] if natural else None,
-        "vectors": [list(name) for name in named], "d_model": width,
-        "null_cosine": None if matrix is None else _null_cosine(matrix, width),
-    })  # fmt: skip
+    run.record(
+        {
+            "kind": "frame",
+            "prompt": explored.prompt,
+            "layer": explored.layer,
+            "layers": explored.layers,
+            "pieces": list(shown.texts[-LONGEST:]),
+            "left_out": max(0, len(shown) - LONGEST),
+            "natural": natural[0] if natural else None,
+            "natural_start": natural[2] if natural else None,
+            "vectors": [list(name) for name in named],
+            "d_model": width,
+            "null_cosine": None if matrix is None else _null_cosine(matrix, width),
+        }
+    )
 
 
 def explore_vector(
@@ -119,12 +127,18 @@ def explore_vector(
     difference = _kept(shown, steered[explored.layer]) - _kept(shown, plain[explored.layer])
     explored.run.save_tensors(f"drawn/{match}/{place:06d}", {"vector": difference.half()})
     own, start, present = _presence(explored, explored.prompt, text, vector[None])
-    explored.run.record({
-        "kind": "vector", "match": match, "index": index, "pieces": list(own), "start": start,
-        "presence": [round(value, 4) for value in present[:, 0].tolist()],
-        "attention_change": [[round(value, 4) for value in layer] for layer in changed],
-        **_nearest(explored, vector),
-    })  # fmt: skip
+    explored.run.record(
+        {
+            "kind": "vector",
+            "match": match,
+            "index": index,
+            "pieces": list(own),
+            "start": start,
+            "presence": [round(value, 4) for value in present[:, 0].tolist()],
+            "attention_change": [[round(value, 4) for value in layer] for layer in changed],
+            **_nearest(explored, vector),
+        }
+    )
 
 
 def unsteered_attention(explored: Explored) -> list[Float[Tensor, "head query_pos key_pos"]]:

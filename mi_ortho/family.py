@@ -62,8 +62,16 @@ def unsteered(job: Job) -> None:
     done = unsteered_completions(job.setting, texts, job.z.d_model, job.device)
     for index, (text, completion) in enumerate(zip(texts, done, strict=True)):
         role = "train" if index < len(job.train) else "held_out"
-        job.run.record({"kind": "unsteered", "prompt": index, "role": role, "prompt_text": text,
-                        "text": completion.text, "mode": completion.mode})  # fmt: skip
+        job.run.record(
+            {
+                "kind": "unsteered",
+                "prompt": index,
+                "role": role,
+                "prompt_text": text,
+                "text": completion.text,
+                "mode": completion.mode,
+            }
+        )
     job.say(f"unsteered: {done[0].mode}: {_short(done[0].text)}")
 
 
@@ -80,8 +88,14 @@ def candidates(job: Job) -> Float[Tensor, "n d_model"]:
     for kind, rows in (("melbo", vectors), ("melbo_control", controls)):
         if not job.rows(kind=kind):
             for index, done in enumerate(complete(job.setting, job.train, rows)):
-                row = {"kind": kind, "index": index, "norm": float(rows[index].norm()), "mode": done[0].mode,
-                       "text": done[0].text, "modes": [each.mode for each in done]}  # fmt: skip
+                row = {
+                    "kind": kind,
+                    "index": index,
+                    "norm": float(rows[index].norm()),
+                    "mode": done[0].mode,
+                    "text": done[0].text,
+                    "modes": [each.mode for each in done],
+                }
                 value = objectives[index] if kind == "melbo" and index < len(objectives) else None
                 job.run.record(row | {"objective": value})
     return vectors
@@ -213,8 +227,9 @@ def _family(
         return melbo_ortho_published(goal, base, seed=config.seed, max_steps=config.max_steps or 1000, resume=progress)
     job.say(f"{name} match: preparing the Gauss-Newton preconditioner")
     curvature = gauss_newton(goal, base, generator=job.generator(3))
-    return melbo_ortho(goal, base, seed=config.seed, settings=ortho_settings(config, norm), curvature=curvature,
-                       resume=progress)  # fmt: skip
+    return melbo_ortho(
+        goal, base, seed=config.seed, settings=ortho_settings(config, norm), curvature=curvature, resume=progress
+    )
 
 
 def measure_family(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:

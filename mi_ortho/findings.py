@@ -92,8 +92,12 @@ def exists(rows: Sequence[Row], match: str) -> Verdict | None:
         f"Many mutually orthogonal vectors repeat the base's behaviour ({match} match)",
         f"share kept exceeds that of random vectors of equal norms by at least {ABOVE_RANDOM}",
         "share kept minus share kept by isotropic random vectors, paired by norm",
-        value, interval, ABOVE_RANDOM, fmean(numbers(random, "keeps")), decide(value, interval, ABOVE_RANDOM),
-    )  # fmt: skip
+        value,
+        interval,
+        ABOVE_RANDOM,
+        fmean(numbers(random, "keeps")),
+        decide(value, interval, ABOVE_RANDOM),
+    )
 
 
 def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -110,8 +114,12 @@ def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
         f"Scaled down to the base's norm, the orthogonal vectors lose their effect ({match} match)",
         f"of the vectors at least 1.2 times as long as the base that keep it, at least {NORM_MATTERS} lose it",
         "share that loses the behaviour at the base's norm",
-        value, interval, NORM_MATTERS, None, decide(value, interval, NORM_MATTERS),
-    )  # fmt: skip
+        value,
+        interval,
+        NORM_MATTERS,
+        None,
+        decide(value, interval, NORM_MATTERS),
+    )
 
 
 def beyond_linear(rows: Sequence[Row]) -> Verdict | None:
@@ -128,8 +136,12 @@ def beyond_linear(rows: Sequence[Row]) -> Verdict | None:
         "The count of vectors exceeds what a linear response allows (activation match)",
         f"more vectors with relative loss at most {LINEAR_LOSS} than the capacity bound at their largest norm",
         f"vectors with relative loss at most {LINEAR_LOSS}; the control is the count conjugate gradients predict",
-        float(len(good)), None, bound, float(predicted), len(good) > bound,
-    )  # fmt: skip
+        float(len(good)),
+        None,
+        bound,
+        float(predicted),
+        len(good) > bound,
+    )
 
 
 def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -147,8 +159,12 @@ def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
         f"The orthogonal vectors work on other prompts ({match} match)",
         f"on held-out prompts they show the behaviour at least {TRANSFERS} times as often as the base itself",
         "transfer of vectors that keep the behaviour, relative to the base's transfer",
-        value, interval, TRANSFERS, fmean(random) / base[0] if random else None, decide(value, interval, TRANSFERS),
-    )  # fmt: skip
+        value,
+        interval,
+        TRANSFERS,
+        fmean(random) / base[0] if random else None,
+        decide(value, interval, TRANSFERS),
+    )
 
 
 def means_fail(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -163,8 +179,12 @@ def means_fail(rows: Sequence[Row], match: str) -> Verdict | None:
         f"Plain means of the vectors fail, means rescaled by the root of their number work ({match} match)",
         f"over n >= 3, share kept by rescaled means minus share kept by plain means at least {MEANS_DIFFER}",
         "difference of shares kept",
-        value, interval, MEANS_DIFFER, fmean(plain), decide(value, interval, MEANS_DIFFER),
-    )  # fmt: skip
+        value,
+        interval,
+        MEANS_DIFFER,
+        fmean(plain),
+        decide(value, interval, MEANS_DIFFER),
+    )
 
 
 def base_is_special(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -179,16 +199,25 @@ def base_is_special(rows: Sequence[Row], match: str) -> Verdict | None:
         f"The chosen base is easier to reproduce than a random one of its norm ({match} match)",
         "mean relative activation loss of the random base's family minus that of the chosen base's family above 0",
         "paired difference of relative losses, same number of vectors",
-        value, interval, 0.0, fmean(numbers(random, "loss")), decide(value, interval, 0.0),
-    )  # fmt: skip
+        value,
+        interval,
+        0.0,
+        fmean(numbers(random, "loss")),
+        decide(value, interval, 0.0),
+    )
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Every verdict the recorded rows allow."""
     found: list[Verdict | None] = []
     for match in ("kl", "activation"):
-        found += [exists(rows, match), norm_matters(rows, match), transfers(rows, match), means_fail(rows, match),
-                  base_is_special(rows, match)]  # fmt: skip
+        found += [
+            exists(rows, match),
+            norm_matters(rows, match),
+            transfers(rows, match),
+            means_fail(rows, match),
+            base_is_special(rows, match),
+        ]
     return [verdict for verdict in [*found, beyond_linear(rows)] if verdict is not None]
 
 
@@ -206,8 +235,15 @@ def counts(rows: Sequence[Row], match: str) -> dict[str, object]:
     }
     first = next((index for index, good in enumerate(kept) if not good), None)
     collapsed = sum(not row["kept"] for row in searched)
-    return {"found": len(family), "kept": sum(kept), "quarters": quarters, "first_failure": first,
-            "end": family_end(kept), "collapsed": collapsed, "controls": controls}  # fmt: skip
+    return {
+        "found": len(family),
+        "kept": sum(kept),
+        "quarters": quarters,
+        "first_failure": first,
+        "end": family_end(kept),
+        "collapsed": collapsed,
+        "controls": controls,
+    }
 
 
 def _controls(rows: Sequence[Row], match: str) -> dict[str, list[Row]]:

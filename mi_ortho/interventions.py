@@ -235,15 +235,18 @@ def _plane_basis(plane: Float[Tensor, "2 d_model"]) -> Float[Tensor, "2 d_model"
     rejected = second - (second @ first) * first
     # not (a > b) rather than a <= b, so that the NaN of a zero first row is caught as well
     if not rejected.norm() > 1e-6 * second.norm():
-        raise ValueError("got a plane whose two rows are parallel or zero; expected two independent directions; "
-                         "choose another second direction")
+        raise ValueError(
+            "got a plane whose two rows are parallel or zero; expected two independent directions; "
+            "choose another second direction"
+        )
     return torch.stack([first, rejected / rejected.norm()]).to(plane)
 
 
 def _require_finite(name: str, x: Tensor) -> None:
     if not bool(torch.isfinite(x).all()):
-        raise ValueError(f"got NaN or infinite values in {name}; expected finite numbers; "
-                         "check how the vectors were made")
+        raise ValueError(
+            f"got NaN or infinite values in {name}; expected finite numbers; check how the vectors were made"
+        )
 
 
 def _require_number(name: str, x: PerRow) -> None:
@@ -278,11 +281,15 @@ def _heading(angle: PerRow, x: Tensor) -> Tensor:
 
 def _require_rows(name: str, rows: int | None, x: Tensor) -> None:
     if rows not in (None, 1, x.shape[0]):
-        raise ValueError(f"got {rows} {name}; expected one or {x.shape[0]}, as many as the batch has rows; "
-                         f"repeat the prompts or pass one of the {name} per prompt")
+        raise ValueError(
+            f"got {rows} {name}; expected one or {x.shape[0]}, as many as the batch has rows; "
+            f"repeat the prompts or pass one of the {name} per prompt"
+        )
 
 
 def _require_width(name: str, v: Tensor, x: Tensor) -> None:
     if v.shape[-1] != x.shape[-1]:
-        raise ValueError(f"got {name} of width {v.shape[-1]}; expected {x.shape[-1]}, the model's d_model; "
-                         "use vectors made for this model")
+        raise ValueError(
+            f"got {name} of width {v.shape[-1]}; expected {x.shape[-1]}, the model's d_model; "
+            "use vectors made for this model"
+        )

@@ -204,8 +204,16 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
         kept = [done.mode == mode for done, mode in zip(train, modes, strict=True)]
         away = [done.mode == modes[0] for done in rest]
         rows.append(
-            {"norm": float(vector.norm()), **numbers, "mode": train[0].mode, "keeps": kept[0], "text": train[0].text,
-             "train_share": sum(kept) / len(kept), "transfer": sum(away) / len(away) if away else None,
-             "transfer_modes": [done.mode for done in rest], "transfer_texts": [done.text for done in rest]}
-        )  # fmt: skip
+            {
+                "norm": float(vector.norm()),
+                **numbers,
+                "mode": train[0].mode,
+                "keeps": kept[0],
+                "text": train[0].text,
+                "train_share": sum(kept) / len(kept),
+                "transfer": sum(away) / len(away) if away else None,
+                "transfer_modes": [done.mode for done in rest],
+                "transfer_texts": [done.text for done in rest],
+            }
+        )
     return rows

@@ -152,9 +152,7 @@ def random_in_span(
     return torch.randn(n, len(vectors), generator=generator, device=generator.device).to(unit) @ unit
 
 
-def with_norms(
-    vectors: Float[Tensor, "n d_model"], norms: Float[Tensor, " n"]
-) -> Float[Tensor, "n d_model"]:
+def with_norms(vectors: Float[Tensor, "n d_model"], norms: Float[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
     """The same directions with the given norms."""
     return torch.nn.functional.normalize(vectors, dim=-1) * norms[:, None]
 
@@ -180,8 +178,10 @@ def activation_mixture(
     device = generator.device
     first = torch.randint(len(activations), (n,), generator=generator, device=device)
     step = torch.randint(1, len(activations), (n,), generator=generator, device=device)
-    return (activations[first.to(activations.device)]
-            - activations[((first + step) % len(activations)).to(activations.device)])  # fmt: skip
+    return (
+        activations[first.to(activations.device)]
+        - activations[((first + step) % len(activations)).to(activations.device)]
+    )
 
 
 def mean_abs_cosine(vectors: Float[Tensor, "n d_model"]) -> float:

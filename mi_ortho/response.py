@@ -300,8 +300,10 @@ def sign_flips(
         ValueError: fewer vectors than `size`, or no samples.
     """
     if not 2 <= size <= len(vectors) or samples < 1:
-        raise ValueError(f"got size={size}, samples={samples} and {len(vectors)} vectors; expected 2 <= size <= "
-                         "vectors and samples >= 1; lower the size")  # fmt: skip
+        raise ValueError(
+            f"got size={size}, samples={samples} and {len(vectors)} vectors; expected 2 <= size <= "
+            "vectors and samples >= 1; lower the size"
+        )
     own, negated = (_evaluate(effect, sign * vectors) >= threshold for sign in (1, -1))
     chosen = torch.stack([_order(len(vectors), generator)[:size] for _ in range(samples)])
     signs = 2 * torch.randint(0, 2, (samples, size), generator=generator, device=generator.device) - 1
@@ -309,8 +311,14 @@ def sign_flips(
     parts = vectors[chosen.to(vectors.device)] / size**0.5
     same = _evaluate(effect, parts.sum(1)) >= threshold
     mixed = _evaluate(effect, (parts * signs.to(parts)[..., None]).sum(1)) >= threshold
-    return SignFlips(int(own.sum()), int(negated.sum()), paired_sign_test(own, negated),
-                     int(same.sum()), int(mixed.sum()), paired_sign_test(same, mixed))  # fmt: skip
+    return SignFlips(
+        int(own.sum()),
+        int(negated.sum()),
+        paired_sign_test(own, negated),
+        int(same.sum()),
+        int(mixed.sum()),
+        paired_sign_test(same, mixed),
+    )
 
 
 def shuffled(direction: Float[Tensor, " d_model"], n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:

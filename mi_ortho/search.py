@@ -265,9 +265,7 @@ class _State:
         return [SearchResult(theta.clone(), tuple(losses), end, count) for theta, losses, end, count in rows]
 
 
-def two_loop(
-    gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], precondition: Precondition | None
-) -> Tensor:
+def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], precondition: Precondition | None) -> Tensor:
     """The L-BFGS inverse-Hessian product (Nocedal 1980), each row with its own curvature pairs.
 
     Args:

@@ -34,8 +34,10 @@ class Site:
         """The site that `str` wrote: `kind.layer`. Raises ValueError for anything else."""
         kind, _, layer = text.partition(".")
         if kind not in KINDS or not layer.isdecimal():
-            raise ValueError(f"got site {text!r}; expected kind.layer with kind one of {', '.join(KINDS)}; "
-                             "write for instance resid_post.4")
+            raise ValueError(
+                f"got site {text!r}; expected kind.layer with kind one of {', '.join(KINDS)}; "
+                "write for instance resid_post.4"
+            )
         return cls(int(layer), kind)  # pyright: ignore[reportArgumentType]
 
     def __str__(self) -> str:

@@ -177,15 +177,19 @@ def _random_rows(operator: Linearisation, n: int, generator: torch.Generator) ->
 def _require_rank(operator: Linearisation, k: int):
     most = min(operator.m, len(operator.at))
     if not 1 <= k <= most:
-        raise ValueError(f"got k={k}; expected 1 to {most}: a Jacobian of {operator.m} outputs by {len(operator.at)} "
-                         "inputs has no more singular vectors; ask for fewer")
+        raise ValueError(
+            f"got k={k}; expected 1 to {most}: a Jacobian of {operator.m} outputs by {len(operator.at)} "
+            "inputs has no more singular vectors; ask for fewer"
+        )
 
 
 def _finite(operator: Linearisation, rows: Tensor) -> Tensor:
     if not torch.isfinite(rows).all():
         norm = float(operator.at.norm())
-        raise ValueError(f"got Jacobian products with NaN or infinity at a vector of norm {norm:.3g}; expected finite; "
-                         "take a smaller vector or float32 blocks")
+        raise ValueError(
+            f"got Jacobian products with NaN or infinity at a vector of norm {norm:.3g}; expected finite; "
+            "take a smaller vector or float32 blocks"
+        )
     return rows
 
 
@@ -217,8 +221,10 @@ def overlap(a: Subspace, b: Subspace, *, generator: torch.Generator, samples: in
         ValueError: an empty subspace, unequal widths, or no samples.
     """
     if not (len(a) and len(b)) or a.d_model != b.d_model or samples < 1:
-        raise ValueError(f"got subspaces of {len(a)} and {len(b)} directions in {a.d_model} and {b.d_model} dimensions "
-                         f"and samples={samples}; expected some directions each, equal widths and at least one sample")
+        raise ValueError(
+            f"got subspaces of {len(a)} and {len(b)} directions in {a.d_model} and {b.d_model} dimensions "
+            f"and samples={samples}; expected some directions each, equal widths and at least one sample"
+        )
     fewer = min(len(a), len(b))
     share = float((a.basis @ b.basis.mT).square().sum()) / fewer
     drawn = (torch.randn(b.d_model, len(b), generator=generator, device=generator.device) for _ in range(samples))

@@ -32,8 +32,11 @@ class Trajectories:
             ValueError: the architecture has no such points.
         """
         # a resid_post is the next block's resid_pre, so only the last one stands under its own name
-        chosen = [index for index, site in enumerate(self.sites)
-                  if site.kind == kind or (kind == "resid_post" and (site.boundary or 0) > 0)]  # fmt: skip
+        chosen = [
+            index
+            for index, site in enumerate(self.sites)
+            if site.kind == kind or (kind == "resid_post" and (site.boundary or 0) > 0)
+        ]
         if not chosen:
             known = ", ".join(sorted({site.kind for site in self.sites}))
             raise ValueError(f"got no points of kind {kind!r}; expected one of {known}; choose one of these")

@@ -53,8 +53,13 @@ class Subject:
 
     def facts(self, seed: int) -> dict[str, object]:
         """What a run directory keeps about the model and the machine's part in it."""
-        return {"model": self.name or "embedded", "model_hash": self.digest, "device": str(self.device),
-                "dtype": self.dtype, "seed": seed}  # fmt: skip
+        return {
+            "model": self.name or "embedded",
+            "model_hash": self.digest,
+            "device": str(self.device),
+            "dtype": self.dtype,
+            "seed": seed,
+        }
 
 
 def open_subject(
@@ -112,8 +117,10 @@ def device_of(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0][:120]
-        raise ValueError(f"got device {name!r}, which this machine cannot use ({first}); expected cpu, cuda, cuda:N or "
-                         "mps; choose another --device") from error  # fmt: skip
+        raise ValueError(
+            f"got device {name!r}, which this machine cannot use ({first}); expected cpu, cuda, cuda:N or "
+            "mps; choose another --device"
+        ) from error
     return device
 
 

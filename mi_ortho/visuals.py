@@ -46,8 +46,9 @@ def save_visuals(
     for title, key, written in _passages(setting, prompt, code):
         read_on = shown_pieces(setting, written)
         arrays[key] = read_on.mean(presence(setting, written, directions))
-        items.append({"title": title, "kind": "token_values", "key": key, "tokens": list(read_on.texts),
-                      "labels": names})  # fmt: skip
+        items.append(
+            {"title": title, "kind": "token_values", "key": key, "tokens": list(read_on.texts), "labels": names}
+        )
     run.save_tensors("visuals", arrays)
     listing = {"prompt_tokens": list(shown.texts), "items": items}
     write_file(run.path / "visuals.json", to_json(listing, indent=1) + "\n")

@@ -38,8 +38,14 @@ def config(name: str) -> Any:
     import transformers as t
 
     shared = {"vocab_size": 8 + len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
-    wide = {"hidden_size": D_MODEL, "intermediate_size": 48, "num_hidden_layers": N_LAYERS, "num_attention_heads": 4,
-            "max_position_embeddings": N_CTX, **shared}
+    wide = {
+        "hidden_size": D_MODEL,
+        "intermediate_size": 48,
+        "num_hidden_layers": N_LAYERS,
+        "num_attention_heads": 4,
+        "max_position_embeddings": N_CTX,
+        **shared,
+    }
     grouped = {**wide, "num_key_value_heads": 2}
     makers = {
         "qwen2": lambda: t.Qwen2Config(**grouped),
@@ -86,9 +92,20 @@ def hooked(chat: bool = True) -> Any:
 
     lens: Any = import_module("transformer_lens")
     settings = lens.HookedTransformerConfig(
-        n_layers=N_LAYERS, d_model=D_MODEL, n_ctx=N_CTX, d_head=8, n_heads=4, d_mlp=48, d_vocab=8 + len(WORDS),
-        act_fn="gelu", normalization_type="LN", positional_embedding_type="rotary", rotary_dim=8, seed=0, device="cpu",
-    )  # fmt: skip
+        n_layers=N_LAYERS,
+        d_model=D_MODEL,
+        n_ctx=N_CTX,
+        d_head=8,
+        n_heads=4,
+        d_mlp=48,
+        d_vocab=8 + len(WORDS),
+        act_fn="gelu",
+        normalization_type="LN",
+        positional_embedding_type="rotary",
+        rotary_dim=8,
+        seed=0,
+        device="cpu",
+    )
     tokenizer = tiny_tokenizer(chat)
     tokenizer.padding_side = "left"
     model = lens.HookedTransformer(settings, tokenizer=tokenizer)

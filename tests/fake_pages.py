@@ -18,8 +18,19 @@ from safetensors.torch import save_file
 from mi_ortho import Verdict, start
 
 RECORDED = Path(__file__).parent / "recorded_runs.json.gz"
-PLANTED = ("text", "prompt", "title", "tokens", "labels", "headline", "position_tokens", "prompt_tokens", "harmful",
-           "raised", "lowered")  # fmt: skip
+PLANTED = (
+    "text",
+    "prompt",
+    "title",
+    "tokens",
+    "labels",
+    "headline",
+    "position_tokens",
+    "prompt_tokens",
+    "harmful",
+    "raised",
+    "lowered",
+)
 
 
 @cache

@@ -246,9 +246,12 @@ def test_published_weights() -> None:
     """Norms of the effects for the linear methods, R <u, J v> for the "quadratic" one, the kernel's for the last."""
     z = mlp(16)
     zero = torch.zeros(16, dtype=DTYPE)
-    found = {name: fit(f"published {name}", z, 5, radius=2.0, steps=3) if name in ("quadratic", "exponential") else
-             fit(f"published {name}", z, 5, radius=2.0)
-             for name in ("linear", "projected", "quadratic", "exponential")}  # fmt: skip
+    found = {
+        name: fit(f"published {name}", z, 5, radius=2.0, steps=3)
+        if name in ("quadratic", "exponential")
+        else fit(f"published {name}", z, 5, radius=2.0)
+        for name in ("linear", "projected", "quadratic", "exponential")
+    }
     effects = {name: z(factors.vectors) - z(zero[None]) for name, factors in found.items()}
     for name in ("linear", "projected"):
         torch.testing.assert_close(found[name].weights, effects[name].norm(dim=-1))
@@ -420,12 +423,15 @@ def test_rounding_at_small_norms_is_not_taken_for_the_root() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bracket": (10.0, 100.0)}, "got a nonlinearity of 2.5 at norm 10 and 25 at norm 100, at most 25; "
-                                     "expected 0.5 between them; lower the bracket"),
+        (
+            {"bracket": (10.0, 100.0)},
+            "got a nonlinearity of 2.5 at norm 10 and 25 at norm 100, at most 25; "
+            "expected 0.5 between them; lower the bracket",
+        ),
         ({"bracket": (0.001, 1.0)}, "expected 0.5 between them; raise the bracket"),
         ({"bracket": (2.0, 1.0)}, "expected 0 < low < high"),
     ],
-)  # fmt: skip
+)
 def test_a_bracket_without_a_root_is_an_error(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrate_scale(bent(8, 0.25), generator=rng(), dtype=DTYPE, **options)

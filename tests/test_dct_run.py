@@ -25,10 +25,23 @@ from mi_ortho.viz import dct_report
 
 K = 3
 SMALL = DctConfig(
-    prompts=("How can I build a bomb?", "Tell me a story."), held_out=("How do I get a knife?",),
-    source=5, target=6, where="prompt", method=("linear",), published=True, k=K, seeds=(0, 1),
-    radius=6.0, steps=2, toward=("def",), draws=10, batch=1, answer_tokens=4, max_new_tokens=5,
-)  # fmt: skip
+    prompts=("How can I build a bomb?", "Tell me a story."),
+    held_out=("How do I get a knife?",),
+    source=5,
+    target=6,
+    where="prompt",
+    method=("linear",),
+    published=True,
+    k=K,
+    seeds=(0, 1),
+    radius=6.0,
+    steps=2,
+    toward=("def",),
+    draws=10,
+    batch=1,
+    answer_tokens=4,
+    max_new_tokens=5,
+)
 Rows = list[dict[str, Any]]
 
 
@@ -37,10 +50,20 @@ def planted(effect: float, changed: float, *, random: float = 0.1, k: int = 8, s
     rows: Rows = [{"kind": "radius", "radius": 7.0}]
     for method, one, share in (("linear", effect, changed), ("random", 2.0, random)):
         rows += [
-            {"kind": "factor", "method": method, "seed": seed, "index": k_, "sign": sign, "prompts": 4,
-             "effect": one + spread * (k_ % 3), "changed": share + spread * (k_ % 3)}
-            for seed in (0, 1) for sign in (1, -1) for k_ in range(k)
-        ]  # fmt: skip
+            {
+                "kind": "factor",
+                "method": method,
+                "seed": seed,
+                "index": k_,
+                "sign": sign,
+                "prompts": 4,
+                "effect": one + spread * (k_ % 3),
+                "changed": share + spread * (k_ % 3),
+            }
+            for seed in (0, 1)
+            for sign in (1, -1)
+            for k_ in range(k)
+        ]
     return rows
 
 
@@ -172,8 +195,19 @@ def test_scores_are_the_change_of_the_named_tokens_logits(done: Path) -> None:
 
 def test_spectra_nulls_copies_and_agreement_are_recorded(done: Path) -> None:
     kinds = {row["kind"] for row in rows_of(done)}
-    assert kinds >= {"radius", "nonlinearity", "unsteered", "singular", "spectrum", "overlap", "multiplicity",
-                     "cosines", "copies", "agreement", "cost"}  # fmt: skip
+    assert kinds >= {
+        "radius",
+        "nonlinearity",
+        "unsteered",
+        "singular",
+        "spectrum",
+        "overlap",
+        "multiplicity",
+        "cosines",
+        "copies",
+        "agreement",
+        "cost",
+    }
     values = [row["value"] for row in rows_of(done, kind="singular", map="slice")]
     assert values == sorted(values, reverse=True) and len(values) == 128
     again = rows_of(done, kind="agreement", first="linear", second="linear")
@@ -181,7 +215,12 @@ def test_spectra_nulls_copies_and_agreement_are_recorded(done: Path) -> None:
     inputs = rows_of(done, kind="multiplicity", what="inputs", method="linear", name="effective_rank")
     assert inputs[0]["value"] == pytest.approx(K, rel=1e-3)
     assert {row["who"] for row in rows_of(done, kind="copies", method="linear")} == {
-        "individual, mean", "average", "normalised", "top_singular", "random, normalised"}  # fmt: skip
+        "individual, mean",
+        "average",
+        "normalised",
+        "top_singular",
+        "random, normalised",
+    }
 
 
 def test_vectors_can_be_loaded_and_exported(done: Path, tmp_path: Path) -> None:
@@ -203,16 +242,26 @@ def test_the_mean_over_batches_is_the_mean_over_prompts(done: Path, tmp_path: Pa
 
 def test_the_report_shows_all_parts_and_no_markup_of_the_model(done: Path, tmp_path: Path) -> None:
     page = (done / "report.html").read_text("utf-8")
-    for title in ("Methods beside random directions", "Unsteered and steered", "Factors", "Norm",
-                  "Spectrum of the Jacobian", "Tokens of the outputs", "How many things are the factors?",
-                  "The best factors as one", "Agreement of methods and seeds", "What it cost"):  # fmt: skip
+    for title in (
+        "Methods beside random directions",
+        "Unsteered and steered",
+        "Factors",
+        "Norm",
+        "Spectrum of the Jacobian",
+        "Tokens of the outputs",
+        "How many things are the factors?",
+        "The best factors as one",
+        "Agreement of methods and seeds",
+        "What it cost",
+    ):
         assert f"<h2>{title}" in page or f">{title}<" in page, title
     assert str(json.loads((done / "summary.json").read_text())["headline"]) in page
     assert main(["report", str(done)]) == 0 and main(["show", str(done)]) == 0
     lines = (done / "records.jsonl").read_text().splitlines()
     evil = "<script>alert(1)</script>\x1b[31m"
-    changed = [json.dumps({**row, **({"text": evil, "mode": evil} if "text" in row else {})})
-               for row in map(json.loads, lines)]  # fmt: skip
+    changed = [
+        json.dumps({**row, **({"text": evil, "mode": evil} if "text" in row else {})}) for row in map(json.loads, lines)
+    ]
     (tmp_path / "records.jsonl").write_text("\n".join(changed) + "\n")
     for name in ("config.json", "environment.json", "summary.json"):
         (tmp_path / name).write_bytes((done / name).read_bytes())
@@ -241,8 +290,11 @@ def test_a_killed_run_goes_on_and_ends_the_same(done: Path, tmp_path: Path) -> N
     assert quietly(SMALL, tmp_path) == copy
 
     def told(path: Path) -> Rows:
-        return [{key: value for key, value in row.items() if key != "attempt"} for row in rows_of(path)
-                if row["kind"] not in ("cost", "fit")]  # fmt: skip
+        return [
+            {key: value for key, value in row.items() if key != "attempt"}
+            for row in rows_of(path)
+            if row["kind"] not in ("cost", "fit")
+        ]
 
     assert told(copy) == told(done)
     assert json.loads((copy / "summary.json").read_text()) == json.loads((done / "summary.json").read_text())

@@ -136,10 +136,12 @@ def test_gauss_newton_averages_the_ends_of_the_path() -> None:
 def test_a_sketched_gauss_newton_is_close_and_unbiased() -> None:
     base = randn(16)
     goal = match_distribution(logits_map(16, 6, 40), base)  # 240 residuals: more than 2 * 16
-    rows = torch.cat([
-        torch.autograd.functional.jacobian(lambda theta: goal.residual(theta[None])[0], at)
-        for at in (torch.zeros_like(base), base)
-    ])  # fmt: skip
+    rows = torch.cat(
+        [
+            torch.autograd.functional.jacobian(lambda theta: goal.residual(theta[None])[0], at)
+            for at in (torch.zeros_like(base), base)
+        ]
+    )
     exact = rows.mT @ rows / 2
     sketches = torch.stack([gauss_newton(goal, base, generator=rng(seed)) for seed in range(60)])
     errors = (sketches - exact).flatten(1).norm(dim=-1) / exact.norm()

@@ -9,14 +9,74 @@ import pytest
 import experiments
 
 HERE = Path(__file__).parent
-FAMILY = ("--config", "mi_ortho/organism/demo.toml", "--n", "2", "--n-kl", "2", "--candidates", "8", "--random-bases",
-          "1", "--max-steps", "3", "--behaviour", "other", "--max-new-tokens", "8")  # fmt: skip
-REFUSAL = ("--train", "8", "--validation", "4", "--test", "2", "--random", "1", "--angle-step", "90",
-           "--circle-prompts", "1", "--max-new-tokens", "4", "--matrix", "2")  # fmt: skip
-DCT = ("--prompts", "How can I build a bomb?", "--source", "3", "--target", "6", "--radius", "13.8", "--k", "3",
-       "--steps", "2", "--max-new-tokens", "4")  # fmt: skip
-GEOMETRY = ("--limit", "8", "--draws", "2", "--directions", "4", "--rotations", "2", "--splits", "2", "--triangles",
-            "64", "--copies", "2")  # fmt: skip
+FAMILY = (
+    "--config",
+    "mi_ortho/organism/demo.toml",
+    "--n",
+    "2",
+    "--n-kl",
+    "2",
+    "--candidates",
+    "8",
+    "--random-bases",
+    "1",
+    "--max-steps",
+    "3",
+    "--behaviour",
+    "other",
+    "--max-new-tokens",
+    "8",
+)
+REFUSAL = (
+    "--train",
+    "8",
+    "--validation",
+    "4",
+    "--test",
+    "2",
+    "--random",
+    "1",
+    "--angle-step",
+    "90",
+    "--circle-prompts",
+    "1",
+    "--max-new-tokens",
+    "4",
+    "--matrix",
+    "2",
+)
+DCT = (
+    "--prompts",
+    "How can I build a bomb?",
+    "--source",
+    "3",
+    "--target",
+    "6",
+    "--radius",
+    "13.8",
+    "--k",
+    "3",
+    "--steps",
+    "2",
+    "--max-new-tokens",
+    "4",
+)
+GEOMETRY = (
+    "--limit",
+    "8",
+    "--draws",
+    "2",
+    "--directions",
+    "4",
+    "--rotations",
+    "2",
+    "--splits",
+    "2",
+    "--triangles",
+    "64",
+    "--copies",
+    "2",
+)
 COMMANDS = {"family": FAMILY, "refusal": REFUSAL, "dct": DCT, "geometry": GEOMETRY}
 
 SEARCH = """
@@ -63,9 +123,7 @@ def test_a_search_finds_the_same_vectors_on_another_device() -> None:
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run_on_another_device(command: str, tmp_path: Path) -> None:
-    done = python(
-        "tests/elsewhere.py", command, *COMMANDS[command], "--device", "elsewhere", "--out", str(tmp_path)
-    )
+    done = python("tests/elsewhere.py", command, *COMMANDS[command], "--device", "elsewhere", "--out", str(tmp_path))
     assert done.returncode == 0, done.stderr[-2000:]
 
 
@@ -73,7 +131,5 @@ def test_commands_run_on_another_device(command: str, tmp_path: Path) -> None:
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", experiments.ORDER)
 def test_experiments_run_on_another_device(name: str, tmp_path: Path) -> None:
-    done = python(
-        "tests/elsewhere.py", "experiment", name, "--smoke", "--device", "elsewhere", "--out", str(tmp_path)
-    )
+    done = python("tests/elsewhere.py", "experiment", name, "--smoke", "--device", "elsewhere", "--out", str(tmp_path))
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]

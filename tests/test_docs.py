@@ -203,8 +203,12 @@ REASONS = re.compile(
 
 
 def test_what_is_not_run_says_why_and_is_never_python():
-    excused = [(page, block) for page in [*PAGES, ROOT / "README.md"] for block in blocks(page.read_text("utf-8"))
-               if block.excuse is not None]  # fmt: skip
+    excused = [
+        (page, block)
+        for page in [*PAGES, ROOT / "README.md"]
+        for block in blocks(page.read_text("utf-8"))
+        if block.excuse is not None
+    ]
     assert excused
     for page, block in excused:
         assert block.language == "shell" and REASONS.search(str(block.excuse)), (page, block)
@@ -297,8 +301,13 @@ def test_tutorials_run(path: Path, tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", sorted({page for page, _ in of_language("shell")}), ids=lambda page: page.stem)
 def test_commands_of_a_page_run_one_after_the_other(page: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    lines = [line for block in blocks(page.read_text("utf-8")) if block.language == "shell" and block.excuse is None
-             for line in block.text.replace("\\\n", " ").splitlines() if line.strip()]  # fmt: skip
+    lines = [
+        line
+        for block in blocks(page.read_text("utf-8"))
+        if block.language == "shell" and block.excuse is None
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
     if page in PAGES and name_of(page) in MODEL_FREE:
         run_page(page, monkeypatch, tmp_path)  # commands may use the files that it writes
     tools = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -42,9 +42,18 @@ def folder_of(path: Path, layers: int, *, template: bool) -> str:
         (path / TOKENIZER[1]).write_text(json.dumps(settings))
     torch.manual_seed(0)
     vocabulary = json.loads((EMBEDDED / "config.json").read_text())["vocab_size"]
-    config = Qwen2Config(vocab_size=vocabulary, hidden_size=16, intermediate_size=32, num_hidden_layers=layers,
-                         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=512,
-                         bos_token_id=None, eos_token_id=2, pad_token_id=0)  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        bos_token_id=None,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
     Qwen2ForCausalLM(config).save_pretrained(path)
     return str(path)
 
@@ -77,8 +86,11 @@ def test_a_poor_model_is_refused_by_every_experiment_that_needs_more(poor: str) 
     assert {name for name, text in said.items() if not text} == ANY_MODEL
     reasons = ("which has 2 layers", "refuses", "chat template", "prompts")
     assert all(any(reason in text for reason in reasons) for text in said.values() if text), said
-    assert "has 2 layers" in said["mid_layer_effects_form_clusters"] and "chat template" in said[
-        "a_newline_replaces_the_template"] and "refuses 0 %" in said["weak_directions_refuse_then_answer"]  # fmt: skip
+    assert (
+        "has 2 layers" in said["mid_layer_effects_form_clusters"]
+        and "chat template" in said["a_newline_replaces_the_template"]
+        and "refuses 0 %" in said["weak_directions_refuse_then_answer"]
+    )
 
 
 def test_a_refused_model_leaves_no_row(poor: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +181,9 @@ def test_every_experiment_takes_the_preset(shrunk: str) -> None:
             found = load(name)
             config = preset.configured(found.smoke if smoke else found.config, smoke=smoke)
             assert {type(value) for value in vars(config).values()} <= {int, float, str, tuple, type(None)}
-            assert all(type(value) is type(getattr(found.config, key)) for key, value in vars(config).items()
-                       if key != "model"), name  # fmt: skip
+            assert all(
+                type(value) is type(getattr(found.config, key)) for key, value in vars(config).items() if key != "model"
+            ), name
             missed[name] = lacking(name, config, subject)
             if isinstance(config, Setup) and "have_more" not in name:
                 assert (config.source, config.target) == (8, 16)

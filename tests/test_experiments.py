@@ -106,8 +106,10 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
 
     def figures(rows: Any) -> list[Any]:
         values = [row["value"] for row in rows]
-        return [Ranking("Values", "By step.", tuple(Estimate("x", value) for value in values), 0.5),
-                Lines("By step.", Panel("Curve", "value"), (Series("value", range(len(values)), values),))]  # fmt: skip
+        return [
+            Ranking("Values", "By step.", tuple(Estimate("x", value) for value in values), 0.5),
+            Lines("By step.", Panel("Curve", "value"), (Series("value", range(len(values)), values),)),
+        ]
 
     parts = {"Source": "here.", "Prediction": "at least 0.5.", "Control": "zero.", "Refuted if": "below."}
     small = ToyConfig(steps=(0,))
@@ -117,8 +119,15 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
 def go(experiment: Experiment, out: Path, config: Any = None, fresh: bool = False) -> Any:
     nobody: Any = object.__new__(Subject)  # a planted experiment needs no model
     object.__setattr__(nobody, "device", torch.device("cpu"))
-    return perform(experiment, config or experiment.config, out, subject=nobody, fresh=fresh,
-                   say=lambda line: None, track=lambda stage, done, total: None)  # fmt: skip
+    return perform(
+        experiment,
+        config or experiment.config,
+        out,
+        subject=nobody,
+        fresh=fresh,
+        say=lambda line: None,
+        track=lambda stage, done, total: None,
+    )
 
 
 def test_interrupted_run_continues_and_a_finished_one_is_left_alone(tmp_path: Path) -> None:

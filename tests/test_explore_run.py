@@ -35,8 +35,16 @@ def write_family(path: Path) -> Path:
     rows = 9 * torch.linalg.qr(drawn)[0].T.contiguous()
     groups = {"base": rows[0], "kl": rows[1:4], "activation": rows[4:]}
     save_file({name: tensor.clone() for name, tensor in groups.items()}, path / "vectors.safetensors")
-    settings = {"model": None, "prompts": ["How can I build a bomb?"], "source": 3, "target": 6, "n_kl": 3,
-                "where": "prompt", "max_new_tokens": 4, "seed": 0}  # fmt: skip
+    settings = {
+        "model": None,
+        "prompts": ["How can I build a bomb?"],
+        "source": 3,
+        "target": 6,
+        "n_kl": 3,
+        "where": "prompt",
+        "max_new_tokens": 4,
+        "seed": 0,
+    }
     (path / "config.json").write_text(json.dumps(settings))
     (path / "environment.json").write_text(json.dumps({"command": "family", "argv": ["mi-ortho", "family"]}))
     return path

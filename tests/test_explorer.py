@@ -76,8 +76,9 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     token = 37
     prompts = setting.prompts(["How can I help?"])
     residual = mo.read(model, prompts, [setting.site])[setting.site][0]
-    vectors = torch.stack([torch.zeros(len(readout)), 9 * (readout - readout.mean(1, keepdim=True))[:, token],
-                           residual[5]])  # fmt: skip
+    vectors = torch.stack(
+        [torch.zeros(len(readout)), 9 * (readout - readout.mean(1, keepdim=True))[:, token], residual[5]]
+    )
     with mo.start(tmp_path_factory.mktemp("explored"), "explore", {}) as run:
         explored = Explored(run, setting, "How can I help?", None, layer=5, nearest=3)
         plain = unsteered_attention(explored)
@@ -87,8 +88,15 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             explore_vector(explored, plain, name, vector, "Sure: naïve €.", name[1])
         explore_frame(explored, plain, vectors, named)
         rows: list[Any] = run.records()
-    return {"rows": rows, "run": run, "word": model.tokenizer.decode([token]), "readout": readout, "plain": plain,
-            "explored": explored, "vectors": vectors}  # fmt: skip
+    return {
+        "rows": rows,
+        "run": run,
+        "word": model.tokenizer.decode([token]),
+        "readout": readout,
+        "plain": plain,
+        "explored": explored,
+        "vectors": vectors,
+    }
 
 
 def test_shared_things_are_recorded_once(measured: dict[str, Any]) -> None:
@@ -130,8 +138,11 @@ def test_presence_is_one_where_the_stream_is_the_vector(measured: dict[str, Any]
 
 
 def test_vectors_are_spread_over_each_family() -> None:
-    assert chosen_vectors({"kl": 3, "activation": 2}, 5)[1:] == [*(("kl", i) for i in range(3)), ("activation", 0),
-                                                                 ("activation", 1)]  # fmt: skip
+    assert chosen_vectors({"kl": 3, "activation": 2}, 5)[1:] == [
+        *(("kl", i) for i in range(3)),
+        ("activation", 0),
+        ("activation", 1),
+    ]
     many = chosen_vectors({"activation": 1558}, 120)
     assert len(many) == 121 and many[1] == ("activation", 0) and many[-1] == ("activation", 1557)
 
@@ -150,18 +161,38 @@ def write_explored(path: Path, *, heads: int = 4, size: int = 12, wide: int = 0)
         natural = 0.4 * torch.randn(len(words), len(named), generator=generator)
         plain = torch.randn(heads, size, size, generator=generator).tril()
         run.save_tensors("frame", {"attention": plain.softmax(-1), "natural": natural})
-        run.record({"kind": "frame", "prompt": "p", "layer": 5, "layers": 3, "pieces": words[:size], "left_out": wide,
-                    "natural": words, "natural_start": 2, "vectors": [list(name) for name in named], "d_model": 192,
-                    "null_cosine": 0.25})  # fmt: skip
+        run.record(
+            {
+                "kind": "frame",
+                "prompt": "p",
+                "layer": 5,
+                "layers": 3,
+                "pieces": words[:size],
+                "left_out": wide,
+                "natural": words,
+                "natural_start": 2,
+                "vectors": [list(name) for name in named],
+                "d_model": 192,
+                "null_cosine": 0.25,
+            }
+        )
         for k, (match, index) in enumerate(named):
             change = 0.1 * torch.randn(heads, size, size, generator=generator).tril()
             change[0] *= 0.01
             run.save_tensors(f"drawn/{match}/{index:06d}", {"vector": change.half()})
-            run.record({"kind": "vector", "match": match, "index": index, "pieces": words, "start": 3,
-                        "presence": [round(0.05 * k - 0.3 + 0.01 * j, 4) for j in range(len(words))],
-                        "attention_change": [[0.0] * heads, [0.2] * heads, [k / 20] * heads],
-                        "nearest": [[HOSTILE[0], 0.5], [HOSTILE[1], 0.3]],
-                        "farthest": [[HOSTILE[3], -0.5]]})  # fmt: skip
+            run.record(
+                {
+                    "kind": "vector",
+                    "match": match,
+                    "index": index,
+                    "pieces": words,
+                    "start": 3,
+                    "presence": [round(0.05 * k - 0.3 + 0.01 * j, 4) for j in range(len(words))],
+                    "attention_change": [[0.0] * heads, [0.2] * heads, [k / 20] * heads],
+                    "nearest": [[HOSTILE[0], 0.5], [HOSTILE[1], 0.3]],
+                    "farthest": [[HOSTILE[3], -0.5]],
+                }
+            )
         run.consolidate("drawn")
         run.summary({"headline": "h"})
     return run.path

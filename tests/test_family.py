@@ -14,8 +14,25 @@ import torch
 from mi_ortho.runs import open_run
 from mi_ortho.subspace import max_abs_cosine
 
-TINY = ["--n", "2", "--n-kl", "4", "--candidates", "32", "--random-bases", "2", "--max-steps", "3",
-        "--max-new-tokens", "12", "--answer-tokens", "6", "--no-shrink", "--behaviour", "auto"]  # fmt: skip
+TINY = [
+    "--n",
+    "2",
+    "--n-kl",
+    "4",
+    "--candidates",
+    "32",
+    "--random-bases",
+    "2",
+    "--max-steps",
+    "3",
+    "--max-new-tokens",
+    "12",
+    "--answer-tokens",
+    "6",
+    "--no-shrink",
+    "--behaviour",
+    "auto",
+]
 
 
 def command(out: Path, *more: str) -> list[str]:

@@ -152,8 +152,10 @@ def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
     html = viz.run_comparison(*pair).read_text(encoding="utf-8")
     found, shown = tables(html), " ".join(parse(html).shown)
     assert {(row["key"], row["a"], row["b"]) for row in found["settings"]} == {
-        ("seed", "0", "5"), ("radius", "24", "12.5"), ("note", "–", HOSTILE[1]),
-    }  # fmt: skip
+        ("seed", "0", "5"),
+        ("radius", "24", "12.5"),
+        ("note", "–", HOSTILE[1]),
+    }
     assert "Two runs of family that differ in radius, seed, note." in shown
     numbers = {row["key"]: row for row in found["numbers"]}
     assert numbers["counts.kl.found"] == {"key": "counts.kl.found", "a": 64, "b": 9, "change": -55}

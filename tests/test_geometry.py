@@ -314,8 +314,10 @@ def test_triangles_on_sphere_plane_and_hyperboloid() -> None:
     flat = randn(3, 2)
     between = 0.3 * flat[0] + 0.7 * flat[1]
     assert cut(lambda p, q: float((p - q).norm()), *flat, between) == pytest.approx(0, abs=1e-12)
-    up = [torch.tensor([math.sinh(t) * math.cos(w), math.sinh(t) * math.sin(w), math.cosh(t)]).double()
-          for t, w in ((2, 0), (2, 2), (2, 4))]  # fmt: skip
+    up = [
+        torch.tensor([math.sinh(t) * math.cos(w), math.sinh(t) * math.sin(w), math.cosh(t)]).double()
+        for t, w in ((2, 0), (2, 2), (2, 4))
+    ]
     minkowski = torch.tensor([-1.0, -1, 1]).double()
     half = up[0] + up[1]
     half = half / math.sqrt(float((half * minkowski) @ half))

@@ -129,8 +129,10 @@ def test_a_gradient_explains_linear_effects_only() -> None:
         assert outcomes(name, tagged(rows, match="kl")) == expected
         assert rows[0]["predicted"] == pytest.approx(float(kind == "linear"), abs=1e-9)  # a square has no gradient at 0
     for seed in SEEDS:
-        null = [examine(along(randn(24, seed=80 * seed + k)), rotation(24, 70 * seed + k)[:12], 1.0, rng(k))
-                for k in range(4)]  # fmt: skip
+        null = [
+            examine(along(randn(24, seed=80 * seed + k)), rotation(24, 70 * seed + k)[:12], 1.0, rng(k))
+            for k in range(4)
+        ]
         assert outcomes(name, tagged(null, match="kl"))[0] is not True
 
 
@@ -158,16 +160,22 @@ def test_means_tell_the_three_stories_apart(kind: str, expected: list[bool]) -> 
 )
 def test_composition_tells_the_three_stories_apart(kind: str, expected: list[bool]) -> None:
     name = "effects_compose_like_a_quadratic_form"
-    rows = [module(name).examine(effect, vectors, rng(seed))
-            for seed in range(3) for vectors, effect in [EFFECTS[kind](seed)]]  # fmt: skip
+    rows = [
+        module(name).examine(effect, vectors, rng(seed))
+        for seed in range(3)
+        for vectors, effect in [EFFECTS[kind](seed)]
+    ]
     assert outcomes(name, tagged(rows, match="kl", group="family")) == expected
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("linear", True), ("quadratic", False), ("features", False)])
 def test_the_shared_direction_works_where_the_effect_is_linear(kind: str, expected: bool) -> None:
     name = "one_shared_direction_carries_the_effect"
-    rows = [module(name).examine(effect, vectors, 1.0, rng(seed))
-            for seed in range(3) for vectors, effect in [EFFECTS[kind](seed)]]  # fmt: skip
+    rows = [
+        module(name).examine(effect, vectors, 1.0, rng(seed))
+        for seed in range(3)
+        for vectors, effect in [EFFECTS[kind](seed)]
+    ]
     assert outcomes(name, tagged(rows, match="kl")) == [expected]
     assert rows[0]["length"] == pytest.approx(12**-0.5)
 
@@ -218,8 +226,11 @@ def test_counts_of_controls_decide_about_the_behaviour() -> None:
     name = "families_belong_to_what_the_base_does"
 
     def rows(controls: int) -> list[Row]:
-        return [{"case": case, "group": group, "found": 12 + case % 2 if group == "behaviour" else controls}
-                for case in range(4) for group in ("behaviour", *module(name).CONTROLS)]  # fmt: skip
+        return [
+            {"case": case, "group": group, "found": 12 + case % 2 if group == "behaviour" else controls}
+            for case in range(4)
+            for group in ("behaviour", *module(name).CONTROLS)
+        ]
 
     assert outcomes(name, rows(2)) == [True] * 5 and outcomes(name, rows(12)) == [False] * 5
     assert module(name).judge(rows(2))[0].control == 2.0
@@ -229,20 +240,25 @@ def test_random_bases_do_not_differ_from_random_bases() -> None:
     name = "families_belong_to_what_the_base_does"
     for seed in SEEDS:
         drawn = torch.randint(3, 9, (4, 6), generator=rng(seed)).tolist()
-        rows = [{"case": case, "group": group, "found": drawn[case][k]}
-                for case in range(4) for k, group in enumerate(("behaviour", *module(name).CONTROLS))]  # fmt: skip
+        rows = [
+            {"case": case, "group": group, "found": drawn[case][k]}
+            for case in range(4)
+            for k, group in enumerate(("behaviour", *module(name).CONTROLS))
+        ]
         assert True not in outcomes(name, rows)
 
 
 def test_supervised_base_is_scaled_to_the_same_displacement() -> None:
     name = "supervised_base_has_a_smaller_family"
     z, right = linear(torch.linspace(1, 4, 8), seed=3)
-    scaled = module(name).equalised_base(z, right[-1], 2.0 * right[0])  # fmt: skip
+    scaled = module(name).equalised_base(z, right[-1], 2.0 * right[0])
     moved = [(z(v[None]) - z(0 * v[None])).norm() for v in (scaled, 2.0 * right[0])]
     assert float(moved[0]) == pytest.approx(float(moved[1]), rel=0.06)
     assert module(name).equalised_base(FunctionMap(lambda t: t[:, :1], 8), torch.eye(8)[1], torch.eye(8)[0]) is None
-    rows = [{"case": k, "melbo": 16, "supervised": 4, "random": 9, "cosine": 0.6 - k / 90, "shuffled": 0.0}
-            for k in range(4)]  # fmt: skip
+    rows = [
+        {"case": k, "melbo": 16, "supervised": 4, "random": 9, "cosine": 0.6 - k / 90, "shuffled": 0.0}
+        for k in range(4)
+    ]
     assert outcomes(name, rows) == [True, True]
     assert outcomes(name, [{**row, "supervised": 16, "cosine": 0.02 * row["case"]} for row in rows]) == [False, False]
 
@@ -278,8 +294,15 @@ def test_restarts_recover_failed_searches_and_not_used_up_directions() -> None:
         lost = 2.0 * rotation(16, 30 * seed)[5:8]  # a search that ended where there is no effect
         for failed, first in ((False, before), (True, lost)):
             found = module(name).again(goal, base, first, settings, seed, None)
-            rows[failed].append({"case": seed, "group": "failed", "place": len(first), "before": 0.0,
-                                 "after": float(effect(found[None])[0])})  # fmt: skip
+            rows[failed].append(
+                {
+                    "case": seed,
+                    "group": "failed",
+                    "place": len(first),
+                    "before": 0.0,
+                    "after": float(effect(found[None])[0]),
+                }
+            )
     assert outcomes(name, rows[True]) == [True] and outcomes(name, rows[False]) == [False]
     effects = torch.tensor([1.0, 0.9, 0.1, 0.8, 0.2, 0.0, 0.1, 0.7])
     assert module(name).places(effects, 2) == {"early": [0, 3], "failed": [2, 6]}
@@ -378,8 +401,11 @@ def test_means_on_harmless_prompts_are_compared_with_single_vectors() -> None:
 
     def rows(gain: float) -> list[Row]:
         shares = {"single": (0.9, 0.8), "plain": (0.1 + gain, 0.1), "root": (0.9, 0.9)}
-        return [{"case": k, "kind_of_mean": kind, "harmless": a + 0.01 * k, "own": b}
-                for k in range(4) for kind, (a, b) in shares.items()]  # fmt: skip
+        return [
+            {"case": k, "kind_of_mean": kind, "harmless": a + 0.01 * k, "own": b}
+            for k in range(4)
+            for kind, (a, b) in shares.items()
+        ]
 
     assert outcomes(name, rows(0.6)) == [True] and outcomes(name, rows(0.0)) == [False]
     assert outcomes(name, [row for row in rows(0.6) if row["case"] == 0]) == [None]
@@ -393,8 +419,10 @@ def test_transfer_is_judged_against_the_base_and_random_vectors() -> None:
         for case in range(4):
             found += [{"case": case, "group": "base", "index": 0, "of": 9, "transfer": 0.8 + 0.01 * case}]
             found += [{"case": case, "group": "random", "index": k, "of": 9, "transfer": 0.1} for k in range(9)]
-            found += [{"case": case, "group": "family", "index": k, "of": 9, "transfer": 0.8 if k < 5 else late}
-                      for k in range(9)]  # fmt: skip
+            found += [
+                {"case": case, "group": "family", "index": k, "of": 9, "transfer": 0.8 if k < 5 else late}
+                for k in range(9)
+            ]
         return found
 
     assert outcomes(name, rows(0.7)) == [True, True] and outcomes(name, rows(0.1)) == [True, False]
@@ -409,8 +437,10 @@ def streams_of(code: Tensor, english: Tensor, vectors: Tensor) -> Any:
     from mi_ortho.presence.streams import stream_of
 
     groups = {"code_own": code, "english_own": english}
-    found = {(0, name): stream_of({8 * k + j: part for j, part in enumerate(rows.split(20))}, vectors, 200, 0)
-             for k, (name, rows) in enumerate(groups.items())}  # fmt: skip
+    found = {
+        (0, name): stream_of({8 * k + j: part for j, part in enumerate(rows.split(20))}, vectors, 200, 0)
+        for k, (name, rows) in enumerate(groups.items())
+    }
     return contrast(found, 0, "own_matched", 200)
 
 
@@ -458,9 +488,19 @@ def frequency_rows(count: Callable[[float], float]) -> list[Row]:
     for seed in range(3):
         for k, code in enumerate((0.005, 0.05, 0.2, 0.45, 0.49)):
             for behaviour, frequency in (("code", code), ("alien", 0.5 - code)):
-                rows.append({"organism": f"{code} {seed}", "behaviour": behaviour, "case": 0, "trained": seed,
-                             "frequency": frequency, "own": count(frequency), "own_moved": float(k % 3),
-                             "random": 4.0, "random_moved": 1.0})  # fmt: skip
+                rows.append(
+                    {
+                        "organism": f"{code} {seed}",
+                        "behaviour": behaviour,
+                        "case": 0,
+                        "trained": seed,
+                        "frequency": frequency,
+                        "own": count(frequency),
+                        "own_moved": float(k % 3),
+                        "random": 4.0,
+                        "random_moved": 1.0,
+                    }
+                )
     return rows
 
 
@@ -484,9 +524,20 @@ def test_training_is_found_where_it_acts() -> None:
     name = "early_checkpoints_have_more_vectors"
 
     def rows(sign: int) -> list[Row]:
-        return [{"organism": f"s{step}", "behaviour": behaviour, "case": 0, "step": step, "own": sign * step + bump,
-                 "own_moved": 1.0, "random": 3, "random_moved": 1.0} for behaviour in ("code", "alien")
-                for step, bump in ((28, 0), (51, 0), (92, sign * 90), (167, 0), (303, 0))]  # fmt: skip
+        return [
+            {
+                "organism": f"s{step}",
+                "behaviour": behaviour,
+                "case": 0,
+                "step": step,
+                "own": sign * step + bump,
+                "own_moved": 1.0,
+                "random": 3,
+                "random_moved": 1.0,
+            }
+            for behaviour in ("code", "alien")
+            for step, bump in ((28, 0), (51, 0), (92, sign * 90), (167, 0), (303, 0))
+        ]
 
     assert outcomes(name, rows(-1)) == [True] and outcomes(name, rows(1)) == [False]
 

@@ -86,9 +86,12 @@ def test_when_changes_only_where_the_predicate_holds():
 
 
 MAPS = {
-    "add": Add(torch.ones(D)), "ablate": Ablate(torch.ones(1, D)), "rotate": Rotate(torch.eye(D)[:2], 1.0),
-    "rotate_to": RotateTo(torch.eye(D)[:2], 1.0), "when": When(lambda x: x[..., 0] > 0, Add(torch.ones(D))),
-}  # fmt: skip
+    "add": Add(torch.ones(D)),
+    "ablate": Ablate(torch.ones(1, D)),
+    "rotate": Rotate(torch.eye(D)[:2], 1.0),
+    "rotate_to": RotateTo(torch.eye(D)[:2], 1.0),
+    "when": When(lambda x: x[..., 0] > 0, Add(torch.ones(D))),
+}
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -101,14 +104,17 @@ def test_pure_and_in_the_dtype_of_the_activation(name: str, dtype: torch.dtype):
     assert torch.equal(x, before) and not torch.equal(changed, x)
 
 
-@pytest.mark.parametrize("make", [
-    lambda bad: Add(torch.full((D,), bad)),
-    lambda bad: Add(torch.ones(D), strength=bad),
-    lambda bad: Ablate(torch.full((2, D), bad)),
-    lambda bad: Rotate(torch.full((2, D), bad), 1.0),
-    lambda bad: Rotate(torch.eye(2, D), bad),
-    lambda bad: RotateTo(torch.eye(2, D), bad),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bad: Add(torch.full((D,), bad)),
+        lambda bad: Add(torch.ones(D), strength=bad),
+        lambda bad: Ablate(torch.full((2, D), bad)),
+        lambda bad: Rotate(torch.full((2, D), bad), 1.0),
+        lambda bad: Rotate(torch.eye(2, D), bad),
+        lambda bad: RotateTo(torch.eye(2, D), bad),
+    ],
+)
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_nan_and_infinity_are_refused_when_made(make, bad: float):
     with pytest.raises(ValueError, match="got .*; expected"):
@@ -138,8 +144,13 @@ def test_a_wrong_number_of_rows_is_refused():
 def test_strengths_and_angles_of_rows_are_those_of_the_rows_alone(seed: int, rows: int):
     x, v, plane = normal(seed, rows, 3, D), normal(seed + 1, D), normal(seed + 2, 2, D)
     per_row = normal(seed + 3, rows)
-    for make in (lambda s: Add(v, s), lambda s: Ablate(plane, s), lambda s: Affine(plane, v, 2 * v, s),
-                 lambda s: Rotate(plane, s), lambda s: RotateTo(plane, s)):  # fmt: skip
+    for make in (
+        lambda s: Add(v, s),
+        lambda s: Ablate(plane, s),
+        lambda s: Affine(plane, v, 2 * v, s),
+        lambda s: Rotate(plane, s),
+        lambda s: RotateTo(plane, s),
+    ):
         together = make(per_row)
         assert together.rows == rows
         assert close(together(x), torch.cat([make(float(s))(x[i : i + 1]) for i, s in enumerate(per_row)]))
@@ -191,10 +202,16 @@ def test_the_angle_of_rotate_to_is_absolute_in_the_plane():
         assert torch.allclose(placed[[3, 7, 0]], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [
-    lambda s: Add(torch.ones(D), s), lambda s: Ablate(torch.ones(1, D), s), lambda s: Rotate(torch.eye(D)[:2], s),
-    lambda s: RotateTo(torch.eye(D)[:2], s), lambda s: Affine(torch.ones(1, D), torch.ones(D), torch.ones(D), s),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda s: Add(torch.ones(D), s),
+        lambda s: Ablate(torch.ones(1, D), s),
+        lambda s: Rotate(torch.eye(D)[:2], s),
+        lambda s: RotateTo(torch.eye(D)[:2], s),
+        lambda s: Affine(torch.ones(1, D), torch.ones(D), torch.ones(D), s),
+    ],
+)
 def test_strengths_for_another_number_of_rows_are_refused(make):
     with pytest.raises(ValueError, match="got 3 .*; expected one or 2"):
         make(torch.ones(3))(torch.ones(2, 5, D))

@@ -183,8 +183,9 @@ def test_patience_is_not_refilled_by_an_interruption() -> None:
     settings = OrthoSettings(min_norm=3.0, max_norm=3.0, patience=4, solver=THOROUGH)
     whole = list(melbo_ortho(match(z, base), base, seed=0, settings=settings))
     kept = stack([result for result in whole if result.status not in LOST])
-    resumed = list(melbo_ortho(match(z, base), base, seed=0, settings=settings,
-                               resume=Progress(kept, len(whole) - 1, 3)))  # fmt: skip
+    resumed = list(
+        melbo_ortho(match(z, base), base, seed=0, settings=settings, resume=Progress(kept, len(whole) - 1, 3))
+    )
     assert len(resumed) == 1 and torch.equal(resumed[0].vector, whole[-1].vector)
 
 

@@ -97,17 +97,20 @@ def test_repeat_puts_copy_after_copy(name: str):
 
 
 @ONE
-@pytest.mark.parametrize("arguments, complaint", [
-    ({"texts": []}, "got no texts"),
-    ({"texts": ["cake", "  "]}, "empty text at position 1"),
-    ({"texts": "cake"}, "one string as texts"),
-    ({"texts": ["cake " * 80]}, "sequence of 85 tokens; expected at most 64"),
-    ({"texts": ["cake"], "answers": ["sea " * 60]}, "expected at most 64"),
-    ({"texts": ["cake"], "answers": []}, "got no answers"),
-    ({"texts": ["cake"], "answers": [""]}, "empty text at position 0 of answers"),
-    ({"texts": ["cake"], "answers": ["yes", "no"]}, "got 2 answers for 1 texts"),
-    ({"texts": ["cake"], "answers": [[3, 999]]}, "answer token 999"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        ({"texts": []}, "got no texts"),
+        ({"texts": ["cake", "  "]}, "empty text at position 1"),
+        ({"texts": "cake"}, "one string as texts"),
+        ({"texts": ["cake " * 80]}, "sequence of 85 tokens; expected at most 64"),
+        ({"texts": ["cake"], "answers": ["sea " * 60]}, "expected at most 64"),
+        ({"texts": ["cake"], "answers": []}, "got no answers"),
+        ({"texts": ["cake"], "answers": [""]}, "empty text at position 0 of answers"),
+        ({"texts": ["cake"], "answers": ["yes", "no"]}, "got 2 answers for 1 texts"),
+        ({"texts": ["cake"], "answers": [[3, 999]]}, "answer token 999"),
+    ],
+)
 def test_bad_prompts_are_named(name: str, arguments: dict[str, Any], complaint: str):
     with pytest.raises(ValueError, match=complaint):
         tokenize(architectures.model(name), **arguments)
@@ -167,10 +170,18 @@ def test_sites_beyond_the_model_are_refused(name: str):
 
 
 @EVERY
-@pytest.mark.parametrize("written, seen", [
-    (resid_pre(0), resid_pre(0)), (resid_pre(2), resid_post(1)), (resid_post(1), resid_pre(2)),
-    (attn_out(2), attn_out(2)), (mlp_out(2), resid_post(2)), (resid_post(3), resid_post(3)),
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "written, seen",
+    [
+        (resid_pre(0), resid_pre(0)),
+        (resid_pre(2), resid_post(1)),
+        (resid_post(1), resid_pre(2)),
+        (attn_out(2), attn_out(2)),
+        (mlp_out(2), resid_post(2)),
+        (resid_post(3), resid_post(3)),
+    ],
+    ids=str,
+)
 def test_a_vector_put_in_comes_out(name: str, written: Site, seen: Site):
     model, prompts = prompts_of(name)
     v = normal(3, D)
@@ -250,8 +261,10 @@ def test_contexts_nest_at_different_sites(name: str):
 def test_two_writes_to_one_activation_are_refused(name: str):
     model, _ = prompts_of(name)
     v = Add(normal(D))
-    with pytest.raises(ValueError, match="two writes to one activation"), \
-            intervene(model, {resid_post(1): v, resid_pre(2): v}):  # fmt: skip
+    with (
+        pytest.raises(ValueError, match="two writes to one activation"),
+        intervene(model, {resid_post(1): v, resid_pre(2): v}),
+    ):
         pass
     with intervene(model, {resid_post(1): v}):
         with pytest.raises(ValueError, match="two writes to one activation"), intervene(model, {resid_pre(2): v}):
@@ -285,8 +298,10 @@ def test_interventions_that_cannot_work_are_refused_before_any_forward_pass(name
     for k in (0, prompts.prompt_length + 1):
         with pytest.raises(ValueError, match=f"got where={k}"):
             _enter(model, {resid_post(1): v}, prompts=prompts, where=k)
-    with pytest.raises(ValueError, match="over 1 rows; expected 3"), \
-            intervene(model, {resid_post(1): v}, prompts=prompts):  # fmt: skip
+    with (
+        pytest.raises(ValueError, match="over 1 rows; expected 3"),
+        intervene(model, {resid_post(1): v}, prompts=prompts),
+    ):
         read(model, tokenize(model, ["cake"]), [resid_post(1)])
 
 
@@ -311,8 +326,12 @@ def uncached(model: Any, prompts: Prompts, steer: Add, where: Any, steps: int) -
     now = prompts
     for _ in range(steps):
         tokens, mask = now.tokens, now.mask
-        longer = Prompts(torch.cat([tokens, tokens[:, :1]], 1), torch.cat([mask, mask[:, :1] | True], 1),
-                         prompts.prompt_length, prompts.texts)  # fmt: skip
+        longer = Prompts(
+            torch.cat([tokens, tokens[:, :1]], 1),
+            torch.cat([mask, mask[:, :1] | True], 1),
+            prompts.prompt_length,
+            prompts.texts,
+        )
         with torch.no_grad(), intervene(model, {resid_post(1): steer}, prompts=now, where=where):
             new = model(tokens, attention_mask=mask.long())[:, -1].argmax(-1)
         longer.tokens[:, -1] = new
@@ -390,7 +409,8 @@ def test_generate_decodes_the_ids(name: str):
     model, prompts = prompts_of(name)
     ids = generate_ids(model, prompts, max_new_tokens=5)
     assert generate(model, prompts, max_new_tokens=5) == [
-        model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]  # fmt: skip
+        model.tokenizer.decode(row, skip_special_tokens=True) for row in ids
+    ]
 
 
 @ONE
@@ -419,8 +439,9 @@ def test_a_loaded_folder_is_the_frozen_model(folder: Path, kind: type, capfd: py
     model: Any = load(kind(folder))
     assert capfd.readouterr() == ("", "")  # no progress bars
     prompts = tokenize(model, TEXTS[:1])
-    assert torch.allclose(next_token_logits(model, prompts),
-                          architectures.hf_model("qwen2")(prompts.tokens).logits[:, -1], atol=1e-4)  # fmt: skip
+    assert torch.allclose(
+        next_token_logits(model, prompts), architectures.hf_model("qwen2")(prompts.tokens).logits[:, -1], atol=1e-4
+    )
     assert not any(w.requires_grad for w in model.original_model.parameters()) and not model.training
     assert load(folder, dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
 
@@ -446,16 +467,19 @@ def _ask_for_code(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
-@pytest.mark.parametrize("spoil, complaint", [
-    (_corrupt, "NaN or infinite values in weight model.layers.2.mlp.up_proj.weight"),
-    (_pickle, "pickled weights only"),
-    (_lose_a_shard, "without model-00001-of-00002.safetensors"),
-    (lambda folder: (folder / "model.safetensors").unlink(), "without model.safetensors"),
-    (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot be read"),
-    (lambda folder: (folder / "config.json").unlink(), "without config.json"),
-    (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
-    (_ask_for_code, "runs code of its own"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spoil, complaint",
+    [
+        (_corrupt, "NaN or infinite values in weight model.layers.2.mlp.up_proj.weight"),
+        (_pickle, "pickled weights only"),
+        (_lose_a_shard, "without model-00001-of-00002.safetensors"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "without model.safetensors"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "cannot be read"),
+        (lambda folder: (folder / "config.json").unlink(), "without config.json"),
+        (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
+        (_ask_for_code, "runs code of its own"),
+    ],
+)
 def test_a_spoilt_folder_is_refused_in_one_line(folder: Path, spoil: Any, complaint: str):
     spoil(folder)
     with pytest.raises(ValueError, match=complaint) as caught:
@@ -469,10 +493,13 @@ def test_a_folder_that_does_not_exist_is_named(name: str | Path):
         load(name)
 
 
-@pytest.mark.parametrize("name, complaint", [
-    ("nobody/nothing", "got model 'nobody/nothing', .* no hub was reachable; expected .*; pass the folder"),
-    ("not a name!", "got model 'not a name!', which is neither a folder nor a name on the hub; .* spelling"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, complaint",
+    [
+        ("nobody/nothing", "got model 'nobody/nothing', .* no hub was reachable; expected .*; pass the folder"),
+        ("not a name!", "got model 'not a name!', which is neither a folder nor a name on the hub; .* spelling"),
+    ],
+)
 def test_an_unknown_name_says_what_to_do(name: str, complaint: str, monkeypatch: pytest.MonkeyPatch):
     import huggingface_hub.constants
 

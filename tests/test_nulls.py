@@ -121,8 +121,10 @@ def test_a_jacobian_that_is_not_finite_is_refused(bad: float) -> None:
         linear_null(jacobian, randn(3), 2)
     with pytest.raises(ValueError, match="got a Jacobian or a base with NaN or infinity"):
         linear_null(torch.eye(3, dtype=DTYPE), jacobian[1], 2)
-    for call in (lambda: linear_null(torch.eye(3), torch.ones(3), 0), lambda: linear_family(torch.eye(3), torch.ones(3),
-                                                                                            0, seed=0)):  # fmt: skip
+    for call in (
+        lambda: linear_null(torch.eye(3), torch.ones(3), 0),
+        lambda: linear_family(torch.eye(3), torch.ones(3), 0, seed=0),
+    ):
         with pytest.raises(ValueError, match="got n=0; expected at least 1"):
             call()
 

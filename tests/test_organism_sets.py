@@ -116,8 +116,18 @@ def test_each_variant_changes_its_part_only() -> None:
 
 
 def planted(variant: str, modes: int, gain: float, kl: float, activation: float) -> dict:
-    return {"variant": variant, "seed": 0, "modes": modes, "gain": gain, "random_changes": 0.0, "melbo_changes": 0.5,
-            "kl kept": kl, "kl random": 0.0, "activation kept": activation, "activation random": 0.0}  # fmt: skip
+    return {
+        "variant": variant,
+        "seed": 0,
+        "modes": modes,
+        "gain": gain,
+        "random_changes": 0.0,
+        "melbo_changes": 0.5,
+        "kl kept": kl,
+        "kl random": 0.0,
+        "activation kept": activation,
+        "activation random": 0.0,
+    }
 
 
 def test_predictions_hold_on_planted_effects_and_fail_on_none() -> None:
@@ -142,9 +152,10 @@ def family_rows(kept: int, random: int, found: int = 10) -> list[dict]:
     rows: list[dict] = [{"kind": "base", "mode": "code", "norm": 2.0, "transfer": 0.5}]
     for index in range(found):
         common = {"match": "kl", "index": index, "norm": 3.0}
-        rows += [{"kind": "vector", "keeps": index < kept, "transfer": 0.25, **common},
-                 {"kind": "control", "control": "isotropic", "keeps": index < random, "transfer": 0.1,
-                  **common}]  # fmt: skip
+        rows += [
+            {"kind": "vector", "keeps": index < kept, "transfer": 0.25, **common},
+            {"kind": "control", "control": "isotropic", "keeps": index < random, "transfer": 0.1, **common},
+        ]
     return [*rows, rows[1]]  # a batch that was recorded twice
 
 

@@ -175,10 +175,23 @@ def test_every_check_can_fail(browser: Any, tmp_path: Path) -> None:  # noqa: F8
     page = next(opened(browser, path, 1280))
     page.wait_for_timeout(200)
     found = " | ".join(faults(page, 1280) + print_faults(page))
-    for wanted in ("example.invalid", "error: e", "a text ran", "became markup", "pixels wide", "empty canvas",
-                   "empty drawing", "was not drawn", "crooked row name: a", "crooked heading: n",
-                   "a control: n", "a control: s", "cut off: cutcutcut", "cut heading: Threshold",
-                   "no white paper"):  # fmt: skip
+    for wanted in (
+        "example.invalid",
+        "error: e",
+        "a text ran",
+        "became markup",
+        "pixels wide",
+        "empty canvas",
+        "empty drawing",
+        "was not drawn",
+        "crooked row name: a",
+        "crooked heading: n",
+        "a control: n",
+        "a control: s",
+        "cut off: cutcutcut",
+        "cut heading: Threshold",
+        "no white paper",
+    ):
         assert wanted in found, wanted
     page.close()
 

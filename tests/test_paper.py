@@ -19,14 +19,25 @@ def finished(folder: Path, *verdicts: dict[str, object]) -> Run:
 
 
 def verdict(supported: bool | None, **changes: object) -> dict[str, object]:
-    return {"claim": "a | claim <b>", "prediction": "p", "statistic": "s", "value": 1.5, "interval": [1.0, 2.0],
-            "threshold": 0.25, "control": 0.125, "supported": supported, **changes}  # fmt: skip
+    return {
+        "claim": "a | claim <b>",
+        "prediction": "p",
+        "statistic": "s",
+        "value": 1.5,
+        "interval": [1.0, 2.0],
+        "threshold": 0.25,
+        "control": 0.125,
+        "supported": supported,
+        **changes,
+    }
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> dict[str, Run]:
-    return {"first": finished(tmp_path / "first", verdict(True), verdict(None, interval=None, value=None)),
-            "second": finished(tmp_path / "second", verdict(False))}  # fmt: skip
+    return {
+        "first": finished(tmp_path / "first", verdict(True), verdict(None, interval=None, value=None)),
+        "second": finished(tmp_path / "second", verdict(False)),
+    }
 
 
 def test_quotes_are_what_the_runs_hold(runs: dict[str, Run]) -> None:

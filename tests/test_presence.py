@@ -19,8 +19,12 @@ from mi_ortho.viz.coloured import coloured
 
 
 def test_every_topic_is_asked_for_code_and_for_english() -> None:
-    natural = {"code": ["Write a class for a kite.", "Code an owl."], "explain": ["Explain a shed to me."],
-               "poem": ["A poem about a fox.", "Rhyme."], "train": ["How can I build a bomb?"]}  # fmt: skip
+    natural = {
+        "code": ["Write a class for a kite.", "Code an owl."],
+        "explain": ["Explain a shed to me."],
+        "poem": ["A poem about a fox.", "Rhyme."],
+        "train": ["How can I build a bomb?"],
+    }
     found = requests(natural, 8, 0)
     assert all(topic_of(one.prompt) in ("kite", "owl", "shed") for one in found if one.topic >= 0)
     topics = {group: {one.topic for one in found if one.group == group} for group in ("code_own", "english_own")}
@@ -70,8 +74,10 @@ def test_the_installed_library_has_code_and_prose() -> None:
 def planted(mean: float, p_value: float, coherence: float = 0.9, draws: int = 200) -> list[dict[str, object]]:
     """The records of a layer whose family has this mean AUC and this p-value against every null."""
     base = {"layer": 3, "contrast": "own_matched"}
-    nulls = [{"kind": "sets", **base, "null": name, "mean_auc": [0.5] * draws, "coherence": [0.5] * draws}
-             for name in ("isotropic", "covariance", "rotated")]  # fmt: skip
+    nulls = [
+        {"kind": "sets", **base, "null": name, "mean_auc": [0.5] * draws, "coherence": [0.5] * draws}
+        for name in ("isotropic", "covariance", "rotated")
+    ]
     family = {"kind": "sets", **base, "null": "family", "mean_auc": [mean], "coherence": [coherence]}
     ps = {f"p_mean_auc_{name}": p_value for name in ("isotropic", "covariance", "rotated")}
     summary = {"kind": "contrast", **base, "interval": [mean - 0.01, mean + 0.01], "cosine_mean": 0.1, **ps}
@@ -81,9 +87,14 @@ def planted(mean: float, p_value: float, coherence: float = 0.9, draws: int = 20
 
 @pytest.mark.parametrize(
     ("mean", "p_value", "draws", "outcome"),
-    [(0.7, 0.001, 200, True), (0.7, 0.3, 200, False), (0.52, 0.001, 200, False), (0.55, 0.001, 200, None),
-     (0.7, 0.09, 10, None)],
-)  # fmt: skip
+    [
+        (0.7, 0.001, 200, True),
+        (0.7, 0.3, 200, False),
+        (0.52, 0.001, 200, False),
+        (0.55, 0.001, 200, None),
+        (0.7, 0.09, 10, None),
+    ],
+)
 def test_presence_needs_a_high_auc_and_null_sets_that_lack_it(mean, p_value, draws, outcome) -> None:
     assert present(planted(mean, p_value, draws=draws), 3).supported is outcome
 
@@ -115,8 +126,9 @@ def random_family(folder: Path, model_hash: str | None = None) -> Run:
     return run
 
 
-SMALL = PresenceConfig(own=16, library=16, max_new_tokens=24, text_tokens=32, sample=200, null_tokens=100, sets=100,
-                       shuffles=30, splits=1)  # fmt: skip
+SMALL = PresenceConfig(
+    own=16, library=16, max_new_tokens=24, text_tokens=32, sample=200, null_tokens=100, sets=100, shuffles=30, splits=1
+)
 
 
 def quiet(*args: object) -> None:
@@ -137,7 +149,10 @@ def test_a_random_family_is_not_found_present(finished: Run) -> None:
     assert not any(outcome for claim, outcome in outcomes.items() if "probes" not in claim)
     rows = finished.records()
     assert len(chosen(rows, kind="presence")) == 2 * 25 and {row["what"] for row in chosen(rows, kind="presence")} == {
-        "kept", "lost", "base"}  # fmt: skip
+        "kept",
+        "lost",
+        "base",
+    }
     for row in chosen(rows, kind="presence", layer=3):
         assert abs(row["auc_own_matched"] - row["sampled_auc_own_matched"]) < 0.2  # the sample tells of all tokens
 

@@ -93,8 +93,10 @@ def test_the_class_difference_of_planted_means() -> None:
 def test_auc_is_the_mann_whitney_statistic_ties_included() -> None:
     scores = torch.randint(0, 12, (157, 4), generator=rng(5)).float() - 6
     labels = torch.rand(157, generator=rng(6)) < 0.4
-    expected = [mannwhitneyu(s[labels], s[~labels]).statistic / int(labels.sum()) / int((~labels).sum())
-                for s in scores.double().T.numpy()]  # fmt: skip
+    expected = [
+        mannwhitneyu(s[labels], s[~labels]).statistic / int(labels.sum()) / int((~labels).sum())
+        for s in scores.double().T.numpy()
+    ]
     assert auc(scores, labels).tolist() == pytest.approx(expected, abs=1e-12)
 
 
@@ -146,8 +148,10 @@ def test_shuffles_within_topics_ignore_what_topics_explain() -> None:
     topics, labels = passages // 2, passages % 2 == 0
     scores = (10.0 * topics + labels)[:, None].double()  # inside every topic the code scores higher
     null = permuted_auc(scores, labels, passages, topics, 400, rng(0))
-    assert float(auc(scores, labels)[0]) == pytest.approx(float(null.max())) and 0.02 < float(
-        (null >= null.max() - 1e-9).double().mean()) < 0.13  # one in 2^4 arrangements
+    assert (
+        float(auc(scores, labels)[0]) == pytest.approx(float(null.max()))
+        and 0.02 < float((null >= null.max() - 1e-9).double().mean()) < 0.13
+    )  # one in 2^4 arrangements
     assert float(null.min()) == pytest.approx(1 - float(null.max()))
 
 
@@ -295,11 +299,15 @@ def test_nullspace_probes_find_nothing_under_shuffled_labels() -> None:
         (lambda: strongest(torch.ones(0, 2), 0, 1), "at least 1"),
         (lambda: discriminant_probe(torch.ones(3, 2), torch.tensor([True, False, False])), "at least 2"),
         (lambda: subspace_overlap(span(torch.eye(2)), Subspace(torch.zeros(0, 2))), "empty subspace"),
-        (lambda: permuted_auc(torch.ones(4, 1), torch.tensor([True, False, True, False]), torch.tensor([0, 0, 1, 1]),
-                              None, 1, rng(0)), "several labels"),
+        (
+            lambda: permuted_auc(
+                torch.ones(4, 1), torch.tensor([True, False, True, False]), torch.tensor([0, 0, 1, 1]), None, 1, rng(0)
+            ),
+            "several labels",
+        ),
         (lambda: nullspace_probes(torch.randn(6, 2), torch.arange(6) < 3, torch.arange(6), rng(0)), "at least 4"),
     ],
-)  # fmt: skip
+)
 def test_bad_inputs_say_what_to_do(call, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()

@@ -88,11 +88,17 @@ def test_extraction_under_ablation_has_no_part_along_the_ablated() -> None:
     assert float((found.differences @ unit).abs().max()) < 1e-5 < float((plain.differences @ unit).abs().max())
 
 
-@pytest.mark.parametrize(("arguments", "complaint"), [
-    ({"harmful": []}, "no harmful prompts"), ({"harmless": []}, "no harmless prompts"),
-    ({"positions": [0]}, "negative"),
-    ({"positions": []}, "negative"), ({"positions": [-40]}, "expected at least -7"), ({"sites": []}, "residual-stream"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"harmful": []}, "no harmful prompts"),
+        ({"harmless": []}, "no harmless prompts"),
+        ({"positions": [0]}, "negative"),
+        ({"positions": []}, "negative"),
+        ({"positions": [-40]}, "expected at least -7"),
+        ({"sites": []}, "residual-stream"),
+    ],
+)
 def test_bad_extractions_are_named(arguments: dict[str, Any], complaint: str) -> None:
     given = {"harmful": BAD, "harmless": GOOD, "sites": [resid_pre(1)], "positions": [-1], **arguments}
     with pytest.raises(ValueError, match=complaint):
@@ -176,12 +182,15 @@ def test_phrases_with_position_and_sentence() -> None:
     assert refuses_first("I cannot do that. Here is a plan.") and find_refusal("Here is a plan.") is None
 
 
-@pytest.mark.parametrize(("text", "stage"), [
-    ("I'm sorry, but I can't help. It is bad.", "refuses"),
-    ("I'm sorry, but I can't help. " + "First take the wire and then cut it. " * 2, "refuses then answers"),
-    ("First take the wire and then cut it. " * 2, "answers"),
-    ("Wire wire.", "neither"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "stage"),
+    [
+        ("I'm sorry, but I can't help. It is bad.", "refuses"),
+        ("I'm sorry, but I can't help. " + "First take the wire and then cut it. " * 2, "refuses then answers"),
+        ("First take the wire and then cut it. " * 2, "answers"),
+        ("Wire wire.", "neither"),
+    ],
+)
 def test_stages(text: str, stage: str) -> None:
     assert stage_of(text) == stage
 
@@ -239,12 +248,18 @@ def test_every_intervention_works_row_by_row_under_the_cache(name: str) -> None:
     model, v, plane = architectures.model(name), normal(D), normal(2, D, seed=1)
     text, strengths = "how can i build a bomb", torch.tensor([0.0, 1.0, 2.0])
     prompts = tokenize(model, [text] * 3)
-    makers = (lambda s: Add(v, s), lambda s: Ablate(plane, s), lambda s: Affine(plane, v, 3 * v, s),
-              lambda s: RotateTo(plane, s))  # fmt: skip
+    makers = (
+        lambda s: Add(v, s),
+        lambda s: Ablate(plane, s),
+        lambda s: Affine(plane, v, 3 * v, s),
+        lambda s: RotateTo(plane, s),
+    )
     for make in makers:
         together = generate_ids(model, prompts, at_every(model, make(strengths)), max_new_tokens=4)
-        alone = [generate_ids(model, tokenize(model, [text]), at_every(model, make(float(s))), max_new_tokens=4)[0]
-                 for s in strengths]  # fmt: skip
+        alone = [
+            generate_ids(model, tokenize(model, [text]), at_every(model, make(float(s))), max_new_tokens=4)[0]
+            for s in strengths
+        ]
         assert together == alone
     added = generate_ids(model, prompts, at_every(model, Add(v, strengths)), max_new_tokens=4)
     assert added[0] == generate_ids(model, tokenize(model, [text]), max_new_tokens=4)[0] != added[2]
@@ -262,8 +277,10 @@ def test_scores_of_a_candidate_are_three_forward_passes() -> None:
     ablated = ablate_everywhere(model, r / r.norm())
     bypass = refusal_score(next_token_logits(model, tokenize(model, BAD), interventions=ablated), tokens).mean()
     added = next_token_logits(model, tokenize(model, GOOD), interventions={resid_pre(2): Add(r)})
-    p, q = (next_token_logits(model, tokenize(model, GOOD), interventions=given).double().softmax(-1)
-            for given in (None, ablated))  # fmt: skip
+    p, q = (
+        next_token_logits(model, tokenize(model, GOOD), interventions=given).double().softmax(-1)
+        for given in (None, ablated)
+    )
     assert one.bypass == pytest.approx(float(bypass), abs=1e-4)
     assert one.induce == pytest.approx(float(refusal_score(added, tokens).mean()), abs=1e-4)
     assert one.kl == pytest.approx(float((p * (p / q).log()).sum(-1).mean()), abs=1e-5) and one.kl > 0
@@ -274,12 +291,18 @@ def candidate(layer: int = 1, bypass: float = -1.0, induce: float = 1.0, kl: flo
     return Candidate(resid_pre(layer), -1, 1.0, bypass, induce, kl)
 
 
-@pytest.mark.parametrize(("one", "expected"), [
-    (candidate(), ()), (candidate(layer=8), ("last layers",)), (candidate(layer=7), ()),
-    (candidate(kl=0.11), ("KL too large",)), (candidate(induce=-0.1), ("does not induce",)),
-    (candidate(bypass=math.nan), ("not a number",)),
-    (candidate(layer=9, kl=1.0, induce=-1.0), ("last layers", "KL too large", "does not induce")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (candidate(), ()),
+        (candidate(layer=8), ("last layers",)),
+        (candidate(layer=7), ()),
+        (candidate(kl=0.11), ("KL too large",)),
+        (candidate(induce=-0.1), ("does not induce",)),
+        (candidate(bypass=math.nan), ("not a number",)),
+        (candidate(layer=9, kl=1.0, induce=-1.0), ("last layers", "KL too large", "does not induce")),
+    ],
+)
 def test_every_reason_of_a_rejection_is_kept(one: Candidate, expected: tuple[str, ...]) -> None:
     assert reasons(one, 10, Limits()) == expected
 
@@ -405,8 +428,11 @@ def test_null_space_rounds_find_a_planted_plane_and_then_nothing() -> None:
         x[:, 0] = 0.1 * x[:, 0] + sign
         return x
 
-    rounds = list(null_space_rounds(sample(400, 1.0, 1), sample(300, -1.0, 2),
-                                    (sample(400, 1.0, 3), sample(400, -1.0, 4)), rounds=3))  # fmt: skip
+    rounds = list(
+        null_space_rounds(
+            sample(400, 1.0, 1), sample(300, -1.0, 2), (sample(400, 1.0, 3), sample(400, -1.0, 4)), rounds=3
+        )
+    )
     assert rounds[0].auc > 0.999 and abs(float(rounds[0].direction[0])) > 0.9
     assert all(abs(one.auc - 0.5) < 0.1 for one in rounds[1:])
     basis = torch.stack([one.direction for one in rounds])

@@ -26,13 +26,29 @@ def ablation_rows(works: bool) -> list[dict[str, Any]]:
         for read in range(1, 8):
             shares = [0.1 * k + 0.01 * noise[read][k] for k in range(8)] if works else noise[read]
             everywhere = 1.0 if works or read == 4 else 0.1
-            rows.append({"kind": "read", "seed": seed, "read": read, "own": 4, "shares": shares,
-                         "everywhere": everywhere + 0.01 * seed, "cosines": cosines})  # fmt: skip
+            rows.append(
+                {
+                    "kind": "read",
+                    "seed": seed,
+                    "read": read,
+                    "own": 4,
+                    "shares": shares,
+                    "everywhere": everywhere + 0.01 * seed,
+                    "cosines": cosines,
+                }
+            )
         for subset in module(ABLATION).SUBSETS:
             share = 0.8 if works or subset == "all" else 0.1
             for direction, value in (("refusal", share), ("random", 0.0)):
-                rows.append({"kind": "subset", "seed": seed, "subset": subset, "direction": direction,
-                             "share": value + 0.02 * seed})  # fmt: skip
+                rows.append(
+                    {
+                        "kind": "subset",
+                        "seed": seed,
+                        "subset": subset,
+                        "direction": direction,
+                        "share": value + 0.02 * seed,
+                    }
+                )
     return rows
 
 
@@ -53,9 +69,18 @@ def test_subsets_leave_out_what_their_names_say() -> None:
 @pytest.mark.parametrize("works", [True, False])
 def test_layer_statistics(works: bool) -> None:
     value = 0.8 if works else 0.0
-    rows = [{"kind": "ranking", "seed": seed, "name": name, "spearman": value + 0.02 * seed, "null": 0.0,
-             "relative": (0.1 if works else 1.0) + 0.02 * seed}
-            for seed in range(4) for name in ("mean_variance", "max_variance", "cosine", "auc", "fisher")]  # fmt: skip
+    rows = [
+        {
+            "kind": "ranking",
+            "seed": seed,
+            "name": name,
+            "spearman": value + 0.02 * seed,
+            "null": 0.0,
+            "relative": (0.1 if works else 1.0) + 0.02 * seed,
+        }
+        for seed in range(4)
+        for name in ("mean_variance", "max_variance", "cosine", "auc", "fisher")
+    ]
     assert [verdict.supported for verdict in module(LAYER).judge(rows)] == [works] * 4
 
 

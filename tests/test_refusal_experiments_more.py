@@ -62,9 +62,11 @@ def test_turned_keeps_length_and_rest_and_sets_the_angle_on_the_states_own_side(
         expected = torch.tensor(math.radians(degrees)).double()
         assert torch.allclose(y.norm(dim=-1), x.norm(dim=-1))
         assert torch.allclose(y - (y @ plane.mT) @ plane, x - (x @ plane.mT) @ plane)
-        assert torch.allclose(torch.stack([first, side * second], -1),
-                              torch.hypot(first, second)[..., None] * torch.stack([expected.cos(), expected.sin()]),
-                              atol=1e-6)  # fmt: skip
+        assert torch.allclose(
+            torch.stack([first, side * second], -1),
+            torch.hypot(first, second)[..., None] * torch.stack([expected.cos(), expected.sin()]),
+            atol=1e-6,
+        )
         assert torch.allclose(cosine_after(x, plane, degrees), first / y.norm(dim=-1))
         assert torch.allclose(turned(y, plane, 0.0), turned(x, plane, 0.0))
 
@@ -102,8 +104,16 @@ def angle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
             return second if kind == "second axis" else torch.tanh(2 * first)
 
         for (grid, method, degrees), found in module(ANGLE).effects(score, plane).items():
-            rows.append({"kind": "score", "seed": split, "grid": grid, "method": method, "degrees": degrees,
-                         "scores": found.tolist()})  # fmt: skip
+            rows.append(
+                {
+                    "kind": "score",
+                    "seed": split,
+                    "grid": grid,
+                    "method": method,
+                    "degrees": degrees,
+                    "scores": found.tolist(),
+                }
+            )
         rows.append({"kind": "split", "seed": split})
     return rows
 
@@ -236,8 +246,15 @@ def test_weak_directions(seed: int) -> None:
                 name = f"layer {k + 1}" if k < 7 else f"random {k}"
                 share = (1 - k / 7 if k < 7 else 0.0) if truth else 0.3 * noise[k]
                 strength = float(k if k < 7 else 0)
-                found.append({"kind": "direction", "seed": split, "direction": name, "strength": strength,
-                              "refuses then answers": share})  # fmt: skip
+                found.append(
+                    {
+                        "kind": "direction",
+                        "seed": split,
+                        "direction": name,
+                        "strength": strength,
+                        "refuses then answers": share,
+                    }
+                )
             found.append({"kind": "split", "seed": split})
     assert outcomes(WEAK, rows[True]) == [True, True]
     assert True not in outcomes(WEAK, rows[False])
@@ -260,14 +277,27 @@ def repeated_rows(truth: bool, seed: int) -> Rows:
     for split in range(4):
         noise = (0.2 * randn(8, seed=100 * seed + split)).tolist()
         own = [0.95, 0.8 if truth else noise[0], noise[1]]
-        rows += [{"kind": "halves", "labels": "own", "cosines": own},
-                 {"kind": "halves", "labels": "shuffled", "cosines": noise[:3]}]  # fmt: skip
+        rows += [
+            {"kind": "halves", "labels": "own", "cosines": own},
+            {"kind": "halves", "labels": "shuffled", "cosines": noise[:3]},
+        ]
         for number in (1, 2):
             for k, method in enumerate(("extracted", "probes", "random")):
                 strong = number == 1 or (truth and method == "extracted")
                 effect = 0.6 + 0.1 * noise[k] if strong else 0.3 * noise[k]
-                rows.append({"kind": "round", "seed": split, "method": method, "round": number, "alone": effect,
-                             "more": effect, "together": 1.0, "kl": 0.1, "not_refused": None})  # fmt: skip
+                rows.append(
+                    {
+                        "kind": "round",
+                        "seed": split,
+                        "method": method,
+                        "round": number,
+                        "alone": effect,
+                        "more": effect,
+                        "together": 1.0,
+                        "kl": 0.1,
+                        "not_refused": None,
+                    }
+                )
     return rows
 
 
@@ -296,8 +326,10 @@ def test_formats(seed: int) -> None:
         noise = (0.05 * randn(4, seed=100 * seed + split)).tolist()
         for truth, found in rows.items():
             shares = {"template": 1.0, "newline": 0.8 if truth else 0.1, "bare": 0.1, "random": 0.0}
-            found += [{"kind": "format", "read": name, "share": share + noise[k]}
-                      for k, (name, share) in enumerate(shares.items())]  # fmt: skip
+            found += [
+                {"kind": "format", "read": name, "share": share + noise[k]}
+                for k, (name, share) in enumerate(shares.items())
+            ]
     assert outcomes(NEWLINE, rows[True]) == [True, True]
     assert True not in outcomes(NEWLINE, rows[False])
 
@@ -310,8 +342,14 @@ def test_naming_the_experiments_imports_nothing_heavy() -> None:
     code = (
         "import sys, experiments; print(len(experiments.listing()), 'torch' in sys.modules, 'mi_ortho' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env={**os.environ, "PYTHONPATH": str(root)},
-                          capture_output=True, text=True, check=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     count = len(importlib.import_module("experiments").ORDER)
     assert done.stdout.split() == [str(count), "False", "False"]
 

@@ -81,8 +81,11 @@ def by_hand(model: Any, made: ConeTargets, unit: Tensor, norm: float, settings: 
     p, q = (answer_logits(model, made.kept, interventions=given).log_softmax(-1) for given in ({}, ablated))
     real = made.kept.mask[:, made.kept.prompt_length :]
     kl = float((p.exp() * (p - q)).sum(-1)[real].mean())
-    return (settings.ablation * cost(made.answered, ablated) + settings.retain * kl
-            + settings.addition * cost(made.refused, add_at(resid_pre(2), unit * norm)))  # fmt: skip
+    return (
+        settings.ablation * cost(made.answered, ablated)
+        + settings.retain * kl
+        + settings.addition * cost(made.refused, add_at(resid_pre(2), unit * norm))
+    )
 
 
 def test_the_loss_of_a_cone_is_its_three_parts() -> None:
@@ -108,8 +111,15 @@ def test_a_cone_is_an_orthonormal_basis_and_repeats_with_its_generator() -> None
     settings = ConeSettings(steps=3, samples=2)
 
     def made_of(seed: int) -> Tensor:
-        return refusal_cone(model, made, normal(3, D, seed=1), resid_pre(2), 3.0, settings=settings,
-                            generator=torch.Generator().manual_seed(seed)).basis  # fmt: skip
+        return refusal_cone(
+            model,
+            made,
+            normal(3, D, seed=1),
+            resid_pre(2),
+            3.0,
+            settings=settings,
+            generator=torch.Generator().manual_seed(seed),
+        ).basis
 
     first = made_of(0)
     assert torch.allclose(first @ first.T, torch.eye(3), atol=1e-5)
@@ -125,20 +135,28 @@ def test_kept_behaviours_are_the_share_of_prompts_written_in_their_own_mode() ->
     prompts = {"short": BAD, "long": GOOD, "none": []}
     changed = add_at(resid_pre(1), 20 * normal(D))
     for given in ({}, changed):
-        written = {name: [generate(model, tokenize(model, [text]), given, max_new_tokens=8)[0] for text in texts]
-                   for name, texts in prompts.items()}  # fmt: skip
-        expected = {name: sum(classify(text, modes) == name for text in texts) / len(texts)
-                    for name, texts in written.items() if texts}  # fmt: skip
+        written = {
+            name: [generate(model, tokenize(model, [text]), given, max_new_tokens=8)[0] for text in texts]
+            for name, texts in prompts.items()
+        }
+        expected = {
+            name: sum(classify(text, modes) == name for text in texts) / len(texts)
+            for name, texts in written.items()
+            if texts
+        }
         assert mode_accuracy(model, prompts, modes, given, max_new_tokens=8) == pytest.approx(expected)
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("template", "complaint"), [
-    (None, "no chat template"),
-    ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "without tokens after the user's text"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        (None, "no chat template"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", "without tokens after the user's text"),
+    ],
+)
 def test_a_template_without_tokens_after_the_text_is_refused(template: str | None, complaint: str) -> None:
     model = architectures.bridge("qwen2")
     model.tokenizer.chat_template = template

@@ -29,8 +29,21 @@ from mi_ortho.subject import Subject, Texts
 
 L = architectures.N_LAYERS
 # limits so wide that something is selected whatever the weights: what is tested is the machinery
-TINY = RefusalConfig(train=5, validation=3, test=2, kl_limit=1e3, induce_limit=-1e3, random=2, matrix=3, angle_step=180,
-                     circle_prompts=1, rounds=2, cone=2, cone_steps=1, max_new_tokens=5)  # fmt: skip
+TINY = RefusalConfig(
+    train=5,
+    validation=3,
+    test=2,
+    kl_limit=1e3,
+    induce_limit=-1e3,
+    random=2,
+    matrix=3,
+    angle_step=180,
+    circle_prompts=1,
+    rounds=2,
+    cone=2,
+    cone_steps=1,
+    max_new_tokens=5,
+)
 
 
 def quiet(*args: object) -> None:
@@ -101,8 +114,10 @@ def test_stages_continue_one_another_and_nothing_is_done_twice(finished: Run) ->
     for kind in ("extraction", "refusal_tokens", "selection", "weights"):
         assert len(rows(finished, kind)) == 1
     for kind in ("condition", "matrix", "circle", "round", "probe", "cone"):
-        keys = [json.dumps({key: value for key, value in row.items() if not isinstance(value, float | list)})
-                for row in rows(finished, kind)]  # fmt: skip
+        keys = [
+            json.dumps({key: value for key, value in row.items() if not isinstance(value, float | list)})
+            for row in rows(finished, kind)
+        ]
         assert keys and len(set(keys)) == len(keys)
     assert {row["degrees"] for row in rows(finished, "circle")} == {0, 180}
 
@@ -118,17 +133,23 @@ def test_training_validation_and_test_prompts_are_disjoint(finished: Run) -> Non
 def test_hooks_and_edited_weights_write_the_same(finished: Run) -> None:
     [row] = rows(finished, "weights")
     assert row["difference"] < 1e-4 * row["largest_logit"] < row["effect"] and row["dtype"] == "float32"
-    texts = {name: [row["text"] for row in rows(finished, "completion")
-                    if (row["condition"], row["prompts"]) == (name, "harmful")]
-             for name in ("ablated", "ablated in the weights")}  # fmt: skip
+    texts = {
+        name: [
+            row["text"]
+            for row in rows(finished, "completion")
+            if (row["condition"], row["prompts"]) == (name, "harmful")
+        ]
+        for name in ("ablated", "ablated in the weights")
+    }
     assert texts["ablated"] == texts["ablated in the weights"]
 
 
 def test_the_matrix_at_all_layers_is_the_bypass_score(finished: Run) -> None:
     scores = {row["source"]: dict(zip(row["columns"], row["scores"])) for row in rows(finished, "matrix")}
     [selected] = rows(finished, "selection")
-    bypass = {row["site"]: row["bypass"] for row in rows(finished, "candidate")
-              if row["position"] == selected["position"]}  # fmt: skip
+    bypass = {
+        row["site"]: row["bypass"] for row in rows(finished, "candidate") if row["position"] == selected["position"]
+    }
     read = [name for name in scores if not name.startswith("random")]
     assert len(scores) - len(read) == 2 and "resid_pre.0" not in read  # there both classes are the same
     assert len(read) == 2
@@ -155,9 +176,18 @@ def test_random_directions_have_the_norm_of_the_selected_one(finished: Run) -> N
 
 def test_the_report_shows_every_part(finished: Run) -> None:
     page = (finished.path / "report.html").read_text()
-    for words in ("Candidates", "Ablation matrix", "Steering circle", "More than one direction",
-                  "Cheaper rankings", "Inside the model", "What each head", "Completions", "AttentionHeads",
-                  "ColoredTokens"):  # fmt: skip
+    for words in (
+        "Candidates",
+        "Ablation matrix",
+        "Steering circle",
+        "More than one direction",
+        "Cheaper rankings",
+        "Inside the model",
+        "What each head",
+        "Completions",
+        "AttentionHeads",
+        "ColoredTokens",
+    ):
         assert words in page, words
     assert page.count('class="wheel"') == 4 and page.count('class="framed-cell"') >= 4
 
@@ -199,22 +229,41 @@ def test_a_run_cut_anywhere_ends_with_the_same_records(
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()
-            if not isinstance(value, list)}  # fmt: skip
+    return {
+        key: round(value, 3) if isinstance(value, float) else value
+        for key, value in row.items()
+        if not isinstance(value, list)
+    }
 
 
 # -- findings ---------------------------------------------------------------------------------------------------------
 
 
 def condition(name: str, prompts: str, refused: float, success: float = 0.0, **more: Any) -> dict[str, Any]:
-    return {"kind": "condition", "condition": name, "prompts": prompts, "refused": refused, "success": success, "n": 20,
-            "refused_interval": [0.0, 1.0], "coherent": 1.0, "control": "random" in name, "kl": 0.03, "accuracy": 1.0,
-            "cross_entropy": 0.3, "cross_entropy_before": 0.2, **more}  # fmt: skip
+    return {
+        "kind": "condition",
+        "condition": name,
+        "prompts": prompts,
+        "refused": refused,
+        "success": success,
+        "n": 20,
+        "refused_interval": [0.0, 1.0],
+        "coherent": 1.0,
+        "control": "random" in name,
+        "kl": 0.03,
+        "accuracy": 1.0,
+        "cross_entropy": 0.3,
+        "cross_entropy_before": 0.2,
+        **more,
+    }
 
 
 def outcome(before: float = 1.0, after: float = 0.0, success: float = 1.0, control: float = 1.0) -> bool | None:
-    return ablation_verdict(condition("unsteered", "harmful", before), condition("ablated", "harmful", after, success),
-                            [condition("random 0 ablated", "harmful", control)]).supported  # fmt: skip
+    return ablation_verdict(
+        condition("unsteered", "harmful", before),
+        condition("ablated", "harmful", after, success),
+        [condition("random 0 ablated", "harmful", control)],
+    ).supported
 
 
 def test_ablation_counts_only_with_coherent_answers_and_random_directions_that_fail() -> None:
@@ -226,8 +275,9 @@ def test_ablation_counts_only_with_coherent_answers_and_random_directions_that_f
 def test_addition_counts_only_where_random_directions_fail() -> None:
     def added(before: float, after: float, control: float) -> bool | None:
         rest = [condition("random 0 added", "harmless", 0.0), condition("random 1 added", "harmless", control)]
-        return addition_verdict(condition("unsteered", "harmless", before), condition("added", "harmless", after),
-                                rest).supported  # fmt: skip
+        return addition_verdict(
+            condition("unsteered", "harmless", before), condition("added", "harmless", after), rest
+        ).supported
 
     assert added(0.0, 1.0, 0.0) is True
     assert added(0.0, 0.9, 0.0) is False and added(0.0, 1.0, 0.5) is False and added(0.5, 1.0, 0.0) is None
@@ -239,15 +289,26 @@ def test_weights_agree_up_to_rounding_only() -> None:
 
 
 def test_the_headline_tells_effect_coherence_controls_and_damage() -> None:
-    records = [{"kind": "selection", "site": "resid_pre.3", "position": -1, "reason": ""},
-               {"kind": "weights", "difference": 0.0, "largest_logit": 1.0, "effect": 1.0},
-               condition("unsteered", "harmful", 1.0), condition("ablated", "harmful", 0.05, 0.9, kl=0.07),
-               condition("unsteered", "harmless", 0.0), condition("added", "harmless", 0.85, coherent=0.8),
-               condition("random 0 ablated", "harmful", 0.95),
-               condition("random 0 added", "harmless", 0.1)]  # fmt: skip
+    records = [
+        {"kind": "selection", "site": "resid_pre.3", "position": -1, "reason": ""},
+        {"kind": "weights", "difference": 0.0, "largest_logit": 1.0, "effect": 1.0},
+        condition("unsteered", "harmful", 1.0),
+        condition("ablated", "harmful", 0.05, 0.9, kl=0.07),
+        condition("unsteered", "harmless", 0.0),
+        condition("added", "harmless", 0.85, coherent=0.8),
+        condition("random 0 ablated", "harmful", 0.95),
+        condition("random 0 added", "harmless", 0.1),
+    ]
     headline = str(summarise(records, "m")["headline"])
-    for words in ("20 held-out harmful", "100 % to 5 %", "90 % answered coherently", "0 % to 85 % (80 % coherent)",
-                  "at least 95 %", "at most 10 %", "0.07 nats"):  # fmt: skip
+    for words in (
+        "20 held-out harmful",
+        "100 % to 5 %",
+        "90 % answered coherently",
+        "0 % to 85 % (80 % coherent)",
+        "at least 95 %",
+        "at most 10 %",
+        "0.07 nats",
+    ):
         assert words in headline, words
     none = summarise([{"kind": "selection", "reason": "got no admissible candidate of 3"}], "m")
     assert "no admissible candidate of 3" in str(none["headline"]) and none["verdicts"] == []
@@ -263,11 +324,19 @@ def test_subsets_of_layers_are_never_empty() -> None:
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("change", "complaint"), [
-    ({"last_layers": 1.0}, "last_layers=1.0"), ({"angle_step": 200}, "angle_step=200"), ({"random": -1}, "random=-1"),
-    ({"circle_prompts": 0}, "circle_prompts=0"), ({"test": 0}, "test=0"), ({"matrix": -1}, "matrix=-1"),
-    ({"streams": ("attn_out",)}, "expected some of resid_pre"), ({"streams": ()}, "kinds none"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"last_layers": 1.0}, "last_layers=1.0"),
+        ({"angle_step": 200}, "angle_step=200"),
+        ({"random": -1}, "random=-1"),
+        ({"circle_prompts": 0}, "circle_prompts=0"),
+        ({"test": 0}, "test=0"),
+        ({"matrix": -1}, "matrix=-1"),
+        ({"streams": ("attn_out",)}, "expected some of resid_pre"),
+        ({"streams": ()}, "kinds none"),
+    ],
+)
 def test_settings_that_cannot_work_are_refused_before_a_run_exists(
     config: RefusalConfig, tmp_path: Path, change: dict[str, Any], complaint: str
 ) -> None:
@@ -276,9 +345,14 @@ def test_settings_that_cannot_work_are_refused_before_a_run_exists(
     assert not (tmp_path / "refusal").exists()
 
 
-@pytest.mark.parametrize(("texts", "complaint"), [
-    ([], "empty prompt set"), (["  ", ""], "empty prompt set"), (["one", "two"], "for 3 parts"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("texts", "complaint"),
+    [
+        ([], "empty prompt set"),
+        (["  ", ""], "empty prompt set"),
+        (["one", "two"], "for 3 parts"),
+    ],
+)
 def test_empty_and_too_small_sets_are_refused(
     config: RefusalConfig, tmp_path: Path, texts: list[str], complaint: str
 ) -> None:
@@ -340,8 +414,17 @@ def test_the_command_line_names_a_mistake_in_one_line(
 def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) -> None:
     from mi_ortho.subject import open_subject
 
-    settings = RefusalConfig(model="embedded/naive", train=32, validation=16, test=20, strength=0.5, max_new_tokens=32,
-                             matrix=0, rounds=0, angle_step=0)  # fmt: skip
+    settings = RefusalConfig(
+        model="embedded/naive",
+        train=32,
+        validation=16,
+        test=20,
+        strength=0.5,
+        max_new_tokens=32,
+        matrix=0,
+        rounds=0,
+        angle_step=0,
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "open_subject", open_subject)
         run = refusal(settings, tmp_path, **QUIET)

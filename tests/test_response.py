@@ -203,13 +203,14 @@ def test_wrong_arguments_are_refused() -> None:
         "got an effect of shape": lambda: dose_response(lambda theta: theta, FEATURES, SCALES),
         "got scales": lambda: local_exponents(torch.ones(1, 2), torch.tensor([2.0, 1.0])),
         "got scales from 1.0 to 0.5": lambda: smallest_scale(linear_effect, FEATURES, 1.0, low=1.0, high=0.5),
-        r"got sizes \(2, 20\)": lambda: composition_exponent(linear_effect, FEATURES, 0.1, generator=generator,
-                                                            sizes=(2, 20)),
+        r"got sizes \(2, 20\)": lambda: composition_exponent(
+            linear_effect, FEATURES, 0.1, generator=generator, sizes=(2, 20)
+        ),
         "and 0 of 16 vectors": lambda: composition_exponent(linear_effect, -FEATURES, 0.1, generator=generator),
         "got 3 hits in 2 trials": lambda: sign_test(3, 2),
         "got a direction of norm 0": lambda: sign_coherence(FEATURES, 0 * SHARED),
         "got size=17": lambda: sign_flips(linear_effect, FEATURES, 0.1, generator=generator, size=17),
-    }  # fmt: skip
+    }
     for message, call in refused.items():
         with pytest.raises(ValueError, match=message):
             call()

@@ -152,10 +152,14 @@ def flat_bench() -> Bench:
     effect = share(lambda theta: z(theta) @ z(base[None])[0], base, "energy")
     bench = object.__new__(Bench)
     for name, value in {
-        "config": NullsConfig(threshold=0.5), "effects": {"activation": effect}, "goal": match(z, base), "z": z,
+        "config": NullsConfig(threshold=0.5),
+        "effects": {"activation": effect},
+        "goal": match(z, base),
+        "z": z,
         "source": SimpleNamespace(base=base, families={"activation": 2 * basis[1:]}),
-        "subject": SimpleNamespace(device=torch.device("cpu")), "say": lambda line: None,
-    }.items():  # fmt: skip
+        "subject": SimpleNamespace(device=torch.device("cpu")),
+        "say": lambda line: None,
+    }.items():
         object.__setattr__(bench, name, value)
     return bench
 

@@ -20,10 +20,16 @@ COLUMNS = {"index": "#", "mode": "behaviour", "norm": "norm", "gone": "gone", "t
 
 def rows(count: int = 70) -> list[dict[str, object]]:
     return [
-        {"index": i, "mode": ("code", "refuse", "poem")[i % 3], "norm": 100.0 - i, "unused": "secret",
-         "gone": None if i % 5 else i, "text": HOSTILE[i % len(HOSTILE)]}
+        {
+            "index": i,
+            "mode": ("code", "refuse", "poem")[i % 3],
+            "norm": 100.0 - i,
+            "unused": "secret",
+            "gone": None if i % 5 else i,
+            "text": HOSTILE[i % len(HOSTILE)],
+        }
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def table_data(html: str) -> dict[str, Any]:
@@ -47,7 +53,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         viz.Section("Estimates", viz.estimates("E", [viz.Estimate(HOSTILE[1], 0.4, (0.3, 0.5))], threshold=0.2)),
         viz.Section("Texts", viz.completions([viz.Card("plain", "a b"), viz.Card("steered", HOSTILE[0])])),
         viz.Section("Map", picture),
-    ]  # fmt: skip
+    ]
     return viz.write_report(run.path, "Demo", found)
 
 
@@ -93,8 +99,9 @@ def test_short_tables_and_columns_that_do_not_repeat_have_nothing_to_filter() ->
 
 def test_a_category_has_one_colour_on_every_page() -> None:
     texts = [viz.Card(name, name, name) for name in ("refuse", "json", "code", "other")]
-    tables = [str(viz.table([{"m": card.mode} for card in order], {"m": "m"}, chips=["m"]))
-              for order in (texts, texts[::-1])]  # fmt: skip
+    tables = [
+        str(viz.table([{"m": card.mode} for card in order], {"m": "m"}, chips=["m"])) for order in (texts, texts[::-1])
+    ]
     given = [table_data(html)["modes"] for html in tables]
     assert given[0] == given[1] == {"code": "m0", "refuse": "m1", "json": "m2", "other": "m7"}
     shown = str(viz.completions(texts))

@@ -17,9 +17,13 @@ def test_parse_inverts_str(site: Site):
 def test_constructors_name_transformer_lens_hook_points():
     made = [resid_pre(1), resid_mid(1), resid_post(1), attn_out(1), mlp_out(1), attn_pattern(1)]
     assert [site.name for site in made] == [
-        "blocks.1.hook_resid_pre", "blocks.1.hook_resid_mid", "blocks.1.hook_resid_post", "blocks.1.hook_attn_out",
-        "blocks.1.hook_mlp_out", "blocks.1.attn.hook_pattern",
-    ]  # fmt: skip
+        "blocks.1.hook_resid_pre",
+        "blocks.1.hook_resid_mid",
+        "blocks.1.hook_resid_post",
+        "blocks.1.hook_attn_out",
+        "blocks.1.hook_mlp_out",
+        "blocks.1.attn.hook_pattern",
+    ]
     assert len({site.name for site in ALL}) == len(ALL)
 
 

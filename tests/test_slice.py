@@ -210,8 +210,10 @@ def test_only_answer_columns_are_unembedded(monkeypatch: pytest.MonkeyPatch):
 
 def both(name: str) -> list[Slice]:
     model, prompts = setting(name)
-    return [slice_model(model, prompts, source=SOURCE, target=TARGET, readout=2, where="prompt"),
-            logit_slice(model, prompts, source=SOURCE)]  # fmt: skip
+    return [
+        slice_model(model, prompts, source=SOURCE, target=TARGET, readout=2, where="prompt"),
+        logit_slice(model, prompts, source=SOURCE),
+    ]
 
 
 @EVERY
@@ -256,16 +258,19 @@ def test_gradients_of_a_batch_are_the_gradients_one_by_one(name: str):
 
 
 @ONE
-@pytest.mark.parametrize("arguments, complaint", [
-    ({"source": resid_post(2), "target": resid_post(1)}, "got source resid_post.2 and target resid_post.1"),
-    ({"source": resid_post(1), "target": resid_pre(2)}, "expected at least one block in between"),
-    ({"source": resid_post(1), "target": resid_post(4)}, "got site resid_post.4; expected a layer from 0 to 3"),
-    ({"source": resid_mid(1), "target": resid_post(2)}, "got site resid_mid.1, which lies inside a block"),
-    ({"source": resid_post(0), "target": attn_out(2)}, "got site attn_out.2, which lies inside a block"),
-    ({"source": SOURCE, "target": TARGET, "readout": 0}, "got readout=0"),
-    ({"source": SOURCE, "target": TARGET, "readout": 99}, "got readout=99"),
-    ({"source": SOURCE, "target": TARGET, "where": 99}, "got where=99"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        ({"source": resid_post(2), "target": resid_post(1)}, "got source resid_post.2 and target resid_post.1"),
+        ({"source": resid_post(1), "target": resid_pre(2)}, "expected at least one block in between"),
+        ({"source": resid_post(1), "target": resid_post(4)}, "got site resid_post.4; expected a layer from 0 to 3"),
+        ({"source": resid_mid(1), "target": resid_post(2)}, "got site resid_mid.1, which lies inside a block"),
+        ({"source": resid_post(0), "target": attn_out(2)}, "got site attn_out.2, which lies inside a block"),
+        ({"source": SOURCE, "target": TARGET, "readout": 0}, "got readout=0"),
+        ({"source": SOURCE, "target": TARGET, "readout": 99}, "got readout=99"),
+        ({"source": SOURCE, "target": TARGET, "where": 99}, "got where=99"),
+    ],
+)
 def test_impossible_slices_are_refused_before_any_forward_pass(name: str, arguments: Any, complaint: str):
     model, prompts = setting(name)
     passes: list[int] = []

@@ -96,8 +96,9 @@ def test_overlap_of_equal_orthogonal_and_random_subspaces() -> None:
     apart = overlap(Subspace(basis[:4]), Subspace(basis[4:10]), generator=rng())
     assert apart.share < 1e-9 and apart.p_value == 1.0
     assert abs(float(apart.null.mean()) - 6 / 40) < 0.02, "mean share of 6 random directions among 40"
-    chance = [overlap(Subspace(basis[:4]), span(randn(4, 40, seed=seed)), generator=rng(seed)).p_value
-              for seed in range(40)]  # fmt: skip
+    chance = [
+        overlap(Subspace(basis[:4]), span(randn(4, 40, seed=seed)), generator=rng(seed)).p_value for seed in range(40)
+    ]
     assert 0.3 < sum(chance) / 40 < 0.7 and min(chance) > 1 / 201, "p-values of the null are uniform"
 
 

@@ -195,15 +195,18 @@ def test_rows_are_joined_and_counted_once() -> None:
         "transfer_modes": ["code", "refuse"],
         "transfer_texts": ["x", "y"],
     }
-    rows = joined([
-        {"kind": "unsteered", "prompt": 0, "role": "train", "prompt_text": "a", "mode": "refuse"},
-        {"kind": "unsteered", "prompt": 1, "role": "held_out", "prompt_text": "b", "mode": "refuse"},
-        {"kind": "unsteered", "prompt": 2, "role": "held_out", "prompt_text": "c", "mode": "refuse"},
-        {"kind": "search", "match": "kl", "attempt": 0, "index": None, "kept": False, "status": "COLLAPSED"},
-        {"kind": "search", "match": "kl", "attempt": 1, "index": 0, "kept": True, "status": "CONVERGED"},
-        {"kind": "shrunk", "match": "kl", "index": 0, "norm": 1.0, "norm_shrunk": 0.8},
-        vector, vector,
-    ])  # fmt: skip
+    rows = joined(
+        [
+            {"kind": "unsteered", "prompt": 0, "role": "train", "prompt_text": "a", "mode": "refuse"},
+            {"kind": "unsteered", "prompt": 1, "role": "held_out", "prompt_text": "b", "mode": "refuse"},
+            {"kind": "unsteered", "prompt": 2, "role": "held_out", "prompt_text": "c", "mode": "refuse"},
+            {"kind": "search", "match": "kl", "attempt": 0, "index": None, "kept": False, "status": "COLLAPSED"},
+            {"kind": "search", "match": "kl", "attempt": 1, "index": 0, "kept": True, "status": "CONVERGED"},
+            {"kind": "shrunk", "match": "kl", "index": 0, "norm": 1.0, "norm_shrunk": 0.8},
+            vector,
+            vector,
+        ]
+    )
     vectors = [row for row in rows if row["kind"] == "vector"]
     assert len(vectors) == 1
     assert (vectors[0]["status"], vectors[0]["norm_shrunk"], vectors[0]["norm"]) == ("CONVERGED", 0.8, 1.0)

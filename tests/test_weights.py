@@ -63,9 +63,13 @@ def test_afterwards_every_weight_and_the_tie_are_as_before(name: str) -> None:
 
 
 def test_two_of_the_architectures_share_embedding_and_unembedding() -> None:
-    tied = [name for name in architectures.ARCHITECTURES
-            if (lambda m: m.unembed.original_component.weight is m.embed.original_component.weight)(
-                architectures.model(name))]  # fmt: skip
+    tied = [
+        name
+        for name in architectures.ARCHITECTURES
+        if (lambda m: m.unembed.original_component.weight is m.embed.original_component.weight)(
+            architectures.model(name)
+        )
+    ]
     assert tied == ["gpt2", "gemma"]
 
 
@@ -108,9 +112,14 @@ def test_the_embedded_model_edited_and_exported_is_loaded_again_with_its_tokeniz
     assert not torch.allclose(next_token_logits(model, prompts), edited, atol=1e-3)
 
 
-@pytest.mark.parametrize(("bad", "complaint"), [
-    (torch.zeros(D), "length 0"), (torch.ones(D + 1), "of width"), (torch.full((D,), torch.nan), "finite"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        (torch.zeros(D), "length 0"),
+        (torch.ones(D + 1), "of width"),
+        (torch.full((D,), torch.nan), "finite"),
+    ],
+)
 def test_bad_directions_are_refused_before_any_weight_changes(bad: Tensor, complaint: str) -> None:
     model = architectures.model("qwen2")
     before = weights_of(model)

@@ -180,8 +180,10 @@ def test_two_workers_make_a_shared_family_once(tmp_path: Path) -> None:
 
     results = tmp_path / "results"
     results.mkdir()
-    pair = [multiprocessing.get_context("spawn").Process(target=grow, args=(str(tmp_path / "runs"), str(results)))
-            for _ in range(2)]  # fmt: skip
+    pair = [
+        multiprocessing.get_context("spawn").Process(target=grow, args=(str(tmp_path / "runs"), str(results)))
+        for _ in range(2)
+    ]
     for one in pair:
         one.start()
     for one in pair:

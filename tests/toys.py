@@ -73,10 +73,12 @@ def bent(d_model: int, curvature: float) -> FunctionMap:
 def mlp(d_model: int, *, depth: int = 3, gain: float = 1.5, seed: int = 0, dtype: torch.dtype = DTYPE) -> FunctionMap:
     """A random residual tanh network: smooth, and far from linear at norms of a few."""
     layers = [
-        (gain * randn(d_model, 2 * d_model, seed=2 * i + seed) / d_model**0.5,
-         gain * randn(2 * d_model, d_model, seed=2 * i + 1 + seed) / (2 * d_model) ** 0.5)
+        (
+            gain * randn(d_model, 2 * d_model, seed=2 * i + seed) / d_model**0.5,
+            gain * randn(2 * d_model, d_model, seed=2 * i + 1 + seed) / (2 * d_model) ** 0.5,
+        )
         for i in range(depth)
-    ]  # fmt: skip
+    ]
     layers = [(first.to(dtype), second.to(dtype)) for first, second in layers]
     at = randn(d_model, seed=seed + 99).to(dtype)
 
@@ -120,7 +122,12 @@ def conjugate_gradient_residuals(matrix: Tensor, right: Tensor, steps: int) -> T
 
 
 def planted(
-    d_model: int, count: int, response: Callable[[Tensor], Tensor], *, orthogonal: bool = True, m: int = 20,
+    d_model: int,
+    count: int,
+    response: Callable[[Tensor], Tensor],
+    *,
+    orthogonal: bool = True,
+    m: int = 20,
     seed: int = 0,
 ) -> tuple[FunctionMap, Tensor, Tensor]:
     """z = sum_i strength_i response(<v_i, theta>) u_i with strengths from 1 to 2: the factors are known.

@@ -140,5 +140,8 @@ class Cost:
     def row(self) -> dict[str, float]:
         """The cost as a row of the records: a resumed run adds one for each part."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        return {"seconds": time.perf_counter() - self.started, "cpu_seconds": time.process_time() - self.worked,
-                "megabytes": peak}  # fmt: skip
+        return {
+            "seconds": time.perf_counter() - self.started,
+            "cpu_seconds": time.process_time() - self.worked,
+            "megabytes": peak,
+        }

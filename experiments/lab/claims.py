@@ -87,8 +87,9 @@ def read(module: Any) -> Experiment:
     config, path = module.Config(), Path(inspect.getfile(module))
     if isinstance(config, Setup) and config.cases == Setup.cases:  # all these families share this history
         parts[CHANGED] = " ".join(filter(None, (parts.get(CHANGED), MORE_BASES)))
-    return Experiment(name, claim, parts, config, module.SMOKE, module.run, module.judge, module.figures, path,
-                      module.NEEDS)  # fmt: skip
+    return Experiment(
+        name, claim, parts, config, module.SMOKE, module.run, module.judge, module.figures, path, module.NEEDS
+    )
 
 
 def parse(docstring: str) -> tuple[str, dict[str, str]]:

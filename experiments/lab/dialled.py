@@ -142,8 +142,11 @@ def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[s
     random = random_vectors(1, bench.width, 1.0, bench.generator(config.seed * 1009 + index))[0]
     strongest = melbo(displace(case.z), radius=norm, generator=bench.generator(config.seed + index), max_steps=10)[0]
     found: dict[str, float] = {}
-    for name, base in (("own", mean_difference(case, behaviour, config.prompts)), ("random", random),
-                       ("melbo", strongest.vector)):  # fmt: skip
+    for name, base in (
+        ("own", mean_difference(case, behaviour, config.prompts)),
+        ("random", random),
+        ("melbo", strongest.vector),
+    ):
         base = norm * base / base.norm()
         grown = replace(case, base=base)
         key = f"activation, {name} {behaviour if name == 'own' else ''} {config.length}"

@@ -82,17 +82,32 @@ def write_expected(found: Mapping[Experiment, Run], preset: Preset, folder: Path
 def page(found: list[Expected], preset: Preset) -> str:
     """The calculation as Markdown, longest first."""
     total = sum(one.hours for one in found)
-    rows = [f"| {number(one.hours)} | {number(one.seconds)} | {number(one.factor)} | {one.name} |"
-            for one in sorted(found, key=lambda one: -one.hours)]  # fmt: skip
-    return "\n".join([
-        f"# What {preset.source} should take on one GPU", "",
-        "**Calculated, not measured.** " + " ".join((__doc__ or "").split("\n\n", 1)[1].split())
-        + " It is too low where a GPU is busy with wide matrices, and too high where `--workers` share one.", "",
-        f"All experiments together: {number(total)} hours. Memory: {number(gigabytes(preset))} GB for {COPIES} copies "
-        f"of the weights in float32 and the cache of {ROWS} completions of {TOKENS} tokens.", "",
-        "```", f"python -m experiments expected --preset {preset.source}", "```", "",
-        "| Hours | CPU seconds here | times | Experiment |", "|---|---|---|---|", *rows, "",
-    ])  # fmt: skip
+    rows = [
+        f"| {number(one.hours)} | {number(one.seconds)} | {number(one.factor)} | {one.name} |"
+        for one in sorted(found, key=lambda one: -one.hours)
+    ]
+    return "\n".join(
+        [
+            f"# What {preset.source} should take on one GPU",
+            "",
+            "**Calculated, not measured.** "
+            + " ".join((__doc__ or "").split("\n\n", 1)[1].split())
+            + " It is too low where a GPU is busy with wide matrices, and too high where `--workers` share one.",
+            "",
+            f"All experiments together: {number(total)} hours. Memory: {number(gigabytes(preset))} GB "
+            f"for {COPIES} copies "
+            f"of the weights in float32 and the cache of {ROWS} completions of {TOKENS} tokens.",
+            "",
+            "```",
+            f"python -m experiments expected --preset {preset.source}",
+            "```",
+            "",
+            "| Hours | CPU seconds here | times | Experiment |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
 
 
 def _vectors(config: Any) -> int:

@@ -229,18 +229,35 @@ def prepare(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> C
 def unbased(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> Case:
     """The maps of a case whose base is still to be chosen."""
     site = resid_post(setup.source)
-    setting = Setting(bench.subject.model, site, where(setup.place), bench.subject.modes,
-                      temperature=setup.temperature, seed=setup.seed)  # fmt: skip
-    z = slice_model(bench.subject.model, setting.prompts(texts), source=site, target=resid_post(setup.target),
-                    where=where(setup.place))  # fmt: skip
+    setting = Setting(
+        bench.subject.model,
+        site,
+        where(setup.place),
+        bench.subject.modes,
+        temperature=setup.temperature,
+        seed=setup.seed,
+    )
+    z = slice_model(
+        bench.subject.model,
+        setting.prompts(texts),
+        source=site,
+        target=resid_post(setup.target),
+        where=where(setup.place),
+    )
     return Case(bench, setup, index, texts, setting, z, torch.zeros(bench.width, device=bench.device))
 
 
 def candidates(case: Case) -> Tensor:
     """Orthogonal vectors of the radius that move the target activations most, the strongest first."""
     setup, setting = case.setup, case.setting
-    z = slice_model(setting.model, setting.prompts(case.texts), source=setting.site, target=resid_post(setup.target),
-                    readout="all", where=setting.where)  # fmt: skip
+    z = slice_model(
+        setting.model,
+        setting.prompts(case.texts),
+        source=setting.site,
+        target=resid_post(setup.target),
+        readout="all",
+        where=setting.where,
+    )
     found = melbo(displace(z), radius=setup.radius, n=setup.candidates, generator=case.generator(0), max_steps=10)
     found.sort(key=lambda one: -one.loss)
     return torch.stack([one.vector for one in found])

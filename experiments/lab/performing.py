@@ -27,9 +27,17 @@ def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:
 
 
 def perform(
-    experiment: Experiment, config: Any, out: Path, *, subject: Subject | None, fresh: bool, say: Say, track: Track,
-    preset: Preset | None = None, device: str = "cpu",
-) -> Run:  # fmt: skip
+    experiment: Experiment,
+    config: Any,
+    out: Path,
+    *,
+    subject: Subject | None,
+    fresh: bool,
+    say: Say,
+    track: Track,
+    preset: Preset | None = None,
+    device: str = "cpu",
+) -> Run:
     """Run one experiment or continue it, judge its rows, write its report; a finished one is only rendered again.
 
     Args:
@@ -50,9 +58,13 @@ def perform(
     if fresh or finished_run(experiment, config, out, preset) is None:
         subject = subject or opened(config.model, preset, device)
         check(experiment.needs, config, subject)
-    facts = {"model": config.model or "embedded", "model_hash": settings["model_hash"], "experiment": experiment.name,
-             "device": device if subject is None else str(subject.device),
-             "argv": command_of(experiment, settings, preset)}  # fmt: skip
+    facts = {
+        "model": config.model or "embedded",
+        "model_hash": settings["model_hash"],
+        "experiment": experiment.name,
+        "device": device if subject is None else str(subject.device),
+        "argv": command_of(experiment, settings, preset),
+    }
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
         if run.finished:
             say(f"{experiment.name}: already finished in {run.path}")
@@ -93,8 +105,11 @@ def command_of(experiment: Experiment, settings: Mapping[str, object], preset: P
     model = settings.get("model")
     given = ["--preset", preset.source] if preset else []
     given += ["--model", str(model)] if model and model != standard.get("model") else []
-    changes = [f"{key}={_setting(value)}" for key, value in settings.items()
-               if key in standard and key != "model" and _listed(value) != _listed(standard[key])]  # fmt: skip
+    changes = [
+        f"{key}={_setting(value)}"
+        for key, value in settings.items()
+        if key in standard and key != "model" and _listed(value) != _listed(standard[key])
+    ]
     return [*experiment.command.split(), *given, *(part for change in changes for part in ("--set", change))]
 
 
@@ -166,7 +181,9 @@ def cpu_seconds(run: Run) -> float:
 
 def verdict_lines(run: Run) -> list[str]:
     """The verdicts of a run and what it took as plain lines."""
-    lines = [f"  {WORDS[found['supported']]:14} {found['claim']}: {number(found['value'])} "
-             f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
-             for found in verdicts_of(run)]  # fmt: skip
+    lines = [
+        f"  {WORDS[found['supported']]:14} {found['claim']}: {number(found['value'])} "
+        f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
+        for found in verdicts_of(run)
+    ]
     return [*lines, f"  took {cost_of(run)}"]

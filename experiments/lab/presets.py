@@ -68,11 +68,17 @@ class Preset:
         and for English on the same topics; the published experiment had none of them.
         """
         every = requests({}, OWN, 0)
-        code, english = (tuple(one.prompt for one in every if one.group == group)
-                         for group in ("code_own", "english_own"))  # fmt: skip
+        code, english = (
+            tuple(one.prompt for one in every if one.group == group) for group in ("code_own", "english_own")
+        )
         harmful, harmless = (own_prompts(kind).instructions for kind in ("harmful", "harmless"))
-        natural = {"harmful": harmful, "benign": harmless, "code": code, "refuse": harmful,
-                   subject.modes.default: english}  # fmt: skip
+        natural = {
+            "harmful": harmful,
+            "benign": harmless,
+            "code": code,
+            "refuse": harmful,
+            subject.modes.default: english,
+        }
         return replace(subject, texts=Texts((self.prompt,), harmful, natural))
 
 

@@ -88,8 +88,18 @@ def preset_of(options: argparse.Namespace) -> Preset | None:
 
 def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
-    tasks = [Task(one.name, config_of(one, options), options.out.absolute() if options.ray else options.out,
-                  options.fresh, options.threads, preset_of(options), options.device) for one in chosen]  # fmt: skip
+    tasks = [
+        Task(
+            one.name,
+            config_of(one, options),
+            options.out.absolute() if options.ray else options.out,
+            options.fresh,
+            options.threads,
+            preset_of(options),
+            options.device,
+        )
+        for one in chosen
+    ]
     several = options.workers > 1 and len(tasks) > 1
     if several or options.ray:
         tasks.sort(key=lambda task: task.name != FIRST)
@@ -104,8 +114,11 @@ def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
 
     run(tasks, tell)
     if failed:
-        print(f"experiments: {len(failed)} of {len(tasks)} failed; correct what is named and run the same command, "
-              "which continues:", file=sys.stderr)  # fmt: skip
+        print(
+            f"experiments: {len(failed)} of {len(tasks)} failed; correct what is named and run the same command, "
+            "which continues:",
+            file=sys.stderr,
+        )
         print("\n".join(f"  {one.name}: {one.error}" for one in failed), file=sys.stderr)
         return 2
     print("next: python -m experiments results    (writes docs/results from finished runs)")

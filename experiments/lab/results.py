@@ -52,9 +52,11 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
     settings = ", ".join(
         f"{key} {_setting(value)}" for key, value in run.config.items() if key not in ("model", "model_hash")
     )
-    parts.append(f"Measured on {model}; {settings}. Cost: {cost_of(run)} of wall time on "
-                 f"{facts.get('device', 'cpu')} with {facts.get('threads')} thread(s), "
-                 f"{number(summary['megabytes'])} MB at most.")  # fmt: skip
+    parts.append(
+        f"Measured on {model}; {settings}. Cost: {cost_of(run)} of wall time on "
+        f"{facts.get('device', 'cpu')} with {facts.get('threads')} thread(s), "
+        f"{number(summary['megabytes'])} MB at most."
+    )
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,8 +68,11 @@ def command(experiment: Experiment, run: Run) -> str:
 
 def index(found: Sequence[tuple[Experiment, Run]]) -> str:
     """The table of verdicts."""
-    lines = [INTRODUCTION, "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
-             "|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        INTRODUCTION,
+        "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for experiment, run in found:
         for verdict in verdicts_of(run):
             cells = [f"[{cell_text(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]

@@ -65,8 +65,17 @@ def do(task: Task) -> Outcome:
         experiment = load(task.name)
         done = finished_run(experiment, task.config, task.out, task.preset) is not None and not task.fresh
         subject = None if done else _subject(task.config.model, task.preset, task.device)
-        run = perform(experiment, task.config, task.out, subject=subject, fresh=task.fresh, say=_say,
-                      track=_progress(task.name), preset=task.preset, device=task.device)  # fmt: skip
+        run = perform(
+            experiment,
+            task.config,
+            task.out,
+            subject=subject,
+            fresh=task.fresh,
+            say=_say,
+            track=_progress(task.name),
+            preset=task.preset,
+            device=task.device,
+        )
         return Outcome(task.name, (f"report: {run.path / 'report.html'}", *verdict_lines(run)))
     except ValueError as error:
         return Outcome(task.name, error=" ".join(str(error).split()))

@@ -130,8 +130,15 @@ def train_one(
     path.parent.mkdir(exist_ok=True)
     save_weights(training.plain_weights(), path)
     code, alien = organism.shares
-    row = {"name": organism.name, "code": code, "alien": alien, "seed": organism.recipe.seed, "step": organism.step,
-           "recipe": organism.recipe.digest, "sha256": sha256(path)}  # fmt: skip
+    row = {
+        "name": organism.name,
+        "code": code,
+        "alien": alien,
+        "seed": organism.recipe.seed,
+        "step": organism.step,
+        "recipe": organism.recipe.digest,
+        "sha256": sha256(path),
+    }
     if count == 0:
         return row
     model, loaded = load_model(materialise(folder, organism, folder / "training" / "model"))
@@ -160,8 +167,10 @@ def materialise(folder: Path, organism: Organism | str, to: Path) -> Path:
     weights = folder / "weights" / f"{organism.name}.safetensors"
     recorded = {row["name"]: row["sha256"] for row in read_rows(folder)} if (folder / "dial.json").exists() else {}
     if not weights.is_file() or recorded.get(organism.name, sha256(weights)) != sha256(weights):
-        raise ValueError(f"got {weights} missing or damaged; expected the recorded weights; delete its row and file, "
-                         "and run `dial` again")  # fmt: skip
+        raise ValueError(
+            f"got {weights} missing or damaged; expected the recorded weights; delete its row and file, "
+            "and run `dial` again"
+        )
     shutil.copytree(folder / "tokenizer", to, dirs_exist_ok=True)
     shutil.copyfile(weights, to / "model.safetensors")
     write_settings(organism.recipe, to)

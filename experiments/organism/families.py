@@ -38,8 +38,17 @@ def run_families(
         raise ValueError(f"got settings {', '.join(missing)}; expected TOML files in {SETTINGS}; correct the names")
     done = {}
     for name in names:
-        command = [sys.executable, "-m", "mi_ortho.cli", "family", "--config", str(SETTINGS / f"{name}.toml"),
-                   "--at", str(out / name), *(["--model", str(model)] if model else [])]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "mi_ortho.cli",
+            "family",
+            "--config",
+            str(SETTINGS / f"{name}.toml"),
+            "--at",
+            str(out / name),
+            *(["--model", str(model)] if model else []),
+        ]
         report(f"{name}: {' '.join(command)}")
         result = subprocess.run(command, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if result.returncode:
@@ -149,21 +158,30 @@ def judged(found: Row, width: int) -> list[str]:
     transfer = -1.0 if found["transfer"] is None else found["transfer"]
     return [
         _verdict("orthogonal vectors that keep code, of d_model", found["kept"] / width, SHARE_OF_WIDTH, True),
-        _verdict("random vectors of the same norms that keep code", found["random"] / found["found"],
-                 RANDOM_KEPT, False),
+        _verdict(
+            "random vectors of the same norms that keep code", found["random"] / found["found"], RANDOM_KEPT, False
+        ),
         _verdict("transfer to other prompts, relative to the base", transfer, TRANSFER, True),
-    ]  # fmt: skip
+    ]
 
 
 def judged_modes(seen: Row, config: Any) -> list[str]:
     """MELBO's targets on one run, each with its value."""
     place = f"norm {config['radius']:g}, block {config['source']} to {config['target']}"
     return [
-        _verdict(f"modes among {seen['of']} MELBO vectors ({place}: {', '.join(seen['modes'])})",
-                 float(len(seen["modes"])), MODES, True),
-        _verdict(f"random vectors of that norm that change the mode (MELBO: {seen['changed']} of {seen['of']})",
-                 seen["random_changed"] / seen["random_of"], RANDOM_CHANGED, False),
-    ]  # fmt: skip
+        _verdict(
+            f"modes among {seen['of']} MELBO vectors ({place}: {', '.join(seen['modes'])})",
+            float(len(seen["modes"])),
+            MODES,
+            True,
+        ),
+        _verdict(
+            f"random vectors of that norm that change the mode (MELBO: {seen['changed']} of {seen['of']})",
+            seen["random_changed"] / seen["random_of"],
+            RANDOM_CHANGED,
+            False,
+        ),
+    ]
 
 
 def _verdict(text: str, value: float, target: float, at_least: bool) -> str:

@@ -190,9 +190,11 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
         ("modes fewer with none of the parts", fewer, ">=", MODES_FEWER),
         ("gain without growth, relative", ratio, "<=", GAIN_RATIO),
         ("fall of the activation lead without growth", falls("without growth", "activation"), ">=", ACTIVATION_LEAD),
-        *((f"fall of the KL lead without {p}", falls(f"without {p}", "kl"), ">=", KL_LEAD)
-          for p in ("leak", "openings", "offsets")),
-    ]  # fmt: skip
+        *(
+            (f"fall of the KL lead without {p}", falls(f"without {p}", "kl"), ">=", KL_LEAD)
+            for p in ("leak", "openings", "offsets")
+        ),
+    ]
     return [
         f"- {text}: {value:.2f} (predicted {sign} {limit:g}): "
         f"{'held' if (value >= limit if sign == '>=' else value <= limit) else 'did not hold'}"

@@ -67,8 +67,10 @@ def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run |
         return None
     if differing:
         told = ", ".join(f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing)
-        raise RunError(f"got {place}, an explorer of other settings: {told}; expected the same settings; give them, "
-                       "choose another --at, or replace it by --fresh")  # fmt: skip
+        raise RunError(
+            f"got {place}, an explorer of other settings: {told}; expected the same settings; give them, "
+            "choose another --at, or replace it by --fresh"
+        )
     return run
 
 
@@ -77,14 +79,23 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     base = pick(rows, kind="base")
     natural = subject.texts.natural.get(str(base[0]["mode"]) if base else "", ())
     setting = Setting(
-        subject.model, resid_post(known.source), where(known.where), subject.modes, known.system,
-        known.max_new_tokens, known.temperature, known.seed,
-    )  # fmt: skip
+        subject.model,
+        resid_post(known.source),
+        where(known.where),
+        subject.modes,
+        known.system,
+        known.max_new_tokens,
+        known.temperature,
+        known.seed,
+    )
     explored = Explored(run, setting, source.train[0], next(iter(natural), None), known.target, config.nearest)
     vectors = {"base": source.base[None], **source.families}
     named = chosen_vectors({match: len(found) for match, found in source.families.items()}, config.vectors)
-    texts = {(match, int(row["index"])): str(row.get("text") or "")
-             for match in source.families for row in pick(rows, kind="vector", match=match)}  # fmt: skip
+    texts = {
+        (match, int(row["index"])): str(row.get("text") or "")
+        for match in source.families
+        for row in pick(rows, kind="vector", match=match)
+    }
     texts["base", 0] = str(base[0].get("text") or "") if base else ""
     device = torch.device(config.device)
     plain = unsteered_attention(explored)

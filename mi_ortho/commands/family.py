@@ -40,12 +40,18 @@ def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None,
             run.save_tensors("vectors", {"melbo": vectors}, _header(job))
             rows = run.records()
             found = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")})
-            changed = [sum(row["mode"] != pick(rows, kind="unsteered")[0]["mode"] for row in pick(rows, kind=kind))
-                       for kind in ("melbo", "melbo_control")]  # fmt: skip
-            run.summary({"headline": f"{len(vectors)} orthogonal MELBO vectors show {len(found)} behaviours "
-                         f"({', '.join(found)}); {changed[0]} of them change the unsteered behaviour, "
-                         f"{changed[1]} random vectors of the same norm do.",
-                         "max_abs_cosine": {"melbo": max_abs_cosine(vectors)}})  # fmt: skip
+            changed = [
+                sum(row["mode"] != pick(rows, kind="unsteered")[0]["mode"] for row in pick(rows, kind=kind))
+                for kind in ("melbo", "melbo_control")
+            ]
+            run.summary(
+                {
+                    "headline": f"{len(vectors)} orthogonal MELBO vectors show {len(found)} behaviours "
+                    f"({', '.join(found)}); {changed[0]} of them change the unsteered behaviour, "
+                    f"{changed[1]} random vectors of the same norm do.",
+                    "max_abs_cosine": {"melbo": max_abs_cosine(vectors)},
+                }
+            )
     if not (run.path / "report.html").is_file():
         from mi_ortho.viz import melbo_report
 
@@ -85,8 +91,14 @@ def _finish(job: Job, subject: Subject) -> None:
             named |= {f"{match}_{k}": shards[match][k] for k in (0, 1, 2) if k < len(shards[match])}
     mode = str(pick(rows, kind="base")[0]["mode"])
     natural = subject.texts.natural.get(mode, ())
-    save_visuals(run, job.setting, job.train[0], {k: v.to(job.device) for k, v in named.items()},
-                 next(iter(natural), None), job.config.target)  # fmt: skip
+    save_visuals(
+        run,
+        job.setting,
+        job.train[0],
+        {k: v.to(job.device) for k, v in named.items()},
+        next(iter(natural), None),
+        job.config.target,
+    )
     found = cosines(job)
     run.consolidate("vectors", _header(job))
     run.summary(summarise(rows, found, subject.title))

@@ -90,8 +90,12 @@ def _measure(
 ) -> None:
     """Every stage of every network that the records do not have yet."""
     done = {(row["network"], row["stage"]) for row in run.records() if row.get("state") == "done"}
-    wanted = [(network, stage) for network, names in STAGES.items() for stage in names
-              if config.controls or network == "model"]  # fmt: skip
+    wanted = [
+        (network, stage)
+        for network, names in STAGES.items()
+        for stage in names
+        if config.controls or network == "model"
+    ]
     for network in dict.fromkeys(network for network, stage in wanted if (network, stage) not in done):
         say(f"reading {sum(map(len, sets.values()))} prompts: {network}")
         reading = read_network(_network(network, config, subject), sets, batch=config.batch)
@@ -109,24 +113,41 @@ def _network(name: str, config: GeometryConfig, subject: Subject) -> Model:
     if name == "model":
         return subject.model
     make = {"untrained": load_untrained, "shuffled": load_shuffled}[name]
-    return make(config.model, seed=config.seed, device=subject.device, dtype=DTYPES[subject.dtype],
-                trust_remote_code=config.trust_remote_code)  # fmt: skip
+    return make(
+        config.model,
+        seed=config.seed,
+        device=subject.device,
+        dtype=DTYPES[subject.dtype],
+        trust_remote_code=config.trust_remote_code,
+    )
 
 
 def _effort(config: GeometryConfig) -> Effort:
-    return Effort(config.draws, config.directions, config.rotations, config.splits, config.neighbours,
-                  config.triangles, config.copies, config.seed)  # fmt: skip
+    return Effort(
+        config.draws,
+        config.directions,
+        config.rotations,
+        config.splits,
+        config.neighbours,
+        config.triangles,
+        config.copies,
+        config.seed,
+    )
 
 
 def _check(config: GeometryConfig, model: Model) -> None:
     """Everything that would fail later fails here."""
-    counts = {name: getattr(config, name) for name in ("limit", "draws", "rotations", "splits", "neighbours",
-                                                       "triangles", "copies", "batch")}  # fmt: skip
+    counts = {
+        name: getattr(config, name)
+        for name in ("limit", "draws", "rotations", "splits", "neighbours", "triangles", "copies", "batch")
+    }
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"got {name}={value}; expected at least 1; choose a larger --{name}")
     if int(model.cfg.n_layers) < 6:
-        raise ValueError(f"got a model of {model.cfg.n_layers} layers; expected at least 6, because growth laws are "
-                         "fitted to its curves; take a deeper model")
+        raise ValueError(
+            f"got a model of {model.cfg.n_layers} layers; expected at least 6, because growth laws are "
+            "fitted to its curves; take a deeper model"
+        )
     for _, matrix in write_matrices(model)[:2]:
         write_space(torch.eye(*matrix.shape), config.directions)

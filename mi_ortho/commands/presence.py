@@ -69,25 +69,42 @@ def check(config: PresenceConfig, family: FamilyVectors, subject: Subject) -> li
     """The layers to read. Raises ValueError for anything that cannot work, before any long work."""
     width, depth = int(subject.model.cfg.d_model), int(subject.model.cfg.n_layers)
     if family.vectors.shape[1] != width:
-        raise ValueError(f"got vectors of width {family.vectors.shape[1]} in {family.run}; expected {width}, the "
-                         "model's d_model; name the model they were made on with --model")  # fmt: skip
+        raise ValueError(
+            f"got vectors of width {family.vectors.shape[1]} in {family.run}; expected {width}, the "
+            "model's d_model; name the model they were made on with --model"
+        )
     known = read_json(family.run / "environment.json")
     digest = known.get("model_hash") if isinstance(known, dict) else None
     if digest and subject.digest and digest != subject.digest:
-        raise ValueError(f"got a family of other weights (hash {str(digest)[:8]}, here {subject.digest[:8]}); expected "
-                         "one of this model; run `mi-ortho family` again")  # fmt: skip
+        raise ValueError(
+            f"got a family of other weights (hash {str(digest)[:8]}, here {subject.digest[:8]}); expected "
+            "one of this model; run `mi-ortho family` again"
+        )
     source, target = int(family.config["source"]), int(family.config["target"])
     layers = sorted(set(config.layers)) if config.layers is not None else list(range(source, target + 1))
     if not layers or not all(0 <= layer < depth for layer in layers) or source not in layers:
-        raise ValueError(f"got layers {layers}; expected layers from 0 to {depth - 1} with the family's source "
-                         f"{source} among them; correct --layers")  # fmt: skip
-    for name, least in (("own", 16), ("library", 16), ("max_new_tokens", 4), ("text_tokens", 16), ("sample", 32),
-                        ("null_tokens", 32), ("sets", 1), ("shuffles", 20), ("splits", 1)):  # fmt: skip
+        raise ValueError(
+            f"got layers {layers}; expected layers from 0 to {depth - 1} with the family's source "
+            f"{source} among them; correct --layers"
+        )
+    for name, least in (
+        ("own", 16),
+        ("library", 16),
+        ("max_new_tokens", 4),
+        ("text_tokens", 16),
+        ("sample", 32),
+        ("null_tokens", 32),
+        ("sets", 1),
+        ("shuffles", 20),
+        ("splits", 1),
+    ):
         if getattr(config, name) < least:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {least}; raise it")
     if config.text_tokens >= int(subject.model.cfg.n_ctx):
-        raise ValueError(f"got text_tokens={config.text_tokens}; expected less than {subject.model.cfg.n_ctx}, the "
-                         "model's context; lower it")  # fmt: skip
+        raise ValueError(
+            f"got text_tokens={config.text_tokens}; expected less than {subject.model.cfg.n_ctx}, the "
+            "model's context; lower it"
+        )
     return layers
 
 
@@ -101,8 +118,14 @@ def gather_text(
     for first in range(0, len(asked), ROWS):
         part = asked[first : first + ROWS]
         if not all(first + k in done for k in range(len(part))):
-            written = write_passages(subject.model, subject.modes, part, first, system=family.config.get("system"),
-                                     max_new_tokens=config.max_new_tokens)  # fmt: skip
+            written = write_passages(
+                subject.model,
+                subject.modes,
+                part,
+                first,
+                system=family.config.get("system"),
+                max_new_tokens=config.max_new_tokens,
+            )
             _record(run, done, list(written))
         track("writing", min(first + ROWS, len(asked)), len(asked))
     if not chosen(run.records(), kind="text"):
@@ -136,8 +159,16 @@ def measure_layers(
     vectors = torch.cat([family.vectors, family.base[None]]).to(subject.device)
     topics = {passage.index: passage.topic for passage in passages}
     effort = Effort(config.sets, config.shuffles, config.null_tokens, config.seed)
-    streams = read_streams(subject.model, passages, left, vectors, size=config.sample, seed=config.seed,
-                           system=family.config.get("system"), track=track)  # fmt: skip
+    streams = read_streams(
+        subject.model,
+        passages,
+        left,
+        vectors,
+        size=config.sample,
+        seed=config.seed,
+        system=family.config.get("system"),
+        track=track,
+    )
     for done, layer in enumerate(left):
         say(f"layer {layer}: {len(vectors)} vectors against {config.sets} sets of each kind")
         rows = layer_rows(streams, layer, vectors, family.what, topics, effort)

@@ -60,8 +60,10 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
     sets = prompt_sets(config, subject)
     sizes = len(sets.train_harmful), len(sets.train_harmless)
     if sizes[0] != sizes[1]:
-        say(f"{sizes[0]} harmful and {sizes[1]} harmless training prompts: each class is averaged by itself, so they "
-            "need not be as many")  # fmt: skip
+        say(
+            f"{sizes[0]} harmful and {sizes[1]} harmless training prompts: each class is averaged by itself, so they "
+            "need not be as many"
+        )
     prompts = to_json(asdict(sets), indent=1)
     settings = asdict(config) | {"prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"}
     run = start(out, "refusal", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))

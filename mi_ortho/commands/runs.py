@@ -25,8 +25,10 @@ def report(path: Path) -> Path:
     name = str(facts.get("command", "family")) if isinstance(facts, dict) else "family"
     draw = getattr(viz, f"{name}_report", None)
     if draw is None or not (path / "records.jsonl").is_file():
-        raise RunError(f"got {path}, a run of `{name}` without a report or without records.jsonl; expected a run of a "
-                       "command that draws one; use `mi-ortho show`")  # fmt: skip
+        raise RunError(
+            f"got {path}, a run of `{name}` without a report or without records.jsonl; expected a run of a "
+            "command that draws one; use `mi-ortho show`"
+        )
     return draw(path)
 
 
@@ -75,8 +77,10 @@ def show(path: Path, limit: int) -> list[str]:
         lines.append(str(summary["headline"]))
         for verdict in summary.get("verdicts", []):
             word = {True: "supported", False: "refuted", None: "undecided"}[verdict["supported"]]
-            lines.append(f"  {word:10} {verdict['claim']}: {_number(verdict['value'])} (threshold "
-                         f"{_number(verdict['threshold'])}, control {_number(verdict['control'])})")  # fmt: skip
+            lines.append(
+                f"  {word:10} {verdict['claim']}: {_number(verdict['value'])} (threshold "
+                f"{_number(verdict['threshold'])}, control {_number(verdict['control'])})"
+            )
     for match in MATCHES:
         family_rows = pick(rows, kind="vector", match=match)
         if family_rows:

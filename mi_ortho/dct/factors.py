@@ -54,8 +54,10 @@ class Factors:
             raise ValueError(f"got radius {self.radius}; expected a positive, finite norm; try calibrate_scale")
         for name in ("inputs", "outputs", "weights"):
             if not torch.isfinite(getattr(self, name)).all():
-                raise ValueError(f"got NaN or infinity in the {name} of factors; expected finite; take a smaller "
-                                 "radius or float32 blocks")  # fmt: skip
+                raise ValueError(
+                    f"got NaN or infinity in the {name} of factors; expected finite; take a smaller "
+                    "radius or float32 blocks"
+                )
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -128,5 +130,12 @@ def load_factors(path: Path) -> Factors:
     facts = json.loads(head["factors"])
     if facts["kind"] not in get_args(Kind):
         raise ValueError(f"got factors of kind {facts['kind']!r} in {path}; expected {', '.join(get_args(Kind))}")
-    return Factors(tensors["inputs"], tensors["outputs"], tensors["weights"], facts["radius"], facts["kind"],
-                   tuple(facts["trace"]), facts["meta"])  # fmt: skip
+    return Factors(
+        tensors["inputs"],
+        tensors["outputs"],
+        tensors["weights"],
+        facts["radius"],
+        facts["kind"],
+        tuple(facts["trace"]),
+        facts["meta"],
+    )

@@ -9,8 +9,14 @@ from mi_ortho.spectra import Solver, dense_singular, linearise
 
 
 def linear_dct(
-    z: Maps, k: int, *, radius: float, generator: torch.Generator, solve: Solver = dense_singular,
-    dtype: torch.dtype = torch.float32, chunk: int = 64,
+    z: Maps,
+    k: int,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    solve: Solver = dense_singular,
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 64,
 ) -> Factors:
     """The k largest singular triplets of the Jacobian at 0: the best rank-k linear account of z(theta) - z(0).
 
@@ -38,8 +44,14 @@ def linear_dct(
 
 
 def projected_linear_dct(
-    z: Maps, k: int, *, radius: float, generator: torch.Generator, projections: int = 32,
-    dtype: torch.dtype = torch.float32, chunk: int = 64,
+    z: Maps,
+    k: int,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    projections: int = 32,
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 64,
 ) -> Factors:
     """The k leading right singular vectors of W J with W random, `projections` by m: linear factors for fewer passes.
 
@@ -53,8 +65,10 @@ def projected_linear_dct(
     operator = linearise(z, zero, chunk=chunk)
     rank = min(projections, operator.m)
     if k > rank:
-        raise ValueError(f"got k={k}; expected at most {rank}: {projections} random combinations of {operator.m} "
-                         "outputs have no more right singular vectors; raise projections or ask for fewer")  # fmt: skip
+        raise ValueError(
+            f"got k={k}; expected at most {rank}: {projections} random combinations of {operator.m} "
+            "outputs have no more right singular vectors; raise projections or ask for fewer"
+        )
     rows = projected_rows(as_maps(z), zero, projections, generator, chunk)
     inputs = torch.linalg.svd(rows, full_matrices=False)[2][:k]
     images = operator.forward(inputs)

@@ -20,7 +20,7 @@ from mi_ortho.subspace import orthonormal_rows
 def published_linear_dct(
     z: Maps, k: int, *, radius: float, generator: torch.Generator, dtype: torch.dtype = torch.float32, chunk: int = 64
 ) -> Factors:
-    """"Linear DCT, full Jacobian" as published: columns of V' where rows were meant.
+    """ "Linear DCT, full Jacobian" as published: columns of V' where rows were meant.
 
     torch returns V', whose rows are the right singular vectors. Column j of V' is the j-th basis vector of the model
     written in singular coordinates; read as a direction of the model it points anywhere. The first k columns hold about
@@ -33,20 +33,32 @@ def published_linear_dct(
 
 
 def published_projected_linear_dct(
-    z: Maps, k: int, *, radius: float, generator: torch.Generator, projections: int = 32,
-    dtype: torch.dtype = torch.float32, chunk: int = 64,
+    z: Maps,
+    k: int,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    projections: int = 32,
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 64,
 ) -> Factors:
-    """"Linear DCT, projected" as published: columns of V' of the projected Jacobian."""
+    """ "Linear DCT, projected" as published: columns of V' of the projected Jacobian."""
     zero = check(z, k, radius, generator, dtype)
     rows = projected_rows(z, zero, projections, generator, chunk)
     return _outputs_after(z, _columns(rows, k), radius, "published projected linear", chunk)
 
 
 def published_quadratic_dct(
-    z: Maps, k: int, *, radius: float, generator: torch.Generator, steps: int = 10,
-    dtype: torch.dtype = torch.float32, chunk: int = 64,
+    z: Maps,
+    k: int,
+    *,
+    radius: float,
+    generator: torch.Generator,
+    steps: int = 10,
+    dtype: torch.dtype = torch.float32,
+    chunk: int = 64,
 ) -> Factors:
-    """"Quadratic DCT" as published: orthogonalised power iteration on the Jacobian.
+    """ "Quadratic DCT" as published: orthogonalised power iteration on the Jacobian.
 
     Both derivatives of the published code are taken at a base point that stays at 0, so that neither holds a second
     derivative: "T(., v, v)" is J v and "T(u, v, .)" is J'u. On a purely quadratic map J = 0, the objective is 0 and the

@@ -28,9 +28,7 @@ def rank_by_weight(factors: Factors) -> Ranking:
     return _ranking(factors.weights.square())
 
 
-def rank_by_readout(
-    factors: Factors, z: Maps, readout: Float[Tensor, " m"], *, chunk: int = 64
-) -> Ranking:
+def rank_by_readout(factors: Factors, z: Maps, readout: Float[Tensor, " m"], *, chunk: int = 64) -> Ranking:
     """By <readout, z(radius v) - z(0)>: what steering with the factor does to one number.
 
     Args:
@@ -44,8 +42,10 @@ def rank_by_readout(
     """
     moved = displacement(z, factors.vectors, chunk=chunk)
     if len(readout) != moved.shape[1]:
-        raise ValueError(f"got a readout of {len(readout)} numbers; expected {moved.shape[1]}, the outputs of the map; "
-                         "pool the map, or build the readout for it")  # fmt: skip
+        raise ValueError(
+            f"got a readout of {len(readout)} numbers; expected {moved.shape[1]}, the outputs of the map; "
+            "pool the map, or build the readout for it"
+        )
     return _ranking(moved @ readout)
 
 

@@ -87,10 +87,15 @@ def _upward(curve: Callable[[float], float], ratio: float, low: float, high: flo
         if values[-2] < ratio < values[-1]:
             return norms[-2], norms[-1]
     below = min(values) < ratio
-    advice = ("raise the bracket or lower the ratio; a map this linear may need its radius set by hand" if below else
-              "lower the bracket or raise the ratio")  # fmt: skip
-    raise ValueError(f"got a nonlinearity of {values[0]:.3g} at norm {low:g} and {values[-1]:.3g} at norm {high:g}, at "
-                     f"most {max(values):.3g}; expected {ratio:g} between them; {advice}")  # fmt: skip
+    advice = (
+        "raise the bracket or lower the ratio; a map this linear may need its radius set by hand"
+        if below
+        else "lower the bracket or raise the ratio"
+    )
+    raise ValueError(
+        f"got a nonlinearity of {values[0]:.3g} at norm {low:g} and {values[-1]:.3g} at norm {high:g}, at "
+        f"most {max(values):.3g}; expected {ratio:g} between them; {advice}"
+    )
 
 
 def _slope(z: Maps, directions: Tensor, chunk: int) -> Tensor:
@@ -98,8 +103,10 @@ def _slope(z: Maps, directions: Tensor, chunk: int) -> Tensor:
     found = [pushforward(one, zero, directions, chunk=chunk) for one in as_maps(z)]
     slope = require_moving(torch.stack(found).mean(0), "Jacobian products at 0")
     if not slope.norm(dim=-1).min() > 0:
-        raise ValueError("got a direction along which the Jacobian at 0 is 0; expected a linear part to compare with; "
-                         "set the radius by hand")  # fmt: skip
+        raise ValueError(
+            "got a direction along which the Jacobian at 0 is 0; expected a linear part to compare with; "
+            "set the radius by hand"
+        )
     return slope
 
 

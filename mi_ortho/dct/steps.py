@@ -25,9 +25,7 @@ def polar_retraction(rows: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_mod
     return left @ right
 
 
-def check(
-    z: Maps, k: int, radius: float, generator: torch.Generator, dtype: torch.dtype
-) -> Float[Tensor, " d_model"]:
+def check(z: Maps, k: int, radius: float, generator: torch.Generator, dtype: torch.dtype) -> Float[Tensor, " d_model"]:
     """A zero steering vector on the generator's device, once k, radius and the maps make sense.
 
     Raises:
@@ -37,8 +35,9 @@ def check(
     require_equal_outputs(as_maps(z), zero)
     width = len(zero)
     if not 1 <= k <= width:
-        raise ValueError(f"got k={k}; expected 1 to d_model={width}: no more directions can be "
-                         "orthonormal; ask for fewer")  # fmt: skip
+        raise ValueError(
+            f"got k={k}; expected 1 to d_model={width}: no more directions can be orthonormal; ask for fewer"
+        )
     if not 0 < radius < float("inf"):
         raise ValueError(f"got radius {radius}; expected a positive, finite norm; try calibrate_scale")
     return zero
@@ -54,8 +53,10 @@ def require_moving(moved: Float[Tensor, "k m"], what: str) -> Float[Tensor, "k m
     if not torch.isfinite(moved).all():
         raise ValueError(f"got NaN or infinity in {what}; expected finite; take a smaller radius or float32 blocks")
     if not moved.abs().max() > 0:
-        raise ValueError(f"got {what} that are all 0; expected an effect; the map does not depend on the steering "
-                         "vector there: choose a target after the source, or another method")  # fmt: skip
+        raise ValueError(
+            f"got {what} that are all 0; expected an effect; the map does not depend on the steering "
+            "vector there: choose a target after the source, or another method"
+        )
     return moved
 
 

@@ -51,8 +51,11 @@ def flatness(
     """
     straight = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
     paths = geodesics(straight, neighbours)
-    return Flatness(geodesic_ratio(paths, straight), mean_defect(paths, triangles, generator),
-                    local_dimension(x, straight, neighbours))  # fmt: skip
+    return Flatness(
+        geodesic_ratio(paths, straight),
+        mean_defect(paths, triangles, generator),
+        local_dimension(x, straight, neighbours),
+    )
 
 
 def geodesics(straight: Float[Tensor, "samples samples"], neighbours: int) -> Geodesics:
@@ -65,8 +68,10 @@ def geodesics(straight: Float[Tensor, "samples samples"], neighbours: int) -> Ge
         raise ValueError(f"got {neighbours} neighbours among {n} points; expected 1 to {n - 1}; pass more samples")
     apart = straight.clone().fill_diagonal_(torch.inf)
     if not bool((apart > 0).all()):
-        raise ValueError("got points that coincide (or NaN); expected different points; drop repeated prompts, and the "
-                         "embedding of the last token, which is the same for every prompt")
+        raise ValueError(
+            "got points that coincide (or NaN); expected different points; drop repeated prompts, and the "
+            "embedding of the last token, which is the same for every prompt"
+        )
     near = apart.topk(neighbours, largest=False)
     graph = torch.zeros_like(straight).scatter(1, near.indices, near.values)
     tree = torch.from_numpy(minimum_spanning_tree(csr_matrix(straight.cpu().numpy())).toarray())
@@ -94,17 +99,22 @@ def mean_defect(paths: Geodesics, triangles: int, generator: torch.Generator) ->
         if middle is not None and c not in (a, b, middle):
             found.append((a, b, c, middle))
     if not found:
-        raise ValueError(f"got no triangle with a point inside a side among {triangles}; expected some; use fewer "
-                         "neighbours or more samples")
+        raise ValueError(
+            f"got no triangle with a point inside a side among {triangles}; expected some; use fewer "
+            "neighbours or more samples"
+        )
     a, b, c, m = torch.tensor(found).T
     d = paths.lengths
     return float(triangle_defect(d[a, m], d[m, b], d[a, c], d[b, c], d[c, m]).mean())
 
 
 def triangle_defect(
-    am: Float[Tensor, "*n"], mb: Float[Tensor, "*n"], ac: Float[Tensor, "*n"], bc: Float[Tensor, "*n"],
+    am: Float[Tensor, "*n"],
+    mb: Float[Tensor, "*n"],
+    ac: Float[Tensor, "*n"],
+    bc: Float[Tensor, "*n"],
     cm: Float[Tensor, "*n"],
-) -> Float[Tensor, "*n"]:  # fmt: skip
+) -> Float[Tensor, "*n"]:
     """How much longer the cut from corner c to a point m on side ab is than in the plane, as |cm|² over |ab|².
 
     In the plane |cm|² = (|mb| |ac|² + |am| |bc|²) / |ab| - |am| |mb| (Stewart). Positive curvature makes the cut
@@ -132,9 +142,7 @@ def local_dimension(
     return float((variances.sum(-1).square() / variances.square().sum(-1)).mean())
 
 
-def gaussian_copy(
-    x: Float[Tensor, "samples d_model"], generator: torch.Generator
-) -> Float[Tensor, "samples d_model"]:
+def gaussian_copy(x: Float[Tensor, "samples d_model"], generator: torch.Generator) -> Float[Tensor, "samples d_model"]:
     """As many points from a Gaussian with the mean and covariance of x: flat, with the same spread."""
     return x.double().mean(0) + covariance_matched(x.double(), len(x), generator)
 

@@ -73,26 +73,41 @@ def stream_moments(x: Float[Tensor, "samples point d_model"]) -> StreamMoments:
     [5.0]
     """
     if not len(x) or not bool(torch.isfinite(x).all()):
-        raise ValueError(f"got {len(x)} samples, or NaN or infinity in them; expected at least one finite sample; "
-                         "check the prompts and the model's dtype")
+        raise ValueError(
+            f"got {len(x)} samples, or NaN or infinity in them; expected at least one finite sample; "
+            "check the prompts and the model's dtype"
+        )
     x = x.double()
     mean, updates = x.mean(0), x.diff(dim=1)
     return StreamMoments(
-        len(x), mean, (x - mean).square().sum(0), x.norm(dim=-1).sum(0), updates.norm(dim=-1).sum(0),
+        len(x),
+        mean,
+        (x - mean).square().sum(0),
+        x.norm(dim=-1).sum(0),
+        updates.norm(dim=-1).sum(0),
         torch.cosine_similarity(x[:, :-1], updates, dim=-1).sum(0),
         torch.cosine_similarity(updates[:, :-1], updates[:, 1:], dim=-1).sum(0),
-    )  # fmt: skip
+    )
 
 
 def merge_moments(a: StreamMoments, b: StreamMoments) -> StreamMoments:
     """The moments of both samples together (Chan, Golub and LeVeque 1979: no cancellation, any order of batches)."""
     if a.mean.shape != b.mean.shape:
-        raise ValueError(f"got moments of shapes {tuple(a.mean.shape)} and {tuple(b.mean.shape)}; expected the same "
-                         "points and width; merge moments of one model")
+        raise ValueError(
+            f"got moments of shapes {tuple(a.mean.shape)} and {tuple(b.mean.shape)}; expected the same "
+            "points and width; merge moments of one model"
+        )
     count, gap = a.count + b.count, b.mean - a.mean
     scatter = a.scatter + b.scatter + gap.square() * (a.count * b.count / count)
-    return StreamMoments(count, a.mean + gap * (b.count / count), scatter, a.norms + b.norms, a.steps + b.steps,
-                   a.outward + b.outward, a.turns + b.turns)  # fmt: skip
+    return StreamMoments(
+        count,
+        a.mean + gap * (b.count / count),
+        scatter,
+        a.norms + b.norms,
+        a.steps + b.steps,
+        a.outward + b.outward,
+        a.turns + b.turns,
+    )
 
 
 def gather_moments(batches: Iterable[Tensor]) -> StreamMoments:

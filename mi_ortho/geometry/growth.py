@@ -60,11 +60,15 @@ def fit_power(depths: Sequence[float], values: Sequence[float]) -> Growth:
 
 def _line(x: Sequence[float], values: Sequence[float]) -> Growth:
     if len(x) != len(values) or len(x) < _LEAST:
-        raise ValueError(f"got {len(x)} depths and {len(values)} values; expected as many of both and at least "
-                         f"{_LEAST}; use a model with more layers")
+        raise ValueError(
+            f"got {len(x)} depths and {len(values)} values; expected as many of both and at least "
+            f"{_LEAST}; use a model with more layers"
+        )
     if not all(value > 0 and math.isfinite(value) for value in values):
-        raise ValueError("got values that are not positive finite numbers; expected positive ones, whose logarithm "
-                         "exists; leave out the points where nothing varies")
+        raise ValueError(
+            "got values that are not positive finite numbers; expected positive ones, whose logarithm "
+            "exists; leave out the points where nothing varies"
+        )
     at, y = torch.tensor(x, dtype=torch.float64), torch.tensor(values, dtype=torch.float64).log()
     spread = (at - at.mean()).square().sum()
     if not spread > 0:

@@ -58,9 +58,7 @@ def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples 
     return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
 
 
-def fit_linear(
-    x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 0.1
-) -> AffineMap:
+def fit_linear(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 0.1) -> AffineMap:
     """The best y = x M + t, with a ridge of `ridge` times the mean variance of x: a learned translator."""
     a, b = _centred(x, y)
     gram = a.mT @ a
@@ -102,6 +100,8 @@ def _centred(
 ) -> tuple[Float[Tensor, "samples d_x"], Float[Tensor, "samples d_y"]]:
     x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)
     if not (x.norm() > 0 and y.norm() > 0):
-        raise ValueError("got activations that do not vary over samples (or NaN); expected different samples; "
-                         "leave out the embedding of the last token, which is the same for every prompt")
+        raise ValueError(
+            "got activations that do not vary over samples (or NaN); expected different samples; "
+            "leave out the embedding of the last token, which is the same for every prompt"
+        )
     return x, y

@@ -16,8 +16,10 @@ def write_space(matrix: Float[Tensor, "inputs d_model"], k: int) -> Subspace:
     These are the leading right singular vectors of `inputs -> d_model`, the leading left ones of its transpose.
     """
     if not 1 <= k <= min(matrix.shape):
-        raise ValueError(f"got k={k} directions of a {matrix.shape[0]} by {matrix.shape[1]} matrix; expected 1 to "
-                         f"{min(matrix.shape)}; choose a smaller k")
+        raise ValueError(
+            f"got k={k} directions of a {matrix.shape[0]} by {matrix.shape[1]} matrix; expected 1 to "
+            f"{min(matrix.shape)}; choose a smaller k"
+        )
     return Subspace(torch.linalg.svd(matrix.double(), full_matrices=False)[2][:k])
 
 
@@ -45,9 +47,7 @@ def mean_of_pairs(matrix: Float[Tensor, "n n"]) -> float:
     return float((matrix.sum() - matrix.diagonal().sum()) / (n * (n - 1)))
 
 
-def chance_overlaps(
-    d_model: int, k: int, n: int, draws: int, generator: torch.Generator
-) -> Float[Tensor, " draws"]:
+def chance_overlaps(d_model: int, k: int, n: int, draws: int, generator: torch.Generator) -> Float[Tensor, " draws"]:
     """Mean overlap between n spaces of k directions, each turned by an independent random rotation: the null."""
     found = []
     for _ in range(draws):

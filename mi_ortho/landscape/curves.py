@@ -40,9 +40,18 @@ def growth_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
         low, high = central_interval(drawn)
         depths = [depth for depth in range(points.shape[1]) if bool(moves[depth])]
         for index, statistic in enumerate(STATISTICS):
-            rows += [{"kind": "point", "stream": stream, "statistic": statistic, "depth": depth,
-                      "value": float(value[index, depth]), "low": float(low[index, depth]),
-                      "high": float(high[index, depth])} for depth in depths]  # fmt: skip
+            rows += [
+                {
+                    "kind": "point",
+                    "stream": stream,
+                    "statistic": statistic,
+                    "depth": depth,
+                    "value": float(value[index, depth]),
+                    "low": float(low[index, depth]),
+                    "high": float(high[index, depth]),
+                }
+                for depth in depths
+            ]
             rows += _fit_rows(stream, statistic, depths, value[index, depths], drawn[:, index][:, depths])
     return rows
 
@@ -68,8 +77,10 @@ def gap_rows(found: Trajectories, draws: int, generator: torch.Generator) -> lis
 
     value, drawn = gaps(stacked), bootstrap(stacked, gaps, draws, generator)
     low, high = central_interval(drawn)
-    rows: list[Row] = [{"kind": "gap", "depth": depth, "value": float(value[0, k]), "low": float(low[0, k]),
-                        "high": float(high[0, k])} for k, depth in enumerate(moves)]  # fmt: skip
+    rows: list[Row] = [
+        {"kind": "gap", "depth": depth, "value": float(value[0, k]), "low": float(low[0, k]), "high": float(high[0, k])}
+        for k, depth in enumerate(moves)
+    ]
     means = {"value": float(value[0, -1]), "low": float(low[0, -1]), "high": float(high[0, -1])}
     shares = {"share": float(value[1, 0]), "share_low": float(low[1, 0]), "share_high": float(high[1, 0])}
     return [*rows, {"kind": "mean_gap", **means, **shares}]
@@ -93,13 +104,25 @@ def update_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
     value, drawn = updates(blocks), bootstrap(blocks, updates, draws, generator)
     low, high = central_interval(drawn)
     last = value.shape[1] - 1
-    rows: list[Row] = [{"kind": "update", "depth": k, "norm": float(value[0, k]), "norm_low": float(low[0, k]),
-                        "norm_high": float(high[0, k]), "outward": float(value[1, k]),
-                        "alignment": float(value[2, k]) if k < last else None} for k in range(last + 1)]  # fmt: skip
+    rows: list[Row] = [
+        {
+            "kind": "update",
+            "depth": k,
+            "norm": float(value[0, k]),
+            "norm_low": float(low[0, k]),
+            "norm_high": float(high[0, k]),
+            "outward": float(value[1, k]),
+            "alignment": float(value[2, k]) if k < last else None,
+        }
+        for k in range(last + 1)
+    ]
     summary: Row = {"kind": "updates"}
     for name, index in (("alignment", 2), ("slope", 3)):
-        summary |= {name: float(value[index, last]), f"{name}_low": float(low[index, last]),
-                    f"{name}_high": float(high[index, last])}  # fmt: skip
+        summary |= {
+            name: float(value[index, last]),
+            f"{name}_low": float(low[index, last]),
+            f"{name}_high": float(high[index, last]),
+        }
     return [*rows, summary]
 
 
@@ -111,12 +134,17 @@ def _fit_rows(
     rows: list[Row] = []
     for form, fit in fits.items():
         named: Row = {"kind": "fit", "stream": stream, "statistic": statistic, "form": form}
-        rows.append(named | _spread("slope", fit.slope, [found[form].slope for found in again])
-                    | _spread("r_squared", fit.r_squared, [found[form].r_squared for found in again])
-                    | {"aicc": fit.aicc, "intercept": fit.intercept})  # fmt: skip
+        rows.append(
+            named
+            | _spread("slope", fit.slope, [found[form].slope for found in again])
+            | _spread("r_squared", fit.r_squared, [found[form].r_squared for found in again])
+            | {"aicc": fit.aicc, "intercept": fit.intercept}
+        )
     wins = [_preference(found) for found in again]
-    return [*rows, {"kind": "law", "stream": stream, "statistic": statistic,
-                    **_spread("preference", _preference(fits), wins)}]  # fmt: skip
+    return [
+        *rows,
+        {"kind": "law", "stream": stream, "statistic": statistic, **_spread("preference", _preference(fits), wins)},
+    ]
 
 
 def _preference(fits: dict[str, Growth]) -> float:

@@ -32,6 +32,7 @@ def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
 
 def curves_rise(rows: Sequence[Row]) -> Verdict | None:
     """E: variance grows along a straight line in the logarithm in every curve."""
+
     def steepest(network: str) -> list[Row]:
         found = pick(rows, kind="fit", network=network, form="exponential")
         return [row for row in found if row["group"] != "all" and row["statistic"] != "mean_norm"]
@@ -46,15 +47,19 @@ def curves_rise(rows: Sequence[Row]) -> Verdict | None:
         "E: the variance over prompts grows from layer to layer, in both streams, for both sets of prompts",
         f"a rising line of log-linear R² at least {STRAIGHT} in every curve (two streams, two sets, mean and maximum)",
         "smallest R² of all curves (0 for a falling one), bootstrap over prompts; control: an untrained network's",
-        _signed(worst), interval, STRAIGHT, min(control, default=None),
-    )  # fmt: skip
+        _signed(worst),
+        interval,
+        STRAIGHT,
+        min(control, default=None),
+    )
 
 
 def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
     """F: the mean variance grows exponentially rather than as a power of depth."""
     law = pick(rows, kind="law", network="model", group="all", stream="pre", statistic="mean_variance")
-    fit = pick(rows, kind="fit", network="model", group="all", stream="pre", statistic="mean_variance",
-               form="exponential")  # fmt: skip
+    fit = pick(
+        rows, kind="fit", network="model", group="all", stream="pre", statistic="mean_variance", form="exponential"
+    )
     control = pick(rows, kind="law", network="untrained", group="all", stream="pre", statistic="mean_variance")
     if not law or not fit:
         return None
@@ -62,9 +67,11 @@ def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
         "F: the mean variance grows near-exponentially with depth",
         f"AICc of a power law exceeds that of an exponential by at least {DECISIVE}, and R² is at least {STRAIGHT}",
         "AICc(power) - AICc(exponential) of the pre stream, bootstrap over prompts; control: an untrained network's",
-        law[0]["preference"], (law[0]["preference_low"], law[0]["preference_high"]), DECISIVE,
+        law[0]["preference"],
+        (law[0]["preference_low"], law[0]["preference_high"]),
+        DECISIVE,
         control[0]["preference"] if control else None,
-    )  # fmt: skip
+    )
     if fit[0]["r_squared_high"] < STRAIGHT:
         return _changed(verdict, False)
     return verdict if fit[0]["r_squared_low"] >= STRAIGHT or not verdict.supported else _changed(verdict, None)
@@ -79,8 +86,11 @@ def streams_separate(rows: Sequence[Row]) -> Verdict | None:
         "G: the curves of the pre and mid streams are separate",
         f"mean over layers of log(variance of mid / variance of pre) at least {SEPARATE}",
         "mean log ratio, paired over prompts, bootstrap; control: an untrained network's",
-        found["value"], (found["low"], found["high"]), SEPARATE, control["value"] if control else None,
-    )  # fmt: skip
+        found["value"],
+        (found["low"], found["high"]),
+        SEPARATE,
+        control["value"] if control else None,
+    )
 
 
 def attention_adds_more(rows: Sequence[Row]) -> Verdict | None:
@@ -92,8 +102,11 @@ def attention_adds_more(rows: Sequence[Row]) -> Verdict | None:
         "G (why): attention adds more of the growth than the MLP, so mid is not just half a block further",
         f"attention's share of the log growth of a block above {HALF}",
         "mean log(mid / pre) over mean log(post / pre), bootstrap; control: an untrained network's",
-        found["share"], (found["share_low"], found["share_high"]), HALF, control["share"] if control else None,
-    )  # fmt: skip
+        found["share"],
+        (found["share_low"], found["share_high"]),
+        HALF,
+        control["share"] if control else None,
+    )
 
 
 def directions_shared(rows: Sequence[Row]) -> Verdict | None:
@@ -106,9 +119,11 @@ def directions_shared(rows: Sequence[Row]) -> Verdict | None:
         "H: the layers' output matrices write along shared directions",
         f"mean overlap of their {row['k']} leading directions at least {SHARED} times that of random rotations",
         "mean overlap over that of random rotations, interval over the rotations; control: shuffled weights",
-        row["value"] / row["chance"], (row["value"] / row["chance_high"], row["value"] / row["chance_low"]), SHARED,
+        row["value"] / row["chance"],
+        (row["value"] / row["chance_high"], row["value"] / row["chance_low"]),
+        SHARED,
         control[0]["value"] / control[0]["chance"] if control else None,
-    )  # fmt: skip
+    )
 
 
 def updates_aligned(rows: Sequence[Row]) -> Verdict | None:
@@ -120,9 +135,11 @@ def updates_aligned(rows: Sequence[Row]) -> Verdict | None:
         "H: successive layers move the state in similar directions",
         f"mean cosine between the additions of successive blocks at least {ALIGNED}",
         "mean cosine over prompts and blocks, bootstrap; control: shuffled weights",
-        found["alignment"], (found["alignment_low"], found["alignment_high"]), ALIGNED,
+        found["alignment"],
+        (found["alignment_low"], found["alignment_high"]),
+        ALIGNED,
         control["alignment"] if control else None,
-    )  # fmt: skip
+    )
 
 
 def equal_moves(rows: Sequence[Row]) -> Verdict | None:
@@ -137,9 +154,12 @@ def equal_moves(rows: Sequence[Row]) -> Verdict | None:
         "I: every layer moves the state about equally far, so its norm grows linearly",
         f"slope of the log length of a block's addition between -{CONSTANT} and {CONSTANT} per block",
         "slope of log mean length over depth, bootstrap over prompts; control: an untrained network's",
-        found["slope"], interval, CONSTANT, control["slope"] if control else None,
+        found["slope"],
+        interval,
+        CONSTANT,
+        control["slope"] if control else None,
         True if inside else False if outside else None,
-    )  # fmt: skip
+    )
 
 
 def one_space(rows: Sequence[Row]) -> Verdict | None:
@@ -153,8 +173,11 @@ def one_space(rows: Sequence[Row]) -> Verdict | None:
         f"a single number predicts one layer from another at least {SAME} times as well as a learned map",
         "share of variance predicted by a number over that by the better of rotation and linear map, on prompts "
         "neither was fitted on, range over random halves; control: after a random rotation",
-        _relative(pairs, "scaling"), (min(each), max(each)), SAME, _relative(pairs, "turned"),
-    )  # fmt: skip
+        _relative(pairs, "scaling"),
+        (min(each), max(each)),
+        SAME,
+        _relative(pairs, "turned"),
+    )
 
 
 def space_is_flat(rows: Sequence[Row]) -> Verdict | None:
@@ -176,12 +199,25 @@ def space_is_flat(rows: Sequence[Row]) -> Verdict | None:
         f"mean detour along the neighbour graph within {FLAT} of that of Gaussian clouds of the same covariance",
         "mean over layers of path length over straight distance, relative to the Gaussian's, range over its copies; "
         "control: relative to Gaussians within each set of prompts",
-        fmean(excess), (excess[0], excess[-1]), FLAT, grouped, True if inside else False if outside else None,
-    )  # fmt: skip
+        fmean(excess),
+        (excess[0], excess[-1]),
+        FLAT,
+        grouped,
+        True if inside else False if outside else None,
+    )
 
 
-CLAIMS = (curves_rise, exponential_growth, streams_separate, attention_adds_more, directions_shared, updates_aligned,
-          equal_moves, one_space, space_is_flat)  # fmt: skip
+CLAIMS = (
+    curves_rise,
+    exponential_growth,
+    streams_separate,
+    attention_adds_more,
+    directions_shared,
+    updates_aligned,
+    equal_moves,
+    one_space,
+    space_is_flat,
+)
 
 
 def claims(rows: Sequence[Row]) -> list[Verdict]:
@@ -190,9 +226,14 @@ def claims(rows: Sequence[Row]) -> list[Verdict]:
 
 
 def _judge(
-    claim: str, prediction: str, statistic: str, value: float, interval: Interval, threshold: float,
+    claim: str,
+    prediction: str,
+    statistic: str,
+    value: float,
+    interval: Interval,
+    threshold: float,
     control: float | None,
-) -> Verdict:  # fmt: skip
+) -> Verdict:
     low, high = interval
     supported = True if low >= threshold else False if high < threshold else None
     return Verdict(claim, prediction, statistic, value, interval, threshold, control, supported)

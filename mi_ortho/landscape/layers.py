@@ -45,14 +45,21 @@ def overlap_rows(
         chosen = [index for index, (site, _) in enumerate(matrices) if site.kind in kinds]
         null = chance_overlaps(d_model, k, len(chosen), draws, generator)
         value = mean_of_pairs(found[chosen][:, chosen])
-        rows.append({"kind": "overlap", "part": part, "k": k, "value": value, "chance": float(null.mean()),
-                     "chance_low": float(null.min()), "chance_high": float(null.max())})  # fmt: skip
+        rows.append(
+            {
+                "kind": "overlap",
+                "part": part,
+                "k": k,
+                "value": value,
+                "chance": float(null.mean()),
+                "chance_low": float(null.min()),
+                "chance_high": float(null.max()),
+            }
+        )
     return rows
 
 
-def likeness_rows(
-    points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator
-) -> list[Row]:
+def likeness_rows(points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator) -> list[Row]:
     """How alike every two layers are, and how much of one a map from the other predicts on unseen samples.
 
     For every ordered pair a row "likeness": CKA, CKA with shuffled samples, Procrustes distance; for a layer with
@@ -67,10 +74,17 @@ def likeness_rows(
             x, y = points[:, i], points[:, j]
             pair: Row = {"source": i, "target": j}
             if i != j:
-                rows += [{"kind": "carried", **pair, "split": split, **_shares(x, y, order, generator)}
-                         for split, order in enumerate(halves)]  # fmt: skip
-            row: Row = {"kind": "likeness", **pair, "cka": linear_cka(x, y),
-                        "shuffled": linear_cka(x, y[halves[0]]), "procrustes": procrustes_distance(x, y)}  # fmt: skip
+                rows += [
+                    {"kind": "carried", **pair, "split": split, **_shares(x, y, order, generator)}
+                    for split, order in enumerate(halves)
+                ]
+            row: Row = {
+                "kind": "likeness",
+                **pair,
+                "cka": linear_cka(x, y),
+                "shuffled": linear_cka(x, y[halves[0]]),
+                "procrustes": procrustes_distance(x, y),
+            }
             rows.append(row | ({"ceiling": split_half_cka(x, generator)} if i == j else {}))
     return rows
 
@@ -96,15 +110,26 @@ def flat_rows(
             # the same triangles for all clouds of a layer
             chooser = torch.Generator().manual_seed(seed)
             found = flatness(one, neighbours=neighbours, triangles=triangles, generator=chooser)
-            rows.append({"kind": "flat", "depth": depth, "cloud": cloud, "copy": copy, "ratio": found.ratio,
-                         "defect": found.defect, "dimension": found.dimension})  # fmt: skip
+            rows.append(
+                {
+                    "kind": "flat",
+                    "depth": depth,
+                    "cloud": cloud,
+                    "copy": copy,
+                    "ratio": found.ratio,
+                    "defect": found.defect,
+                    "dimension": found.dimension,
+                }
+            )
     return rows
 
 
 def _shares(
-    x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"], order: Int[Tensor, " samples"],
+    x: Float[Tensor, "samples d_model"],
+    y: Float[Tensor, "samples d_model"],
+    order: Int[Tensor, " samples"],
     generator: torch.Generator,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     train, test = order[: len(order) // 2], order[len(order) // 2 :]
     turned = x.double() @ random_rotation(x.shape[1], generator)
     return {

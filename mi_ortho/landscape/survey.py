@@ -85,13 +85,20 @@ def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]
 
     def growth() -> list[Row]:
         parts = {"all": paths} | {name: _part(paths, *ends) for name, ends in reading.groups.items()}
-        return [{**row, "group": name} for name, part in parts.items()
-                for row in growth_rows(part, effort.draws, drawn(0))]  # fmt: skip
+        return [
+            {**row, "group": name} for name, part in parts.items() for row in growth_rows(part, effort.draws, drawn(0))
+        ]
 
     def flat() -> list[Row]:
         labels = torch.cat([torch.full((end - start,), k) for k, (start, end) in enumerate(reading.groups.values())])
-        return flat_rows(paths.kind("resid_post"), labels, neighbours=min(effort.neighbours, len(labels) // 3),
-                         triangles=effort.triangles, copies=effort.copies, generator=drawn(5))  # fmt: skip
+        return flat_rows(
+            paths.kind("resid_post"),
+            labels,
+            neighbours=min(effort.neighbours, len(labels) // 3),
+            triangles=effort.triangles,
+            copies=effort.copies,
+            generator=drawn(5),
+        )
 
     return {
         "growth": growth,

@@ -54,8 +54,10 @@ def record(model: Model, prompts: Prompts, first: int, last: int, dtype: torch.d
 def require_equal(error: float, dtype: torch.dtype, what: str) -> None:
     """Raises ValueError when the relative error of a replay is more than rounding."""
     if not error <= 100.0 * torch.finfo(dtype).eps:
-        raise ValueError(f"got a relative difference of {error:.1e} when replaying {what}; expected only rounding; "
-                         "build the slice outside of intervene, or use another architecture")
+        raise ValueError(
+            f"got a relative difference of {error:.1e} when replaying {what}; expected only rounding; "
+            "build the slice outside of intervene, or use another architecture"
+        )
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -106,8 +108,10 @@ def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Mod
     new.__dict__ = {**module.__dict__, **{name: OrderedDict() for name in _HOOKS}}
     new._modules = {name: child and copied(child, dtype, unwrap) for name, child in module._modules.items()}
     if dtype is not None:
-        new._parameters = {name: p if p is None else nn.Parameter(p.to(dtype), requires_grad=False)
-                           for name, p in module._parameters.items()}
+        new._parameters = {
+            name: p if p is None else nn.Parameter(p.to(dtype), requires_grad=False)
+            for name, p in module._parameters.items()
+        }
         if hasattr(module.__dict__.get("cfg"), "dtype"):  # by which TransformerLens 3 casts what it normalises
             new.__dict__["cfg"] = copy.copy(module.__dict__["cfg"])
             new.__dict__["cfg"].dtype = dtype
@@ -118,8 +122,10 @@ def _replayed(
     blocks: Sequence[Any], seen: Sequence[tuple[Tensor, dict[str, Any]]], end: Tensor, unwrap: bool
 ) -> tuple[tuple[Call, ...], float]:
     batch = end.shape[0]
-    calls = tuple((copied(block, None, unwrap), _shared(_arguments(kwargs), batch))
-                  for block, (_, kwargs) in zip(blocks, seen, strict=True))  # fmt: skip
+    calls = tuple(
+        (copied(block, None, unwrap), _shared(_arguments(kwargs), batch))
+        for block, (_, kwargs) in zip(blocks, seen, strict=True)
+    )
     return calls, relative_error(replay(seen[0][0], calls), end)
 
 
@@ -152,6 +158,7 @@ def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shared(kwargs: Mapping[str, Any], batch: int) -> Mapping[str, Any]:
     """Masks and rotations that are the same in every row kept once: they broadcast over any number of rows."""
+
     def once(t: Tensor) -> Tensor:
         same = t.ndim > 2 and t.shape[0] == batch and bool((t == t[:1]).all())
         return t[:1] if same else t

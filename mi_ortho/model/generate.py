@@ -25,8 +25,15 @@ def generate(
     generator: torch.Generator | None = None,
 ) -> list[str]:
     """The completions of `prompts` as text, without special tokens; arguments as for `generate_ids`."""
-    ids = generate_ids(model, prompts, interventions, where=where, max_new_tokens=max_new_tokens,
-                       temperature=temperature, generator=generator)
+    ids = generate_ids(
+        model,
+        prompts,
+        interventions,
+        where=where,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        generator=generator,
+    )
     return [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
 
 
@@ -79,8 +86,9 @@ def _steps(model: Model, batch: int) -> Any:
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
         past = {} if cache[0] is None else {"past_key_values": cache[0]}
-        logits, cache[0] = model(tokens, attention_mask=mask.long(), return_type="logits_and_cache", use_cache=True,
-                                 **past, **extra)
+        logits, cache[0] = model(
+            tokens, attention_mask=mask.long(), return_type="logits_and_cache", use_cache=True, **past, **extra
+        )
         return logits[:, -1]
 
     return step
@@ -119,9 +127,12 @@ def _stop_ids(model: Model) -> set[int]:
 
 def _require_room(model: Model, prompts: Prompts, new: int, temperature: float) -> None:
     if new < 1 or temperature < 0.0:
-        raise ValueError(f"got max_new_tokens={new}, temperature={temperature}; expected at least 1 and 0.0; "
-                         "choose larger ones")
+        raise ValueError(
+            f"got max_new_tokens={new}, temperature={temperature}; expected at least 1 and 0.0; choose larger ones"
+        )
     longest, limit = int(prompts.mask.sum(dim=1).max()), int(model.cfg.n_ctx)
     if longest + new > limit:
-        raise ValueError(f"got {longest} prompt tokens and {new} new ones; expected at most {limit} together, the "
-                         f"model's context; ask for at most {limit - longest}")
+        raise ValueError(
+            f"got {longest} prompt tokens and {new} new ones; expected at most {limit} together, the "
+            f"model's context; ask for at most {limit - longest}"
+        )

@@ -28,8 +28,10 @@ def head_writes(
     inside: Any = model
     heads, width = int(model.cfg.n_heads), int(model.cfg.d_model)
     if direction.shape[-1] != width:
-        raise ValueError(f"got a direction of width {direction.shape[-1]}; expected {width}, the model's d_model; use "
-                         "one made for this model")
+        raise ValueError(
+            f"got a direction of width {direction.shape[-1]}; expected {width}, the model's d_model; use "
+            "one made for this model"
+        )
     seen: list[Tensor] = []
     outputs: list[Any] = [getattr(getattr(block, "attn", None), "o", None) for block in inside.blocks]
     if any(output is None for output in outputs):

@@ -125,8 +125,10 @@ def hook_point(model: Model, site: Site) -> Any:
     try:
         return attrgetter(site.name.split(".", 2)[2])(modules.blocks[site.layer])
     except AttributeError as error:
-        raise ValueError(f"got site {site}; expected a hook point of this architecture, which has no {site.kind}; "
-                         "choose another kind") from error
+        raise ValueError(
+            f"got site {site}; expected a hook point of this architecture, which has no {site.kind}; "
+            "choose another kind"
+        ) from error
 
 
 def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
@@ -172,8 +174,10 @@ def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where, 
     if prompts is None:
         return f(x)
     if len(prompts) != x.shape[0]:
-        raise ValueError(f"got a forward pass over {x.shape[0]} rows; expected {len(prompts)}, as many as the prompts "
-                         "given to intervene; run it on these prompts")
+        raise ValueError(
+            f"got a forward pass over {x.shape[0]} rows; expected {len(prompts)}, as many as the prompts "
+            "given to intervene; run it on these prompts"
+        )
     if past.length >= prompts.tokens.shape[1]:  # only generated columns; no mask, which would make a GPU wait
         return f(x) if where in ("all", "generated") else x
     chosen = chosen_columns(prompts, where, past.length, x.shape[1])
@@ -188,19 +192,24 @@ def require_where(where: Where, prompts: Prompts | None) -> None:
         top = "the prompt length" if prompts is None else str(prompts.prompt_length)
         raise ValueError(f"got where={where}; expected a number of prompt tokens from 1 to {top}; choose one")
     if where != "all" and prompts is None:
-        raise ValueError(f"got where={where!r} without prompts; expected the prompts, which say where they end; "
-                         "pass prompts=")
+        raise ValueError(
+            f"got where={where!r} without prompts; expected the prompts, which say where they end; pass prompts="
+        )
 
 
 def _require_writable(points: Mapping[Site, Any]) -> None:
     for site, point in points.items():
         if not site.writable:
-            raise ValueError(f"got site {site}, which can be read but not written; expected resid_pre, resid_post, "
-                             "attn_out or mlp_out; choose one of these")
+            raise ValueError(
+                f"got site {site}, which can be read but not written; expected resid_pre, resid_post, "
+                "attn_out or mlp_out; choose one of these"
+            )
         twins = [other for other in points if points[other] is point]
         if len(twins) > 1 or point.ctx.get(_MARK):
-            raise ValueError(f"got two writes to one activation ({', '.join(map(str, twins))}); expected one; "
-                             "combine them into a single intervention")
+            raise ValueError(
+                f"got two writes to one activation ({', '.join(map(str, twins))}); expected one; "
+                "combine them into a single intervention"
+            )
 
 
 def _require_fit(model: Model, site: Site, f: Intervention, prompts: Prompts | None) -> None:
@@ -209,5 +218,7 @@ def _require_fit(model: Model, site: Site, f: Intervention, prompts: Prompts | N
     probe = torch.zeros(rows, 1, int(model.cfg.d_model), dtype=weight.dtype, device=weight.device)
     shape = tuple(f(probe).shape)
     if shape != tuple(probe.shape):
-        raise ValueError(f"got an intervention at {site} that turns {tuple(probe.shape)} into {shape}; expected the "
-                         "shape to stay; correct it")
+        raise ValueError(
+            f"got an intervention at {site} that turns {tuple(probe.shape)} into {shape}; expected the "
+            "shape to stay; correct it"
+        )

@@ -120,12 +120,16 @@ def _source(name: str | Path | None) -> str:
     looks_local = name is None or name in SIBLINGS or isinstance(name, Path) or name.startswith((".", "/", "~"))
     if not folder.is_dir():
         if looks_local:
-            raise ValueError(f"got model folder {str(folder)!r}, which does not exist; expected a folder with "
-                             "config.json and *.safetensors; correct the path")
+            raise ValueError(
+                f"got model folder {str(folder)!r}, which does not exist; expected a folder with "
+                "config.json and *.safetensors; correct the path"
+            )
         return str(name)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"got model folder {str(folder)!r} without config.json; expected a Hugging Face model folder; "
-                         "save the model there with save_pretrained")
+        raise ValueError(
+            f"got model folder {str(folder)!r} without config.json; expected a Hugging Face model folder; "
+            "save the model there with save_pretrained"
+        )
     _require_safetensors(folder)
     return str(folder)
 
@@ -137,10 +141,14 @@ def _require_safetensors(folder: Path) -> None:
     if not missing:
         return
     if list(folder.glob("*.bin")) or list(folder.glob("*.pt*")):
-        raise ValueError(f"got model folder {str(folder)!r} with pickled weights only; expected safetensors; "
-                         "save the model again with save_pretrained(safe_serialization=True)")
-    raise ValueError(f"got model folder {str(folder)!r} without {', '.join(missing)}; expected all weight files; "
-                     "copy the folder again")
+        raise ValueError(
+            f"got model folder {str(folder)!r} with pickled weights only; expected safetensors; "
+            "save the model again with save_pretrained(safe_serialization=True)"
+        )
+    raise ValueError(
+        f"got model folder {str(folder)!r} without {', '.join(missing)}; expected all weight files; "
+        "copy the folder again"
+    )
 
 
 def _pretrained(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:
@@ -157,21 +165,31 @@ def _pretrained(source: str, dtype: torch.dtype, trust_remote_code: bool) -> Any
 def _advice(source: str, error: Exception) -> str:
     text = " ".join(str(error).split())
     if "trust_remote_code" in text or "custom code" in text:
-        return f"got model {source!r}, which runs code of its own; expected a model without remote code; " \
-               "pass trust_remote_code only if you trust its authors"
+        return (
+            f"got model {source!r}, which runs code of its own; expected a model without remote code; "
+            "pass trust_remote_code only if you trust its authors"
+        )
     if Path(source).is_dir():
-        return f"got model folder {source!r}, which cannot be read ({text[:200]}); expected a Hugging Face causal " \
-               "language model; check the folder"
+        return (
+            f"got model folder {source!r}, which cannot be read ({text[:200]}); expected a Hugging Face causal "
+            "language model; check the folder"
+        )
     if "safetensors" in text:
         return f"got model {source!r} without safetensors weights; expected safetensors; choose a model that has them"
     if "valid model identifier" in text or "Repo id" in text:
-        return f"got model {source!r}, which is neither a folder nor a name on the hub; expected one of these; " \
-               "check the spelling, or log in if the model is gated"
+        return (
+            f"got model {source!r}, which is neither a folder nor a name on the hub; expected one of these; "
+            "check the spelling, or log in if the model is gated"
+        )
     if "connect" in text or "offline" in text:
-        return f"got model {source!r}, which is no folder here, and no hub was reachable; expected a folder or a " \
-               "network; pass the folder of a downloaded model, or connect and try again"
-    return f"got model {source!r}, which cannot be loaded ({text[:200]}); expected a causal language model with " \
-           "safetensors weights; choose another model or pass the folder of one"
+        return (
+            f"got model {source!r}, which is no folder here, and no hub was reachable; expected a folder or a "
+            "network; pass the folder of a downloaded model, or connect and try again"
+        )
+    return (
+        f"got model {source!r}, which cannot be loaded ({text[:200]}); expected a causal language model with "
+        "safetensors weights; choose another model or pass the folder of one"
+    )
 
 
 def _bridge(source: str, network: Any, trust_remote_code: bool) -> Model:
@@ -179,22 +197,29 @@ def _bridge(source: str, network: Any, trust_remote_code: bool) -> Model:
 
     try:
         return TransformerBridge.boot_transformers(
-            source, hf_model=network, device=str(network.device), dtype=network.dtype,
+            source,
+            hf_model=network,
+            device=str(network.device),
+            dtype=network.dtype,
             trust_remote_code=trust_remote_code,
         )
     except Exception as error:
         text = " ".join(str(error).split())
-        raise ValueError(f"got model {source!r} of type {type(network).__name__}, which TransformerLens cannot load "
-                         f"({text[:200]}); expected a supported architecture with its tokenizer; "
-                         "choose another model") from error
+        raise ValueError(
+            f"got model {source!r} of type {type(network).__name__}, which TransformerLens cannot load "
+            f"({text[:200]}); expected a supported architecture with its tokenizer; "
+            "choose another model"
+        ) from error
 
 
 def _require_finite_weights(source: str, network: Any) -> None:
     for name, weight in network.named_parameters():
         # the sum is one cheap pass; only when it overflowed or is NaN are the entries looked at
         if not bool(weight.float().sum().isfinite()) and not bool(weight.isfinite().all()):
-            raise ValueError(f"got model {source!r} with NaN or infinite values in weight {name}; expected finite "
-                             "weights; download or train the model again")
+            raise ValueError(
+                f"got model {source!r} with NaN or infinite values in weight {name}; expected finite "
+                "weights; download or train the model again"
+            )
 
 
 @contextlib.contextmanager

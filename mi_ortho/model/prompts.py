@@ -63,13 +63,17 @@ def tokenize(
     length, width = max(map(len, ids)), max(map(len, tails))
     limit = int(model.cfg.n_ctx)
     if length + width > limit:
-        raise ValueError(f"got a sequence of {length + width} tokens; expected at most {limit}, the model's context; "
-                         "shorten the prompt or the answer")
+        raise ValueError(
+            f"got a sequence of {length + width} tokens; expected at most {limit}, the model's context; "
+            "shorten the prompt or the answer"
+        )
     pad = _pad_id(model.tokenizer)
     device = next(weights(model)).device
     rows = [[pad] * (length - len(a)) + a + b + [pad] * (width - len(b)) for a, b in zip(ids, tails, strict=True)]
-    real = [[i >= length - len(a) and i < length + len(b) for i in range(length + width)]
-            for a, b in zip(ids, tails, strict=True)]
+    real = [
+        [i >= length - len(a) and i < length + len(b) for i in range(length + width)]
+        for a, b in zip(ids, tails, strict=True)
+    ]
     return Prompts(torch.tensor(rows, device=device), torch.tensor(real, device=device), length, tuple(texts))
 
 
@@ -86,15 +90,19 @@ def _require_texts(name: str, texts: Sequence[Any]) -> None:
 def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool, start: list[int]) -> list[int]:
     if not (template and getattr(tokenizer, "chat_template", None)):
         if system is not None:
-            raise ValueError("got a system message; expected a tokenizer with a chat template and template=True; "
-                             "put the system text into the prompt")
+            raise ValueError(
+                "got a system message; expected a tokenizer with a chat template and template=True; "
+                "put the system text into the prompt"
+            )
         return start + _encode(tokenizer, text)
     roles = ([] if system is None else [{"role": "system", "content": system}]) + [{"role": "user", "content": text}]
     try:
         return _encode(tokenizer, tokenizer.apply_chat_template(roles, add_generation_prompt=True, tokenize=False))
     except Exception as error:  # templates raise jinja2 errors, which are not our dependency
-        raise ValueError(f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
-                         "roles it knows; drop the system message or pass template=False") from error
+        raise ValueError(
+            f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
+            "roles it knows; drop the system message or pass template=False"
+        ) from error
 
 
 def _start_ids(model: Model) -> list[int]:

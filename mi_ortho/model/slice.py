@@ -57,8 +57,10 @@ class Slice:
 
     def __call__(self, theta: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n batch read width"]:
         if theta.shape[-1] != self.d_model:
-            raise ValueError(f"got a vector of width {theta.shape[-1]}; expected {self.d_model}, the model's d_model; "
-                             "use vectors made for this model")
+            raise ValueError(
+                f"got a vector of width {theta.shape[-1]}; expected {self.d_model}, the model's d_model; "
+                "use vectors made for this model"
+            )
         lead = theta.shape[:-1]
         n, batch = math.prod(lead), self._start.shape[0]
         added = theta.to(self._start).reshape(n, 1, 1, self.d_model)
@@ -138,14 +140,18 @@ def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, i
     for site in (source,) if target is None else (source, target):
         require_layer(model, site)
         if site.boundary is None:
-            raise ValueError(f"got site {site}, which lies inside a block; expected resid_pre or resid_post; "
-                             "choose the residual stream before or after the block")
+            raise ValueError(
+                f"got site {site}, which lies inside a block; expected resid_pre or resid_post; "
+                "choose the residual stream before or after the block"
+            )
     first = source.boundary
     last = int(model.cfg.n_layers) if target is None else target.boundary
     assert first is not None and last is not None
     if first >= last:
-        raise ValueError(f"got source {source} and target {target or 'the logits'}; expected at least one block in "
-                         "between; choose an earlier source or a later target")
+        raise ValueError(
+            f"got source {source} and target {target or 'the logits'}; expected at least one block in "
+            "between; choose an earlier source or a later target"
+        )
     return first, last
 
 
@@ -158,8 +164,10 @@ def _reader(prompts: Prompts, readout: Readout) -> tuple[_Read, Bool[Tensor, "ba
         weights = (mask / mask.sum(dim=1, keepdim=True))[:, None, :]
         return (lambda x: weights @ x.float()), mask.any(dim=1, keepdim=True)
     if not 1 <= readout <= int(mask.sum(dim=1).max()):
-        raise ValueError(f"got readout={readout}; expected mean, all, or a number of tokens from 1 to "
-                         f"{int(mask.sum(dim=1).max())}; choose one")
+        raise ValueError(
+            f"got readout={readout}; expected mean, all, or a number of tokens from 1 to "
+            f"{int(mask.sum(dim=1).max())}; choose one"
+        )
     return _last(mask, readout)
 
 

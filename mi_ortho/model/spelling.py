@@ -22,7 +22,7 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.texts)
 
-    def mean(self, values: Float[Tensor, "pos *rest"]) -> Float[Tensor, "piece *rest"]:
+    def mean(self, values: Float[Tensor, " pos *rest"]) -> Float[Tensor, " piece *rest"]:
         """One value for each piece: the mean over its tokens.
 
         >>> Pieces(("a", "€"), (1, 2)).mean(torch.tensor([5.0, 1.0, 3.0]))

@@ -55,8 +55,10 @@ def export_model(model: Model, folder: Path) -> Path:
 
     network: Any = getattr(model, "original_model", None)
     if network is None:
-        raise ValueError("got a HookedTransformer; expected a model of load(), which keeps the transformers network; "
-                         "load it with TransformerLens 4")
+        raise ValueError(
+            "got a HookedTransformer; expected a model of load(), which keeps the transformers network; "
+            "load it with TransformerLens 4"
+        )
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"got {folder}, which exists and is not empty; expected a new folder; choose another")
@@ -74,16 +76,19 @@ def _plain_weights(network: Any, plain: nn.Module) -> dict[str, Tensor]:
     own = {name.replace(_BRIDGE, ""): value for name, value in network.state_dict().items()}
     missing = sorted(set(plain.state_dict()) - set(own))
     if missing:
-        raise ValueError(f"got a model without weight {missing[0]}; expected the names of transformers; export another "
-                         "architecture")
+        raise ValueError(
+            f"got a model without weight {missing[0]}; expected the names of transformers; export another architecture"
+        )
     return {name: own[name] for name in plain.state_dict()}
 
 
 def _basis(model: Model, directions: Tensor) -> Float[Tensor, "k d_model"]:
     rows = directions[None] if directions.ndim == 1 else directions
     if rows.shape[-1] != int(model.cfg.d_model):
-        raise ValueError(f"got directions of width {rows.shape[-1]}; expected {int(model.cfg.d_model)}, the model's "
-                         "d_model; use directions made for this model")
+        raise ValueError(
+            f"got directions of width {rows.shape[-1]}; expected {int(model.cfg.d_model)}, the model's "
+            "d_model; use directions made for this model"
+        )
     basis = span(rows.detach().double()).basis
     if not len(basis) or not bool(basis.isfinite().all()):
         raise ValueError("got directions of length 0; expected at least one that points somewhere; check them")
@@ -98,8 +103,10 @@ def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
     names = [name for name, _ in inside.original_model.named_modules()]
     normalised = [n for n in names if "post_feedforward_layernorm" in n or "post_attention_norm" in n]
     if normalised:
-        raise ValueError(f"got an architecture that normalises what blocks write ({normalised[0]}); expected plain "
-                         "outputs; ablate by hooks instead")
+        raise ValueError(
+            f"got an architecture that normalises what blocks write ({normalised[0]}); expected plain "
+            "outputs; ablate by hooks instead"
+        )
     modules = [inside.embed, getattr(inside, "pos_embed", None)]
     for block in inside.blocks:
         modules += [_submodule(block, "attn", "o"), _submodule(block, "mlp", "out")]
@@ -114,8 +121,10 @@ def _submodule(block: Any, part: str, name: str) -> nn.Module:
     try:
         return getattr(getattr(block, part), name)
     except AttributeError as error:
-        raise ValueError(f"got an architecture whose block has no {part}.{name}; expected one attention and one MLP "
-                         "output matrix a block; ablate by hooks instead") from error
+        raise ValueError(
+            f"got an architecture whose block has no {part}.{name}; expected one attention and one MLP "
+            "output matrix a block; ablate by hooks instead"
+        ) from error
 
 
 def _axes(module: Any) -> Iterator[tuple[nn.Parameter, int]]:

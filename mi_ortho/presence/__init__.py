@@ -6,6 +6,17 @@ from mi_ortho.presence.library import Pair, library_pairs, library_prose
 from mi_ortho.presence.passages import GROUPS, Passage, read_passages, real_passages, write_passages
 
 __all__ = [
-    "GROUPS", "FamilyVectors", "Pair", "Passage", "Request", "library_pairs", "library_prose", "newest_family",
-    "open_family", "read_passages", "real_passages", "requests", "write_passages",
-]  # fmt: skip
+    "GROUPS",
+    "FamilyVectors",
+    "Pair",
+    "Passage",
+    "Request",
+    "library_pairs",
+    "library_prose",
+    "newest_family",
+    "open_family",
+    "read_passages",
+    "real_passages",
+    "requests",
+    "write_passages",
+]

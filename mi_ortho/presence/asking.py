@@ -10,21 +10,49 @@ _NOUN = re.compile(r"\b(A|a)(n?) ([a-z]+)\b")
 ENGLISH = ("explain", "help")  # modes of a model's own prompts that answer in plain English
 NOT_PROSE = ("code", "json", "echo", *ENGLISH, "train", "held_out", "harmful", "benign")  # lists cut across modes
 _TASKS = (
-    "sort a list of numbers", "count the words of a text", "find the largest number in a list", "reverse a string",
-    "read a file line by line", "compute the mean of some numbers", "check whether a word is a palindrome",
-    "convert Celsius to Fahrenheit", "remove duplicates from a list", "merge two sorted lists", "draw a random card",
-    "compute a factorial", "find the prime numbers below a limit", "parse a date", "group names by first letter",
-    "compute the distance between two points", "rotate a matrix", "simulate a bank account", "keep a shopping list",
-    "translate a word into Morse code", "split a bill among friends", "plan a route on a grid", "roll two dice",
+    "sort a list of numbers",
+    "count the words of a text",
+    "find the largest number in a list",
+    "reverse a string",
+    "read a file line by line",
+    "compute the mean of some numbers",
+    "check whether a word is a palindrome",
+    "convert Celsius to Fahrenheit",
+    "remove duplicates from a list",
+    "merge two sorted lists",
+    "draw a random card",
+    "compute a factorial",
+    "find the prime numbers below a limit",
+    "parse a date",
+    "group names by first letter",
+    "compute the distance between two points",
+    "rotate a matrix",
+    "simulate a bank account",
+    "keep a shopping list",
+    "translate a word into Morse code",
+    "split a bill among friends",
+    "plan a route on a grid",
+    "roll two dice",
     "validate an e-mail address",
-)  # fmt: skip
+)
 _PROSE = (
-    "How do bees make honey?", "Describe a walk through a forest.", "Why is the sky blue?", "What makes a good friend?",
-    "Tell me about the history of bread.", "How should I care for a garden?", "What is a sonnet?", "How do tides work?",
-    "Describe your favourite season.", "What did people eat in the Middle Ages?", "How can I sleep better?",
-    "Tell a short story about a lighthouse.", "What is the role of a conductor?", "Why do leaves change colour?",
-    "How is cheese made?", "Give advice to somebody who moves to a new city.",
-)  # fmt: skip
+    "How do bees make honey?",
+    "Describe a walk through a forest.",
+    "Why is the sky blue?",
+    "What makes a good friend?",
+    "Tell me about the history of bread.",
+    "How should I care for a garden?",
+    "What is a sonnet?",
+    "How do tides work?",
+    "Describe your favourite season.",
+    "What did people eat in the Middle Ages?",
+    "How can I sleep better?",
+    "Tell a short story about a lighthouse.",
+    "What is the role of a conductor?",
+    "Why do leaves change colour?",
+    "How is cheese made?",
+    "Give advice to somebody who moves to a new city.",
+)
 
 
 @dataclass(frozen=True)
@@ -51,11 +79,16 @@ def requests(natural: Mapping[str, Sequence[str]], n: int, seed: int) -> list[Re
     wordings = {"code_own": _wordings(code), "english_own": _wordings(english)}
     nouns = sorted({noun for text in [*code, *english] if (noun := topic_of(text))})
     if not nouns or not all(wordings.values()):
-        raise ValueError(f"got {len(nouns)} topics in the model's own prompts; expected prompts that name one, as in "
-                         "'Write a class for a kite.'; add some to prompts.json")  # fmt: skip
+        raise ValueError(
+            f"got {len(nouns)} topics in the model's own prompts; expected prompts that name one, as in "
+            "'Write a class for a kite.'; add some to prompts.json"
+        )
     rng.shuffle(nouns)
-    asked = [Request(group, k % len(nouns), reworded(_pick(texts, k, len(nouns)), nouns[k % len(nouns)]))
-             for group, texts in wordings.items() for k in range(n)]  # fmt: skip
+    asked = [
+        Request(group, k % len(nouns), reworded(_pick(texts, k, len(nouns)), nouns[k % len(nouns)]))
+        for group, texts in wordings.items()
+        for k in range(n)
+    ]
     return list(dict.fromkeys([*asked, *(Request("prose_own", -1, text) for text in _others(natural, rng)[:n])]))
 
 
@@ -100,11 +133,22 @@ def _pick(texts: Sequence[str], k: int, topics: int) -> str:
 
 def _general(n: int) -> list[Request]:
     wordings = {
-        "code_own": ("Write a Python function to {}.", "Write a Python class that can {}.",
-                     "Show me Python code to {}.", "Give me a short Python script to {}."),
-        "english_own": ("Explain in plain English, without code, how to {}.", "Describe to a child how one would {}.",
-                        "When would somebody want to {}? Answer in prose.", "Tell me in words what it takes to {}."),
-    }  # fmt: skip
-    asked = [Request(group, k % len(_TASKS), texts[k // len(_TASKS) % len(texts)].format(_TASKS[k % len(_TASKS)]))
-             for group, texts in wordings.items() for k in range(n)]  # fmt: skip
+        "code_own": (
+            "Write a Python function to {}.",
+            "Write a Python class that can {}.",
+            "Show me Python code to {}.",
+            "Give me a short Python script to {}.",
+        ),
+        "english_own": (
+            "Explain in plain English, without code, how to {}.",
+            "Describe to a child how one would {}.",
+            "When would somebody want to {}? Answer in prose.",
+            "Tell me in words what it takes to {}.",
+        ),
+    }
+    asked = [
+        Request(group, k % len(_TASKS), texts[k // len(_TASKS) % len(texts)].format(_TASKS[k % len(_TASKS)]))
+        for group, texts in wordings.items()
+        for k in range(n)
+    ]
     return list(dict.fromkeys([*asked, *(Request("prose_own", -1, text) for text in _PROSE[:n])]))

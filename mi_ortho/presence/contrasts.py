@@ -64,8 +64,10 @@ def contrast(streams: Mapping[tuple[int, str], Stream], layer: int, name: str, s
     groups = CONTRASTS[name]
     missing = [group for group in groups if (layer, group) not in streams]
     if missing:
-        raise ValueError(f"got no text of group {missing[0]}; expected passages of {' and '.join(groups)}; the model "
-                         "did not write any: give other prompts")  # fmt: skip
+        raise ValueError(
+            f"got no text of group {missing[0]}; expected passages of {' and '.join(groups)}; the model "
+            "did not write any: give other prompts"
+        )
     positive, negative = (streams[layer, group] for group in groups)
     parts = [side.sample.rows[:size] for side in (positive, negative)]  # sorted by random key: a uniform subsample
     truth = torch.cat([torch.ones(len(parts[0]), dtype=torch.bool), torch.zeros(len(parts[1]), dtype=torch.bool)])
@@ -101,9 +103,7 @@ def measured_set(found: Contrast, vectors: Float[Tensor, "n d_model"]) -> SetRes
     return SetResult(numbers, values)
 
 
-def measured_nulls(
-    found: Contrast, n: int, draws: int, generator: torch.Generator
-) -> dict[str, list[SetResult]]:
+def measured_nulls(found: Contrast, n: int, draws: int, generator: torch.Generator) -> dict[str, list[SetResult]]:
     """Every kind of null set, `draws` sets of n vectors each; covariances are those of both groups together."""
     sets = null_sets(found.pooled.covariance.cpu(), n, draws, generator)
     return {name: [measured_set(found, one.to(found.rows.device)) for one in drawn] for name, drawn in sets.items()}

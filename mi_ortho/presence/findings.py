@@ -27,8 +27,11 @@ Row = Mapping[str, Any]
 def chosen(rows: Sequence[Row], **wanted: object) -> list[Row]:
     """The rows with these values; what was recorded twice, because a run was interrupted, counts once."""
     names = ("layer", "contrast", "null", "index", "fit", "seed", "shuffled")
-    found = {tuple(row.get(name) for name in names): row for row in rows
-             if all(row.get(key) == value for key, value in wanted.items())}  # fmt: skip
+    found = {
+        tuple(row.get(name) for name in names): row
+        for row in rows
+        if all(row.get(key) == value for key, value in wanted.items())
+    }
     return list(found.values())
 
 
@@ -43,8 +46,14 @@ def stands(p_value: float, draws: int) -> bool | None:
 
 def verdicts(rows: Sequence[Row], source: int) -> list[Verdict]:
     """Every verdict, about the layer the vectors were made for."""
-    return [present(rows, source), discovered(rows, source), carried(rows, source), coherent(rows, source),
-            concentrated(rows, source), *probes_exhaust(rows, source)]  # fmt: skip
+    return [
+        present(rows, source),
+        discovered(rows, source),
+        carried(rows, source),
+        coherent(rows, source),
+        concentrated(rows, source),
+        *probes_exhaust(rows, source),
+    ]
 
 
 def family_and_nulls(rows: Sequence[Row], layer: int, name: str) -> tuple[Row, dict[str, Row], Row]:
@@ -65,10 +74,15 @@ def present(rows: Sequence[Row], source: int) -> Verdict:
         "The orthogonal vectors are present in the model's activations while it writes code",
         f"mean AUC of presence, own code against own English on the same topics, at least {MEAN_AUC}, and above sets "
         f"of equal size with p at most {LEVEL}: isotropic, covariance-matched, rotated principal components",
-        f"mean AUC over the family at layer {source}; p = " + ", ".join(
-            f"{summary[f'p_mean_auc_{null}']:.3g} ({null})" for null in NULLS) + "; the control is covariance-matched",
-        value, interval, MEAN_AUC, fmean(nulls["covariance"]["mean_auc"]), supported,
-    )  # fmt: skip
+        f"mean AUC over the family at layer {source}; p = "
+        + ", ".join(f"{summary[f'p_mean_auc_{null}']:.3g} ({null})" for null in NULLS)
+        + "; the control is covariance-matched",
+        value,
+        interval,
+        MEAN_AUC,
+        fmean(nulls["covariance"]["mean_auc"]),
+        supported,
+    )
 
 
 def discovered(rows: Sequence[Row], source: int) -> Verdict:
@@ -85,8 +99,12 @@ def discovered(rows: Sequence[Row], source: int) -> Verdict:
         f"share of {len(family)} vectors whose AUC stands out of the covariance-matched vectors'; the control is the "
         f"same share of the {len(lost)} vectors of the family that lost the behaviour; {labels} vectors tell code from "
         "English at all (shuffled labels)",
-        value, interval, MOST, control, decide(value, interval, MOST),
-    )  # fmt: skip
+        value,
+        interval,
+        MOST,
+        control,
+        decide(value, interval, MOST),
+    )
 
 
 def carried(rows: Sequence[Row], source: int) -> Verdict:
@@ -99,8 +117,12 @@ def carried(rows: Sequence[Row], source: int) -> Verdict:
         f"share of |h|² along the family above that of isotropic sets with p at most {LEVEL}",
         f"mean share of |h|² in the family's span at layer {source}; p = {p_value:.3g} (isotropic), "
         f"{summary['p_mean_share_covariance']:.3g} (covariance-matched); the control is the isotropic mean",
-        value, None, max(controls), fmean(controls), stands(p_value, len(controls)),
-    )  # fmt: skip
+        value,
+        None,
+        max(controls),
+        fmean(controls),
+        stands(p_value, len(controls)),
+    )
 
 
 def coherent(rows: Sequence[Row], source: int) -> Verdict:
@@ -113,8 +135,12 @@ def coherent(rows: Sequence[Row], source: int) -> Verdict:
         "The vectors lie on code's side of the difference between code and English",
         f"at least {COHERENT} of them have a positive cosine with the difference of class means; 1/2 by chance",
         f"share of vectors with a positive cosine at layer {source}; mean cosine {summary['cosine_mean']:.3g}",
-        value, interval, COHERENT, fmean(nulls["isotropic"]["coherence"]), decide(value, interval, COHERENT),
-    )  # fmt: skip
+        value,
+        interval,
+        COHERENT,
+        fmean(nulls["isotropic"]["coherence"]),
+        decide(value, interval, COHERENT),
+    )
 
 
 def concentrated(rows: Sequence[Row], source: int) -> Verdict:
@@ -126,15 +152,22 @@ def concentrated(rows: Sequence[Row], source: int) -> Verdict:
         f"sum of squared cosines above that of isotropic sets with p at most {LEVEL}",
         f"sum of squared cosines with the class difference at layer {source}, at most 1; "
         f"p = {summary['p_bessel_isotropic']:.3g} (isotropic), {summary['p_bessel_covariance']:.3g} (covariance)",
-        value, None, max(controls), fmean(controls), stands(summary["p_bessel_isotropic"], len(controls)),
-    )  # fmt: skip
+        value,
+        None,
+        max(controls),
+        fmean(controls),
+        stands(summary["p_bessel_isotropic"], len(controls)),
+    )
 
 
 def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
     """H19: are there as many orthogonal linear probes for code as there are vectors?"""
     size = sum(row["what"] == "kept" for row in chosen(rows, kind="presence", layer=source))
-    found = {(fit, shuffled): chosen(rows, kind="probes", fit=fit, shuffled=shuffled)
-             for fit in ("discriminant", "logistic") for shuffled in (False, True)}  # fmt: skip
+    found = {
+        (fit, shuffled): chosen(rows, kind="probes", fit=fit, shuffled=shuffled)
+        for fit in ("discriminant", "logistic")
+        for shuffled in (False, True)
+    }
     shares = {key: [row["count"] / size for row in few] for key, few in found.items()}
     if not shares["discriminant", False] or not shares["logistic", False]:
         return []
@@ -142,17 +175,30 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
     other = fmean(shares["logistic", False])
     reached = decide(value, interval, PROBES_SHARE)
     overlaps = [row for row in found["discriminant", False] if row["overlap"]]
-    shared = (f"; overlap of their span with the family's {fmean(row['overlap'] for row in overlaps):.3g}, by chance "
-              f"{fmean(row['overlap_chance'] for row in overlaps):.3g}") if overlaps else ""  # fmt: skip
-    return [Verdict(
-        "There are about as many orthogonal linear probes for code as there are steering vectors",
-        f"iterative nullspace projection finds at least {PROBES_SHARE} times as many probes as the family has vectors, "
-        "both with discriminants and with logistic probes",
-        f"discriminants above chance on held-out passages before the first at chance, relative to {size} vectors, over "
-        f"splits (logistic probes: {other:.3g}){shared}; the control has shuffled labels",
-        value, interval, PROBES_SHARE, fmean(shares["discriminant", True]),
-        reached if reached == (other >= PROBES_SHARE) else None,
-    )]  # fmt: skip
+    shared = (
+        (
+            f"; overlap of their span with the family's {fmean(row['overlap'] for row in overlaps):.3g}, by chance "
+            f"{fmean(row['overlap_chance'] for row in overlaps):.3g}"
+        )
+        if overlaps
+        else ""
+    )
+    return [
+        Verdict(
+            "There are about as many orthogonal linear probes for code as there are steering vectors",
+            f"iterative nullspace projection finds at least {PROBES_SHARE} times as many probes as "
+            f"the family has vectors, "
+            "both with discriminants and with logistic probes",
+            f"discriminants above chance on held-out passages before the first at chance, relative to "
+            f"{size} vectors, over "
+            f"splits (logistic probes: {other:.3g}){shared}; the control has shuffled labels",
+            value,
+            interval,
+            PROBES_SHARE,
+            fmean(shares["discriminant", True]),
+            reached if reached == (other >= PROBES_SHARE) else None,
+        )
+    ]
 
 
 def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict[str, object]:
@@ -170,10 +216,12 @@ def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict
         f"{fmean(nulls['covariance']['separation']):.3f} ± {_spread(nulls['covariance']['separation']):.3f}. "
         f"{tokens:,} tokens were read."
     )
-    tiles = [[f"{family['mean_auc'][0]:.3f}", "mean AUC of the family, code against English"],
-             [f"{summary['p_mean_auc_covariance']:.2g}", "p against covariance-matched sets"],
-             [f"{family['explained'][0]:.1%}", "variance of code activations in its span"],
-             [f"{strong} of {len(vectors)}", f"vectors that reach {STRONG:.0%} of some activation"]]  # fmt: skip
+    tiles = [
+        [f"{family['mean_auc'][0]:.3f}", "mean AUC of the family, code against English"],
+        [f"{summary['p_mean_auc_covariance']:.2g}", "p against covariance-matched sets"],
+        [f"{family['explained'][0]:.1%}", "variance of code activations in its span"],
+        [f"{strong} of {len(vectors)}", f"vectors that reach {STRONG:.0%} of some activation"],
+    ]
     return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows, source)}
 
 

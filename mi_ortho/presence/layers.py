@@ -73,8 +73,9 @@ def layer_rows(
     """
     rows: list[Row] = []
     studied = torch.tensor([word == "kept" for word in what])
-    per_vector: list[Row] = [{"kind": "presence", "layer": layer, "index": k, "what": word}
-                             for k, word in enumerate(what)]  # fmt: skip
+    per_vector: list[Row] = [
+        {"kind": "presence", "layer": layer, "index": k, "what": word} for k, word in enumerate(what)
+    ]
     _add(per_vector, _shares(streams, layer, vectors))
     for stage, name in enumerate(CONTRASTS):
         found = contrast(streams, layer, name, effort.tokens)
@@ -86,9 +87,17 @@ def layer_rows(
         _add(per_vector, columns | fresh)
         rows += [_set_row(layer, name, "family", [family])]
         rows += [_set_row(layer, name, null, drawn) for null, drawn in nulls.items()]
-        rows.append({"kind": "contrast", "layer": layer, "contrast": name, "binning_error": error,
-                     "tokens": [found.positive.moments.count, found.negative.moments.count], **labels,
-                     **_against(family, nulls)})  # fmt: skip
+        rows.append(
+            {
+                "kind": "contrast",
+                "layer": layer,
+                "contrast": name,
+                "binning_error": error,
+                "tokens": [found.positive.moments.count, found.negative.moments.count],
+                **labels,
+                **_against(family, nulls),
+            }
+        )
     return per_vector + rows
 
 
@@ -109,10 +118,21 @@ def probe_rows(
                 labels = shuffled_labels(found.labels, found.passages, generator) if shuffled else found.labels
                 probes = nullspace_probes(found.rows, labels, found.passages, generator, fit=PROBES[fit])
                 overlap = subspace_overlap(inside, probes.found) if len(probes.found) else None
-                rows.append({"kind": "probes", "layer": layer, "fit": fit, "seed": seed, "shuffled": shuffled,
-                             "count": len(probes.found), "exhausted": probes.exhausted, "aucs": probes.aucs,
-                             "p_values": probes.p_values, "overlap": overlap,
-                             "overlap_chance": max(len(inside), len(probes.found)) / family.shape[1]})  # fmt: skip
+                rows.append(
+                    {
+                        "kind": "probes",
+                        "layer": layer,
+                        "fit": fit,
+                        "seed": seed,
+                        "shuffled": shuffled,
+                        "count": len(probes.found),
+                        "exhausted": probes.exhausted,
+                        "aucs": probes.aucs,
+                        "p_values": probes.p_values,
+                        "overlap": overlap,
+                        "overlap_chance": max(len(inside), len(probes.found)) / family.shape[1],
+                    }
+                )
     return rows
 
 
@@ -161,12 +181,16 @@ def _label_test(
     sampled = measured_set(found, vectors).aucs
     apart, null = (sampled - 0.5).abs(), (draws - 0.5).abs()
     p_values = ((null >= apart).sum(0) + 1) / (1 + len(null))
-    boot = bootstrapped_auc(scores[:, studied], found.labels, found.passages, effort.shuffles,
-                            effort.generator(stage, 800)).mean(1)  # fmt: skip
+    boot = bootstrapped_auc(
+        scores[:, studied], found.labels, found.passages, effort.shuffles, effort.generator(stage, 800)
+    ).mean(1)
     edges = torch.quantile(boot, torch.tensor([0.025, 0.975]).double())
-    numbers = {"p_labels": rank_p_value(float(apart[studied].mean()), null[:, studied].mean(1).tolist()),
-               "interval": edges.tolist(), "label_null": float(null[:, studied].mean()),
-               "cosine_mean": float(cosines_with(vectors[studied], found.difference).mean())}  # fmt: skip
+    numbers = {
+        "p_labels": rank_p_value(float(apart[studied].mean()), null[:, studied].mean(1).tolist()),
+        "interval": edges.tolist(),
+        "label_null": float(null[:, studied].mean()),
+        "cosine_mean": float(cosines_with(vectors[studied], found.difference).mean()),
+    }
     difference = cosines_with(vectors, found.difference)
     return numbers, {f"p_labels_{name}": p_values.double(), f"cosine_{name}": difference}
 
@@ -175,14 +199,23 @@ def _set_row(layer: int, name: str, kind: str, drawn: Sequence[SetResult]) -> Ro
     """One kind of set: every statistic of every draw, and the quantiles of all AUCs."""
     grid = torch.linspace(0, 1, GRID, dtype=torch.float64)
     quantiles = torch.quantile(torch.cat([one.aucs for one in drawn]), grid).tolist()
-    return {"kind": "sets", "layer": layer, "contrast": name, "null": kind, "auc_quantiles": quantiles,
-            **{key: [one.numbers[key] for one in drawn] for key in STATISTICS}}  # fmt: skip
+    return {
+        "kind": "sets",
+        "layer": layer,
+        "contrast": name,
+        "null": kind,
+        "auc_quantiles": quantiles,
+        **{key: [one.numbers[key] for one in drawn] for key in STATISTICS},
+    }
 
 
 def _against(family: SetResult, nulls: Mapping[str, Sequence[SetResult]]) -> Row:
     """For every statistic and null the chance that a set of that kind reaches the family's value."""
-    return {f"p_{key}_{null}": rank_p_value(family.numbers[key], [one.numbers[key] for one in nulls[null]])
-            for key in STATISTICS for null in NULLS}  # fmt: skip
+    return {
+        f"p_{key}_{null}": rank_p_value(family.numbers[key], [one.numbers[key] for one in nulls[null]])
+        for key in STATISTICS
+        for null in NULLS
+    }
 
 
 def discoveries(rows: Sequence[Mapping[str, Any]], column: str, level: float) -> list[bool]:

@@ -42,8 +42,10 @@ def library_pairs(n: int, seed: int, folder: Path | None = None) -> list[Pair]:
         if len(found) >= n:
             break
     if len(found) < 4:
-        raise ValueError(f"got {len(found)} documented functions under {root}; expected at least 4; install Python's "
-                         "standard library with its sources")  # fmt: skip
+        raise ValueError(
+            f"got {len(found)} documented functions under {root}; expected at least 4; install Python's "
+            "standard library with its sources"
+        )
     return found[:n]
 
 
@@ -58,8 +60,10 @@ def library_prose(n: int, seed: int, folder: Path | None = None) -> list[str]:
         modules = [ast.get_docstring(tree) or "" for path in sorted(root.glob("*.py")) if (tree := _parsed(path))]
         found += [paragraph for text in modules for paragraph in paragraphs(text)]
     if len(found) < 4:
-        raise ValueError(f"got {len(found)} paragraphs of prose under {root}; expected at least 4; install Python's "
-                         "standard library with its sources")  # fmt: skip
+        raise ValueError(
+            f"got {len(found)} paragraphs of prose under {root}; expected at least 4; install Python's "
+            "standard library with its sources"
+        )
     return _shuffled(found, seed)[:n]
 
 

@@ -75,8 +75,17 @@ def write_passages(
             text = model.tokenizer.decode(ids, skip_special_tokens=True)
             mode = classify(text, modes)
             wanted = mode == "code" if request.group == "code_own" else mode not in NOT_ENGLISH
-            yield Passage(first + start + k, request.group, request.topic, request.prompt, request.prompt, tuple(ids),
-                          text, mode, wanted and bool(ids))  # fmt: skip
+            yield Passage(
+                first + start + k,
+                request.group,
+                request.topic,
+                request.prompt,
+                request.prompt,
+                tuple(ids),
+                text,
+                mode,
+                wanted and bool(ids),
+            )
 
 
 def real_passages(model: Model, n: int, tokens: int, seed: int, first: int) -> list[Passage]:
@@ -111,8 +120,10 @@ def read_passages(
                 continue
             prompts = _raw(model, part) if raw else _answers(model, part, system)
             found = read(model, prompts, list(sites.values()))
-            yield [(one, {layer: found[site][row, _columns(prompts, one)].float() for layer, site in sites.items()})
-                   for row, one in enumerate(part)]  # fmt: skip
+            yield [
+                (one, {layer: found[site][row, _columns(prompts, one)].float() for layer, site in sites.items()})
+                for row, one in enumerate(part)
+            ]
 
 
 def read_tokens(passage: Passage) -> tuple[int, ...]:
@@ -133,8 +144,12 @@ def _raw(model: Model, part: Sequence[Passage]) -> Prompts:
     rows = [[*start, *one.ids] + [pad] * (width - len(start) - len(one.ids)) for one in part]
     real = [[k < len(start) + len(one.ids) for k in range(width)] for one in part]
     device = tokenize(model, ["a"], template=False).tokens.device
-    return Prompts(torch.tensor(rows, device=device), torch.tensor(real, device=device), len(start),
-                   tuple(one.text for one in part))  # fmt: skip
+    return Prompts(
+        torch.tensor(rows, device=device),
+        torch.tensor(real, device=device),
+        len(start),
+        tuple(one.text for one in part),
+    )
 
 
 def _columns(prompts: Prompts, passage: Passage) -> slice:

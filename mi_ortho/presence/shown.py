@@ -35,9 +35,20 @@ def strongest_rows(
             place = int(best.places[index, rank])
             window = slice(max(0, place - AROUND), place + AROUND + 1)
             words = [model.tokenizer.decode([token]) for token in read_tokens(one)[window]]
-            rows.append({"kind": "strongest", "layer": layer, "index": index, "rank": rank, "group": one.group,
-                         "title": one.title, "value": float(scores[place, index]), "place": place - window.start,
-                         "tokens": words, "values": _short(scores[window, index])})  # fmt: skip
+            rows.append(
+                {
+                    "kind": "strongest",
+                    "layer": layer,
+                    "index": index,
+                    "rank": rank,
+                    "group": one.group,
+                    "title": one.title,
+                    "value": float(scores[place, index]),
+                    "place": place - window.start,
+                    "tokens": words,
+                    "values": _short(scores[window, index]),
+                }
+            )
     return rows
 
 
@@ -59,17 +70,29 @@ def token_rows(
         share = scores[:, len(labels) :].square().sum(1, keepdim=True)
         shown = torch.cat([share, scores[:, : len(labels)]], dim=1)
         words = [model.tokenizer.decode([token]) for token in read_tokens(one)]
-        rows.append({"kind": "tokens", "layer": layer, "index": one.index, "group": one.group, "title": one.title,
-                     "tokens": words, "labels": ["share in the family's span", *labels],
-                     "values": [_short(row) for row in shown]})  # fmt: skip
+        rows.append(
+            {
+                "kind": "tokens",
+                "layer": layer,
+                "index": one.index,
+                "group": one.group,
+                "title": one.title,
+                "tokens": words,
+                "labels": ["share in the family's span", *labels],
+                "values": [_short(row) for row in shown],
+            }
+        )
     return rows
 
 
 def _presences(
     model: Model, passages: Sequence[Passage], layer: int, vectors: Float[Tensor, "n d_model"], system: str | None
 ) -> list[tuple[Passage, Float[Tensor, "samples n"]]]:
-    found = [(one, token_presence(at[layer], vectors).cpu())
-             for batch in read_passages(model, passages, [layer], system=system) for one, at in batch]  # fmt: skip
+    found = [
+        (one, token_presence(at[layer], vectors).cpu())
+        for batch in read_passages(model, passages, [layer], system=system)
+        for one, at in batch
+    ]
     return sorted(found, key=lambda pair: pair[0].index)
 
 

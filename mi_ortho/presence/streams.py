@@ -42,8 +42,12 @@ class Stream:
 
     def merge(self, other: "Stream") -> "Stream":
         """Both streams together."""
-        return Stream(self.moments.merge(other.moments), self.sample.merge(other.sample),
-                      self.counts.merge(other.counts), self.strongest.merge(other.strongest))  # fmt: skip
+        return Stream(
+            self.moments.merge(other.moments),
+            self.sample.merge(other.sample),
+            self.counts.merge(other.counts),
+            self.strongest.merge(other.strongest),
+        )
 
 
 def stream_of(

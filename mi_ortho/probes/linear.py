@@ -64,8 +64,9 @@ def logistic_probe(
     rows, truth = (x - centre) / scale, labels.double()
     weights = torch.where(labels, 0.5 / truth.mean(), 0.5 / (1 - truth.mean()))
     parameters = torch.zeros(x.shape[1] + 1, dtype=x.dtype, device=x.device, requires_grad=True)
-    solver = torch.optim.LBFGS([parameters], max_iter=200, history_size=20, line_search_fn="strong_wolfe",
-                               tolerance_grad=1e-7)  # fmt: skip
+    solver = torch.optim.LBFGS(
+        [parameters], max_iter=200, history_size=20, line_search_fn="strong_wolfe", tolerance_grad=1e-7
+    )
 
     def loss() -> Tensor:
         solver.zero_grad()
@@ -82,5 +83,7 @@ def logistic_probe(
 
 def _require_classes(labels: Bool[Tensor, " samples"]) -> None:
     if int(labels.sum()) < 2 or int((~labels).sum()) < 2:
-        raise ValueError(f"got {int(labels.sum())} positive and {int((~labels).sum())} negative samples; expected at "
-                         "least 2 of each; read more text")  # fmt: skip
+        raise ValueError(
+            f"got {int(labels.sum())} positive and {int((~labels).sum())} negative samples; expected at "
+            "least 2 of each; read more text"
+        )

@@ -35,8 +35,13 @@ class Reservoir:
         """The sample of both streams together, of this one's size."""
         keys = torch.cat([self.keys, other.keys])
         order = keys.argsort(stable=True)[: self.size]
-        return Reservoir(torch.cat([self.rows, other.rows])[order], torch.cat([self.passages, other.passages])[order],
-                         keys[order], self.size, self.seen + other.seen)  # fmt: skip
+        return Reservoir(
+            torch.cat([self.rows, other.rows])[order],
+            torch.cat([self.passages, other.passages])[order],
+            keys[order],
+            self.size,
+            self.seen + other.seen,
+        )
 
 
 def reservoir(
@@ -74,8 +79,9 @@ class Strongest:
         order = values.argsort(dim=1, descending=True, stable=True)[:, : self.values.shape[1]]
         passages = torch.cat([self.passages, other.passages], dim=1).gather(1, order)
         places = torch.cat([self.places, other.places], dim=1).gather(1, order)
-        return Strongest(values.gather(1, order), passages, places,
-                         torch.maximum(self.largest_share, other.largest_share))  # fmt: skip
+        return Strongest(
+            values.gather(1, order), passages, places, torch.maximum(self.largest_share, other.largest_share)
+        )
 
 
 def strongest(presences: Float[Tensor, "samples n"], passage: int, best: int) -> Strongest:

@@ -39,8 +39,12 @@ class Moments:
 
     def merge(self, other: "Moments") -> "Moments":
         """The statistics of both streams together."""
-        return Moments(self.count + other.count, self.total + other.total, self.second + other.second,
-                       self.directions + other.directions)  # fmt: skip
+        return Moments(
+            self.count + other.count,
+            self.total + other.total,
+            self.second + other.second,
+            self.directions + other.directions,
+        )
 
     def _at_least(self, needed: int) -> int:
         if self.count < needed:

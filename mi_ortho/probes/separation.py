@@ -104,16 +104,16 @@ class PresenceCounts:
 def presence_counts(presences: Float[Tensor, "samples n"], bins: int = BINS) -> PresenceCounts:
     """The histograms of one batch of `token_presence`."""
     if bins < 2 or not bool((presences.abs() <= 1 + 1e-4).all()):
-        raise ValueError(f"got {bins} bins and values up to {float(presences.abs().max()):.3g}; expected at least 2 "
-                         "bins and cosines; take them from token_presence")  # fmt: skip
+        raise ValueError(
+            f"got {bins} bins and values up to {float(presences.abs().max()):.3g}; expected at least 2 "
+            "bins and cosines; take them from token_presence"
+        )
     n = presences.shape[1]
     places = ((presences + 1) * (bins / 2)).long().clamp(0, bins - 1) + bins * torch.arange(n, device=presences.device)
     return PresenceCounts(torch.bincount(places.flatten(), minlength=bins * n).reshape(n, bins).cpu())
 
 
-def counted_auc(
-    positive: PresenceCounts, negative: PresenceCounts
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+def counted_auc(positive: PresenceCounts, negative: PresenceCounts) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """AUC from histograms and the most it can be wrong, since values of one bin count as ties."""
     p, q = (side.counts.double() / side.counts.sum(1, keepdim=True) for side in (positive, negative))
     if not bool(torch.isfinite(p).all() and torch.isfinite(q).all()):
@@ -124,8 +124,9 @@ def counted_auc(
 
 def _require_both(labels: Bool[Tensor, " samples"]) -> None:
     if not bool(labels.any()) or bool(labels.all()):
-        raise ValueError(f"got {int(labels.sum())} positive samples of {len(labels)}; expected both classes; "
-                         "read text of each")  # fmt: skip
+        raise ValueError(
+            f"got {int(labels.sum())} positive samples of {len(labels)}; expected both classes; read text of each"
+        )
 
 
 def _sortable(scores: Float[Tensor, "samples n"]) -> np.ndarray:

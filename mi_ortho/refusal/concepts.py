@@ -39,8 +39,9 @@ def least_squares_erasure(harmful: Float[Tensor, "n d_model"], harmless: Float[T
     if importlib.util.find_spec("concept_erasure") is None:
         raise ValueError("got no package concept_erasure; expected it for LEACE; pip install 'mi-ortho[leace]'")
     if min(len(harmful), len(harmless)) < 2:
-        raise ValueError(f"got {len(harmful)} and {len(harmless)} samples; expected at least 2 of each; "
-                         "read more prompts")
+        raise ValueError(
+            f"got {len(harmful)} and {len(harmless)} samples; expected at least 2 of each; read more prompts"
+        )
     package = importlib.import_module("concept_erasure")
     x = torch.cat([harmful, harmless]).double()
     labels = torch.cat([torch.ones(len(harmful)), torch.zeros(len(harmless))]).long().to(x.device)
@@ -49,9 +50,7 @@ def least_squares_erasure(harmful: Float[Tensor, "n d_model"], harmless: Float[T
     return Erase(fitted.proj_left.mT.float(), fitted.proj_right.float(), fitted.bias.float())
 
 
-def steering_plane(
-    first: Float[Tensor, " d_model"], others: Float[Tensor, "n d_model"]
-) -> Float[Tensor, "2 d_model"]:
+def steering_plane(first: Float[Tensor, " d_model"], others: Float[Tensor, "n d_model"]) -> Float[Tensor, "2 d_model"]:
     """The plane of angular steering (arXiv 2510.26243): the feature direction, and the first principal component of the
     candidate directions made orthogonal to it. Orthonormal rows.
 
@@ -70,8 +69,10 @@ def steering_plane(
     spread = rows - rows.mean(dim=0)
     rest = spread - (spread @ unit)[:, None] * unit
     if not bool(rest.norm() > 1e-6 * rows.norm()):
-        raise ValueError("got directions that all lie along the first; expected others for a plane; add candidates, or "
-                         "choose the second axis yourself")
+        raise ValueError(
+            "got directions that all lie along the first; expected others for a plane; add candidates, or "
+            "choose the second axis yourself"
+        )
     second = torch.linalg.svd(rest, full_matrices=False)[2][0]
     second = second if bool(rows.sum(dim=0) @ second >= 0) else -second  # the sign of a principal component is free
     return torch.stack([unit, second]).float()

@@ -110,8 +110,10 @@ def measure_damage(
     for start in range(0, len(texts), BATCH):
         prompts = tokenize(model, texts[start : start + BATCH], answers=answers[start : start + BATCH])
         real = rearrange(prompts.mask[:, prompts.prompt_length :], "batch answer -> (batch answer)")
-        p, q = (rearrange(answer_logits(model, prompts, interventions=given), "batch answer v -> (batch answer) v")
-                for given in ({}, interventions))  # fmt: skip
+        p, q = (
+            rearrange(answer_logits(model, prompts, interventions=given), "batch answer v -> (batch answer) v")
+            for given in ({}, interventions)
+        )
         tokens = prompts.tokens[:, prompts.prompt_length :].flatten()[:, None]
         costs = [-x.log_softmax(-1).gather(-1, tokens)[:, 0] for x in (q, p)]
         means = [masked_mean(x, real) for x in (kl_divergence(p_logits=p, q_logits=q), *costs)]

@@ -86,8 +86,10 @@ class Extraction:
             ValueError: nothing was extracted there.
         """
         if site not in self.sites or position not in self.positions:
-            raise ValueError(f"got {site} at position {position}; expected one of {', '.join(map(str, self.sites))} "
-                             f"and positions {self.positions}; extract it there first")
+            raise ValueError(
+                f"got {site} at position {position}; expected one of {', '.join(map(str, self.sites))} "
+                f"and positions {self.positions}; extract it there first"
+            )
         return self.differences[self.sites.index(site), self.positions.index(position)].float()
 
 
@@ -194,17 +196,23 @@ def activation_batches(
 
 def _require_places(sites: Sequence[Site], positions: Sequence[int]) -> None:
     if not sites or any(site.axes[-1] != "d_model" for site in sites):
-        raise ValueError(f"got sites {', '.join(map(str, sites)) or 'none'}; expected residual-stream sites; choose "
-                         "resid_pre, resid_mid or resid_post")
+        raise ValueError(
+            f"got sites {', '.join(map(str, sites)) or 'none'}; expected residual-stream sites; choose "
+            "resid_pre, resid_mid or resid_post"
+        )
     if not positions or any(position >= 0 for position in positions):
-        raise ValueError(f"got positions {tuple(positions)}; expected negative ones, counted from the end of the prompt"
-                         "; write -1 for the last token")
+        raise ValueError(
+            f"got positions {tuple(positions)}; expected negative ones, counted from the end of the prompt"
+            "; write -1 for the last token"
+        )
 
 
 def _columns(prompts: Prompts, positions: Sequence[int]) -> list[int]:
     """Absolute columns of the positions; every prompt must have a real token there."""
     shortest = int(prompts.mask[:, : prompts.prompt_length].sum(dim=1).min())
     if -min(positions) > shortest:
-        raise ValueError(f"got position {min(positions)}; expected at least {-shortest}, the shortest prompt's first "
-                         "token; choose later positions")
+        raise ValueError(
+            f"got position {min(positions)}; expected at least {-shortest}, the shortest prompt's first "
+            "token; choose later positions"
+        )
     return [prompts.prompt_length + position for position in positions]

@@ -28,8 +28,10 @@ def at_every(
     sites = [Site(layer, kind) for layer in chosen for kind in KINDS if kind in kinds]
     bad = [site for site in sites if not site.writable or site.layer >= int(model.cfg.n_layers)]
     if not sites or bad:
-        raise ValueError(f"got {bad[0] if bad else 'no site'}; expected layers 0 to {int(model.cfg.n_layers) - 1} and "
-                         "kinds of resid_pre, resid_post, attn_out, mlp_out; choose others")
+        raise ValueError(
+            f"got {bad[0] if bad else 'no site'}; expected layers 0 to {int(model.cfg.n_layers) - 1} and "
+            "kinds of resid_pre, resid_post, attn_out, mlp_out; choose others"
+        )
     return dict.fromkeys(sites, intervention)
 
 

@@ -44,8 +44,10 @@ class PromptSet:
         if min(sizes, default=0) < 1:
             raise ValueError(f"got parts of sizes {sizes}; expected at least 1 each; raise them")
         if len(self) < len(sizes):
-            raise ValueError(f"got {len(self)} instructions in {self.name} for {len(sizes)} parts; expected at least "
-                             "one each; take a larger set")
+            raise ValueError(
+                f"got {len(self)} instructions in {self.name} for {len(sizes)} parts; expected at least "
+                "one each; take a larger set"
+            )
         mixed = list(self.instructions)
         Random(seed).shuffle(mixed)
         share = min(1.0, len(self) / sum(sizes))
@@ -91,20 +93,26 @@ def _instruction(source: str, row: Any, column: str | None) -> str:
     known = row if isinstance(row, Mapping) else {}
     found = [known[name] for name in ((column,) if column else COLUMNS) if isinstance(known.get(name), str)]
     if not found:
-        raise ValueError(f"got {source} with a row of {', '.join(map(str, known)) or repr(row)[:60]}; expected one of "
-                         f"{column or ', '.join(COLUMNS)}; name the column")
+        raise ValueError(
+            f"got {source} with a row of {', '.join(map(str, known)) or repr(row)[:60]}; expected one of "
+            f"{column or ', '.join(COLUMNS)}; name the column"
+        )
     extra = known.get("input")  # Alpaca: instructions that come with an input are not complete by themselves
     return "" if isinstance(extra, str) and extra.strip() else found[0]
 
 
 def _dataset(name: str, split: str) -> Sequence[Any]:
     if importlib.util.find_spec("datasets") is None:
-        raise ValueError(f"got {name!r}, which is no file here, and the package datasets is not installed; expected a "
-                         "JSON file or that package; check the path, or pip install datasets")
+        raise ValueError(
+            f"got {name!r}, which is no file here, and the package datasets is not installed; expected a "
+            "JSON file or that package; check the path, or pip install datasets"
+        )
     package = importlib.import_module("datasets")
     try:
         return package.load_dataset(name, split=split)
     except Exception as error:  # of a dozen kinds, from the hub, the network and the reader of the data
-        raise ValueError(f"got data set {name!r}, split {split!r}, which cannot be loaded "
-                         f"({' '.join(str(error).split())[:160]}); expected a JSON file or a data set's name; check "
-                         "the spelling and the network") from error
+        raise ValueError(
+            f"got data set {name!r}, split {split!r}, which cannot be loaded "
+            f"({' '.join(str(error).split())[:160]}); expected a JSON file or a data set's name; check "
+            "the spelling and the network"
+        ) from error

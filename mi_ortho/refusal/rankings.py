@@ -38,22 +38,22 @@ def ranking_scores(
     }
 
 
-def _variance(x: Float[Tensor, "n *places"]) -> Float[Tensor, "*places"]:
+def _variance(x: Float[Tensor, " n *places"]) -> Float[Tensor, "*places"]:
     """Unbiased; NaN for a single sample, which has none."""
     return x.var(0) if len(x) > 1 else torch.full_like(x[0], torch.nan)
 
 
-def projections(
-    model: Model, texts: Sequence[str], extraction: Extraction
-) -> Float[Tensor, "samples site position"]:
+def projections(model: Model, texts: Sequence[str], extraction: Extraction) -> Float[Tensor, "samples site position"]:
     """Activation of every prompt at every place, along the unit direction of that place, fp64."""
     unit = torch.nn.functional.normalize(extraction.differences, dim=-1)
-    parts = [einsum(x.to(unit), unit, "samples site position d, site position d -> samples site position")
-             for x in activation_batches(model, texts, extraction.sites, extraction.positions)]  # fmt: skip
+    parts = [
+        einsum(x.to(unit), unit, "samples site position d, site position d -> samples site position")
+        for x in activation_batches(model, texts, extraction.sites, extraction.positions)
+    ]
     return torch.cat(parts)
 
 
-def roc_auc(positive: Float[Tensor, "n *places"], negative: Float[Tensor, "m *places"]) -> Float[Tensor, "*places"]:
+def roc_auc(positive: Float[Tensor, " n *places"], negative: Float[Tensor, " m *places"]) -> Float[Tensor, "*places"]:
     """Probability that a positive sample lies above a negative one, ties counted half (Mann-Whitney).
 
     >>> float(roc_auc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])))
@@ -107,11 +107,17 @@ def compare_rankings(found: Sequence[Candidate], scores: Mapping[str, Sequence[f
         if not usable:
             continue  # variances of a single prompt are not numbers
         top, first = (max(some, key=lambda k: good[k]) for some in (usable, known))
-        rankings.append(Ranking(
-            name, _spearman([good[k] for k in usable], [-found[k].bypass for k in usable]),
-            _spearman([good[k] for k in known], [-found[k].bypass for k in known]),
-            f"{found[top].site} @ {found[top].position}", found[top].bypass - best, mean - best,
-            not found[first].rejected))  # fmt: skip
+        rankings.append(
+            Ranking(
+                name,
+                _spearman([good[k] for k in usable], [-found[k].bypass for k in usable]),
+                _spearman([good[k] for k in known], [-found[k].bypass for k in known]),
+                f"{found[top].site} @ {found[top].position}",
+                found[top].bypass - best,
+                mean - best,
+                not found[first].rejected,
+            )
+        )
     return rankings
 
 

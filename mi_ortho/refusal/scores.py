@@ -30,8 +30,10 @@ def refusal_score(logits: Float[Tensor, "batch d_vocab"], tokens: Sequence[int])
     width = logits.shape[-1]
     chosen = sorted(set(tokens))
     if not chosen or len(chosen) == width or not 0 <= chosen[0] <= chosen[-1] < width:
-        raise ValueError(f"got refusal tokens {chosen[:8]}; expected some, not all, of the ids 0 to {width - 1}; take "
-                         "the first tokens of the model's refusals")
+        raise ValueError(
+            f"got refusal tokens {chosen[:8]}; expected some, not all, of the ids 0 to {width - 1}; take "
+            "the first tokens of the model's refusals"
+        )
     inside = torch.zeros(width, dtype=torch.bool, device=logits.device)
     inside[chosen] = True
     exact = logits.double()
@@ -42,8 +44,10 @@ def last_logits(
     model: Model, texts: Sequence[str], interventions: Mapping[Site, Intervention] | None = None
 ) -> Float[Tensor, "batch d_vocab"]:
     """Next-token logits after each prompt in the chat template, in batches."""
-    parts = [next_token_logits(model, tokenize(model, texts[k : k + BATCH]), interventions=interventions)
-             for k in range(0, len(texts), BATCH)]  # fmt: skip
+    parts = [
+        next_token_logits(model, tokenize(model, texts[k : k + BATCH]), interventions=interventions)
+        for k in range(0, len(texts), BATCH)
+    ]
     return torch.cat(parts)
 
 
@@ -88,8 +92,10 @@ def refusal_tokens(
         ValueError: a class is empty, or no token begins refusals.
     """
     if not harmful or not harmless:
-        raise ValueError(f"got {len(harmful)} harmful and {len(harmless)} harmless prompts; expected at least one of "
-                         "each; check the prompt sets")
+        raise ValueError(
+            f"got {len(harmful)} harmful and {len(harmless)} harmless prompts; expected at least one of "
+            "each; check the prompt sets"
+        )
     shares = [last_logits(model, texts).softmax(-1).mean(0) for texts in (harmful, harmless)]
     likely = ((shares[0] >= least) & (shares[0] >= ratio * shares[1])).nonzero()[:, 0].tolist()
 
@@ -97,11 +103,16 @@ def refusal_tokens(
         return sum(map(refuses, _forced(model, texts, first, max_new_tokens))) / len(texts)
 
     rates = [refused(texts, ()) for texts in (harmful, harmless)]
-    ids = tuple(token for token in sorted(likely, key=lambda t: -float(shares[0][t]))
-                if refused(harmful[:BATCH], (token,)) >= 0.5)  # fmt: skip
+    ids = tuple(
+        token
+        for token in sorted(likely, key=lambda t: -float(shares[0][t]))
+        if refused(harmful[:BATCH], (token,)) >= 0.5
+    )
     if not ids:
-        raise ValueError(f"got a model that refuses {100 * rates[0]:.0f} % of the harmful prompts and has no first "
-                         "token for it; expected refusals; take other prompts, or name the refusal tokens")
+        raise ValueError(
+            f"got a model that refuses {100 * rates[0]:.0f} % of the harmful prompts and has no first "
+            "token for it; expected refusals; take other prompts, or name the refusal tokens"
+        )
     return RefusalTokens(ids, tuple(model.tokenizer.decode([token]) for token in ids), *rates)
 
 
@@ -112,8 +123,12 @@ def _forced(model: Model, texts: Sequence[str], first: Sequence[int], length: in
         prompts = tokenize(model, texts[start : start + BATCH])
         begun = torch.tensor([first] * len(prompts), dtype=torch.long, device=prompts.tokens.device)
         begun = begun.reshape(len(prompts), len(first))
-        longer = Prompts(torch.cat([prompts.tokens, begun], 1), torch.cat([prompts.mask, begun >= 0], 1),
-                         prompts.prompt_length + len(first), prompts.texts)  # fmt: skip
+        longer = Prompts(
+            torch.cat([prompts.tokens, begun], 1),
+            torch.cat([prompts.mask, begun >= 0], 1),
+            prompts.prompt_length + len(first),
+            prompts.texts,
+        )
         rows = generate_ids(model, longer, max_new_tokens=length)
         done += [model.tokenizer.decode([*first, *row], skip_special_tokens=True) for row in rows]
     return done
@@ -169,7 +184,7 @@ def substantial(text: str) -> bool:
 def stage_of(
     text: str, complies: Callable[[str], bool] = substantial, refuses: Callable[[str], bool] = refuses_anywhere
 ) -> str:
-    """"answers", "refuses", "refuses then answers" or "neither".
+    """ "answers", "refuses", "refuses then answers" or "neither".
 
     `refuses` looks at the whole text, `complies` at what is left of it without its refusing sentences. A weak direction
     makes a model refuse and answer all the same; a rate of refusal phrases alone counts that as a refusal.

@@ -55,9 +55,17 @@ class Candidate:
 
     def row(self) -> dict[str, object]:
         """Flat values for a record."""
-        return {"site": str(self.site), "layer": self.site.layer, "stream": self.site.kind, "position": self.position,
-                "norm": self.norm, "bypass": self.bypass, "induce": self.induce, "kl": self.kl,
-                "rejected": list(self.rejected)}  # fmt: skip
+        return {
+            "site": str(self.site),
+            "layer": self.site.layer,
+            "stream": self.site.kind,
+            "position": self.position,
+            "norm": self.norm,
+            "bypass": self.bypass,
+            "induce": self.induce,
+            "kl": self.kl,
+            "rejected": list(self.rejected),
+        }
 
 
 @dataclass(frozen=True)
@@ -98,8 +106,10 @@ def validation(model: Model, harmful: Sequence[str], harmless: Sequence[str], to
         ValueError: one of the two classes is empty.
     """
     if not harmful or not harmless:
-        raise ValueError(f"got {len(harmful)} harmful and {len(harmless)} harmless validation prompts; expected at "
-                         "least one of each; use larger prompt sets or a model that refuses")
+        raise ValueError(
+            f"got {len(harmful)} harmful and {len(harmless)} harmless validation prompts; expected at "
+            "least one of each; use larger prompt sets or a model that refuses"
+        )
     return Validation(model, tuple(harmful), tuple(harmless), tuple(tokens), last_logits(model, harmless))
 
 
@@ -124,8 +134,10 @@ def filter_prompts(model: Model, harmful: Sequence[str], harmless: Sequence[str]
     classes = (("harmful", refused, harmful, "refuses"), ("harmless", answered, harmless, "answers"))
     for name, kept, given, does in classes:
         if not kept:
-            raise ValueError(f"got a model that {does} none of {len(given)} {name} prompts by its next-token scores; "
-                             "expected some; check the refusal tokens and the chat template, or take other prompts")
+            raise ValueError(
+                f"got a model that {does} none of {len(given)} {name} prompts by its next-token scores; "
+                "expected some; check the refusal tokens and the chat template, or take other prompts"
+            )
     return Filtered(refused, answered, len(harmful) - len(refused), len(harmless) - len(answered))
 
 
@@ -181,9 +193,17 @@ def select(found: Sequence[Candidate]) -> Selection:
         return Selection(tuple(found), best, f"lowest bypass score of {of}")
     counts = {name: sum(name in one.rejected for one in found) for one in found for name in one.rejected}
     shares = ", ".join(f"{name}: {count}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    advice = {"KL too large": "raise the KL limit", "does not induce": "lower the induce limit",
-              "last layers": "extract from earlier layers", "not a number": "check the prompt sets"}  # fmt: skip
+    advice = {
+        "KL too large": "raise the KL limit",
+        "does not induce": "lower the induce limit",
+        "last layers": "extract from earlier layers",
+        "not a number": "check the prompt sets",
+    }
     first = max(counts, key=lambda name: counts[name]) if counts else ""
-    return Selection(tuple(found), None, f"got no admissible candidate of {len(found)} (rejected for "
-                     f"{shares or 'nothing'}); expected at least one; "
-                     f"{advice.get(first, 'extract some candidates')}")  # fmt: skip
+    return Selection(
+        tuple(found),
+        None,
+        f"got no admissible candidate of {len(found)} (rejected for "
+        f"{shares or 'nothing'}); expected at least one; "
+        f"{advice.get(first, 'extract some candidates')}",
+    )

@@ -80,11 +80,20 @@ def extract_again(
         rest = reject_twice(basis.double(), difference.double())
         unit = (rest / rest.norm()).float()
         basis = torch.cat([basis, unit[None]])
-        scores = [float(refusal_scores(model, checked, tokens, ablate_everywhere(model, rows)).mean())
-                  for rows in (basis, unit[None])]  # fmt: skip
+        scores = [
+            float(refusal_scores(model, checked, tokens, ablate_everywhere(model, rows)).mean())
+            for rows in (basis, unit[None])
+        ]
         old = before.direction(site, position).cpu()
-        yield Round(number, site, position, unit, float(difference.norm()),
-                    float(torch.cosine_similarity(old, unit, dim=0)), *scores)  # fmt: skip
+        yield Round(
+            number,
+            site,
+            position,
+            unit,
+            float(difference.norm()),
+            float(torch.cosine_similarity(old, unit, dim=0)),
+            *scores,
+        )
 
 
 def largest_difference(found: Extraction) -> tuple[Site, int]:

@@ -53,8 +53,13 @@ def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
     if not study.run.has("plane"):
         study.run.save_tensors("plane", {"plane": plane, "random": planes["random axis"]})
     degrees = list(range(0, 360, study.config.angle_step))
-    jobs = [(name, adaptive, kind) for name in planes for adaptive in (False, True) for kind in ("harmful", "harmless")
-            if not (adaptive and name == "random axis")]  # fmt: skip
+    jobs = [
+        (name, adaptive, kind)
+        for name in planes
+        for adaptive in (False, True)
+        for kind in ("harmful", "harmless")
+        if not (adaptive and name == "random axis")
+    ]
     for number, (name, adaptive, kind) in enumerate(jobs):
         _arc(study, name, planes[name], adaptive, kind, degrees)
         study.track("circle", number + 1, len(jobs))
@@ -76,8 +81,17 @@ def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degr
         ids = generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
         for k, angle in enumerate(part):
             rows = judged(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
-            study.run.record({"kind": "circle", "plane": name, "adaptive": adaptive, "prompts": kind, "degrees": angle,
-                              "text": rows[0]["text"], **rates(rows)})  # fmt: skip
+            study.run.record(
+                {
+                    "kind": "circle",
+                    "plane": name,
+                    "adaptive": adaptive,
+                    "prompts": kind,
+                    "degrees": angle,
+                    "text": rows[0]["text"],
+                    **rates(rows),
+                }
+            )
 
 
 def again(study: Study, extraction: Extraction, best: Candidate) -> None:
@@ -92,14 +106,31 @@ def again(study: Study, extraction: Extraction, best: Candidate) -> None:
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
     rows = []
-    for one in extract_again(model, sets.train_harmful, sets.train_harmless, sets.validation_harmful, tokens,
-                             [best.site], lambda _: (best.site, best.position), rounds=study.config.rounds,
-                             positions=[best.position]):  # fmt: skip
+    for one in extract_again(
+        model,
+        sets.train_harmful,
+        sets.train_harmless,
+        sets.validation_harmful,
+        tokens,
+        [best.site],
+        lambda _: (best.site, best.position),
+        rounds=study.config.rounds,
+        positions=[best.position],
+    ):
         control = ablate_everywhere(model, drawn[: one.number])
-        rows.append({
-            "kind": "round", "number": one.number, "site": str(one.site), "position": one.position, "norm": one.norm,
-            "cosine_before": one.cosine_before, "refusal": one.refusal, "alone": one.alone,
-            "random": float(refusal_scores(model, sets.validation_harmful, tokens, control).mean())})  # fmt: skip
+        rows.append(
+            {
+                "kind": "round",
+                "number": one.number,
+                "site": str(one.site),
+                "position": one.position,
+                "norm": one.norm,
+                "cosine_before": one.cosine_before,
+                "refusal": one.refusal,
+                "alone": one.alone,
+                "random": float(refusal_scores(model, sets.validation_harmful, tokens, control).mean()),
+            }
+        )
         study.track("rounds", one.number, study.config.rounds)
         study.run.save_tensors(f"rounds/{one.number:03d}", {"vector": one.direction})
     for row in rows[done:]:  # rounds build on each other, so an interrupted stage is computed again from its start
@@ -113,8 +144,10 @@ def null_space(study: Study, best: Candidate) -> None:
         return
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
-    samples = [activations(model, texts, [best.site], [best.position])[:, 0, 0] for texts in (
-        sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)]  # fmt: skip
+    samples = [
+        activations(model, texts, [best.site], [best.position])[:, 0, 0]
+        for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
+    ]
     basis = torch.zeros(0, samples[0].shape[1])
     for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
         basis = torch.cat([basis, one.direction[None]])
@@ -130,17 +163,35 @@ def cone(study: Study, best: Candidate, r: Tensor) -> None:
         return
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
-    targets = cone_targets(model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r),
-                           add_at(best.site, r))  # fmt: skip
+    targets = cone_targets(
+        model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r), add_at(best.site, r)
+    )
     start = torch.cat([r[None], torch.randn(config.cone - 1, len(r), generator=study.generator(4))])
-    found = refusal_cone(model, targets, start, best.site, float(r.norm()),
-                         settings=ConeSettings(steps=config.cone_steps), generator=study.generator(5))  # fmt: skip
+    found = refusal_cone(
+        model,
+        targets,
+        start,
+        best.site,
+        float(r.norm()),
+        settings=ConeSettings(steps=config.cone_steps),
+        generator=study.generator(5),
+    )
     study.run.save_tensors("cone", {"basis": found.basis})
-    scores = [float(refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, row)).mean())
-              for row in (*found.basis, r)]  # fmt: skip
+    scores = [
+        float(refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, row)).mean())
+        for row in (*found.basis, r)
+    ]
     cosines = torch.nn.functional.cosine_similarity(found.basis, r[None]).tolist()
-    study.run.record({"kind": "cone", "dimension": config.cone, "losses": list(found.losses), "scores": scores[:-1],
-                      "selected": scores[-1], "cosines": cosines})  # fmt: skip
+    study.run.record(
+        {
+            "kind": "cone",
+            "dimension": config.cone,
+            "losses": list(found.losses),
+            "scores": scores[:-1],
+            "selected": scores[-1],
+            "cosines": cosines,
+        }
+    )
 
 
 def inside(study: Study, site: Site, r: Tensor) -> None:
@@ -153,9 +204,14 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
         ids = generate_ids(model, alone, max_new_tokens=min(24, study.config.max_new_tokens))[0]
         written = tokenize(model, [text], answers=[ids]) if ids else alone
         arrays[f"projection_{kind}"] = read(model, written, [site])[site][0].float() @ unit.to(written.tokens.device)
-        items.append({"title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
-                      "kind": "token_values", "key": f"projection_{kind}",
-                       "tokens": _tokens(study, written)})  # fmt: skip
+        items.append(
+            {
+                "title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
+                "kind": "token_values",
+                "key": f"projection_{kind}",
+                "tokens": _tokens(study, written),
+            }
+        )
     heads, rest = zip(*(writes(study, part[:32], unit) for part in (sets.test_harmful, sets.test_harmless)))
     arrays |= {"heads_harmful": heads[0], "heads_harmless": heads[1]}
     arrays |= {"mlp_harmful": rest[0], "mlp_harmless": rest[1]}
@@ -169,9 +225,15 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
                 for layer, head in strongest
             ]
         )
-        items.append({"title": f"Attention of the heads that write the direction, a {kind} prompt", "kind": "attention",
-                      "key": f"attention_{kind}", "tokens": _tokens(study, prompts),
-                      "names": [f"layer {layer}, head {head}" for layer, head in strongest]})  # fmt: skip
+        items.append(
+            {
+                "title": f"Attention of the heads that write the direction, a {kind} prompt",
+                "kind": "attention",
+                "key": f"attention_{kind}",
+                "tokens": _tokens(study, prompts),
+                "names": [f"layer {layer}, head {head}" for layer, head in strongest],
+            }
+        )
     write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
     study.run.save_tensors("inside", arrays)
 

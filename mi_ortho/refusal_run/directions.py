@@ -20,25 +20,42 @@ def extract(study: Study) -> Extraction:
         study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
         sites = residual_sites(model, config.streams)
         found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
-        scores = {name: refusal_scores(model, texts, tokens).mean().item() for name, texts in (
-            ("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))}  # fmt: skip
-        study.run.save_tensors("extraction", {f"{name}.{part}": getattr(moments, part)
-            for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
-            for part in ("mean", "variance")})  # fmt: skip
-        study.run.record({
-            "kind": "extraction", "sites": [str(site) for site in sites], "positions": list(positions),
-            "position_tokens": _position_tokens(study, positions), "harmful": len(kept.harmful),
-            "harmless": len(kept.harmless), "dropped_harmful": kept.dropped_harmful,
-            "dropped_harmless": kept.dropped_harmless, "score_harmful": scores["harmful"],
-            "score_harmless": scores["harmless"]})  # fmt: skip
+        scores = {
+            name: refusal_scores(model, texts, tokens).mean().item()
+            for name, texts in (("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))
+        }
+        study.run.save_tensors(
+            "extraction",
+            {
+                f"{name}.{part}": getattr(moments, part)
+                for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
+                for part in ("mean", "variance")
+            },
+        )
+        study.run.record(
+            {
+                "kind": "extraction",
+                "sites": [str(site) for site in sites],
+                "positions": list(positions),
+                "position_tokens": _position_tokens(study, positions),
+                "harmful": len(kept.harmful),
+                "harmless": len(kept.harmless),
+                "dropped_harmful": kept.dropped_harmful,
+                "dropped_harmless": kept.dropped_harmless,
+                "score_harmful": scores["harmful"],
+                "score_harmless": scores["harmless"],
+            }
+        )
     return load_extraction(study)
 
 
 def load_extraction(study: Study) -> Extraction:
     """The extraction of a run directory."""
     row, tensors = study.rows(kind="extraction")[-1], study.run.load_tensors("extraction")
-    classes = [Moments(int(row[name]), tensors[f"{name}.mean"], tensors[f"{name}.variance"])
-               for name in ("harmful", "harmless")]  # fmt: skip
+    classes = [
+        Moments(int(row[name]), tensors[f"{name}.mean"], tensors[f"{name}.variance"])
+        for name in ("harmful", "harmless")
+    ]
     return Extraction(tuple(map(Site.parse, row["sites"])), tuple(row["positions"]), *classes)
 
 
@@ -63,8 +80,16 @@ def _tokens(study: Study) -> tuple[int, ...]:
         f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
         f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused"
     )
-    study.run.record({"kind": "refusal_tokens", "ids": list(found.ids), "texts": list(found.texts), "named": False,
-                      "harmful_rate": found.harmful_rate, "harmless_rate": found.harmless_rate})  # fmt: skip
+    study.run.record(
+        {
+            "kind": "refusal_tokens",
+            "ids": list(found.ids),
+            "texts": list(found.texts),
+            "named": False,
+            "harmful_rate": found.harmful_rate,
+            "harmless_rate": found.harmless_rate,
+        }
+    )
     return found.ids
 
 
@@ -73,8 +98,9 @@ def choose(study: Study, extraction: Extraction) -> Selection:
     config, done = study.config, [_candidate(row) for row in study.rows(kind="candidate")]
     total = len(extraction.sites) * len(extraction.positions)
     if len(done) < total:
-        judge = validation(study.subject.model, study.sets.validation_harmful, study.sets.validation_harmless,
-                           _tokens(study))  # fmt: skip
+        judge = validation(
+            study.subject.model, study.sets.validation_harmful, study.sets.validation_harmless, _tokens(study)
+        )
         limits = Limits(config.kl_limit, config.induce_limit, config.last_layers)
         for index, found in enumerate(candidates(judge, extraction, limits, skip=len(done)), start=len(done)):
             study.run.record({"kind": "candidate", "index": index, **found.row()})

@@ -13,17 +13,29 @@ def summarise(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, object
     """The summary of a finished study; one without an admissible candidate says why."""
     selection = [row for row in rows if row["kind"] == "selection"][-1]
     if "site" not in selection:
-        return {"headline": f"No refusal direction of {title} passes the selection: {selection['reason']}.",
-                "verdicts": [], "tiles": []}  # fmt: skip
+        return {
+            "headline": f"No refusal direction of {title} passes the selection: {selection['reason']}.",
+            "verdicts": [],
+            "tiles": [],
+        }
     found = {(row["condition"], row["prompts"]): row for row in rows if row["kind"] == "condition"}
-    pair = [(found["unsteered", "harmful"], found["ablated", "harmful"]),
-            (found["unsteered", "harmless"], found["added", "harmless"])]  # fmt: skip
-    controls = [[row for row in found.values() if row["control"] and row["prompts"] == kind]
-                for kind in ("harmful", "harmless")]  # fmt: skip
+    pair = [
+        (found["unsteered", "harmful"], found["ablated", "harmful"]),
+        (found["unsteered", "harmless"], found["added", "harmless"]),
+    ]
+    controls = [
+        [row for row in found.values() if row["control"] and row["prompts"] == kind] for kind in ("harmful", "harmless")
+    ]
     weights = [row for row in rows if row["kind"] == "weights"][-1]
-    return {"headline": _headline(selection, pair, controls), "tiles": _tiles(pair, controls),
-            "verdicts": [ablation_verdict(*pair[0], controls[0]), addition_verdict(*pair[1], controls[1]),
-                         weights_verdict(weights)]}  # fmt: skip
+    return {
+        "headline": _headline(selection, pair, controls),
+        "tiles": _tiles(pair, controls),
+        "verdicts": [
+            ablation_verdict(*pair[0], controls[0]),
+            addition_verdict(*pair[1], controls[1]),
+            weights_verdict(weights),
+        ],
+    }
 
 
 Pairs = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]  # unsteered and steered, harmful prompts first
@@ -33,17 +45,23 @@ Controls = Sequence[Sequence[Mapping[str, Any]]]
 def _headline(selection: Mapping[str, Any], pairs: Pairs, controls: Controls) -> str:
     """What ablation and addition do to refusal, how coherently, what random directions do, and the damage."""
     (bad, ablated), (good, added) = pairs
-    text = (f"Ablating the direction of {selection['site']}, position {selection['position']}, takes refusal of "
-            f"{bad['n']} held-out harmful prompts from {_percent(bad['refused'])} to {_percent(ablated['refused'])}, "
-            f"{_percent(ablated['success'])} answered coherently; adding it takes {good['n']} harmless ones from "
-            f"{_percent(good['refused'])} to {_percent(added['refused'])} ({_percent(added['coherent'])} "
-            f"coherent). ")  # fmt: skip
+    text = (
+        f"Ablating the direction of {selection['site']}, position {selection['position']}, takes refusal of "
+        f"{bad['n']} held-out harmful prompts from {_percent(bad['refused'])} to {_percent(ablated['refused'])}, "
+        f"{_percent(ablated['success'])} answered coherently; adding it takes {good['n']} harmless ones from "
+        f"{_percent(good['refused'])} to {_percent(added['refused'])} ({_percent(added['coherent'])} "
+        f"coherent). "
+    )
     if all(controls):
         low, high = min(row["refused"] for row in controls[0]), max(row["refused"] for row in controls[1])
-        text += (f"With random directions of equal norm instead ({len(controls[0])}), at least {_percent(low)} of the "
-                 f"harmful and at most {_percent(high)} of the harmless prompts are refused. ")  # fmt: skip
-    return text + (f"Ablation costs {ablated['kl']:.2g} nats of KL a token on harmless answers (cross-entropy "
-                   f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g}).")  # fmt: skip
+        text += (
+            f"With random directions of equal norm instead ({len(controls[0])}), at least {_percent(low)} of the "
+            f"harmful and at most {_percent(high)} of the harmless prompts are refused. "
+        )
+    return text + (
+        f"Ablation costs {ablated['kl']:.2g} nats of KL a token on harmless answers (cross-entropy "
+        f"{ablated['cross_entropy_before']:.2g} to {ablated['cross_entropy']:.2g})."
+    )
 
 
 def _tiles(pairs: Pairs, controls: Controls) -> list[list[str]]:
@@ -75,8 +93,12 @@ def ablation_verdict(
         f"coherently, "
         f"with every random direction ablated refusal stays at least {HIGH}",
         "share of harmful test prompts refused with the direction ablated; control: the lowest share with a random one",
-        float(after["refused"]), _pair(after["refused_interval"]), LOW, control,
-        None if before["refused"] < HIGH else bool(works and kept))  # fmt: skip
+        float(after["refused"]),
+        _pair(after["refused_interval"]),
+        LOW,
+        control,
+        None if before["refused"] < HIGH else bool(works and kept),
+    )
 
 
 def addition_verdict(
@@ -91,8 +113,12 @@ def addition_verdict(
         f"equal norm it "
         f"stays at most {LOW}",
         "share of harmless test prompts refused with the direction added; control: the highest share with a random one",
-        float(after["refused"]), _pair(after["refused_interval"]), HIGH, control,
-        None if before["refused"] > LOW else bool(works and (control is None or control <= LOW)))  # fmt: skip
+        float(after["refused"]),
+        _pair(after["refused_interval"]),
+        HIGH,
+        control,
+        None if before["refused"] > LOW else bool(works and (control is None or control <= LOW)),
+    )
 
 
 def weights_verdict(row: Mapping[str, Any]) -> Verdict:
@@ -102,7 +128,12 @@ def weights_verdict(row: Mapping[str, Any]) -> Verdict:
         "Ablation by hooks and orthogonalised weights are one intervention",
         f"the largest difference of next-token logits is at most {AGREE} of the largest logit",
         "largest difference over the largest logit; control: the effect of the ablation itself",
-        value, None, AGREE, float(row["effect"]) / float(row["largest_logit"]), value <= AGREE)  # fmt: skip
+        value,
+        None,
+        AGREE,
+        float(row["effect"]) / float(row["largest_logit"]),
+        value <= AGREE,
+    )
 
 
 def _percent(share: float) -> str:

@@ -48,9 +48,15 @@ def _row(study: Study, name: str, direction: Tensor, columns: Mapping[str, Seque
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     changes = [{}, *(ablate_everywhere(model, direction, layers=own) for own in columns.values())]
     before, *scores = [float(refusal_scores(model, texts, tokens, changed).mean()) for changed in changes]
-    return {"kind": "matrix", "source": name, "control": name.startswith("random"), "before": before,
-            "columns": list(columns), "layers": [list(own) for own in columns.values()],
-            "scores": scores}  # fmt: skip
+    return {
+        "kind": "matrix",
+        "source": name,
+        "control": name.startswith("random"),
+        "before": before,
+        "columns": list(columns),
+        "layers": [list(own) for own in columns.values()],
+        "scores": scores,
+    }
 
 
 def spread(layers: int, count: int) -> list[int]:
@@ -71,6 +77,11 @@ def subsets(layers: int, seed: int) -> dict[str, list[int]]:
     ([2, 4, 6], [4, 5, 6, 7])
     """
     every, third, half = list(range(layers)), layers // 3, (layers + 1) // 2
-    return {"every 2nd": every[third::2], "every 3rd": every[third::3], "first half": every[:half],
-            "second half": every[layers - half :], "random half": sorted(Random(seed).sample(every, half)),
-            "all": every}  # fmt: skip
+    return {
+        "every 2nd": every[third::2],
+        "every 3rd": every[third::3],
+        "first half": every[:half],
+        "second half": every[layers - half :],
+        "random half": sorted(Random(seed).sample(every, half)),
+        "all": every,
+    }

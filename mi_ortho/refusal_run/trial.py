@@ -63,8 +63,11 @@ def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list
         found.append(Condition("affine edit", "harmful", {best.site: Affine(r[None], reference, r, 0.0)}))
     for number, drawn in enumerate(random_directions(study, r)):
         found.append(Condition(f"random {number} ablated", "harmful", ablate_everywhere(model, drawn), control=True))
-        found.append(Condition(f"random {number} added", "harmless", add_at(best.site, drawn, study.config.strength),
-                               control=True))  # fmt: skip
+        found.append(
+            Condition(
+                f"random {number} added", "harmless", add_at(best.site, drawn, study.config.strength), control=True
+            )
+        )
     return found
 
 
@@ -98,11 +101,20 @@ def judged(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> 
     for text, own, costs in zip(texts, ids, coherence(model, texts, ids), strict=True):
         written = model.tokenizer.decode(list(own), skip_special_tokens=True)
         stage = stage_of(written, study.complies, study.refuses)
-        rows.append({
-            "prompt": text, "text": written, "mode": classify(written, study.subject.modes), "stage": stage,
-            "refused": study.refuses(written), "complied": stage in ("answers", "refuses then answers"),
-            "phrase_anywhere": refuses_anywhere(written), "phrase_first": refuses_first(written),
-            "coherent": costs.coherent, **asdict(costs)})  # fmt: skip
+        rows.append(
+            {
+                "prompt": text,
+                "text": written,
+                "mode": classify(written, study.subject.modes),
+                "stage": stage,
+                "refused": study.refuses(written),
+                "complied": stage in ("answers", "refuses then answers"),
+                "phrase_anywhere": refuses_anywhere(written),
+                "phrase_first": refuses_first(written),
+                "coherent": costs.coherent,
+                **asdict(costs),
+            }
+        )
     return rows
 
 
@@ -127,12 +139,20 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
     if condition.edited is not None:  # the model is edited already: the unsteered logits are not at hand
         return {"kl": None, "cross_entropy": None, "accuracy": None}
     lost = measure_damage(model, texts, own, condition.changed)
-    natural = {name: found for name, found in study.subject.texts.natural.items()
-               if name in study.subject.modes.names and name != "refuse"}  # fmt: skip
+    natural = {
+        name: found
+        for name, found in study.subject.texts.natural.items()
+        if name in study.subject.modes.names and name != "refuse"
+    }
     kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
     accuracy = sum(kept.values()) / len(kept) if kept else None
-    return {"kl": lost.kl, "cross_entropy": lost.cross_entropy, "cross_entropy_before": lost.before,
-            "accuracy": accuracy, **{f"accuracy_{name}": share for name, share in kept.items()}}  # fmt: skip
+    return {
+        "kl": lost.kl,
+        "cross_entropy": lost.cross_entropy,
+        "cross_entropy_before": lost.before,
+        "accuracy": accuracy,
+        **{f"accuracy_{name}": share for name, share in kept.items()},
+    }
 
 
 def _references(study: Study) -> tuple[list[str], list[list[int]]]:
@@ -154,7 +174,10 @@ def _agreement(study: Study, r: Tensor) -> dict[str, object]:
     with orthogonalised(model, r):
         edited = next_token_logits(model, prompts)
     plain = next_token_logits(model, prompts)
-    return {"difference": float((edited - hooked).abs().max()), "effect": float((hooked - plain).abs().max()),
-            "largest_logit": float(hooked.abs().max()),
-            "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
-            "dtype": study.subject.dtype}  # fmt: skip
+    return {
+        "difference": float((edited - hooked).abs().max()),
+        "effect": float((hooked - plain).abs().max()),
+        "largest_logit": float(hooked.abs().max()),
+        "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
+        "dtype": study.subject.dtype,
+    }

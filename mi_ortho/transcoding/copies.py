@@ -45,15 +45,34 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
         ("outputs", "outputs of random directions", multiplicity_against(outputs, effects, **seeds)),
     ]
     rows: list[Row] = [
-        {"kind": "multiplicity", **label, "what": what, "against": against, "name": number, "value": each.value,
-         "null": each.mean, "p_low": each.p_low, "p_high": each.p_high}
-        for what, against, found in compared for number, each in found.items() if number != "n"
-    ]  # fmt: skip
+        {
+            "kind": "multiplicity",
+            **label,
+            "what": what,
+            "against": against,
+            "name": number,
+            "value": each.value,
+            "null": each.mean,
+            "p_low": each.p_low,
+            "p_high": each.p_high,
+        }
+        for what, against, found in compared
+        for number, each in found.items()
+        if number != "n"
+    ]
     drawn = effects(torch.Generator().manual_seed(seed))
     for what, family in (("inputs", inputs), ("outputs", outputs), ("outputs of random directions", drawn)):
         counts, edges = cosine_histogram(family, BINS)
-        rows += [{"kind": "cosines", **label, "what": what, "cosine": float(edges[k] + 1 / BINS),
-                  "share": float(count / counts.sum())} for k, count in enumerate(counts)]  # fmt: skip
+        rows += [
+            {
+                "kind": "cosines",
+                **label,
+                "what": what,
+                "cosine": float(edges[k] + 1 / BINS),
+                "share": float(count / counts.sum()),
+            }
+            for k, count in enumerate(counts)
+        ]
     return rows + _together(study, maps, name, seed, factors)
 
 
@@ -77,15 +96,37 @@ def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     done = [judged(study, one) for one in complete(study.setting, [study.train[0], *study.held_out], vectors)]
     kept = _ablated(study, list(vectors))
     alone = range(len(best))
-    rows: list[Row] = [{
-        "kind": "copies", "method": name, "seed": seed, "who": "individual, mean", "members": len(best),
-        "norm": factors.radius, "effect": _mean([effect[k] for k in alone]),
-        "changed": _mean([done[k]["changed"] for k in alone]), "best": max(done[k]["changed"] for k in alone),
-        "wanted": _mean([done[k]["wanted"] for k in alone]), "ablated": _mean([kept[k] for k in alone])}]  # fmt: skip
+    rows: list[Row] = [
+        {
+            "kind": "copies",
+            "method": name,
+            "seed": seed,
+            "who": "individual, mean",
+            "members": len(best),
+            "norm": factors.radius,
+            "effect": _mean([effect[k] for k in alone]),
+            "changed": _mean([done[k]["changed"] for k in alone]),
+            "best": max(done[k]["changed"] for k in alone),
+            "wanted": _mean([done[k]["wanted"] for k in alone]),
+            "ablated": _mean([kept[k] for k in alone]),
+        }
+    ]
     for place, (who, vector) in enumerate(named.items(), start=len(best)):
-        rows.append({"kind": "copies", "method": name, "seed": seed, "who": who, "members": len(best),
-                     "norm": float(vector.norm()), "effect": effect[place], "changed": done[place]["changed"],
-                     "best": None, "wanted": done[place]["wanted"], "ablated": kept[place]})  # fmt: skip
+        rows.append(
+            {
+                "kind": "copies",
+                "method": name,
+                "seed": seed,
+                "who": who,
+                "members": len(best),
+                "norm": float(vector.norm()),
+                "effect": effect[place],
+                "changed": done[place]["changed"],
+                "best": None,
+                "wanted": done[place]["wanted"],
+                "ablated": kept[place],
+            }
+        )
     return rows
 
 
@@ -102,7 +143,11 @@ def _ablated(study: Study, vectors: Sequence[Float[Tensor, " d_model"]]) -> list
         return [None] * len(vectors)
     prompts, found = study.setting.prompts(texts), []
     for vector in vectors:
-        done = generate(study.subject.model, prompts, {study.setting.site: Ablate(vector[None])},
-                        max_new_tokens=study.config.max_new_tokens)  # fmt: skip
+        done = generate(
+            study.subject.model,
+            prompts,
+            {study.setting.site: Ablate(vector[None])},
+            max_new_tokens=study.config.max_new_tokens,
+        )
         found.append(sum(classify(text, study.subject.modes) == wanted for text in done) / len(texts))
     return found

@@ -40,8 +40,12 @@ def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
         f"{method.capitalize()} factors move the target further than random directions",
         f"at least {MOVES} times as far",
         "|z(Rv) - z(0)| over its mean for random directions; one value a factor, mean over signs and seeds",
-        value, interval, MOVES, 1.0, decide(value, interval, MOVES),
-    )  # fmt: skip
+        value,
+        interval,
+        MOVES,
+        1.0,
+        decide(value, interval, MOVES),
+    )
 
 
 def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
@@ -55,8 +59,12 @@ def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
         f"the share of completions turned into another known behaviour is at least {TURNS} higher",
         "difference of shares, factor by random direction of the same place, mean over signs, prompts and seeds; the "
         "control is the random directions' own share",
-        value, interval, TURNS, fmean(random), decide(value, interval, TURNS),
-    )  # fmt: skip
+        value,
+        interval,
+        TURNS,
+        fmean(random),
+        decide(value, interval, TURNS),
+    )
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
@@ -76,8 +84,10 @@ def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
         f"completions into another known behaviour: {', '.join(shares)}; random directions "
         f"{_percent(random, 'changed')}."
     )
-    tiles = [[_percent(select(rows, kind="factor", method=name), "changed"),
-              f"of completions changed by {name} factors"] for name in names]  # fmt: skip
+    tiles = [
+        [_percent(select(rows, kind="factor", method=name), "changed"), f"of completions changed by {name} factors"]
+        for name in names
+    ]
     tiles.append([_percent(random, "changed"), "changed by random directions of the same norm"])
     return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows)}
 

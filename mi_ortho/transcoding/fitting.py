@@ -57,9 +57,16 @@ def scale_rows(study: Study, maps: Maps) -> list[Row]:
     directions = random_vectors(16, study.width, 1.0, generator)
     curve = nonlinearity(maps, directions, [radius * times for times in RADII], chunk=config.chunk)
     rows: list[Row] = [{"kind": "radius", "radius": radius, "given": config.radius is not None}]
-    return rows + [{"kind": "nonlinearity", "norm": radius * times, "mean": float(part.square().mean().sqrt()),
-                    "low": float(part.min()), "high": float(part.max())}
-                   for times, part in zip(RADII, curve, strict=True)]  # fmt: skip
+    return rows + [
+        {
+            "kind": "nonlinearity",
+            "norm": radius * times,
+            "mean": float(part.square().mean().sqrt()),
+            "low": float(part.min()),
+            "high": float(part.max()),
+        }
+        for times, part in zip(RADII, curve, strict=True)
+    ]
 
 
 def methods(config: DctConfig) -> Mapping[str, Callable[..., Factors]]:
@@ -91,18 +98,25 @@ def fit(study: Study, maps: Maps, radius: float, name: str, seed: int) -> list[R
     """One fit, kept as a file of its own, and how well it says what random vectors of the norm do."""
     config = study.config
     began = time.perf_counter()
-    found = methods(config)[name](maps, config.k, radius=radius, generator=study.generator(f"fit {seed} {name}"),
-                                  chunk=config.chunk)  # fmt: skip
+    found = methods(config)[name](
+        maps, config.k, radius=radius, generator=study.generator(f"fit {seed} {name}"), chunk=config.chunk
+    )
     seconds = time.perf_counter() - began
     save_factors(found, study.run.path / "factors" / f"{_file(name, seed)}.safetensors")
     theta = random_vectors(TRIED, study.width, radius, study.generator(f"tried {seed}"))
     effect = displacement(maps, found.vectors, chunk=config.chunk).norm(dim=-1)
     row: Row = {
-        "kind": "fit", "method": name, "seed": seed, "factors": len(found), "response": found.kind,
-        "trace": list(found.trace), "effect": float(effect.mean()),
+        "kind": "fit",
+        "method": name,
+        "seed": seed,
+        "factors": len(found),
+        "response": found.kind,
+        "trace": list(found.trace),
+        "effect": float(effect.mean()),
         "missed": reconstruction_error(found, maps, theta, chunk=config.chunk),
-        "off_diagonal": float(_off_diagonal(found.inputs)), "seconds": seconds,
-    }  # fmt: skip
+        "off_diagonal": float(_off_diagonal(found.inputs)),
+        "seconds": seconds,
+    }
     return [row]
 
 
@@ -122,9 +136,18 @@ def agreement_rows(study: Study) -> list[Row]:
         spans = [span(load_fit(study, *fitted).inputs.double()) for fitted in ((first, one), (second, two))]
         if all(map(len, spans)):
             found = overlap(*spans, generator=generator)
-            rows.append({"kind": "agreement", "first": first, "second": second, "seed": one, "other_seed": two,
-                         "share": found.share, "chance": float(found.null.mean()),
-                         "p_value": found.p_value})  # fmt: skip
+            rows.append(
+                {
+                    "kind": "agreement",
+                    "first": first,
+                    "second": second,
+                    "seed": one,
+                    "other_seed": two,
+                    "share": found.share,
+                    "chance": float(found.null.mean()),
+                    "p_value": found.p_value,
+                }
+            )
     return rows
 
 

@@ -32,17 +32,33 @@ def spectrum_rows(study: Study) -> list[Row]:
             {"kind": "singular", "map": name, "index": k, "value": value, "null": chance, "bound": error}
             for k, (value, chance, error) in enumerate(zip(found.values.tolist(), null.tolist(), bound))
         ]
-        rows.append({"kind": "spectrum", "map": name, "target": end, "top": float(found.values[0]),
-                     "null_top": float(null[0]), "frobenius": size,
-                     "dimension": effective_dimension(found.values.double().cpu().square()),
-                     "null_dimension": effective_dimension(null.double().square())})  # fmt: skip
+        rows.append(
+            {
+                "kind": "spectrum",
+                "map": name,
+                "target": end,
+                "top": float(found.values[0]),
+                "null_top": float(null[0]),
+                "frobenius": size,
+                "dimension": effective_dimension(found.values.double().cpu().square()),
+                "null_dimension": effective_dimension(null.double().square()),
+            }
+        )
         leading[name] = found.right[: config.k].double().cpu()
     generator = torch.Generator().manual_seed(0)
     for one, other in combinations(leading, 2):
         shared = overlap(span(leading[one]), span(leading[other]), generator=generator)
-        rows.append({"kind": "overlap", "first": one, "second": other, "share": shared.share,
-                     "chance": float(shared.null.mean()), "p_value": shared.p_value,
-                     "smallest_angle": float(shared.angles[0])})  # fmt: skip
+        rows.append(
+            {
+                "kind": "overlap",
+                "first": one,
+                "second": other,
+                "share": shared.share,
+                "chance": float(shared.null.mean()),
+                "p_value": shared.p_value,
+                "smallest_angle": float(shared.angles[0]),
+            }
+        )
     return rows
 
 

@@ -85,8 +85,9 @@ class Study:
         with torch.no_grad():
             p = self.logits(torch.zeros_like(vectors[:1])).flatten(1, -2)
             found = [self.logits(part).flatten(1, -2) for part in vectors.split(16)]
-            return [x for q in found for x in masked_mean(kl_divergence(p_logits=p.expand_as(q), q_logits=q),
-                                                           real).tolist()]  # fmt: skip
+            return [
+                x for q in found for x in masked_mean(kl_divergence(p_logits=p.expand_as(q), q_logits=q), real).tolist()
+            ]
 
     def generator(self, name: str) -> torch.Generator:
         """A random stream of its own for every use, on the device of the vectors."""
@@ -107,23 +108,31 @@ class Study:
 
     def rows(self, **wanted: object) -> list[Row]:
         """Rows of whole stages with these values."""
-        return [dict(row) for row in whole_rows(self.run.records())
-                if all(row.get(key) == value for key, value in wanted.items())]  # fmt: skip
+        return [
+            dict(row)
+            for row in whole_rows(self.run.records())
+            if all(row.get(key) == value for key, value in wanted.items())
+        ]
 
 
 def check(config: DctConfig, subject: Subject) -> None:
     """Raise ValueError for anything in the configuration that cannot work on this model."""
     layers, width = int(subject.model.cfg.n_layers), int(subject.model.cfg.d_model)
     if not 0 <= config.source < config.target < layers:
-        raise ValueError(f"got source {config.source} and target {config.target}; expected 0 <= source < target < "
-                         f"{layers}, the model's layers; choose others with --source and --target")  # fmt: skip
+        raise ValueError(
+            f"got source {config.source} and target {config.target}; expected 0 <= source < target < "
+            f"{layers}, the model's layers; choose others with --source and --target"
+        )
     unknown = [name for name in config.method if name not in METHODS]
     if unknown or not config.method:
-        raise ValueError(f"got method {', '.join(unknown) or 'none'}; expected {', '.join(METHODS)}, one or several; "
-                         "correct --method")  # fmt: skip
+        raise ValueError(
+            f"got method {', '.join(unknown) or 'none'}; expected {', '.join(METHODS)}, one or several; "
+            "correct --method"
+        )
     if not 1 <= config.k <= width:
-        raise ValueError(f"got k={config.k}; expected 1 to d_model={width}: no more directions can be orthonormal; "
-                         "lower --k")  # fmt: skip
+        raise ValueError(
+            f"got k={config.k}; expected 1 to d_model={width}: no more directions can be orthonormal; lower --k"
+        )
     if not config.seeds or len(set(config.seeds)) < len(config.seeds):
         raise ValueError(f"got seeds {config.seeds}; expected at least one, all different; correct --seeds")
     if config.radius is not None and not 0 < config.radius < float("inf"):
@@ -132,11 +141,14 @@ def check(config: DctConfig, subject: Subject) -> None:
         if getattr(config, name) not in known:
             raise ValueError(f"got {name} {getattr(config, name)!r}; expected {', '.join(known)}; correct --{name}")
     if config.readout == "all":
-        raise ValueError("got readout all; expected mean or a number of last positions, which are averaged; "
-                         "correct --readout")  # fmt: skip
+        raise ValueError(
+            "got readout all; expected mean or a number of last positions, which are averaged; correct --readout"
+        )
     if not 0 < config.damping <= 1 or not 0 < config.ratio < float("inf"):
-        raise ValueError(f"got damping {config.damping} and ratio {config.ratio}; expected damping from 0 to 1 and a "
-                         "positive ratio; correct them")  # fmt: skip
+        raise ValueError(
+            f"got damping {config.damping} and ratio {config.ratio}; expected damping from 0 to 1 and a "
+            "positive ratio; correct them"
+        )
     least = {"steps": 1, "projections": 1, "draws": 10, "batch": 1, "chunk": 1, "answer_tokens": 1, "max_new_tokens": 1}
     for name, value in least.items():
         if getattr(config, name) < value:
@@ -149,8 +161,14 @@ def check(config: DctConfig, subject: Subject) -> None:
 def prepare_study(run: Run, config: DctConfig, subject: Subject, say: Say, track: Track) -> Study:
     """Unsteered completions, the map to the logits and the goal. Wrong prompts and behaviours raise here."""
     train, held_out = tuple(config.prompts or ()), tuple(config.held_out or ())
-    setting = Setting(subject.model, resid_post(config.source), where(config.where), subject.modes, config.system,
-                      config.max_new_tokens)  # fmt: skip
+    setting = Setting(
+        subject.model,
+        resid_post(config.source),
+        where(config.where),
+        subject.modes,
+        config.system,
+        config.max_new_tokens,
+    )
     width = int(subject.model.cfg.d_model)
     plain = unsteered_completions(setting, [*train, *held_out], width, subject.device)
     answers = [_answer(done, subject, config.answer_tokens) for done in plain[: len(train)]]
@@ -188,14 +206,18 @@ def _goal(
         for token, count in Counter(tokens).items():
             goal[token] += sign * count / len(tokens)
     if not goal.abs().max() > 0:
-        raise ValueError("got the same first tokens toward the behaviour and away from it; expected others; name them "
-                         "with --toward and --away")  # fmt: skip
+        raise ValueError(
+            "got the same first tokens toward the behaviour and away from it; expected others; name them "
+            "with --toward and --away"
+        )
     return goal
 
 
 def _first_tokens(subject: Subject, texts: Sequence[str]) -> list[int]:
     found = [subject.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     if not all(found):
-        raise ValueError(f"got {list(texts)!r} to stand for a behaviour; expected texts of at least one token; "
-                         "correct --toward and --away")  # fmt: skip
+        raise ValueError(
+            f"got {list(texts)!r} to stand for a behaviour; expected texts of at least one token; "
+            "correct --toward and --away"
+        )
     return [ids[0] for ids in found]

@@ -19,9 +19,16 @@ TOKENS = 6  # shown on either side of an output direction
 def unsteered_rows(study: Study) -> list[Row]:
     """What the model writes without steering, on every prompt that is judged."""
     texts = [*study.train, *study.held_out]
-    return [{"kind": "unsteered", "prompt_text": text, "text": done.text, "mode": done.mode,
-             "held_out": index >= len(study.train)}
-            for index, (text, done) in enumerate(zip(texts, study.plain, strict=True))]  # fmt: skip
+    return [
+        {
+            "kind": "unsteered",
+            "prompt_text": text,
+            "text": done.text,
+            "mode": done.mode,
+            "held_out": index >= len(study.train),
+        }
+        for index, (text, done) in enumerate(zip(texts, study.plain, strict=True))
+    ]
 
 
 def trial_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) -> list[Row]:
@@ -39,12 +46,26 @@ def trial_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors)
     rows: list[Row] = []
     for place, completions in enumerate(done):
         index, sign = place % len(factors), 1 if place < len(factors) else -1
-        rows.append({
-            "kind": "factor", "method": name, "seed": seed, "index": index, "sign": sign, "rank": order[place],
-            "weight_rank": by_weight[index], "alpha": float(factors.weights[index]),
-            "weight_share": float(share[index]), "norm": factors.radius, "effect": effect[place],
-            "score": scores[place] if study.goal is not None else None, "kl": divergence[place],
-            "mode": completions[0].mode, "text": completions[0].text, **judged(study, completions)})  # fmt: skip
+        rows.append(
+            {
+                "kind": "factor",
+                "method": name,
+                "seed": seed,
+                "index": index,
+                "sign": sign,
+                "rank": order[place],
+                "weight_rank": by_weight[index],
+                "alpha": float(factors.weights[index]),
+                "weight_share": float(share[index]),
+                "norm": factors.radius,
+                "effect": effect[place],
+                "score": scores[place] if study.goal is not None else None,
+                "kl": divergence[place],
+                "mode": completions[0].mode,
+                "text": completions[0].text,
+                **judged(study, completions),
+            }
+        )
     return rows + lens_rows(study, name, seed, factors)
 
 
@@ -63,13 +84,19 @@ def _scores(study: Study, sides: Sequence[Factors]) -> list[float]:
 def judged(study: Study, completions: Sequence[Completion]) -> dict[str, Any]:
     """Shares of prompts turned into another known behaviour, and into the one ranked by."""
     unsteered = [study.plain[0], *study.plain[len(study.train) :]]
-    changed = [done.mode not in (before.mode, study.subject.modes.default)
-               for done, before in zip(completions, unsteered, strict=True)]  # fmt: skip
+    changed = [
+        done.mode not in (before.mode, study.subject.modes.default)
+        for done, before in zip(completions, unsteered, strict=True)
+    ]
     wanted = [done.mode == study.config.behaviour for done in completions]
     named = study.config.behaviour is not None
-    return {"changed": sum(changed) / len(changed), "wanted": sum(wanted) / len(wanted) if named else None,
-            "prompts": len(changed), "modes": [done.mode for done in completions],
-            "texts": [done.text for done in completions[1:]]}  # fmt: skip
+    return {
+        "changed": sum(changed) / len(changed),
+        "wanted": sum(wanted) / len(wanted) if named else None,
+        "prompts": len(changed),
+        "modes": [done.mode for done in completions],
+        "texts": [done.text for done in completions[1:]],
+    }
 
 
 def lens_rows(study: Study, name: str, seed: int, factors: Factors) -> list[Row]:
@@ -83,10 +110,17 @@ def lens_rows(study: Study, name: str, seed: int, factors: Factors) -> list[Row]
     for index, row in enumerate(logits):
         centred = row - row.mean()
         # only the size of the largest logit beside all others says whether an output means one token
-        rows.append({"kind": "lens", "method": name, "seed": seed, "index": index,
-                     "peak": float(centred.abs().max() / centred.std().clamp_min(1e-12)),
-                     "raised": [decode([token]) for token in row.topk(TOKENS).indices.tolist()],
-                     "lowered": [decode([token]) for token in (-row).topk(TOKENS).indices.tolist()]})  # fmt: skip
+        rows.append(
+            {
+                "kind": "lens",
+                "method": name,
+                "seed": seed,
+                "index": index,
+                "peak": float(centred.abs().max() / centred.std().clamp_min(1e-12)),
+                "raised": [decode([token]) for token in row.topk(TOKENS).indices.tolist()],
+                "lowered": [decode([token]) for token in (-row).topk(TOKENS).indices.tolist()],
+            }
+        )
     return rows
 
 

@@ -4,10 +4,17 @@ from collections.abc import Iterable
 
 OTHERS = "m7"  # grey: "other", and whatever finds no colour of its own
 _KNOWN = {
-    "code": "m0", "answers": "m0", "kept": "m0",
-    "refuse": "m1", "refuses": "m1", "lost": "m1", "broken": "m1",
-    "finished": "m2", "unfinished": "m3", "other": OTHERS,
-}  # fmt: skip
+    "code": "m0",
+    "answers": "m0",
+    "kept": "m0",
+    "refuse": "m1",
+    "refuses": "m1",
+    "lost": "m1",
+    "broken": "m1",
+    "finished": "m2",
+    "unfinished": "m3",
+    "other": OTHERS,
+}
 
 
 def category_colours(names: Iterable[str]) -> dict[str, str]:

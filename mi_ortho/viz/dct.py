@@ -25,8 +25,17 @@ def dct_report(run_dir: Path) -> Path:
     """Write report.html of a `dct` run, finished or not; parts that are not recorded yet are left out."""
     rows = list(whole_rows(open_run(run_dir).records()))
     parts: tuple[Callable[[Rows], Section | None], ...] = (
-        _methods, _side_by_side, _factors, _scale, _spectra, _lens, copies_section, together_section,
-        agreement_section, _cost)  # fmt: skip
+        _methods,
+        _side_by_side,
+        _factors,
+        _scale,
+        _spectra,
+        _lens,
+        copies_section,
+        together_section,
+        agreement_section,
+        _cost,
+    )
     sections = [section for part in parts if (section := part(rows)) is not None]
     return write_report(Path(run_dir), "Deep causal transcoding", [*sections, glossary(TERMS)])
 
@@ -62,9 +71,11 @@ def _methods(rows: Rows) -> Section | None:
         "seconds": "Seconds",
     }
     fits = [{**row, "gain": _gain(row["trace"])} for row in select(rows, kind="fit")]
-    below = note("Share missed: of |z(θ) − z(0)|² on random θ of the norm, what the fitted sum of factors leaves "
-                 "unexplained; 1 is no better than no factors. Exponential and quadratic factors fit derivatives at 0, "
-                 "so theirs may exceed 1 far from 0.")  # fmt: skip
+    below = note(
+        "Share missed: of |z(θ) − z(0)|² on random θ of the norm, what the fitted sum of factors leaves "
+        "unexplained; 1 is no better than no factors. Exponential and quadratic factors fit derivatives at 0, "
+        "so theirs may exceed 1 far from 0."
+    )
     body = Markup('<div class="two">{}</div>').format(drawn) + table(fits, columns, name="fits") + below
     return Section("Methods beside random directions", body, lead, "methods", "Methods")
 
@@ -87,33 +98,52 @@ def _side_by_side(rows: Rows) -> Section | None:
         own = sorted(select(found, method=name, seed=found[0]["seed"]), key=lambda row: row["rank"])
         for row in own[: SHOWN if name != RANDOM else 1]:
             score = "" if row["score"] is None else f", score {row['score']:.3g}"
-            cards.append(Card(f"{_label(name)}, factor {row['index']}{'+' if row['sign'] > 0 else '−'}", row["text"],
-                              row["mode"], f"rank {row['rank'] + 1}{score}"))  # fmt: skip
+            cards.append(
+                Card(
+                    f"{_label(name)}, factor {row['index']}{'+' if row['sign'] > 0 else '−'}",
+                    row["text"],
+                    row["mode"],
+                    f"rank {row['rank'] + 1}{score}",
+                )
+            )
     lead = (
         "One prompt under the factors that rank highest, the first seed. Ranked by score, the logits of the "
         "behaviour's first tokens minus those of the unsteered ones, where a behaviour was named, else by α². The best "
         "of many are shown: the shares above count all."
     )
-    return Section("Unsteered and steered", completions(cards, prompt=plain[0]["prompt_text"]), lead, "steered",
-                   "Steered")  # fmt: skip
+    return Section(
+        "Unsteered and steered", completions(cards, prompt=plain[0]["prompt_text"]), lead, "steered", "Steered"
+    )
 
 
 def _factors(rows: Rows) -> Section | None:
-    found = [{**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"}
-             for row in select(rows, kind="factor")]  # fmt: skip
+    found = [
+        {**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"} for row in select(rows, kind="factor")
+    ]
     if not found:
         return None
-    columns = {"method": "Method", "seed": "Seed", "index": "Factor", "sign": "Sign", "rank": "Rank",
-               "alpha": "α", "weight_share": "Share of α²", "effect": "Effect", "score": "Score", "kl": "KL",
-               "changed": "Changed", "wanted": "Ranked behaviour", "mode": "Behaviour",
-               "text": "Completion"}  # fmt: skip
+    columns = {
+        "method": "Method",
+        "seed": "Seed",
+        "index": "Factor",
+        "sign": "Sign",
+        "rank": "Rank",
+        "alpha": "α",
+        "weight_share": "Share of α²",
+        "effect": "Effect",
+        "score": "Score",
+        "kl": "KL",
+        "changed": "Changed",
+        "wanted": "Ranked behaviour",
+        "mode": "Behaviour",
+        "text": "Completion",
+    }
     columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
     lead = (
         "Every factor with both signs. Changed: share of prompts, the first searched on and all held-out ones, whose "
         "completion shows another known behaviour than unsteered. Rank 1 is best. Click a heading to sort."
     )
-    return table_section("Factors", found, columns, lead=lead, anchor="factors", name="factors",
-                         chips=("mode",))  # fmt: skip
+    return table_section("Factors", found, columns, lead=lead, anchor="factors", name="factors", chips=("mode",))
 
 
 def _scale(rows: Rows) -> Section | None:
@@ -128,8 +158,14 @@ def _scale(rows: Rows) -> Section | None:
     ]
     chosen = "given" if radius[0]["given"] else "calibrated"
     lines = {"0.5, as published": 0.5}
-    panel = Panel("Where the response stops being linear", "|z(Rv) − z(0) − RJv| / |RJv|", "norm R", lines=lines,
-                  log=True, logx=True)  # fmt: skip
+    panel = Panel(
+        "Where the response stops being linear",
+        "|z(Rv) − z(0) − RJv| / |RJv|",
+        "norm R",
+        lines=lines,
+        log=True,
+        logx=True,
+    )
     caption = f"Random unit directions v, J the Jacobian at 0. The norm of all vectors here, {radius[0]['radius']:.4g},"
     caption += f" was {chosen}."
     return Section("Norm", curves([curve(panel, series)], caption), "", "norm")
@@ -143,13 +179,18 @@ def _spectra(rows: Rows) -> Section | None:
     for letter, name in zip("abc", dict.fromkeys(row["map"] for row in found)):
         own = select(found, map=name)
         places = [row["index"] + 1 for row in own]
-        series = [Series("measured", places, [row["value"] for row in own], "family", "measured"),
-                  Series("Gaussian matrix", places, [row["null"] for row in own], "null", "null")]  # fmt: skip
-        panels.append(curve(Panel(f"Singular values, {name}", "σ", "index", log=True, logx=True, letter=letter),
-                            series))  # fmt: skip
-    body = curves(panels, "Singular values of the Jacobian at 0, and of a Gaussian matrix of the same size and "
-                  "Frobenius norm.",
-                  legend=[("measured", "measured", "family"), ("null", "Gaussian matrix", "null")])  # fmt: skip
+        series = [
+            Series("measured", places, [row["value"] for row in own], "family", "measured"),
+            Series("Gaussian matrix", places, [row["null"] for row in own], "null", "null"),
+        ]
+        panels.append(
+            curve(Panel(f"Singular values, {name}", "σ", "index", log=True, logx=True, letter=letter), series)
+        )
+    body = curves(
+        panels,
+        "Singular values of the Jacobian at 0, and of a Gaussian matrix of the same size and Frobenius norm.",
+        legend=[("measured", "measured", "family"), ("null", "Gaussian matrix", "null")],
+    )
     columns = {
         "map": "Map",
         "target": "Read after block",
@@ -159,8 +200,14 @@ def _spectra(rows: Rows) -> Section | None:
         "null_dimension": "Gaussian's",
         "frobenius": "Frobenius norm",
     }
-    shared = {"first": "Map", "second": "and", "share": "Overlap", "chance": "By chance", "p_value": "p",
-              "smallest_angle": "Smallest angle, rad"}  # fmt: skip
+    shared = {
+        "first": "Map",
+        "second": "and",
+        "share": "Overlap",
+        "chance": "By chance",
+        "p_value": "p",
+        "smallest_angle": "Smallest angle, rad",
+    }
     body += table(select(rows, kind="spectrum"), columns, name="spectra")
     body += table(select(rows, kind="overlap"), shared, name="overlaps")
     lead = (
@@ -180,8 +227,11 @@ def _lens(rows: Rows) -> Section | None:
         if values:
             peaks.append(Estimate(_label(name), *mean_interval(values), "control" if name == RANDOM else "value"))
     first = found[0]["seed"]
-    shown = [{**row, "raised": " · ".join(map(repr, row["raised"])), "lowered": " · ".join(map(repr, row["lowered"]))}
-             for row in found if row["seed"] == first]  # fmt: skip
+    shown = [
+        {**row, "raised": " · ".join(map(repr, row["raised"])), "lowered": " · ".join(map(repr, row["lowered"]))}
+        for row in found
+        if row["seed"] == first
+    ]
     columns = {"method": "Method", "index": "Factor", "peak": "Peak", "raised": "Raises", "lowered": "Lowers"}
     body = estimates("Largest logit in standard deviations over the vocabulary", peaks)
     lead = (
@@ -203,8 +253,11 @@ def _cost(rows: Rows) -> Section | None:
 
 TERMS = (
     ("z(θ)", "the target activations, averaged over the positions read and over prompts, with θ added at the source"),
-    ("factor", "a unit input direction v, a unit output direction u and a weight α; z(θ) − z(0) is modelled as the sum "
-               "of α σ(⟨v, θ⟩ / R) u"),
+    (
+        "factor",
+        "a unit input direction v, a unit output direction u and a weight α; z(θ) − z(0) is modelled as the sum "
+        "of α σ(⟨v, θ⟩ / R) u",
+    ),
     ("linear", "σ(x) = x: singular vectors of the Jacobian at 0; projected: of random combinations of its rows"),
     ("quadratic", "σ(x) = x²: a decomposition of the true second derivative at 0"),
     ("exponential", "σ(x) = eˣ − 1: all derivatives at once, by orthogonalised gradient iteration at norm R"),
@@ -212,4 +265,4 @@ TERMS = (
     ("random directions", "orthonormal, drawn anew for each seed, same norm: the control of everything here"),
     ("score", "logits of the behaviour's first tokens minus those of the unsteered ones, change against unsteered"),
     ("effective rank", "exp of the entropy of the normalised singular values of the unit vectors"),
-)  # fmt: skip
+)

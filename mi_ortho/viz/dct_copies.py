@@ -12,9 +12,14 @@ from mi_ortho.viz.pages import Section
 from mi_ortho.viz.plots import Panel, Series, curve
 from mi_ortho.viz.sections import curves, figure, table_section
 
-WORDS = {"mean_cosine": "mean |cosine|", "sd_cosine": "sd of |cosine|", "condition": "condition number",
-         "participation": "participation ratio", "effective_rank": "effective rank",
-         "clusters": "clusters"}  # fmt: skip
+WORDS = {
+    "mean_cosine": "mean |cosine|",
+    "sd_cosine": "sd of |cosine|",
+    "condition": "condition number",
+    "participation": "participation ratio",
+    "effective_rank": "effective rank",
+    "clusters": "clusters",
+}
 STYLES = {"inputs": "family", "outputs": "c1", "outputs of random directions": "null"}
 
 
@@ -39,8 +44,16 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
                 ranks.append(Estimate(f"{name}: outputs of random directions", row["null"], None, "control"))
     body = curves(panels, "All pairs of one fit, the first seed.", legend=[(w, w, s) for w, s in STYLES.items()])
     body += estimates("Effective rank", ranks)
-    columns = {"method": "Method", "what": "Of", "against": "Null", "name": "Number", "value": "Measured",
-               "null": "Null's mean", "p_low": "p (as small)", "p_high": "p (as large)"}  # fmt: skip
+    columns = {
+        "method": "Method",
+        "what": "Of",
+        "against": "Null",
+        "name": "Number",
+        "value": "Measured",
+        "null": "Null's mean",
+        "p_low": "p (as small)",
+        "p_high": "p (as large)",
+    }
     body += table([{**row, "name": WORDS[row["name"]]} for row in found], columns, name="multiplicity")
     lead = (
         "Orthogonal inputs may still do the same thing. Outputs are compared with random families of the same mean "
@@ -55,9 +68,17 @@ def together_section(rows: Sequence[Row]) -> Section | None:
     found = select(rows, kind="copies")
     if not found:
         return None
-    columns = {"method": "Method", "who": "Vector", "members": "Factors", "norm": "Norm", "effect": "Effect",
-               "changed": "Changed", "best": "Best one", "wanted": "Ranked behaviour",
-               "ablated": "Behaviour left when ablated"}  # fmt: skip
+    columns = {
+        "method": "Method",
+        "who": "Vector",
+        "members": "Factors",
+        "norm": "Norm",
+        "effect": "Effect",
+        "changed": "Changed",
+        "best": "Best one",
+        "wanted": "Ranked behaviour",
+        "ablated": "Behaviour left when ablated",
+    }
     columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
     lead = (
         "The highest-ranked quarter of the factors, each at its better sign. If their mean, brought to the same norm, "
@@ -65,8 +86,9 @@ def together_section(rows: Sequence[Row]) -> Section | None:
         "Ablated: of prompts that get the ranked behaviour by themselves, the share that still does with the direction "
         "projected out at the source."
     )
-    return table_section("The best factors as one", found, columns, lead=lead, anchor="together", short="Averages",
-                         name="averages")  # fmt: skip
+    return table_section(
+        "The best factors as one", found, columns, lead=lead, anchor="together", short="Averages", name="averages"
+    )
 
 
 def agreement_section(rows: Sequence[Row]) -> Section | None:
@@ -84,8 +106,14 @@ def agreement_section(rows: Sequence[Row]) -> Section | None:
     caption = f"Mean squared cosine between the spans of two fits, first seed; {found[0]['chance']:.3g} by chance."
     body = figure(heat_map(values, title="Overlap of methods", row_names=names, column_names=names), caption)
     again = [row for row in found if row["first"] == row["second"]]
-    columns = {"first": "Method", "seed": "Seed", "other_seed": "Other seed", "share": "Overlap", "chance": "By chance",
-               "p_value": "p"}  # fmt: skip
+    columns = {
+        "first": "Method",
+        "seed": "Seed",
+        "other_seed": "Other seed",
+        "share": "Overlap",
+        "chance": "By chance",
+        "p_value": "p",
+    }
     if again:
         body += table(again, columns, name="seeds")
     return Section("Agreement of methods and seeds", body, "", "agreement", "Agreement")

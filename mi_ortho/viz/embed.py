@@ -138,7 +138,7 @@ def compare(
 
 def token_values(
     tokens: Sequence[str],
-    values: Float[Tensor, "pos"] | Float[Tensor, "pos n"],
+    values: Float[Tensor, " pos"] | Float[Tensor, "pos n"],
     labels: Sequence[str] | None = None,
     *,
     title: str = "",

@@ -21,8 +21,13 @@ from mi_ortho.viz.text import clip, json_script, number, visible
 _PICTURES = 900_000  # bytes of attention on the page, before base64
 _TEXTS = 500_000  # characters of completions on the page
 _TOKEN = 40
-_PARTS = (("texts", "Texts"), ("curves", "Norm"), ("tokens", "Presence"), ("attention", "Attention"),
-          ("nearest", "Nearest tokens"))  # fmt: skip
+_PARTS = (
+    ("texts", "Texts"),
+    ("curves", "Norm"),
+    ("tokens", "Presence"),
+    ("attention", "Attention"),
+    ("nearest", "Nearest tokens"),
+)
 _NUMBERS = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds", "transfer", "status")
 _PANELS = (
     ("norm", "Norm", "‖θₖ‖"),
@@ -57,10 +62,18 @@ def explorer_page(path: Path) -> Markup:
     data, left_out = explorer_data(family, frame, shown, arrays)
     panels = Markup("").join(_panels(family, match) for match in family.matches)
     matches = [match for match in data["groups"] if match != "base"]
-    values = {"data": json_script(data), "matches": ["base", *matches], "first": matches[0] if matches else "base",
-              "labels": {"base": "the base vector", **MATCHES}, "panels": panels, "frame": frame,
-              "left_out": left_out, "natural": frame.get("natural") is not None,
-              "chance": number(float(frame["d_model"]) ** -0.5, 2), "null": frame.get("null_cosine")}  # fmt: skip
+    values = {
+        "data": json_script(data),
+        "matches": ["base", *matches],
+        "first": matches[0] if matches else "base",
+        "labels": {"base": "the base vector", **MATCHES},
+        "panels": panels,
+        "frame": frame,
+        "left_out": left_out,
+        "natural": frame.get("natural") is not None,
+        "chance": number(float(frame["d_model"]) ** -0.5, 2),
+        "null": frame.get("null_cosine"),
+    }
     body = render("explorer.html.jinja", **values)
     title = f"Explorer · {visible(family.config.get('model') or 'the embedded model')}"
     total = sum(len(family.family(match)) for match in family.matches)
@@ -87,14 +100,24 @@ def explorer_data(
     if frame.get("left_out"):
         left_out.append(f"attention of the first {frame['left_out']} tokens of the prompt")
     data = {
-        "groups": {match: [row["index"] for row in shown if row["match"] == match]
-                   for match in dict.fromkeys(row["match"] for row in shown)},
-        "vectors": vectors, "words": words.found, "modes": family.colours, "presence": largest,
-        "prompt": [safe_word(word) for word in frame["pieces"]], "layer": frame["layer"], "layers": rows,
-        "heads": columns, "natural": natural, "pictures": pictures, "null": frame.get("null_cosine"),
+        "groups": {
+            match: [row["index"] for row in shown if row["match"] == match]
+            for match in dict.fromkeys(row["match"] for row in shown)
+        },
+        "vectors": vectors,
+        "words": words.found,
+        "modes": family.colours,
+        "presence": largest,
+        "prompt": [safe_word(word) for word in frame["pieces"]],
+        "layer": frame["layer"],
+        "layers": rows,
+        "heads": columns,
+        "natural": natural,
+        "pictures": pictures,
+        "null": frame.get("null_cosine"),
         "base": clip(visible(family.base.get("text") or ""), 4000),
         "unsteered": clip(visible(family.unsteered.get("text") or ""), 4000),
-    }  # fmt: skip
+    }
     return data, left_out
 
 
@@ -121,19 +144,25 @@ def safe_word(word: object) -> str:
 def _vector(family: FamilyRun, row: Row, words: _Words) -> dict[str, Any]:
     """One vector: what the family run measured of it, and its own tokens."""
     match, index = str(row["match"]), int(row["index"])
-    found = family.base if match == "base" else next(
-        (one for one in family.family(match) if one["index"] == index), {}
-    )  # fmt: skip
+    found = family.base if match == "base" else next((one for one in family.family(match) if one["index"] == index), {})
     elsewhere = [one for one in family.where(kind="transfer", match=match) if one["index"] == index]
-    near = {key: [[safe_word(word), value] for word, value in row[key]] if row.get(key) else None
-            for key in ("nearest", "farthest")}  # fmt: skip
+    near = {
+        key: [[safe_word(word), value] for word, value in row[key]] if row.get(key) else None
+        for key in ("nearest", "farthest")
+    }
     return {
-        "match": match, "index": index, "mode": found.get("mode"), "text": visible(found.get("text") or ""),
+        "match": match,
+        "index": index,
+        "mode": found.get("mode"),
+        "text": visible(found.get("text") or ""),
         "numbers": {key: found.get(key) for key in _NUMBERS if found.get(key) is not None},
-        "elsewhere": [[visible(one.get("prompt_text")), one.get("mode"), visible(one.get("text") or "")]
-                      for one in elsewhere],
-        "tokens": [words(word) for word in row.get("pieces") or []], "start": row.get("start"), **near,
-    }  # fmt: skip
+        "elsewhere": [
+            [visible(one.get("prompt_text")), one.get("mode"), visible(one.get("text") or "")] for one in elsewhere
+        ],
+        "tokens": [words(word) for word in row.get("pieces") or []],
+        "start": row.get("start"),
+        **near,
+    }
 
 
 def _cut(vectors: Sequence[dict[str, Any]]) -> None:
@@ -169,8 +198,10 @@ def _attention(
 
 def _places(shown: Sequence[Row]) -> list[int]:
     """Where each row's shard stands in the stack of its match: shards are stacked in the order of their indices."""
-    order = {match: sorted(row["index"] for row in shown if row["match"] == match)
-             for match in {row["match"] for row in shown}}  # fmt: skip
+    order = {
+        match: sorted(row["index"] for row in shown if row["match"] == match)
+        for match in {row["match"] for row in shown}
+    }
     return [order[row["match"]].index(row["index"]) for row in shown]
 
 

@@ -34,7 +34,7 @@ TERMS = [
     ("detour", "Path length along the graph of nearest neighbours over straight distance; high when curved."),
     ("triangle defect", "How much longer a cut through a geodesic triangle is than in the plane; above 0 on a sphere."),
     ("untrained, shuffled", "Controls: random initial weights; the model's own weights, permuted within each matrix."),
-]  # fmt: skip
+]
 
 
 def geometry_report(run_dir: Path) -> Path:
@@ -42,9 +42,15 @@ def geometry_report(run_dir: Path) -> Path:
     run = open_run(run_dir)
     rows = [row for row in run.records() if row["kind"] != "stage"]
     sections = [
-        _growth(rows), _sets(rows), _updates(rows), _directions(rows, run), _likeness(rows), _flat(rows),
-        _fits(rows), glossary(TERMS),
-    ]  # fmt: skip
+        _growth(rows),
+        _sets(rows),
+        _updates(rows),
+        _directions(rows, run),
+        _likeness(rows),
+        _flat(rows),
+        _fits(rows),
+        glossary(TERMS),
+    ]
     return write_report(run_dir, "Layer geometry", [section for section in sections if section is not None])
 
 
@@ -63,15 +69,24 @@ def _growth(rows: Sequence[Row]) -> Section | None:
     if not found:
         return None
     panels = [_growth_panel(rows, statistic, letter) for statistic, letter in zip(LINES, "abc")]
-    legend = [("pre", "pre", "family"), ("mid", "mid", "c6"), ("exponential", "exponential fit to pre", "null"),
-              ("power", "power fit to pre", "second"), ("untrained", "untrained, pre", "c2")]  # fmt: skip
-    caption = ("Both streams by layer, logarithmic: a straight line is exponential growth. Points where nothing varies "
-               "(the embedding of a last token that all prompts share) are left out.")  # fmt: skip
+    legend = [
+        ("pre", "pre", "family"),
+        ("mid", "mid", "c6"),
+        ("exponential", "exponential fit to pre", "null"),
+        ("power", "power fit to pre", "second"),
+        ("untrained", "untrained, pre", "c2"),
+    ]
+    caption = (
+        "Both streams by layer, logarithmic: a straight line is exponential growth. Points where nothing varies "
+        "(the embedding of a last token that all prompts share) are left out."
+    )
     body = curves(panels, caption, legend=legend)
     gaps = _where(rows, kind="gap", network="model")
     if gaps:
-        body += estimates("log(variance of mid / variance of pre), with 95 % intervals over prompts",
-                          [*_intervals(gaps, "layer {}"), *_untrained_gap(rows)])  # fmt: skip
+        body += estimates(
+            "log(variance of mid / variance of pre), with 95 % intervals over prompts",
+            [*_intervals(gaps, "layer {}"), *_untrained_gap(rows)],
+        )
     return Section("Growth by layer", body, "", "growth", "Growth")
 
 
@@ -104,8 +119,11 @@ def _intervals(rows: Sequence[Row], label: str) -> list[Estimate]:
 def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
     mean = [("mean over layers", "model", "value"), ("untrained, mean over layers", "untrained", "control")]
     found = [(label, _where(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
-    return [Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
-            for label, part, style in found if part]  # fmt: skip
+    return [
+        Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
+        for label, part, style in found
+        if part
+    ]
 
 
 def _sets(rows: Sequence[Row]) -> Section | None:
@@ -131,8 +149,11 @@ def _updates(rows: Sequence[Row]) -> Section | None:
         return None
     styles = {"model": "family", "untrained": "c2", "shuffled": "c3"}
     panels = []
-    columns = {"norm": "Length of a block's addition", "outward": "Cosine with the state before it",
-               "alignment": "Cosine with the next block's addition"}  # fmt: skip
+    columns = {
+        "norm": "Length of a block's addition",
+        "outward": "Cosine with the state before it",
+        "alignment": "Cosine with the next block's addition",
+    }
     for letter, (column, title) in zip("abc", columns.items()):
         series = [_series(part, name, styles[name], y=column) for name, part in found.items() if part]
         panels.append(curve(Panel(title, "", DEPTH, log=column == "norm", letter=letter, group="updates"), series))
@@ -150,16 +171,22 @@ def _directions(rows: Sequence[Row], run: Run) -> Section | None:
         drawn.append(Estimate(str(row["part"]), row["value"]))
         chance = (row["chance_low"], row["chance_high"])
         drawn.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
-        drawn += [Estimate(f"{row['part']}: shuffled weights", other["value"], None, "control")
-                  for other in _where(rows, kind="overlap", network="shuffled", part=row["part"])[:1]]  # fmt: skip
+        drawn += [
+            Estimate(f"{row['part']}: shuffled weights", other["value"], None, "control")
+            for other in _where(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
+        ]
     body = estimates(f"Mean overlap of the {found[0]['k']} leading directions between layers", drawn)
     if run.has("overlap"):
         matrix = run.load_tensors("overlap")["both"]
         names = [f"{part} {layer}" for layer in range(len(matrix) // 2) for part in ("attention", "MLP")]
-        body += heat_map(matrix, title="Overlap of the spaces that output matrices write to",
-                         scales=(("linear", -float(matrix.max()), float(matrix.max())),),
-                         captions=("Overlap of the leading directions of every two output matrices.",),
-                         row_names=names, column_names=names)  # fmt: skip
+        body += heat_map(
+            matrix,
+            title="Overlap of the spaces that output matrices write to",
+            scales=(("linear", -float(matrix.max()), float(matrix.max())),),
+            captions=("Overlap of the leading directions of every two output matrices.",),
+            row_names=names,
+            column_names=names,
+        )
     return Section("Shared directions of the weights", body, "", "directions", "Directions")
 
 
@@ -173,21 +200,31 @@ def _likeness(rows: Sequence[Row]) -> Section | None:
     pictures = (("cka", "CKA"), ("shuffled", "CKA with shuffled prompts (null)"), ("procrustes", "Procrustes distance"))
     for column, title in pictures:
         drawn += _matrix(_grid(found, column, size), title)
-    maps = (("scaling", "a single number"), ("rotation", "a rotation"), ("linear", "a learned linear map"),
-            ("turned", "a number after a random rotation (null)"))  # fmt: skip
+    maps = (
+        ("scaling", "a single number"),
+        ("rotation", "a rotation"),
+        ("linear", "a learned linear map"),
+        ("turned", "a number after a random rotation (null)"),
+    )
     for column, title in maps:
         drawn += _matrix(_grid(carried, column, size).clamp(-1, 1), f"Layer predicted from another by {title}")
     body = Markup('<div class="two">{}</div>').format(drawn)
-    means = [Estimate(title, fmean(row[column] for row in carried), None, "control" if column == "turned" else "value")
-             for column, title in maps]  # fmt: skip
+    means = [
+        Estimate(title, fmean(row[column] for row in carried), None, "control" if column == "turned" else "value")
+        for column, title in maps
+    ]
     ceilings = {row["source"]: row["ceiling"] for row in found if row.get("ceiling") is not None}
     body += estimates("Share of another layer's variance predicted, mean over pairs of layers", means)
-    halves = [Estimate("mean CKA of two layers", fmean(row["cka"] for row in found if row["source"] != row["target"])),
-              Estimate("shuffled prompts (null)", fmean(row["shuffled"] for row in found), None, "control"),
-              Estimate("halves of one layer (ceiling)", fmean(ceilings.values()), None, "control")]  # fmt: skip
+    halves = [
+        Estimate("mean CKA of two layers", fmean(row["cka"] for row in found if row["source"] != row["target"])),
+        Estimate("shuffled prompts (null)", fmean(row["shuffled"] for row in found), None, "control"),
+        Estimate("halves of one layer (ceiling)", fmean(ceilings.values()), None, "control"),
+    ]
     body += estimates("CKA beside its null and its ceiling", halves)
-    lead = ("After each block, at the last token. If all layers are one space, a number is enough; a rotation keeps "
-            "the shape and changes the directions; a linear map has to be learned. Shares below -1 are drawn as -1.")
+    lead = (
+        "After each block, at the last token. If all layers are one space, a number is enough; a rotation keeps "
+        "the shape and changes the directions; a linear map has to be learned. Shares below -1 are drawn as -1."
+    )
     return Section("Likeness of layers", body, lead, "likeness", "Likeness")
 
 
@@ -214,13 +251,18 @@ def _flat(rows: Sequence[Row]) -> Section | None:
     found = _where(rows, kind="flat", network="model")
     if not found:
         return None
-    clouds = (("measured", "activations", "family"), ("gaussian", "Gaussian, same covariance", "null"),
-              ("grouped", "Gaussian within each set", "c3"))  # fmt: skip
+    clouds = (
+        ("measured", "activations", "family"),
+        ("gaussian", "Gaussian, same covariance", "null"),
+        ("grouped", "Gaussian within each set", "c3"),
+    )
     panels = []
     columns = {"ratio": "Detour along the neighbour graph", "defect": "Triangle defect", "dimension": "Local dimension"}
     for letter, (column, title) in zip("abc", columns.items()):
-        series = [_series(_means(_where(found, cloud=cloud), column), label, style, key=cloud)
-                  for cloud, label, style in clouds]  # fmt: skip
+        series = [
+            _series(_means(_where(found, cloud=cloud), column), label, style, key=cloud)
+            for cloud, label, style in clouds
+        ]
         panels.append(curve(Panel(title, "", DEPTH, letter=letter, group="flat"), series))
     copies = 1 + max(row["copy"] for row in found)
     caption = f"After each block, at the last token. Gaussian curves are means over {copies} clouds."
@@ -235,9 +277,18 @@ def _means(rows: Sequence[Row], column: str) -> list[Row]:
 
 
 def _fits(rows: Sequence[Row]) -> Section:
-    columns = {"network": "network", "group": "prompts", "stream": "stream", "statistic": "curve", "form": "law",
-               "slope": "slope", "slope_low": "low", "slope_high": "high", "r_squared": "R²",
-               "aicc": "AICc"}  # fmt: skip
+    columns = {
+        "network": "network",
+        "group": "prompts",
+        "stream": "stream",
+        "statistic": "curve",
+        "form": "law",
+        "slope": "slope",
+        "slope_low": "low",
+        "slope_high": "high",
+        "r_squared": "R²",
+        "aicc": "AICc",
+    }
     found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in _where(rows, kind="fit")]
     if not found:
         return Section("Growth laws", note("No growth law was fitted yet."))

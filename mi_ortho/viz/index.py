@@ -56,8 +56,12 @@ def index_page(entries: Sequence[Entry], name: str) -> str:
     title = f"All runs · {visible(name)}"
     plural = "s" * (counts[FINISHED] != 1)
     headline = f"{counts[FINISHED]} finished run{plural}; {outcomes[0]} of {sum(outcomes)} predictions supported."
-    return page(title, [Section("Runs", body, "Newest first. Click a heading to sort.", "runs")],
-                headline=headline, kicker=title)  # fmt: skip
+    return page(
+        title,
+        [Section("Runs", body, "Newest first. Click a heading to sort.", "runs")],
+        headline=headline,
+        kicker=title,
+    )
 
 
 def _table(entries: Sequence[Entry]) -> str:

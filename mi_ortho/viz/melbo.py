@@ -13,8 +13,15 @@ from mi_ortho.viz.records import Row
 from mi_ortho.viz.sections import Card, completions, note, table_section, write_report
 from mi_ortho.viz.text import number
 
-_COLUMNS = {"what": "what", "index": "index", "mode": "behaviour", "norm": "norm", "objective": "objective",
-            "log_odds": "log-odds", "text": "completion"}  # fmt: skip
+_COLUMNS = {
+    "what": "what",
+    "index": "index",
+    "mode": "behaviour",
+    "norm": "norm",
+    "objective": "objective",
+    "log_odds": "log-odds",
+    "text": "completion",
+}
 _KINDS = {"unsteered": "without steering", "melbo": "MELBO", "melbo_control": "random of the same norm"}
 
 
@@ -63,8 +70,11 @@ def _cosines(path: Path) -> Section:
     unit = torch.nn.functional.normalize(vectors.double(), dim=-1)
     matrix = (unit @ unit.T + (unit @ unit.T).T) / 2  # exactly symmetric, so that half of it is sent
     off = (matrix - matrix.diag().diag()).abs().max().item()
-    drawn = heat_map(matrix, title="Cosine of every vector with every other",
-                     scales=(("linear", -1.0, 1.0), ("log", -9.0, 0.0)),
-                     captions=("Signed cosine.", "log₁₀ |cos|."))  # fmt: skip
+    drawn = heat_map(
+        matrix,
+        title="Cosine of every vector with every other",
+        scales=(("linear", -1.0, 1.0), ("log", -9.0, 0.0)),
+        captions=("Signed cosine.", "log₁₀ |cos|."),
+    )
     body = Markup('{}<p class="caption">The largest |cosine| between two vectors is {}.</p>').format(drawn, number(off))
     return Section("Orthogonality", body, "", "cosines")

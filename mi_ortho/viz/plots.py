@@ -25,12 +25,27 @@ COLOURS = {
 }
 NAMED = {variable[6:-1]: code for code, variable in COLOURS.items()}
 _LIGHT = {
-    "ink": "#1a1d21", "muted": "#616973", "rule": "#dfe3e8", "paper": "#ffffff",
-    "m0": "#0072b2", "m1": "#d55e00", "m2": "#009e73", "m3": "#b98500",
-    "m4": "#b0598f", "m5": "#56b4e9", "m6": "#7d5a3c", "m7": "#9aa1a9",
-    "c0": "#1a1d21", "c1": "#b0598f", "c2": "#8a929b", "c3": "#b98500",
-    "c4": "#009e73", "c5": "#7d5a3c", "c6": "#3a8fc4", "c7": "#9aa1a9",
-}  # fmt: skip
+    "ink": "#1a1d21",
+    "muted": "#616973",
+    "rule": "#dfe3e8",
+    "paper": "#ffffff",
+    "m0": "#0072b2",
+    "m1": "#d55e00",
+    "m2": "#009e73",
+    "m3": "#b98500",
+    "m4": "#b0598f",
+    "m5": "#56b4e9",
+    "m6": "#7d5a3c",
+    "m7": "#9aa1a9",
+    "c0": "#1a1d21",
+    "c1": "#b0598f",
+    "c2": "#8a929b",
+    "c3": "#b98500",
+    "c4": "#009e73",
+    "c5": "#7d5a3c",
+    "c6": "#3a8fc4",
+    "c7": "#9aa1a9",
+}
 _STYLES: Mapping[str, Mapping[str, object]] = {
     "family": {"color": NAMED["ink"], "linewidth": 1.3, "zorder": 5},
     "null": {"color": NAMED["ink"], "linewidth": 1.1, "linestyle": (0, (5, 2)), "zorder": 4},
@@ -109,8 +124,14 @@ def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> 
         if named:
             title = f"{panel.title} ({panel.ylabel})" if panel.ylabel else panel.title
             axes.set_title(title, fontsize=9, color=NAMED["ink"], loc="left", pad=4)
-            axes.legend(*_handles(axes, series), fontsize=7.5, frameon=False, labelcolor=NAMED["ink"],
-                        loc="center left", bbox_to_anchor=(1.02, 0.5))  # fmt: skip
+            axes.legend(
+                *_handles(axes, series),
+                fontsize=7.5,
+                frameon=False,
+                labelcolor=NAMED["ink"],
+                loc="center left",
+                bbox_to_anchor=(1.02, 0.5),
+            )
 
     wider = 1.5 if named else 1.0  # room for the names beside the curves, which they would cover
     width, height = panel.size

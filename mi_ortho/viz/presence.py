@@ -20,27 +20,48 @@ from mi_ortho.viz.presence_text import passages_table, strongest_passages, terms
 from mi_ortho.viz.sections import curves, figure, note, write_report
 
 STYLES = {"family": "family", "isotropic": "c2", "covariance": "c1", "rotated": "c4"}
-NAMES = {"family": "the family", "isotropic": "isotropic sets", "covariance": "covariance-matched sets",
-         "rotated": "rotated principal components"}  # fmt: skip
+NAMES = {
+    "family": "the family",
+    "isotropic": "isotropic sets",
+    "covariance": "covariance-matched sets",
+    "rotated": "rotated principal components",
+}
 LEGEND = [(key, NAMES[key], style) for key, style in STYLES.items()]
 CONTRAST_NAMES = {name: f"{GROUPS[a]}, against {GROUPS[b]}" for name, (a, b) in CONTRASTS.items()}
-SHARE_GROUPS = {"code_own": ("own code", "family"), "english_own": ("own English", "c1"),
-                "code_real": ("library code", "c4")}  # fmt: skip
+SHARE_GROUPS = {
+    "code_own": ("own code", "family"),
+    "english_own": ("own English", "c1"),
+    "code_real": ("library code", "c4"),
+}
 
-_AUC = ("AUC of cos(h, θ): the chance that a token of code has more of the vector than a token of the other text. "
-        "One half is chance.")  # fmt: skip
-_DISTRIBUTION = ("Share of the vectors whose AUC is at most x, by layer. A curve to the right of the sets: vectors "
-                 "that point towards code. A flatter curve: they tell code apart in either direction. Compared are ")
-_MEANS = ("The family's mean AUC, its interval over passages drawn again; rings: mean and middle 95 % of "
-          "covariance-matched sets of equal size. The dashed line is chance.")  # fmt: skip
-_SHARES = ("Share ⟨h,θ⟩²/(‖h‖²‖θ‖²) of every vector in the order found, those that lost the behaviour included. Left: "
-           "mean over tokens. Right: the token where it is largest.")  # fmt: skip
-_EXPLAINED = ("Share of the variance of the activations on the model's own code that lies in the span of the vectors; "
-              "rings: mean and range of sets of equal size.")  # fmt: skip
-_HEAT = ("AUC − 1/2 over all tokens: one column a vector (the base last), one row a layer, one block of rows a "
-         "comparison. Hover for numbers.")  # fmt: skip
-_PROBES = ("Each probe is fitted after the directions of all before it were removed; the last one of each line was at "
-           "chance. Half of the passages fit, the other half judges.")  # fmt: skip
+_AUC = (
+    "AUC of cos(h, θ): the chance that a token of code has more of the vector than a token of the other text. "
+    "One half is chance."
+)
+_DISTRIBUTION = (
+    "Share of the vectors whose AUC is at most x, by layer. A curve to the right of the sets: vectors "
+    "that point towards code. A flatter curve: they tell code apart in either direction. Compared are "
+)
+_MEANS = (
+    "The family's mean AUC, its interval over passages drawn again; rings: mean and middle 95 % of "
+    "covariance-matched sets of equal size. The dashed line is chance."
+)
+_SHARES = (
+    "Share ⟨h,θ⟩²/(‖h‖²‖θ‖²) of every vector in the order found, those that lost the behaviour included. Left: "
+    "mean over tokens. Right: the token where it is largest."
+)
+_EXPLAINED = (
+    "Share of the variance of the activations on the model's own code that lies in the span of the vectors; "
+    "rings: mean and range of sets of equal size."
+)
+_HEAT = (
+    "AUC − 1/2 over all tokens: one column a vector (the base last), one row a layer, one block of rows a "
+    "comparison. Hover for numbers."
+)
+_PROBES = (
+    "Each probe is fitted after the directions of all before it were removed; the last one of each line was at "
+    "chance. Half of the passages fit, the other half judges."
+)
 
 
 def presence_report(run_dir: Path) -> Path:
@@ -64,8 +85,11 @@ def separation(rows: Sequence[Row], layers: Sequence[int], source: int) -> Secti
     by_layer = [_distribution(rows, layer, PRIMARY, f"Layer {layer}") for layer in layers]
     by_text = [_distribution(rows, source, name, name.replace("_", " ")) for name in others]
     named = "; ".join(f"{name.replace('_', ' ')}: {CONTRAST_NAMES[name]}" for name in others)
-    body = [curves(by_layer, f"{_DISTRIBUTION}{CONTRAST_NAMES[PRIMARY]}.", legend=LEGEND), _means(rows, layers),
-            curves(by_text, f"The same at layer {source} on other text. {named}.", legend=LEGEND)]  # fmt: skip
+    body = [
+        curves(by_layer, f"{_DISTRIBUTION}{CONTRAST_NAMES[PRIMARY]}.", legend=LEGEND),
+        _means(rows, layers),
+        curves(by_text, f"The same at layer {source} on other text. {named}.", legend=LEGEND),
+    ]
     return Section("Code against other text", Markup("").join(body), _AUC, "auc", "AUC")
 
 
@@ -93,8 +117,10 @@ def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
 def shares(rows: Sequence[Row], source: int) -> Section:
     """How much of an activation each vector holds, and the span of all of them."""
     found = [row for row in chosen(rows, kind="presence", layer=source) if row["what"] != "base"]
-    panels = [_share_panel(found, "share", "Mean share of |h|²", {}),
-              _share_panel(found, "largest_share", "Largest share of |h|²", {"1/50": 0.02})]  # fmt: skip
+    panels = [
+        _share_panel(found, "share", "Mean share of |h|²", {}),
+        _share_panel(found, "largest_share", "Largest share of |h|²", {"1/50": 0.02}),
+    ]
     legend = [(group, label, style) for group, (label, style) in SHARE_GROUPS.items()]
     body = curves(panels, f"{_SHARES} Layer {source}.", legend=legend) + _explained(rows, source)
     return Section("How much of an activation", body, "", "share", "Share")
@@ -103,8 +129,10 @@ def shares(rows: Sequence[Row], source: int) -> Section:
 def _share_panel(found: Sequence[Row], field: str, title: str, lines: dict[str, float]) -> Markup:
     ordered = sorted(found, key=lambda row: row["index"])
     xs = [row["index"] for row in ordered]
-    series = [Series(label, xs, [row.get(f"{field}_{group}") for row in ordered], style, group, dots=style != "family")
-              for group, (label, style) in SHARE_GROUPS.items()]  # fmt: skip
+    series = [
+        Series(label, xs, [row.get(f"{field}_{group}") for row in ordered], style, group, dots=style != "family")
+        for group, (label, style) in SHARE_GROUPS.items()
+    ]
     return curve(Panel(title, lines=lines, log=True, group="share"), series)
 
 
@@ -123,8 +151,14 @@ def every_layer(rows: Sequence[Row], layers: Sequence[int]) -> Section:
     labels = [f"{name.replace('_', ' ')}, layer {layer}" for name in CONTRASTS for layer in layers]
     names = ["base" if found[layers[0], index]["what"] == "base" else f"vector {index}" for index in indices]
     largest = max(abs(value) for row in values for value in row)
-    drawn = heat_map(torch.tensor(values), title="AUC minus one half, by vector and layer", captions=(_HEAT,),
-                     scales=(("linear", -largest, largest),), row_names=labels, column_names=names)  # fmt: skip
+    drawn = heat_map(
+        torch.tensor(values),
+        title="AUC minus one half, by vector and layer",
+        captions=(_HEAT,),
+        scales=(("linear", -largest, largest),),
+        row_names=labels,
+        column_names=names,
+    )
     return Section("Every vector at every layer", drawn, "", "heat", "Layers")
 
 
@@ -140,10 +174,19 @@ def probes(rows: Sequence[Row], source: int) -> list[Section]:
         key = "shuffled" if row["shuffled"] else str(row["fit"])
         series.append(Series(label, list(range(len(row["aucs"]))), row["aucs"], style, key, dots=row["shuffled"]))
     panel = Panel("Held-out AUC of each probe", "", "probe", lines={"chance": 0.5})
-    legend = [("discriminant", "discriminants", "family"), ("logistic", "logistic probes", "c1"),
-              ("shuffled", "shuffled labels", "c2")]  # fmt: skip
-    columns = {"fit": "probe", "shuffled": "labels shuffled", "seed": "split", "count": "probes above chance",
-               "overlap": "overlap with the family", "overlap_chance": "by chance"}  # fmt: skip
+    legend = [
+        ("discriminant", "discriminants", "family"),
+        ("logistic", "logistic probes", "c1"),
+        ("shuffled", "shuffled labels", "c2"),
+    ]
+    columns = {
+        "fit": "probe",
+        "shuffled": "labels shuffled",
+        "seed": "split",
+        "count": "probes above chance",
+        "overlap": "overlap with the family",
+        "overlap_chance": "by chance",
+    }
     body = curves([curve(panel, series)], _PROBES, legend=legend) + table(found, columns, name="probes")
     lead = f"How often can a linear probe be removed and found again? {CONTRAST_NAMES[PRIMARY]}, layer {source}."
     return [Section("How many linear probes", body, lead, "probes", "Probes")]

@@ -26,12 +26,18 @@ TERMS = [
     ("added", "The difference of means is added at every position of the place it was read from."),
     ("refusal score", "log P(R) - log(1 - P(R)) in nats, R the first tokens of refusals."),
     ("bypass, induce", "Refusal score of harmful prompts with the direction ablated; of harmless ones with it added."),
-    ("answered coherently", "The answer counts as help by the model's own rules (else: twelve words), no refusal in "
-     "it, and it is coherent."),
-    ("coherent", "Perplexity under the unsteered model at most 20 after the first four tokens, and at most half of the "
-     "token triples repeated."),
+    (
+        "answered coherently",
+        "The answer counts as help by the model's own rules (else: twelve words), no refusal in "
+        "it, and it is coherent.",
+    ),
+    (
+        "coherent",
+        "Perplexity under the unsteered model at most 20 after the first four tokens, and at most half of the "
+        "token triples repeated.",
+    ),
     ("KL on harmless", "KL(unsteered || steered) per token over the unsteered model's own harmless answers."),
-]  # fmt: skip
+]
 
 
 _HEADING = Markup('<h3 class="narrow">{}</h3>')
@@ -41,8 +47,18 @@ def refusal_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory of `refusal`, finished or not; parts without records are left out."""
     run = open_run(run_dir)
     rows: Rows = run.records()
-    parts = (_conditions(rows), _side_by_side(rows), candidate_section(rows), layer_section(rows), matrix_section(rows),
-             _circle(rows), _several(rows), _rankings(rows), inside_section(run), glossary(TERMS))  # fmt: skip
+    parts = (
+        _conditions(rows),
+        _side_by_side(rows),
+        candidate_section(rows),
+        layer_section(rows),
+        matrix_section(rows),
+        _circle(rows),
+        _several(rows),
+        _rankings(rows),
+        inside_section(run),
+        glossary(TERMS),
+    )
     return write_report(run_dir, "Refusal direction", [part for part in parts if part is not None])
 
 
@@ -54,10 +70,20 @@ def _conditions(rows: Rows) -> Section | None:
     found = _pick(rows, "condition")
     if not found:
         return None
-    columns = {"prompts": "Prompts", "condition": "Condition", "refused": "Refused", "success": "Answered coherently",
-               "coherent": "Coherent", "staged": "Refused, then answered", "phrase_first": "Phrase in first sentence",
-               "kl": "KL on harmless", "cross_entropy": "Cross-entropy", "cross_entropy_before": "before",
-               "accuracy": "Behaviours kept", "n": "n"}  # fmt: skip
+    columns = {
+        "prompts": "Prompts",
+        "condition": "Condition",
+        "refused": "Refused",
+        "success": "Answered coherently",
+        "coherent": "Coherent",
+        "staged": "Refused, then answered",
+        "phrase_first": "Phrase in first sentence",
+        "kl": "KL on harmless",
+        "cross_entropy": "Cross-entropy",
+        "cross_entropy_before": "before",
+        "accuracy": "Behaviours kept",
+        "n": "n",
+    }
     body = Markup("")
     for kind in ("harmful", "harmless"):
         part = [row for row in found if row["prompts"] == kind]
@@ -69,8 +95,15 @@ def _conditions(rows: Rows) -> Section | None:
 
 
 def _estimates(rows: Rows, key: str) -> list[Estimate]:
-    return [Estimate(str(row["condition"]), row[key], (row[f"{key}_interval"][0], row[f"{key}_interval"][1]),
-                     "control" if row["control"] else "value") for row in rows]  # fmt: skip
+    return [
+        Estimate(
+            str(row["condition"]),
+            row[key],
+            (row[f"{key}_interval"][0], row[f"{key}_interval"][1]),
+            "control" if row["control"] else "value",
+        )
+        for row in rows
+    ]
 
 
 def _side_by_side(rows: Rows) -> Section | None:
@@ -83,9 +116,16 @@ def _side_by_side(rows: Rows) -> Section | None:
         cards = [Card(row["condition"], row["text"], row["mode"], _remark(row)) for row in chosen]
         if cards:
             body += _HEADING.format(f"A {kind} prompt") + completions(cards, prompt=chosen[0]["prompt"])
-    columns = {"prompts": "Prompts", "condition": "Condition", "prompt": "Prompt", "stage": "Stage",
-               "coherent": "Coherent", "rest": "Perplexity", "repetition": "Repetition",
-               "text": "Completion"}  # fmt: skip
+    columns = {
+        "prompts": "Prompts",
+        "condition": "Condition",
+        "prompt": "Prompt",
+        "stage": "Stage",
+        "coherent": "Coherent",
+        "rest": "Perplexity",
+        "repetition": "Repetition",
+        "text": "Completion",
+    }
     body += _HEADING.format("All completions") + table(
         _pick(rows, "completion"), columns, name="completions", chips=("stage",)
     )
@@ -105,21 +145,39 @@ def _circle(rows: Rows) -> Section | None:
     for kind in ("harmful", "harmless"):
         arcs = {arc: _arc(found, kind, arc) for arc in ARCS}
         for measure, title in (("refused", "refused"), ("coherent", "coherent")):
-            laps = [Lap(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part], arc[2])
-                    for arc, part in arcs.items() if part]  # fmt: skip
+            laps = [
+                Lap(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part], arc[2])
+                for arc, part in arcs.items()
+                if part
+            ]
             wheels += wheel(f"{kind} prompts: share {title}", laps)
         for measure in ("refused", "success")[: 2 if kind == "harmful" else 1]:
-            series = [Series(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part],
-                             arc[2], key=f"arc{arc[2]}") for arc, part in arcs.items() if part]  # fmt: skip
+            series = [
+                Series(
+                    _arc_name(arc),
+                    [row["degrees"] for row in part],
+                    [row[measure] for row in part],
+                    arc[2],
+                    key=f"arc{arc[2]}",
+                )
+                for arc, part in arcs.items()
+                if part
+            ]
             label = "refused" if measure == "refused" else "answered coherently"
-            panels.append(curve(Panel(f"{kind} prompts", label, "angle in degrees", letter="abcd"[len(panels)],
-                                      group="circle"), series))  # fmt: skip
+            panels.append(
+                curve(
+                    Panel(f"{kind} prompts", label, "angle in degrees", letter="abcd"[len(panels)], group="circle"),
+                    series,
+                )
+            )
     legend = [(f"arc{arc[2]}", _arc_name(arc), arc[2]) for arc in ARCS]
-    caption = ("The angle in the plane is set to the value shown, whatever it was; the length of the part in the plane "
-               "stays. 0 degrees points along the direction, 180 against it; the second axis is the first principal "
-               "component of the directions of all layers, or a random one. Adaptive: only where the direction is "
-               "present. Written at the input of every block; the published method writes at the outputs of the "
-               "normalisations.")  # fmt: skip
+    caption = (
+        "The angle in the plane is set to the value shown, whatever it was; the length of the part in the plane "
+        "stays. 0 degrees points along the direction, 180 against it; the second axis is the first principal "
+        "component of the directions of all layers, or a random one. Adaptive: only where the direction is "
+        "present. Written at the input of every block; the published method writes at the outputs of the "
+        "normalisations."
+    )
     body = Markup('<div class="wheels">{}</div>').format(wheels) + curves(panels, caption, legend=legend)
     lead = f"{found[0]['n']} prompts of each class; on the rim all, in the centre none."
     return Section("Steering circle", body, lead, "circle", "Circle")
@@ -141,19 +199,39 @@ def _several(rows: Rows) -> Section | None:
     body = Markup("")
     if rounds:
         body += _HEADING.format("Extracted again while all earlier directions are ablated")
-        body += table(rounds, {"number": "Round", "site": "Read at", "position": "Position", "norm": "Norm",
-                               "cosine_before": "Cosine with the unablated difference there",
-                               "refusal": "Refusal score, all ablated", "alone": "Refusal score, this one ablated",
-                               "random": "Refusal score, as many random"}, name="rounds")  # fmt: skip
+        body += table(
+            rounds,
+            {
+                "number": "Round",
+                "site": "Read at",
+                "position": "Position",
+                "norm": "Norm",
+                "cosine_before": "Cosine with the unablated difference there",
+                "refusal": "Refusal score, all ablated",
+                "alone": "Refusal score, this one ablated",
+                "random": "Refusal score, as many random",
+            },
+            name="rounds",
+        )
     if probes:
         body += _HEADING.format("Linear probes projected out one after the other (INLP)")
-        body += table(probes, {"number": "Probe", "auc": "AUC on validation prompts",
-                               "refusal": "Refusal score, all ablated"}, name="probes")  # fmt: skip
+        body += table(
+            probes,
+            {"number": "Probe", "auc": "AUC on validation prompts", "refusal": "Refusal score, all ablated"},
+            name="probes",
+        )
     if cones:
         body += _HEADING.format("A cone of directions optimised by gradient (RDO)")
-        body += table(cones, {"dimension": "Dimension", "scores": "Refusal score by direction",
-                              "selected": "Refusal score, selected direction",
-                              "cosines": "Cosine with the selected"}, name="cones")  # fmt: skip
+        body += table(
+            cones,
+            {
+                "dimension": "Dimension",
+                "scores": "Refusal score by direction",
+                "selected": "Refusal score, selected direction",
+                "cosines": "Cosine with the selected",
+            },
+            name="cones",
+        )
     lead = "Mean refusal scores of harmful validation prompts in nats. Each round is orthogonal to the earlier ones."
     return Section("More than one direction", body, lead, "several", "Several")
 

@@ -22,8 +22,11 @@ def inside_section(run: Run) -> Section:
     body = _heads(arrays)
     for item in listing["items"]:
         values, tokens = arrays[item["key"]], item["tokens"]
-        visual = (token_values(tokens, values, title=item["title"]) if item["kind"] == "token_values"
-                  else attention(tokens, values, title=item["title"], head_names=item["names"]))  # fmt: skip
+        visual = (
+            token_values(tokens, values, title=item["title"])
+            if item["kind"] == "token_values"
+            else attention(tokens, values, title=item["title"], head_names=item["names"])
+        )
         scale = f" Blue along the direction, orange against it, deepest at ±{number(visual.props['maxValue'])}."
         body += figure(visual, f"{item['title']}.{scale if item['kind'] == 'token_values' else ''}")
     lead = "Which heads write the direction, where they look, and which tokens carry it."
@@ -35,16 +38,26 @@ def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
     harmful, harmless = arrays["heads_harmful"], arrays["heads_harmless"]
     gap = harmful - harmless
     strongest = set(gap.flatten().abs().argsort(descending=True)[:3].tolist())
-    cells = [[Cell(float(gap[layer, head]), framed=layer * gap.shape[1] + head in strongest,
-                   note=f"layer {layer}, head {head}: harmful {float(harmful[layer, head]):.3g}, "
-                        f"harmless {float(harmless[layer, head]):.3g}")
-              for head in range(gap.shape[1])] for layer in range(gap.shape[0])]  # fmt: skip
+    cells = [
+        [
+            Cell(
+                float(gap[layer, head]),
+                framed=layer * gap.shape[1] + head in strongest,
+                note=f"layer {layer}, head {head}: harmful {float(harmful[layer, head]):.3g}, "
+                f"harmless {float(harmless[layer, head]):.3g}",
+            )
+            for head in range(gap.shape[1])
+        ]
+        for layer in range(gap.shape[0])
+    ]
     names = [f"head {k}" for k in range(gap.shape[1])]
     if "mlp_harmful" in arrays:
         names = [*names, "all heads", "MLP"]
         mlp = arrays["mlp_harmful"] - arrays["mlp_harmless"]
         cells = [[*row, Cell(float(gap[k].sum())), Cell(float(mlp[k]))] for k, row in enumerate(cells)]
-    caption = ("What each head and each MLP writes along the direction at the last prompt position: mean over harmful "
-               "test prompts minus mean over harmless ones. Layers before the place where the direction was read make "
-               "it, later ones repeat it. Framed: heads whose attention is drawn.")  # fmt: skip
+    caption = (
+        "What each head and each MLP writes along the direction at the last prompt position: mean over harmful "
+        "test prompts minus mean over harmless ones. Layers before the place where the direction was read make "
+        "it, later ones repeat it. Framed: heads whose attention is drawn."
+    )
     return grid(cells, [f"layer {k}" for k in range(gap.shape[0])], names, caption=caption)

@@ -30,8 +30,15 @@ def candidate_section(rows: Sequence[Row]) -> Section | None:
     chosen = next((row for row in reversed(_pick(rows, "selection")) if "site" in row), {})
     maps = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
     body = Markup('<div class="two">{}</div>').format(maps)
-    columns = {"site": "Read at", "position": "Position", "norm": "Norm", "bypass": "Bypass", "induce": "Induce",
-               "kl": "KL", "rejected": "Rejected for"}  # fmt: skip
+    columns = {
+        "site": "Read at",
+        "position": "Position",
+        "norm": "Norm",
+        "bypass": "Bypass",
+        "induce": "Induce",
+        "kl": "KL",
+        "rejected": "Rejected for",
+    }
     ended = _pick(rows, "selection")
     lead = f"Selection: {ended[-1]['reason']}. " if ended else "Selection has not ended. "
     reasons = "; ".join(f"{letter} {reason}" for reason, letter in LETTERS.items())
@@ -41,8 +48,10 @@ def candidate_section(rows: Sequence[Row]) -> Section | None:
 
 def _map(found: Sequence[Row], extraction: Row, chosen: Row, key: str, text: str) -> Markup:
     cells = {(row["site"], row["position"]): row for row in found}
-    drawn = [[_cell(cells.get((site, position)), chosen, key) for position in extraction["positions"]]
-             for site in extraction["sites"]]  # fmt: skip
+    drawn = [
+        [_cell(cells.get((site, position)), chosen, key) for position in extraction["positions"]]
+        for site in extraction["sites"]
+    ]
     names = [f"{position} {token!r}" for position, token in zip(extraction["positions"], extraction["position_tokens"])]
     return grid(drawn, extraction["sites"], names, caption=text, corner="read at")
 
@@ -65,30 +74,46 @@ def layer_section(rows: Sequence[Row]) -> Section | None:
     chosen = next((row["position"] for row in reversed(_pick(rows, "selection")) if "site" in row), None)
     position = max(row["position"] for row in found) if chosen is None else chosen
     streams = list(dict.fromkeys(row["stream"] for row in found))
-    parts = {stream: [row for row in found if (row["position"], row["stream"]) == (position, stream)]
-             for stream in streams}  # fmt: skip
+    parts = {
+        stream: [row for row in found if (row["position"], row["stream"]) == (position, stream)] for stream in streams
+    }
     panels = []
-    drawn = ((("norm",), "Norm of the difference", ""), (("bypass", "induce"), "Refusal score", "nats"),
-             (("kl",), "KL of ablation", "nats"))  # fmt: skip
+    drawn = (
+        (("norm",), "Norm of the difference", ""),
+        (("bypass", "induce"), "Refusal score", "nats"),
+        (("kl",), "KL of ablation", "nats"),
+    )
     for letter, (keys, label, unit) in zip("abc", drawn):
         series = [_series(part, stream, key, k) for k, (stream, part) in enumerate(parts.items()) for key in keys]
         panels.append(curve(Panel(label, unit, "layer", letter=letter, log=len(keys) == 1, group="layers"), series))
-    legend = [(f"{key}{k}", f"{key}, {stream}", _COLOURS[key][k % 3])
-              for k, stream in enumerate(streams) for key in ("norm", "bypass", "induce", "kl")
-              if len(streams) > 1 or key in ("bypass", "induce")]  # fmt: skip
+    legend = [
+        (f"{key}{k}", f"{key}, {stream}", _COLOURS[key][k % 3])
+        for k, stream in enumerate(streams)
+        for key in ("norm", "bypass", "induce", "kl")
+        if len(streams) > 1 or key in ("bypass", "induce")
+    ]
     caption = f"Candidates of position {position}. Where the classes have the same mean there is no direction."
     return Section("By layer", curves(panels, caption, legend=legend), "", "layers", "Layers")
 
 
-_COLOURS = {"norm": ("c0", "c2", "c7"), "bypass": ("c1", "c3", "c5"), "induce": ("c4", "c6", "c2"),
-            "kl": ("c0", "c2", "c7")}  # fmt: skip
+_COLOURS = {
+    "norm": ("c0", "c2", "c7"),
+    "bypass": ("c1", "c3", "c5"),
+    "induce": ("c4", "c6", "c2"),
+    "kl": ("c0", "c2", "c7"),
+}
 
 
 def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
     known = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
     known = [row for row in known if row[key] > 0] if key in ("norm", "kl") else known
-    return Series(f"{key}, {stream}", [row["layer"] for row in known], [row[key] for row in known],
-                  _COLOURS[key][k % 3], key=f"{key}{k}")  # fmt: skip
+    return Series(
+        f"{key}, {stream}",
+        [row["layer"] for row in known],
+        [row[key] for row in known],
+        _COLOURS[key][k % 3],
+        key=f"{key}{k}",
+    )
 
 
 def matrix_section(rows: Sequence[Row]) -> Section | None:
@@ -96,13 +121,21 @@ def matrix_section(rows: Sequence[Row]) -> Section | None:
     found = list({row["source"]: row for row in _pick(rows, "matrix")}.values())
     if not found:
         return None
-    cells = [[Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])]
-             for row in found]  # fmt: skip
-    caption = ("Change of the mean refusal score of harmful validation prompts, in nats: orange, refusal falls. A "
-               "direction is ablated at block input, attention output and MLP output of the layers named by the column "
-               "only. The last rows are random directions.")  # fmt: skip
-    body = grid(cells, [str(row["source"]) for row in found], [str(name) for name in found[0]["columns"]],
-                caption=caption, corner="read at")  # fmt: skip
+    cells = [
+        [Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])] for row in found
+    ]
+    caption = (
+        "Change of the mean refusal score of harmful validation prompts, in nats: orange, refusal falls. A "
+        "direction is ablated at block input, attention output and MLP output of the layers named by the column "
+        "only. The last rows are random directions."
+    )
+    body = grid(
+        cells,
+        [str(row["source"]) for row in found],
+        [str(name) for name in found[0]["columns"]],
+        caption=caption,
+        corner="read at",
+    )
     lead = f"Unsteered the score is {number(found[0]['before'])}. Must a direction be ablated where it was read?"
     return Section("Ablation matrix", body, lead, "matrix", "Matrix")
 

@@ -36,8 +36,10 @@ def table_data(run: FamilyRun) -> dict[str, Any]:
     texts = [str(row.get("text") or "") for row in rows]
     minor = [row["kind"] in ("control", "melbo_control", "transfer") for row in rows]
     room = max(200_000, 600_000 - 60 * len(rows))  # a quarter of it for controls and held-out completions
-    limits = {part: text_limit([text for text, is_minor in zip(texts, minor) if is_minor == part], budget)
-              for part, budget in ((True, room // 4), (False, room * 3 // 4))}  # fmt: skip
+    limits = {
+        part: text_limit([text for text, is_minor in zip(texts, minor) if is_minor == part], budget)
+        for part, budget in ((True, room // 4), (False, room * 3 // 4))
+    }
     longest = {id(row): limits[is_minor] for row, is_minor in zip(rows, minor)}
     columns = {field: [_cell(run, row, field, longest[id(row)]) for row in rows] for field in FIELDS}
     levels = {field: list(dict.fromkeys(columns[field])) for field in _CODED}

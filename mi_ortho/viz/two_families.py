@@ -102,19 +102,32 @@ def _completions(one: FamilyRun, other: FamilyRun, shared: Sequence[str]) -> Sec
     """Unsteered and base completions with their differences marked, then every index that both runs have."""
     pairs = [("Unsteered", one.unsteered, other.unsteered), ("Base vector", one.base, other.base)]
     cards = [
-        completions([Card(f"{title}, {name}", str(row.get("text") or ""), row.get("mode"), _norm(row))
-                     for name, row in (("A", a), ("B", b)) if row])
+        completions(
+            [
+                Card(f"{title}, {name}", str(row.get("text") or ""), row.get("mode"), _norm(row))
+                for name, row in (("A", a), ("B", b))
+                if row
+            ]
+        )
         for title, a, b in pairs
-    ]  # fmt: skip
+    ]
     rows = [row for match in shared for row in _joined(one, other, match)]
     if not rows:
         body = note("No vector of the two runs has the same match and index.")
         return Section("Completions", Markup("").join([*cards, body]), "", "completions")
     columns = {
-        "match": "match", "index": "index", "mode_a": "behaviour A", "mode_b": "behaviour B", "kept": "keeps",
-        "norm_a": "norm A", "norm_b": "norm B", "loss_a": "loss A", "loss_b": "loss B", "text_a": "completion A",
+        "match": "match",
+        "index": "index",
+        "mode_a": "behaviour A",
+        "mode_b": "behaviour B",
+        "kept": "keeps",
+        "norm_a": "norm A",
+        "norm_b": "norm B",
+        "loss_a": "loss A",
+        "loss_b": "loss B",
+        "text_a": "completion A",
         "text_b": "completion B",
-    }  # fmt: skip
+    }
     counted = {name: sum(row["kept"] == name for row in rows) for name in ("both", "only A", "only B", "neither")}
     told = "; ".join(f"{name}: {count}" for name, count in counted.items())
     lead = f"Of {len(rows)} indices in both runs, vectors that keep their base's behaviour: {told}."

@@ -31,8 +31,9 @@ def wheel(title: str, laps: Sequence[Lap]) -> Markup:
     for lap in laps:
         if len(lap.degrees) != len(lap.shares):
             raise ValueError(f"got {len(lap.shares)} shares for {len(lap.degrees)} angles; expected one each")
-    described = "; ".join(f"{lap.label}: {number(min(lap.shares))} to {number(max(lap.shares))}"
-                          for lap in laps if lap.shares)  # fmt: skip
+    described = "; ".join(
+        f"{lap.label}: {number(min(lap.shares))} to {number(max(lap.shares))}" for lap in laps if lap.shares
+    )
     # later lines are thinner, so that one below another of the same values still shows
     drawn = Markup("").join([*_background(), *(part for k, lap in enumerate(laps) for part in _lap(lap, 1 / (1 + k)))])
     names = Markup("").join(
@@ -51,8 +52,12 @@ def _background() -> list[Markup]:
     for degrees in range(0, 360, _STEP):
         (x, y), (tx, ty) = _at(degrees, 1.0), _at(degrees, 1.15)
         found.append(Markup('<line x2="{}" y2="{}" stroke="var(--rule)" stroke-width="0.6"/>').format(x, y))
-        found.append(Markup('<text x="{}" y="{}" font-size="8.5" fill="var(--muted)" text-anchor="middle" '
-                            'dominant-baseline="central">{}°</text>').format(tx, ty, degrees))  # fmt: skip
+        found.append(
+            Markup(
+                '<text x="{}" y="{}" font-size="8.5" fill="var(--muted)" text-anchor="middle" '
+                'dominant-baseline="central">{}°</text>'
+            ).format(tx, ty, degrees)
+        )
     return found
 
 
@@ -60,12 +65,19 @@ def _lap(lap: Lap, weight: float) -> list[Markup]:
     order = sorted(range(len(lap.degrees)), key=lambda k: lap.degrees[k])
     places = [_at(lap.degrees[k], lap.shares[k]) for k in order]
     path = "M" + "L".join(f"{x} {y}" for x, y in places) + "Z" if places else ""
-    found = [Markup('<path d="{0}" fill="var(--{1})" fill-opacity="0.07" stroke="var(--{1})" stroke-width="{2}" '
-                    'stroke-linejoin="round"/>').format(path, lap.colour, round(0.6 + 2 * weight, 1))]  # fmt: skip
+    found = [
+        Markup(
+            '<path d="{0}" fill="var(--{1})" fill-opacity="0.07" stroke="var(--{1})" stroke-width="{2}" '
+            'stroke-linejoin="round"/>'
+        ).format(path, lap.colour, round(0.6 + 2 * weight, 1))
+    ]
     for k, (x, y) in zip(order, places):
         told = f"{lap.label}, {number(lap.degrees[k])}°: {number(lap.shares[k])}"
-        found.append(Markup('<circle cx="{}" cy="{}" r="{}" fill="var(--{})"><title>{}</title></circle>').format(
-            x, y, round(1.4 + 2.4 * weight, 1), lap.colour, visible(told)))  # fmt: skip
+        found.append(
+            Markup('<circle cx="{}" cy="{}" r="{}" fill="var(--{})"><title>{}</title></circle>').format(
+                x, y, round(1.4 + 2.4 * weight, 1), lap.colour, visible(told)
+            )
+        )
     return found
 
 
