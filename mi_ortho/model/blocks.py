@@ -16,7 +16,7 @@ from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
 
 Call = tuple[nn.Module, Mapping[str, Any]]
-_CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv_cache_entry", "cache_params")
+_CACHES = ("past_key_values", "past_key_value", "layer_past", "past_kv_cache_entry", "cache_params", "cache")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
+from mi_ortho.model.cache import cache_argument, translate_cache, watch_cache
 from mi_ortho.model.hooks import Where, intervene, only_last
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
@@ -81,14 +82,18 @@ def _steps(model: Model, batch: int) -> Any:
     """A function from the new tokens and the mask of all tokens so far to the last logits; it keeps the KV cache."""
     if not hasattr(model, "original_model"):
         return _legacy_steps(model, batch)
+    translate_cache(model)
+    name, extra = cache_argument(model), only_last(model, 1)
     cache: list[Any] = [None]
-    extra = only_last(model, 1)
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
-        past = {} if cache[0] is None else {"past_key_values": cache[0]}
-        logits, cache[0] = model(
-            tokens, attention_mask=mask.long(), return_type="logits_and_cache", use_cache=True, **past, **extra
-        )
+        past = {} if cache[0] is None or name is None else {name: cache[0]}
+        seen, stop = watch_cache(model)
+        try:
+            logits = model(tokens, attention_mask=mask.long(), use_cache=True, **past, **extra)
+        finally:
+            stop()
+        cache[0] = seen[-1]
         return logits[:, -1]
 
     return step

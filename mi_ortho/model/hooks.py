@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
+from mi_ortho.model.cache import columns_in, given_cache
 from mi_ortho.model.load import Model, weights
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.sites import Site, resid_post
@@ -157,13 +158,7 @@ class _Past:
         return module.register_forward_pre_hook(self._note, with_kwargs=True).remove
 
     def _note(self, module: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        cache = kwargs.get("past_key_values") or kwargs.get("past_kv_cache")
-        if cache is None:
-            self.length = 0
-        elif hasattr(cache, "get_seq_length"):
-            self.length = int(cache.get_seq_length())
-        else:
-            self.length = int(cache[0].past_keys.shape[1])
+        self.length = columns_in(given_cache(kwargs))
 
 
 def _keep(found: dict[Site, Tensor], site: Site, x: Tensor, hook: Any) -> None:

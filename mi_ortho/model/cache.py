@@ -1,0 +1,69 @@
+"""The KV cache of a model, whatever the installed transformers and TransformerLens call it.
+
+transformers names the argument `past_key_values` up to 5.23 and `cache` from 5.24 on (state-space models: also
+`cache_params`); the attention of TransformerLens 4.3 looks for the first name only. Nothing here asks for a version:
+the forward pass of the model says which name it takes, and whether the cache was filled is looked up after a pass.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakSet
+
+NAMES = ("cache", "past_key_values", "cache_params", "past_kv_cache")
+_translated: WeakSet[Any] = WeakSet()
+
+
+def network(model: Any) -> Any:
+    """The module that a forward pass of `model` runs: the transformers model of a bridge, else `model` itself."""
+    return getattr(model, "original_model", model)
+
+
+def cache_argument(model: Any) -> str | None:
+    """The name by which the forward pass takes a cache; None when it takes none."""
+    known = inspect.signature(network(model).forward).parameters
+    return next((name for name in NAMES if name in known), None)
+
+
+def given_cache(arguments: Mapping[str, Any]) -> Any:
+    """The cache among the keyword arguments of a forward pass, None without one."""
+    return next((arguments[name] for name in NAMES if arguments.get(name) is not None), None)
+
+
+def returned_cache(output: Any) -> Any:
+    """The cache in the output of a forward pass of transformers, None without one."""
+    return given_cache(output) if isinstance(output, Mapping) else None
+
+
+def columns_in(cache: Any) -> int:
+    """How many columns a cache holds; 0 for None."""
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return int(cache[0].past_keys.shape[1])  # TransformerLens 3
+
+
+def translate_cache(model: Any) -> None:
+    """Hand the cache to the attention of TransformerLens under the name it looks for, once and for all."""
+    inner = network(model)
+    if inner in _translated:
+        return
+    _translated.add(inner)
+    for block in model.blocks:
+        attention = block._modules.get("attn")
+        if attention is not None:
+            attention.register_forward_pre_hook(_renamed, with_kwargs=True)
+
+
+def watch_cache(model: Any) -> tuple[list[Any], Callable[[], None]]:
+    """A list that always ends with the cache of the last forward pass, and a function that stops watching."""
+    seen: list[Any] = []
+    handle = network(model).register_forward_hook(lambda module, inputs, output: seen.append(returned_cache(output)))
+    return seen, handle.remove
+
+
+def _renamed(module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
+    if arguments.get("cache") is not None and arguments.get("past_key_values") is None:
+        return inputs, {**arguments, "past_key_values": arguments["cache"]}
+    return None
