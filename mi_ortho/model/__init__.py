@@ -5,6 +5,7 @@ from mi_ortho.model.heads import head_writes
 from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
 from mi_ortho.model.load import EMBEDDED, Model, folder_of, freeze, load, load_shuffled, load_untrained
 from mi_ortho.model.prompts import Prompts, tokenize
+from mi_ortho.model.sinks import Sinks, sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
 from mi_ortho.model.weights import export_model, orthogonalised
@@ -15,6 +16,7 @@ __all__ = [
     "Pieces",
     "Prompts",
     "Readout",
+    "Sinks",
     "Slice",
     "Where",
     "answer_logits",
@@ -33,6 +35,7 @@ __all__ = [
     "orthogonalised",
     "pieces",
     "read",
+    "sinks",
     "slice_model",
     "tokenize",
     "traced_answer_logits",
