@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import mi_ortho as mo
-from mi_ortho.viz import Panel, Series, standalone
+from mi_ortho.pages import Panel, Series, standalone
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH = 32  # d_model of the maps

@@ -23,7 +23,7 @@ from scipy.stats import spearmanr
 
 from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, of
 from mi_ortho import Verdict
-from mi_ortho.viz import Estimate, Panel, Series
+from mi_ortho.pages import Estimate, Panel, Series
 
 SHARE = 0.5
 CORRELATION = 0.3

@@ -18,9 +18,9 @@ from typing import Any
 
 from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
-from mi_ortho.landscape import Effort
-from mi_ortho.landscape.hypotheses import space_is_flat
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
+from mi_ortho.studies.geometry.survey import Effort
+from mi_ortho.studies.geometry.verdicts import space_is_flat
 
 CLOUDS = {"measured": "family", "gaussian": "null", "grouped": "c3"}
 

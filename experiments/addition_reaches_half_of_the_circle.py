@@ -32,8 +32,8 @@ from experiments.lab import (
 )
 from experiments.lab.turning import Behave, added_in_plane, plane_of, steered, turned
 from mi_ortho import RotateTo, Verdict, resid_pre
+from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.extraction import activations
-from mi_ortho.viz import Panel, Series
 
 REACHED = 0.55
 DIFFERENT = 0.1

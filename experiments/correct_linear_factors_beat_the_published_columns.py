@@ -34,8 +34,8 @@ from mi_ortho import (
     random_vectors,
     resid_post,
 )
-from mi_ortho.measure import Setting, complete, unsteered_completions
-from mi_ortho.viz import Estimate
+from mi_ortho.pages import Estimate
+from mi_ortho.steering import Setting, complete, unsteered_completions
 
 BETTER = 0.1
 METHODS: Mapping[str, Callable[..., Factors]] = {

@@ -18,7 +18,7 @@ import torch
 
 from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, of, random_texts, shuffled_weights
 from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 LAMBDA = 0.5
 FACTOR = 1.0  # of two, as a logarithm

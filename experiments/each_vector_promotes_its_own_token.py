@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.multiplicity import pair_cosines
+from mi_ortho.multiplicity.distinct import pair_cosines
 from mi_ortho.subspace import orthonormal_rows
 
 DIFFERENT = 0.5

@@ -24,7 +24,7 @@ from experiments.lab.dialled import (
     ready_set,
 )
 from mi_ortho import Verdict
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 FALLS = -0.5
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of
 from mi_ortho import Verdict, dose_exponents, dose_response, with_norms
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 EXPONENT = 1.5
 KEPT = 0.5

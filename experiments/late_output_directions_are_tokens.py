@@ -21,7 +21,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Lines, at_least, needs, of
 from mi_ortho import Verdict, jacobian, random_vectors
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 TREND = 0.5
 ABOVE = 1.0  # of excess kurtosis: 0 for a normal distribution over tokens

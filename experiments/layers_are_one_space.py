@@ -20,9 +20,9 @@ from typing import Any
 
 from experiments.lab import Bench, Ranking, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
-from mi_ortho.landscape import Effort
-from mi_ortho.landscape.hypotheses import one_space
-from mi_ortho.viz import Estimate
+from mi_ortho.pages import Estimate
+from mi_ortho.studies.geometry.survey import Effort
+from mi_ortho.studies.geometry.verdicts import one_space
 
 MAPS = {
     "scaling": "a number",

@@ -32,7 +32,7 @@ from mi_ortho import (
     melbo,
     melbo_ortho,
 )
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 DIFFERENCE = 0.1
 SMALL = 0.1  # of the working norm: nearly linear

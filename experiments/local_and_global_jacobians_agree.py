@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, at_least, column, interval_of, needs, of, shuffled_weights
 from mi_ortho import ActivationMap, Subspace, Verdict, jacobian, principal_angles
-from mi_ortho.viz import Estimate
+from mi_ortho.pages import Estimate
 
 EXCESS = 0.1
 

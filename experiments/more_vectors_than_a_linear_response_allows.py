@@ -30,7 +30,7 @@ from mi_ortho import (
     melbo_ortho,
     ridge_capacity,
 )
-from mi_ortho.viz import Panel, Series
+from mi_ortho.pages import Panel, Series
 
 LOSS = 0.5  # at which the verdicts are read
 LOSSES = (0.3, 0.5, 0.7, 0.9)

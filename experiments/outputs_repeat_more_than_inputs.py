@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of, needs, random_order
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, published_exponential_dct, random_cone
-from mi_ortho.viz import Estimate
+from mi_ortho.pages import Estimate
 
 RATIO = 0.75
 

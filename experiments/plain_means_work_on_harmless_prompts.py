@@ -16,7 +16,7 @@ import torch
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of, random_order
 from mi_ortho import Verdict
-from mi_ortho.measure import unsteered_completions
+from mi_ortho.steering import unsteered_completions
 
 MORE = 0.2
 AVERAGED = 8

@@ -33,11 +33,11 @@ from experiments.lab import (
 )
 from mi_ortho import Verdict, generate, resid_pre, tokenize
 from mi_ortho.effects import kl_divergence
+from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.extraction import activations
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import last_logits
 from mi_ortho.refusal.several import extract_again, null_space_rounds
-from mi_ortho.viz import Panel, Series
 
 SAME = 0.5
 ALONE = 0.25

@@ -31,7 +31,7 @@ from mi_ortho import (
     pullback,
     second_order_count,
 )
-from mi_ortho.viz import Estimate
+from mi_ortho.pages import Estimate
 
 SHARE = 0.5  # of the base's effect that a vector must have
 FACTOR = 1.0  # of two, as a logarithm

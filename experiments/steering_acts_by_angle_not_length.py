@@ -19,8 +19,8 @@ from torch import Tensor
 from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, at_most, bars, each_split, needs, of
 from experiments.lab.turning import added, cosine_after, plane_of, steered, turned, with_length_of
 from mi_ortho import Intervention, RotateTo, Verdict
+from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.scores import refusal_score
-from mi_ortho.viz import Panel, Series
 
 EXPLAINED = 0.8
 LENGTH = 0.1

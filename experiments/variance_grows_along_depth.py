@@ -20,15 +20,15 @@ from typing import Any
 
 from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
 from mi_ortho import Verdict
-from mi_ortho.landscape import Effort
-from mi_ortho.landscape.hypotheses import (
+from mi_ortho.pages import Panel, Series
+from mi_ortho.studies.geometry.survey import Effort
+from mi_ortho.studies.geometry.verdicts import (
     attention_adds_more,
     curves_rise,
     equal_moves,
     exponential_growth,
     streams_separate,
 )
-from mi_ortho.viz import Panel, Series
 
 WANTED = {"model": ("growth", "gap", "updates"), "untrained": ("growth", "gap", "updates")}
 CLAIMS = (curves_rise, exponential_growth, streams_separate, attention_adds_more, equal_moves)

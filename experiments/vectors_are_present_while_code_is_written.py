@@ -21,7 +21,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
-from mi_ortho.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
+from mi_ortho.studies.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
 
 AREA = 0.55
 EXCESS = 0.02

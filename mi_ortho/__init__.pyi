@@ -1,20 +1,4 @@
-from .averages import Maps, displacement, pooled
 from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_refusal, load_modes
-from .bounds import (
-    behaviour_bound,
-    bessel_mass,
-    capacity_bound,
-    chance_bound,
-    effect_budget,
-    effective_dimension,
-    equal_effect_vectors,
-    kaarel_bound,
-    ridge_capacity,
-    ridge_norm,
-    schur_horn_count,
-    second_order_count,
-)
-from .curvature import effect_hessian, hessian_products, second_derivatives
 from .dct import (
     Factors,
     Ranking,
@@ -38,7 +22,20 @@ from .dct import (
     reconstruction_error,
     save_factors,
 )
-from .derivatives import gauss_newton, jacobian, mean_jacobian, pullback, pushforward
+from .derivatives.first import gauss_newton, jacobian, mean_jacobian, pullback, pushforward
+from .derivatives.means import Maps, displacement, pooled
+from .derivatives.second import effect_hessian, hessian_products, second_derivatives
+from .derivatives.spectra import (
+    Linearisation,
+    Overlap,
+    Singular,
+    Solver,
+    dense_singular,
+    krylov_singular,
+    linearise,
+    overlap,
+    randomised_singular,
+)
 from .effects import kl_divergence, log_likelihood, masked_mean, rate_interval
 from .elicitation import (
     OrthoSettings,
@@ -84,7 +81,6 @@ from .geometry import (
     write_space,
 )
 from .interventions import Ablate, Above, Add, Affine, Erase, Intervention, Rotate, RotateTo, When
-from .landscape import read_network
 from .model import (
     Model,
     Pieces,
@@ -106,7 +102,7 @@ from .model import (
     slice_model,
     tokenize,
 )
-from .multiplicity import (
+from .multiplicity.distinct import (
     Compared,
     Multiplicity,
     Representatives,
@@ -122,7 +118,37 @@ from .multiplicity import (
     survival,
     top_direction,
 )
-from .nulls import (
+from .multiplicity.response import (
+    Composition,
+    SignFlips,
+    SignTest,
+    composition_exponent,
+    dose_exponents,
+    dose_response,
+    equalised,
+    local_exponents,
+    paired_sign_test,
+    shuffled,
+    sign_coherence,
+    sign_flips,
+    sign_test,
+    smallest_scale,
+)
+from .nulls.bounds import (
+    behaviour_bound,
+    bessel_mass,
+    capacity_bound,
+    chance_bound,
+    effect_budget,
+    effective_dimension,
+    equal_effect_vectors,
+    kaarel_bound,
+    ridge_capacity,
+    ridge_norm,
+    schur_horn_count,
+    second_order_count,
+)
+from .nulls.linear import (
     LinearNull,
     activation_mixture,
     covariance_matched,
@@ -149,7 +175,6 @@ from .objectives import (
     match_distribution,
     unsteered,
 )
-from .presence import FamilyVectors, library_pairs, library_prose, newest_family, open_family
 from .probes import (
     FitProbe,
     LinearProbe,
@@ -218,38 +243,17 @@ from .refusal import (
     stage_of,
     steering_plane,
 )
-from .response import (
-    Composition,
-    SignFlips,
-    SignTest,
-    composition_exponent,
-    dose_exponents,
-    dose_response,
-    equalised,
-    local_exponents,
-    paired_sign_test,
-    shuffled,
-    sign_coherence,
-    sign_flips,
-    sign_test,
-    smallest_scale,
-)
-from .runs import Run, RunError, Verdict, open_run, start
+from .runs.directory import Run, RunError, Verdict, open_run, start
 from .search import Feasible, Lbfgs, SearchResult, Status, minimise
-from .settings import FamilyConfig, GeometryConfig, PresenceConfig, RefusalConfig
 from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
-from .spectra import (
-    Linearisation,
-    Overlap,
-    Singular,
-    Solver,
-    dense_singular,
-    krylov_singular,
-    linearise,
-    overlap,
-    randomised_singular,
-)
-from .subject import Subject, Texts, open_subject
+from .studies.family.config import FamilyConfig
+from .studies.geometry.config import GeometryConfig
+from .studies.geometry.survey import read_network
+from .studies.presence.config import PresenceConfig
+from .studies.presence.family_vectors import FamilyVectors, newest_family, open_family
+from .studies.presence.library import library_pairs, library_prose
+from .studies.refusal.config import RefusalConfig
+from .studies.subject import Subject, Texts, open_subject
 from .subspace import Subspace, cosine_matrix, empty_subspace, max_abs_cosine, orthonormal_rows, principal_angles, span
 from .vectors import SteeringVectors, load_vectors, save
 

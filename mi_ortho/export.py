@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from mi_ortho.files import write_file
+from mi_ortho.runs.files import write_file
 from mi_ortho.sites import Site
 from mi_ortho.vectors import SteeringVectors
 

@@ -21,15 +21,16 @@ from mi_ortho.subspace import span
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Each module imports only modules to its left; packages count as one module.
+# Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
-    *("typecheck", "files", "environment", "sites", "subspace", "vectors", "interventions", "objectives"),
-    *("averages", "derivatives", "curvature", "spectra", "search", "elicitation", "dct", "nulls", "geometry", "bounds"),
-    *("response", "multiplicity", "probes", "effects", "behaviours", "model", "streams", "measure"),
-    *("refusal", "runs", "landscape", "export", "subject", "settings", "job", "controls", "findings"),
-    *("presence", "visuals", "family", "scrutiny", "transcoding", "refusal_run", "exploring", "viz", "commands", "cli"),
+    *("typecheck", "sites", "subspace", "runs", "vectors", "interventions", "objectives", "derivatives", "search"),
+    *("elicitation", "dct", "nulls", "geometry", "probes", "multiplicity", "effects", "behaviours", "model"),
+    *("steering", "refusal", "export", "pages"),
+    *("studies", "studies.subject", "studies.family", "studies.presence", "studies.nulls", "studies.dct"),
+    *("studies.refusal", "studies.geometry", "studies.explore", "studies.overview", "cli"),
 )
-ONLY_IN = {"transformer_lens": "model", "circuitsvis": "viz", "matplotlib": "viz", "jinja2": "viz", "cyclopts": "cli"}
+ONLY_IN = {"transformer_lens": "model", "circuitsvis": "pages", "matplotlib": "pages", "jinja2": "pages"}
+ONLY_IN |= {"cyclopts": "cli"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
 VAGUE = ("util", "utils", "helper", "helpers", "manager", "process", "common", "misc")
 
@@ -47,8 +48,9 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[tupl
 
 
 def unit(name: str) -> str:
-    """The module of the order that a dotted name of the package belongs to: mi_ortho.model.slice -> model."""
-    return name.split(".")[1] if "." in name else ""
+    """The room that a dotted name of the package belongs to: mi_ortho.model.slice -> model."""
+    parts = name.split(".")[1:]
+    return ".".join(parts[:2]) if parts[:1] == ["studies"] else "".join(parts[:1])
 
 
 def library_faults(module: str, source: str, is_package: bool = False) -> list[str]:
@@ -65,7 +67,8 @@ def library_faults(module: str, source: str, is_package: bool = False) -> list[s
         if ONLY_IN.get(top, own) != own:
             faults.append(f"{module} imports {top}, which only {ONLY_IN[top]} may")
         if top == "mi_ortho":
-            used = unit(origin) or name or "the whole package"
+            whole = f"{origin}.{name}" if name and origin in ("mi_ortho", "mi_ortho.studies") else origin
+            used = unit(whole) or "the whole package"
             if used != own and (used not in ORDER or ORDER.index(used) > ORDER.index(own)):
                 faults.append(f"{module} imports {used}, which does not come before it")
         if top in ("experiments", "benchmarks", "tests"):
@@ -121,14 +124,14 @@ def test_experiments_use_public_names_only(module: str, path: Path) -> None:
         ("mi_ortho.subspace", "from .search import minimise", "imports search"),
         ("mi_ortho.subspace", "from . import search", "imports search"),
         ("mi_ortho.subspace", "def f():\n    from mi_ortho.cli import main", "imports cli"),
-        ("mi_ortho.model.slice", "from ..runs import start", "imports runs"),
+        ("mi_ortho.model.slice", "from ..steering import measure", "imports steering"),
         ("mi_ortho.subspace", "import mi_ortho", "imports the whole package"),
         ("mi_ortho.subspace", "from mi_ortho import load", "imports load"),
-        ("mi_ortho.runs", "def f():\n    import transformer_lens.hook_points", "which only model may"),
-        ("mi_ortho.family", "from matplotlib import pyplot", "which only viz may"),
-        ("mi_ortho.runs", "import jinja2", "which only viz may"),
-        ("mi_ortho.runs", "from __future__ import annotations", "annotations into text"),
-        ("mi_ortho.runs", "import experiments.organism", "imports experiments"),
+        ("mi_ortho.runs.directory", "def f():\n    import transformer_lens.hook_points", "which only model may"),
+        ("mi_ortho.studies.family.stages", "from matplotlib import pyplot", "which only pages may"),
+        ("mi_ortho.runs.directory", "import jinja2", "which only pages may"),
+        ("mi_ortho.runs.directory", "from __future__ import annotations", "annotations into text"),
+        ("mi_ortho.runs.directory", "import experiments.organism", "imports experiments"),
         ("mi_ortho.utils", "", "has no place in ORDER"),
     ],
 )
@@ -141,7 +144,7 @@ def test_what_is_allowed_is_not_a_fault() -> None:
     source = "import torch\nfrom mi_ortho.model.hooks import run\nfrom .prompts import Prompts\nimport transformer_lens"
     assert library_faults("mi_ortho.model.slice", source) == []
     assert library_faults("mi_ortho.model", "from .slice import Slice\nfrom mi_ortho.sites import Site", True) == []
-    assert library_faults("mi_ortho.viz.page", "import jinja2\nfrom mi_ortho.runs import open_run") == []
+    assert library_faults("mi_ortho.pages.page", "import jinja2\nfrom mi_ortho.runs.directory import open_run") == []
     assert experiment_faults("experiments.organism.train", "from experiments.organism.network import build") == []
     assert experiment_faults("experiments.claim", "import mi_ortho as mo\nfrom mi_ortho import load, slice_model") == []
 

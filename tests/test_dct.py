@@ -39,8 +39,8 @@ from mi_ortho import (
     slice_model,
     tokenize,
 )
-from mi_ortho.averages import displacement_and_gradient
 from mi_ortho.dct.steps import projected_start
+from mi_ortho.derivatives.means import displacement_and_gradient
 
 METHODS = {
     "linear": linear_dct,

@@ -12,16 +12,16 @@ import torch
 
 import mi_ortho as mo
 from mi_ortho.cli import main
-from mi_ortho.commands.dct import dct
-from mi_ortho.runs import open_run
-from mi_ortho.settings import DctConfig
-from mi_ortho.subject import open_subject
-from mi_ortho.transcoding import Study, check, factor_sets, summarise, whole_rows
-from mi_ortho.transcoding.findings import by_factor, moves_more, turns_more
-from mi_ortho.transcoding.fitting import methods
-from mi_ortho.transcoding.spectrum import gaussian_spectrum, singular
-from mi_ortho.transcoding.trying import unembedding
-from mi_ortho.viz import dct_report
+from mi_ortho.runs.directory import open_run
+from mi_ortho.studies.dct.bench import Study, check, whole_rows
+from mi_ortho.studies.dct.config import DctConfig
+from mi_ortho.studies.dct.effects import unembedding
+from mi_ortho.studies.dct.fits import factor_sets, methods
+from mi_ortho.studies.dct.page import dct_report
+from mi_ortho.studies.dct.spectrum import gaussian_spectrum, singular
+from mi_ortho.studies.dct.study import dct
+from mi_ortho.studies.dct.verdicts import by_factor, moves_more, summarise, turns_more
+from mi_ortho.studies.subject import open_subject
 
 K = 3
 SMALL = DctConfig(

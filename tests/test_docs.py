@@ -188,12 +188,12 @@ def anchors(text: str) -> set[str]:
 
 def test_references_name_public_things():
     import mi_ortho
-    from mi_ortho import viz
+    from mi_ortho import pages
 
     for page in PAGES:
         for target in re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8")):
             owner, _, name = target.rpartition(".")
-            assert hasattr({"mi_ortho": mi_ortho, "mi_ortho.viz": viz}[owner], name), (page, target)
+            assert hasattr({"mi_ortho": mi_ortho, "mi_ortho.pages": pages}[owner], name), (page, target)
 
 
 REASONS = re.compile(
@@ -240,12 +240,12 @@ def reference_pages() -> dict[str, str]:
 
 def test_reference_describes_every_public_name():
     import mi_ortho
-    from mi_ortho import viz
+    from mi_ortho import pages
 
     described = set(re.findall(r"^\.\. auto\w+:: (\S+)", "\n".join(reference_pages().values()), re.MULTILINE))
     submodules = {name for name in mi_ortho.__all__ if inspect.ismodule(getattr(mi_ortho, name))}
     wanted = {f"mi_ortho.{name}" for name in set(mi_ortho.__all__) - submodules}
-    assert wanted | {f"mi_ortho.viz.{name}" for name in viz.__all__} <= described
+    assert wanted | {f"mi_ortho.pages.{name}" for name in pages.__all__} <= described
     values = {name: getattr(mi_ortho, name.split(".")[-1]) for name in wanted}
     spoken = {name: value for name, value in values.items() if inspect.isclass(value) or inspect.isroutine(value)}
     silent = [name for name, value in spoken.items() if not (inspect.getdoc(value) or "").strip()]

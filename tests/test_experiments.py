@@ -20,9 +20,9 @@ from experiments.lab.performing import cost_of, finished_run, perform
 from experiments.lab.program import main
 from experiments.lab.results import command, write_results
 from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
-from mi_ortho.subject import Subject
-from mi_ortho.viz import Estimate, Panel, Series
-from mi_ortho.viz.text import number
+from mi_ortho.pages import Estimate, Panel, Series
+from mi_ortho.pages.text import number
+from mi_ortho.studies.subject import Subject
 
 FOLDER = Path(experiments.__file__).parent
 

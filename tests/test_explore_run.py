@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 
 from mi_ortho import RunError, start
 from mi_ortho.cli import main
-from mi_ortho.commands import explore as command
-from mi_ortho.runs import open_run
-from mi_ortho.settings import ExploreConfig
-from mi_ortho.subject import Subject, open_subject
+from mi_ortho.runs.directory import open_run
+from mi_ortho.studies.explore import study as command
+from mi_ortho.studies.explore.config import ExploreConfig
+from mi_ortho.studies.subject import Subject, open_subject
 
 SMALL = ExploreConfig(vectors=4, nearest=2)
 WIDTH, SIZES = 128, {"kl": 3, "activation": 3}

@@ -12,15 +12,22 @@ from test_report_browser import browser, opened  # noqa: F401 (a fixture)
 from test_viz import parse
 
 import mi_ortho as mo
-from mi_ortho import RunError, viz
+from mi_ortho import RunError
 from mi_ortho.behaviours import GENERIC_MODES
-from mi_ortho.exploring import Explored, chosen_vectors, explore_frame, explore_vector, unsteered_attention
-from mi_ortho.measure import Setting
 from mi_ortho.model import Pieces, pieces
+from mi_ortho.pages.text import visible
 from mi_ortho.sites import attn_pattern
-from mi_ortho.transcoding.trying import unembedding
-from mi_ortho.viz import explorer
-from mi_ortho.viz.text import visible
+from mi_ortho.steering import Setting
+from mi_ortho.studies.dct.effects import unembedding
+from mi_ortho.studies.explore import page as explorer
+from mi_ortho.studies.explore.contents import (
+    Explored,
+    chosen_vectors,
+    explore_frame,
+    explore_vector,
+    unsteered_attention,
+)
+from mi_ortho.studies.explore.page import explore_report
 
 SOURCE, WORDS = 3, ["How", " can", *HOSTILE]
 
@@ -200,7 +207,7 @@ def write_explored(path: Path, *, heads: int = 4, size: int = 12, wide: int = 0)
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return viz.explore_report(write_explored(tmp_path_factory.mktemp("family")))
+    return explore_report(write_explored(tmp_path_factory.mktemp("family")))
 
 
 def data_of(report: Path) -> dict[str, Any]:
@@ -232,7 +239,7 @@ def test_page_holds_what_was_measured(report: Path) -> None:
 def test_large_models_leave_out_heads_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_explored(tmp_path / "family", wide=7)
     monkeypatch.setattr(explorer, "_PICTURES", 2 * 19 * 78)
-    shown = " ".join(parse(viz.explore_report(path).read_text()).shown)
+    shown = " ".join(parse(explore_report(path).read_text()).shown)
     assert "attention of 2 of 4 heads; shown are those that change most" in shown
     assert "attention of the first 7 tokens of the prompt" in shown
     assert 0 not in data_of(path / "report.html")["pictures"]["heads"]  # the head that changes least
@@ -252,7 +259,7 @@ def test_explorer_needs_its_family(tmp_path: Path) -> None:
     with mo.start(tmp_path, "explore", {}, at=tmp_path / "explore") as run:
         run.record({"kind": "frame"})
     with pytest.raises(RunError, match="mi-ortho explore RUN"):
-        viz.explore_report(tmp_path / "explore")
+        explore_report(tmp_path / "explore")
 
 
 @pytest.mark.browser

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mi_ortho.runs import open_run
+from mi_ortho.runs.directory import open_run
 from mi_ortho.subspace import max_abs_cosine
 
 TINY = [

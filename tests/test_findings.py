@@ -2,8 +2,17 @@
 
 import pytest
 
-from mi_ortho.findings import counts, decide, exists, family_end, means_fail, norm_matters, summarise, transfers
-from mi_ortho.runs import Verdict
+from mi_ortho.runs.directory import Verdict
+from mi_ortho.studies.family.verdicts import (
+    counts,
+    decide,
+    exists,
+    family_end,
+    means_fail,
+    norm_matters,
+    summarise,
+    transfers,
+)
 
 
 def vectors(kept, *, norm=10.0, transfer=1.0, loss=0.3):

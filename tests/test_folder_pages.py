@@ -12,12 +12,13 @@ from test_report_browser import browser, opened  # noqa: F401 (a fixture)
 from test_sections import table_data
 from test_viz import parse
 
-from mi_ortho import RunError, Verdict, start, viz
+from mi_ortho import RunError, Verdict, pages, start
 from mi_ortho.cli import main
-from mi_ortho.viz.folder import run_entries
-from mi_ortho.viz.index import address
-from mi_ortho.viz.records import load_family
-from mi_ortho.viz.text import visible
+from mi_ortho.pages.text import visible
+from mi_ortho.studies.family.page_records import load_family
+from mi_ortho.studies.overview.folder import run_entries
+from mi_ortho.studies.overview.index import address, run_index
+from mi_ortho.studies.overview.two_runs import run_comparison
 
 
 def verdict(supported: bool | None) -> Verdict:
@@ -32,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.record({"a": 1})
         verdicts = [verdict(one) for one in (True, True, False, None)]
         run.summary({"headline": HOSTILE[0], "verdicts": verdicts, "seconds": 12.4})
-        viz.write_report(run.path, "First", [])
+        pages.write_report(run.path, "First", [])
     with start(run.path, "nested", {"seed": 3}) as inside:
         inside.summary({"headline": "inside another run"})
     with start(root, "second", {"seed": 2}) as begun:
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "notes").mkdir()
     (root / "notes" / "todo.txt").write_text("no run")
     os.utime(root / "javascript:alert(1)" / "a b#c" / "summary.json", (1767323105, 1767323105))  # 60 s after its start
-    viz.run_index(root)
+    run_index(root)
     return root
 
 
@@ -89,14 +90,14 @@ def test_index_survives_a_moved_folder_and_names_no_place_outside(folder: Path, 
 def test_links_cannot_be_programs() -> None:
     assert address("javascript:alert(1)/x") == "./javascript%3Aalert%281%29/x"
     with pytest.raises(ValueError, match="relative address"):
-        viz.table([{"a": "x"}], {"a": "a"}, links={"a": ["javascript:alert(1)"]})
+        pages.table([{"a": "x"}], {"a": "a"}, links={"a": ["javascript:alert(1)"]})
     with pytest.raises(ValueError, match="2 links"):
-        viz.table([{"a": "x"}], {"a": "a"}, links={"a": [None, None]})
+        pages.table([{"a": "x"}], {"a": "a"}, links={"a": [None, None]})
 
 
 def test_index_of_nothing_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RunError, match="there is no run"):
-        viz.run_index(tmp_path)
+        run_index(tmp_path)
     assert main(["report", "--index", str(tmp_path / "gone")]) == 2 and main(["report"]) == 2
     errors = capsys.readouterr().err
     assert "make a run first" in errors and "expected one, or --index" in errors
@@ -149,7 +150,7 @@ def tables(html: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
-    html = viz.run_comparison(*pair).read_text(encoding="utf-8")
+    html = run_comparison(*pair).read_text(encoding="utf-8")
     found, shown = tables(html), " ".join(parse(html).shown)
     assert {(row["key"], row["a"], row["b"]) for row in found["settings"]} == {
         ("seed", "0", "5"),
@@ -165,7 +166,7 @@ def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
 
 
 def test_comparison_joins_completions_by_index(pair: tuple[Path, Path]) -> None:
-    found = tables(viz.run_comparison(*pair).read_text(encoding="utf-8"))["completions"]
+    found = tables(run_comparison(*pair).read_text(encoding="utf-8"))["completions"]
     rows = [load_family(path).family("kl") for path in pair]
     assert [row["index"] for row in found] == list(range(9))
     for row, a, b in zip(found, *rows):
@@ -180,7 +181,7 @@ def test_comparison_joins_completions_by_index(pair: tuple[Path, Path]) -> None:
 
 
 def test_comparison_draws_both_runs_on_one_axis(pair: tuple[Path, Path]) -> None:
-    scripts = parse(viz.run_comparison(*pair).read_text(encoding="utf-8")).scripts
+    scripts = parse(run_comparison(*pair).read_text(encoding="utf-8")).scripts
     panels = [json.loads(content) for _, content in scripts if content.startswith('{"box"')]
     losses = {one["key"]: one["y"] for one in panels[0]["series"]}
     assert len(panels) == 6 and set(losses) == {"a", "b", "ra", "rb"}
@@ -192,14 +193,14 @@ def test_comparison_draws_both_runs_on_one_axis(pair: tuple[Path, Path]) -> None
 
 
 def test_cosines_only_between_comparable_vectors(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    html = str(viz.run_comparison(*pair).read_text(encoding="utf-8"))
+    html = str(run_comparison(*pair).read_text(encoding="utf-8"))
     assert "The two bases have cosine 1." in " ".join(parse(html).shown)  # the fake runs share their base
     other = Path(shutil.copytree(pair[1], tmp_path / pair[1].name))
     edit(other / "environment.json", model_hash="00", command="family")
-    shown = " ".join(parse(viz.run_comparison(pair[0], other, tmp_path / "x.html").read_text()).shown)
+    shown = " ".join(parse(run_comparison(pair[0], other, tmp_path / "x.html").read_text()).shown)
     assert "of different weights" in shown and "The two bases" not in shown
     (other / "vectors.safetensors").unlink()
-    assert "no vectors stored" in viz.run_comparison(pair[0], other, tmp_path / "x.html").read_text()
+    assert "no vectors stored" in run_comparison(pair[0], other, tmp_path / "x.html").read_text()
 
 
 def test_runs_of_different_commands_are_refused(
@@ -207,9 +208,9 @@ def test_runs_of_different_commands_are_refused(
 ) -> None:
     first, second = next((folder / "first").glob("2*")), next((folder / "second").glob("2*"))
     with pytest.raises(RunError, match="a run of `family` and a run of `one_claim`; expected two runs of one command"):
-        viz.run_comparison(pair[0], first, tmp_path / "x.html")
+        run_comparison(pair[0], first, tmp_path / "x.html")
     with pytest.raises(RunError, match="twice"):
-        viz.run_comparison(first, first)
+        run_comparison(first, first)
     assert main(["compare", str(first), str(second)]) == 2 and main(["compare", str(first), str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("mi-ortho: got") == 2 and not (tmp_path / "x.html").exists()
 
@@ -220,14 +221,14 @@ def test_runs_without_curves_still_compare(tmp_path: Path) -> None:
         with start(tmp_path, "demo", {"seed": seed}) as run:
             run.summary({"headline": "h", "seconds": seed, "verdicts": [verdict(seed == 1)]})
             paths.append(run.path)
-    shown = " ".join(parse(viz.run_comparison(*paths).read_text()).shown)
+    shown = " ".join(parse(run_comparison(*paths).read_text()).shown)
     assert "supported" in shown and "not supported" in shown and "that differ in seed." in shown
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_comparison_works_in_a_browser(browser: Any, pair: tuple[Path, Path], width: int) -> None:  # noqa: F811
-    path = viz.run_comparison(*pair)
+    path = run_comparison(*pair)
     page = next(opened(browser, path, width))
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     for name in ("a", "b"):

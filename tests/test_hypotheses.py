@@ -433,8 +433,8 @@ def test_transfer_is_judged_against_the_base_and_random_vectors() -> None:
 
 
 def streams_of(code: Tensor, english: Tensor, vectors: Tensor) -> Any:
-    from mi_ortho.presence.contrasts import contrast
-    from mi_ortho.presence.streams import stream_of
+    from mi_ortho.studies.presence.contrasts import contrast
+    from mi_ortho.studies.presence.streams import stream_of
 
     groups = {"code_own": code, "english_own": english}
     found = {

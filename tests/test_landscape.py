@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from toys import randn, rng, rotation
 
-from mi_ortho.commands.geometry import finished_rows, geometry
-from mi_ortho.landscape import claims, flat_rows, gap_rows, growth_rows, likeness_rows, overlap_rows, update_rows
-from mi_ortho.landscape.survey import read_network
-from mi_ortho.runs import Verdict, open_run
-from mi_ortho.settings import GeometryConfig
+from mi_ortho.model.trajectories import Trajectories
+from mi_ortho.runs.directory import Verdict, open_run
 from mi_ortho.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
-from mi_ortho.streams import Trajectories
+from mi_ortho.studies.geometry.config import GeometryConfig
+from mi_ortho.studies.geometry.depth import gap_rows, growth_rows, update_rows
+from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
+from mi_ortho.studies.geometry.study import finished_rows, geometry
+from mi_ortho.studies.geometry.survey import read_network
+from mi_ortho.studies.geometry.verdicts import claims
 
 LAYERS, SAMPLES, WIDTH = 8, 40, 12
 SITES = (*(make(k) for k in range(LAYERS) for make in (resid_pre, resid_mid)), resid_post(LAYERS - 1))

@@ -14,8 +14,18 @@ from test_report_browser import DRAWN, browser, draw_all, opened  # noqa: F401 (
 
 from experiments.lab.claims import load
 from experiments.lab.reporting import write_experiment_report
-from mi_ortho import open_run, viz
-from mi_ortho.viz.text import visible
+from mi_ortho import open_run, pages
+from mi_ortho.pages.text import visible
+from mi_ortho.studies.dct.page import dct_report
+from mi_ortho.studies.explore.page import explore_report
+from mi_ortho.studies.family.page import family_report
+from mi_ortho.studies.family.page_melbo import melbo_report
+from mi_ortho.studies.geometry.page import geometry_report
+from mi_ortho.studies.nulls.page import nulls_report
+from mi_ortho.studies.overview.index import run_index
+from mi_ortho.studies.overview.two_runs import run_comparison
+from mi_ortho.studies.presence.page import presence_report
+from mi_ortho.studies.refusal.page import refusal_report
 
 pytestmark = pytest.mark.browser
 
@@ -25,17 +35,17 @@ def experiment_page(path: Path) -> Path:
 
 
 PAGES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Path]]] = {
-    "family": (lambda path: write_run(path, sizes={"kl": 50, "activation": 14}), viz.family_report),
-    "family beyond its end": (lambda path: write_run(path, sizes={"kl": 20, "activation": 8}), viz.family_report),
-    "melbo": (write_melbo, viz.melbo_report),
-    "nulls": (lambda path: write_recorded("nulls", path), viz.nulls_report),
-    "presence": (lambda path: write_recorded("presence", path), viz.presence_report),
-    "geometry": (lambda path: write_recorded("geometry", path), viz.geometry_report),
-    "refusal": (lambda path: write_recorded("refusal", path), viz.refusal_report),
-    "dct": (lambda path: write_recorded("dct", path), viz.dct_report),
-    "explore": (lambda path: write_explored(path, heads=8, size=40), viz.explore_report),
-    "index": (write_folder, viz.run_index),
-    "compare": (write_pair, lambda path: viz.run_comparison(*sorted((path / "family").iterdir()))),
+    "family": (lambda path: write_run(path, sizes={"kl": 50, "activation": 14}), family_report),
+    "family beyond its end": (lambda path: write_run(path, sizes={"kl": 20, "activation": 8}), family_report),
+    "melbo": (write_melbo, melbo_report),
+    "nulls": (lambda path: write_recorded("nulls", path), nulls_report),
+    "presence": (lambda path: write_recorded("presence", path), presence_report),
+    "geometry": (lambda path: write_recorded("geometry", path), geometry_report),
+    "refusal": (lambda path: write_recorded("refusal", path), refusal_report),
+    "dct": (lambda path: write_recorded("dct", path), dct_report),
+    "explore": (lambda path: write_explored(path, heads=8, size=40), explore_report),
+    "index": (write_folder, run_index),
+    "compare": (write_pair, lambda path: run_comparison(*sorted((path / "family").iterdir()))),
     "experiment": (lambda path: write_recorded("derivatives_are_local", path), experiment_page),
 }
 
@@ -197,8 +207,8 @@ def test_every_check_can_fail(browser: Any, tmp_path: Path) -> None:  # noqa: F8
 
 
 def test_names_stand_beside_short_rows(browser: Any, tmp_path: Path) -> None:  # noqa: F811
-    drawn = viz.heat_map(torch.randn(16, 90), title="t", row_names=[f"vector {k}" for k in range(16)])
-    path = viz.write_page(tmp_path / "x.html", viz.page("t", [viz.Section("s", drawn)]))
+    drawn = pages.heat_map(torch.randn(16, 90), title="t", row_names=[f"vector {k}" for k in range(16)])
+    path = pages.write_page(tmp_path / "x.html", pages.page("t", [pages.Section("s", drawn)]))
     for width in (1280, 390):
         page = next(opened(browser, path, width))
         assert faults(page, width) == []
@@ -208,12 +218,12 @@ def test_names_stand_beside_short_rows(browser: Any, tmp_path: Path) -> None:  #
 def test_notebook_frame_draws_inside_its_sandbox(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     words = ["a", *HOSTILE]
     visuals = [
-        viz.token_values(words, torch.linspace(-1, 1, len(words))),
-        viz.attention(words, torch.rand(2, len(words), len(words)).tril()),
-        viz.logits(words, torch.randn(len(words), 7), HOSTILE.__getitem__, ids=[1] * len(words)),
-        viz.token_values(["a", "\n", "b\n"], torch.randn(3, 4)),
-        viz.compare(["a"], {name: torch.ones(4, 1, 1) for name in "abc"}),
-        viz.attention(["a"] * 70, torch.rand(9, 70, 70).tril()),
+        pages.token_values(words, torch.linspace(-1, 1, len(words))),
+        pages.attention(words, torch.rand(2, len(words), len(words)).tril()),
+        pages.logits(words, torch.randn(len(words), 7), HOSTILE.__getitem__, ids=[1] * len(words)),
+        pages.token_values(["a", "\n", "b\n"], torch.randn(3, 4)),
+        pages.compare(["a"], {name: torch.ones(4, 1, 1) for name in "abc"}),
+        pages.attention(["a"] * 70, torch.rand(9, 70, 70).tril()),
     ]
     path = tmp_path / "notebook.html"
     path.write_text("<script>window.here = 1</script>" + "".join(one._repr_html_() for one in visuals))

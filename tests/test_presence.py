@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from mi_ortho.commands.presence import presence
-from mi_ortho.presence import library_pairs, library_prose, newest_family, open_family, requests
-from mi_ortho.presence.asking import reworded, topic_of
-from mi_ortho.presence.findings import chosen, coherent, present, stands
-from mi_ortho.presence.library import paragraphs
+from mi_ortho.pages.coloured import coloured
 from mi_ortho.probes import isotropic_set
-from mi_ortho.runs import Run, RunError, open_run, start
-from mi_ortho.settings import PresenceConfig
-from mi_ortho.viz.coloured import coloured
+from mi_ortho.runs.directory import Run, RunError, open_run, start
+from mi_ortho.studies.presence.config import PresenceConfig
+from mi_ortho.studies.presence.family_vectors import newest_family, open_family
+from mi_ortho.studies.presence.library import library_pairs, library_prose, paragraphs
+from mi_ortho.studies.presence.requests import requests, reworded, topic_of
+from mi_ortho.studies.presence.study import presence
+from mi_ortho.studies.presence.verdicts import chosen, coherent, present, stands
 
 
 def test_every_topic_is_asked_for_code_and_for_english() -> None:

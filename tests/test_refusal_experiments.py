@@ -7,7 +7,7 @@ import pytest
 from toys import randn, rng, rotation
 
 from experiments.lab import verdicts_of
-from mi_ortho.landscape.hypotheses import CLAIMS
+from mi_ortho.studies.geometry.verdicts import CLAIMS
 
 ABLATION = "ablation_works_away_from_its_layer"
 LAYER = "layer_statistics_choose_the_layer"
@@ -93,8 +93,8 @@ def test_shuffled_order_has_no_correlation_on_average() -> None:
 
 
 def test_rows_recorded_twice_count_once_and_missing_ones_are_undecided() -> None:
-    from mi_ortho.landscape import likeness_rows
-    from mi_ortho.landscape.hypotheses import one_space
+    from mi_ortho.studies.geometry.layers import likeness_rows
+    from mi_ortho.studies.geometry.verdicts import one_space
 
     x = randn(40, 6)
     points = randn(40, 6)[:, None] + 0 * x[:, None]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from mi_ortho.viz.grid import Cell, grid
-from mi_ortho.viz.wheel import Lap, wheel
+from mi_ortho.pages.grid import Cell, grid
+from mi_ortho.pages.wheel import Lap, wheel
 
 HOSTILE = "<script>window.pwned = 1</script>"
 

@@ -13,19 +13,19 @@ import torch
 
 from mi_ortho.behaviours import GENERIC_MODES
 from mi_ortho.cli import main
-from mi_ortho.commands import refusal as command
-from mi_ortho.commands.refusal import export_edited, refusal
-from mi_ortho.files import read_tensors
 from mi_ortho.model import EMBEDDED, load, next_token_logits, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
-from mi_ortho.refusal_run.directions import random_directions
-from mi_ortho.refusal_run.findings import ablation_verdict, addition_verdict, summarise, weights_verdict
-from mi_ortho.refusal_run.matrix import spread, subsets
-from mi_ortho.refusal_run.study import Sets, Study, prompt_sets
-from mi_ortho.runs import Run, open_run
-from mi_ortho.settings import RefusalConfig
-from mi_ortho.subject import Subject, Texts
+from mi_ortho.runs.directory import Run, open_run
+from mi_ortho.runs.files import read_tensors
+from mi_ortho.studies.refusal import study as command
+from mi_ortho.studies.refusal.bench import Sets, Study, prompt_sets
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.refusal.directions import random_directions
+from mi_ortho.studies.refusal.matrix import spread, subsets
+from mi_ortho.studies.refusal.study import export_edited, refusal
+from mi_ortho.studies.refusal.verdicts import ablation_verdict, addition_verdict, summarise, weights_verdict
+from mi_ortho.studies.subject import Subject, Texts
 
 L = architectures.N_LAYERS
 # limits so wide that something is selected whatever the weights: what is tested is the machinery
@@ -412,7 +412,7 @@ def test_the_command_line_names_a_mistake_in_one_line(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) -> None:
-    from mi_ortho.subject import open_subject
+    from mi_ortho.studies.subject import open_subject
 
     settings = RefusalConfig(
         model="embedded/naive",

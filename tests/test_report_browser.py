@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_run import HOSTILE, write_run
 
-from mi_ortho import viz
-from mi_ortho.viz.text import visible
+from mi_ortho.pages.text import visible
+from mi_ortho.studies.family.page import family_report
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -33,7 +33,7 @@ DRAWN = """canvas => {
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return viz.family_report(write_run(tmp_path_factory.mktemp("family")))
+    return family_report(write_run(tmp_path_factory.mktemp("family")))
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from mi_ortho import files
-from mi_ortho.runs import Run, RunError, Verdict, config_hash, open_run, start
+from mi_ortho.runs import files
+from mi_ortho.runs.directory import Run, RunError, Verdict, config_hash, open_run, start
 
 CONFIG = {"n": 12, "radius": 7.0, "prompts": ["How?"]}
 
 SERVER = multiprocessing.get_context("forkserver")  # imports torch once for all children
-SERVER.set_forkserver_preload(["mi_ortho.runs"])
+SERVER.set_forkserver_preload(["mi_ortho.runs.directory"])
 
 
 def pipeline(root: Path, n: int) -> Path:

@@ -12,8 +12,8 @@ from fake_run import HOSTILE
 from test_report_browser import browser, opened  # noqa: F401 (a fixture)
 from test_viz import parse
 
-from mi_ortho import Verdict, start, viz
-from mi_ortho.viz import data_table, sections, text
+from mi_ortho import Verdict, pages, start
+from mi_ortho.pages import data_table, sections, text
 
 COLUMNS = {"index": "#", "mode": "behaviour", "norm": "norm", "gone": "gone", "text": "completion"}
 
@@ -44,17 +44,17 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run.record(row)
         verdict = Verdict("A claim", "at least 0.2", "a share", 0.4, (0.3, 0.5), 0.2, 0.05, True)
         run.summary({"headline": "What came out", "verdicts": [verdict], "tiles": [["12 / 40", "that work"]]})
-    series = [viz.Series("one", [0.1, 1.0, 10.0], [1.0, 2.0, 3.0], "family", "one")]
-    curve = viz.curve(viz.Panel("A", logx=True), series)
-    picture = viz.heat_map(torch.eye(3), title="t", row_names=["r<b>", "s", "t"], column_names=["x", "y", "z"])
+    series = [pages.Series("one", [0.1, 1.0, 10.0], [1.0, 2.0, 3.0], "family", "one")]
+    curve = pages.curve(pages.Panel("A", logx=True), series)
+    picture = pages.heat_map(torch.eye(3), title="t", row_names=["r<b>", "s", "t"], column_names=["x", "y", "z"])
     found = [
-        viz.table_section("All rows", run.records(), COLUMNS, anchor="rows", chips=["mode"], name="demo"),
-        viz.Section("Curves", viz.curves([curve], "c", legend=[("one", "one", "family")])),
-        viz.Section("Estimates", viz.estimates("E", [viz.Estimate(HOSTILE[1], 0.4, (0.3, 0.5))], threshold=0.2)),
-        viz.Section("Texts", viz.completions([viz.Card("plain", "a b"), viz.Card("steered", HOSTILE[0])])),
-        viz.Section("Map", picture),
+        pages.table_section("All rows", run.records(), COLUMNS, anchor="rows", chips=["mode"], name="demo"),
+        pages.Section("Curves", pages.curves([curve], "c", legend=[("one", "one", "family")])),
+        pages.Section("Estimates", pages.estimates("E", [pages.Estimate(HOSTILE[1], 0.4, (0.3, 0.5))], threshold=0.2)),
+        pages.Section("Texts", pages.completions([pages.Card("plain", "a b"), pages.Card("steered", HOSTILE[0])])),
+        pages.Section("Map", picture),
     ]
-    return viz.write_report(run.path, "Demo", found)
+    return pages.write_report(run.path, "Demo", found)
 
 
 def test_report_has_the_common_parts_around_its_own(report: Path) -> None:
@@ -67,65 +67,66 @@ def test_report_has_the_common_parts_around_its_own(report: Path) -> None:
 def test_report_of_an_unfinished_run_says_so(tmp_path: Path) -> None:
     with start(tmp_path, "demo", {}) as run:
         run.record({"a": 1})
-    shown = viz.write_report(run.path, "Demo", []).read_text(encoding="utf-8")
+    shown = pages.write_report(run.path, "Demo", []).read_text(encoding="utf-8")
     assert "Unfinished run: 1 rows so far" in shown and "no summary yet" in shown
 
 
 def test_table_holds_the_chosen_columns_and_any_text() -> None:
-    given = table_data(str(viz.table(rows(), COLUMNS, chips=["mode"])))
+    given = table_data(str(pages.table(rows(), COLUMNS, chips=["mode"])))
     assert given["fields"] == list(COLUMNS) and given["long"] == ["text"] and len(given["rows"]) == 70
     assert [row[4] for row in given["rows"][:7]] == [text.clip(text.visible(one), 4000) for one in HOSTILE]
     assert given["modes"] == {"code": "m0", "refuse": "m1", "poem": "m2"} and "secret" not in json.dumps(given)
 
 
 def test_table_stays_within_its_budget() -> None:
-    html = str(viz.table([{"a": i, "b": "x" * 3000} for i in range(6000)], {"a": "a", "b": "b"}))
+    html = str(pages.table([{"a": i, "b": "x" * 3000} for i in range(6000)], {"a": "a", "b": "b"}))
     assert len(html) < 1_000_000 and "1000 further rows are left out" in html
     with pytest.raises(ValueError, match="no columns"):
-        viz.table([], {})
+        pages.table([], {})
 
 
 def test_columns_of_few_texts_can_be_filtered() -> None:
-    assert re.findall('data-filter="(.*?)"', str(viz.table(rows(), COLUMNS))) == ["mode", ""]
+    assert re.findall('data-filter="(.*?)"', str(pages.table(rows(), COLUMNS))) == ["mode", ""]
 
 
 def test_short_tables_and_columns_that_do_not_repeat_have_nothing_to_filter() -> None:
     found = [{"a": f"{k} of 9", "b": "xy"[k % 2], "ids": [k, 2077]} for k in range(9)]
     columns = {"a": "a", "b": "b", "ids": "ids"}
-    assert re.findall('data-filter="(.*?)"', str(viz.table(found, columns))) == ["b", ""]
-    assert re.findall('data-filter="(.*?)"', str(viz.table(found[:3], columns))) == []
-    assert "1, 2077" in str(viz.table(found, columns))  # a list of ids, not of 2 and 77
+    assert re.findall('data-filter="(.*?)"', str(pages.table(found, columns))) == ["b", ""]
+    assert re.findall('data-filter="(.*?)"', str(pages.table(found[:3], columns))) == []
+    assert "1, 2077" in str(pages.table(found, columns))  # a list of ids, not of 2 and 77
 
 
 def test_a_category_has_one_colour_on_every_page() -> None:
-    texts = [viz.Card(name, name, name) for name in ("refuse", "json", "code", "other")]
+    texts = [pages.Card(name, name, name) for name in ("refuse", "json", "code", "other")]
     tables = [
-        str(viz.table([{"m": card.mode} for card in order], {"m": "m"}, chips=["m"])) for order in (texts, texts[::-1])
+        str(pages.table([{"m": card.mode} for card in order], {"m": "m"}, chips=["m"]))
+        for order in (texts, texts[::-1])
     ]
     given = [table_data(html)["modes"] for html in tables]
     assert given[0] == given[1] == {"code": "m0", "refuse": "m1", "json": "m2", "other": "m7"}
-    shown = str(viz.completions(texts))
+    shown = str(pages.completions(texts))
     assert all(f'"chip {colour}">{mode}<' in shown for mode, colour in given[0].items())
 
 
 def test_logarithmic_axes_of_small_range_have_plain_numbers() -> None:
     def labels(values: list[float]) -> list[str]:
-        drawn = viz.curve(viz.Panel("t", log=True), [viz.Series("one", [0, 1, 2], values)])
+        drawn = pages.curve(pages.Panel("t", log=True), [pages.Series("one", [0, 1, 2], values)])
         return re.findall(r"<text[^>]*>([^<]*)</text>", str(drawn).split("vector index k")[1])
 
     assert labels([1.0, 3.0, 8.0]) == ["1", "2", "5"] and labels([0.02, 0.03, 0.04])[-1] == "0.04"
-    assert "×" not in str(viz.curve(viz.Panel("t", log=True), [viz.Series("one", [0, 1], [1e-5, 1.0])]))
+    assert "×" not in str(pages.curve(pages.Panel("t", log=True), [pages.Series("one", [0, 1], [1e-5, 1.0])]))
 
 
 def test_rings_of_controls_are_hollow_on_any_paper() -> None:
-    drawn = str(viz.estimates("E", [viz.Estimate("one", 0.4, (0.3, 0.5), "control")]))
+    drawn = str(pages.estimates("E", [pages.Estimate("one", 0.4, (0.3, 0.5), "control")]))
     assert "fill: var(--paper)" in drawn and "#ffffff" not in drawn
 
 
 def test_words_that_differ_are_marked_and_nothing_runs() -> None:
     assert str(sections.marked("a <b> kite", "a kite")) == "a <mark>&lt;b&gt;</mark> kite"
-    cards = [viz.Card("one", "same words"), viz.Card("two", "same <i>words</i>", "code")]
-    html = str(viz.completions(cards, prompt="<u>"))
+    cards = [pages.Card("one", "same words"), pages.Card("two", "same <i>words</i>", "code")]
+    html = str(pages.completions(cards, prompt="<u>"))
     found = parse(html)
     assert html.count("<mark>") == 1 and not {"i", "u", "b>"} & {tag for tag, _ in found.tags}
 
@@ -136,21 +137,21 @@ def test_settings_are_flat() -> None:
 
 def test_matrix_names_must_fit() -> None:
     with pytest.raises(ValueError, match="2 row and 0 column names"):
-        viz.heat_map(torch.eye(3), title="t", row_names=["a", "b"])
+        pages.heat_map(torch.eye(3), title="t", row_names=["a", "b"])
 
 
 @pytest.mark.parametrize("log", [False, True])
 def test_figure_files_stand_alone(log: bool) -> None:
-    panel = viz.Panel("Loss", "share", "norm", logx=log, lines={"threshold": 1.5})
-    drawn = viz.standalone(panel, [viz.Series("one <two>", [0.5, 1.0, 10.0], [1.0, 2.0, 3.0], "c1", "a", dots=log)])
-    rows = [viz.Estimate("linear & more", 0.4, (0.3, 0.5)), viz.Estimate("none", None, None, "control")]
-    for svg in (drawn, viz.estimates_svg(rows, threshold=0.2)):
+    panel = pages.Panel("Loss", "share", "norm", logx=log, lines={"threshold": 1.5})
+    drawn = pages.standalone(panel, [pages.Series("one <two>", [0.5, 1.0, 10.0], [1.0, 2.0, 3.0], "c1", "a", dots=log)])
+    rows = [pages.Estimate("linear & more", 0.4, (0.3, 0.5)), pages.Estimate("none", None, None, "control")]
+    for svg in (drawn, pages.estimates_svg(rows, threshold=0.2)):
         ElementTree.fromstring(svg)
         assert "var(--" not in svg and len(svg) < 20_000
-    assert "0.123<" in viz.estimates_svg([viz.Estimate("x", 0.1234)])  # shown as it is, not as a coordinate
-    assert "one &lt;two&gt;" in drawn and "linear &amp; more" in viz.estimates_svg(rows)
+    assert "0.123<" in pages.estimates_svg([pages.Estimate("x", 0.1234)])  # shown as it is, not as a coordinate
+    assert "one &lt;two&gt;" in drawn and "linear &amp; more" in pages.estimates_svg(rows)
     with pytest.raises(ValueError, match="no estimates"):
-        viz.estimates_svg([])
+        pages.estimates_svg([])
 
 
 @pytest.mark.browser

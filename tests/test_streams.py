@@ -9,7 +9,7 @@ from architectures import ARCHITECTURES, N_LAYERS, hf_model, model, tiny_tokeniz
 import mi_ortho as mo
 from mi_ortho.model import EMBEDDED, load, load_shuffled, load_untrained
 from mi_ortho.model.load import weights
-from mi_ortho.streams import stream_sites, token_trajectories, trajectories, write_matrices
+from mi_ortho.model.trajectories import stream_sites, token_trajectories, trajectories, write_matrices
 
 TEXTS = ["bake a cake", "tell me about the stars of the sea", "yes", "how can i build a bomb"]
 

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mi_ortho.runs import start
+from mi_ortho.runs.directory import start
 from mi_ortho.sites import Site, attn_pattern, resid_post
 from mi_ortho.vectors import SteeringVectors, header, load_vectors, save
 

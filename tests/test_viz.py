@@ -14,9 +14,12 @@ import torch
 from fake_run import HOSTILE, TOKENS, records, write_run
 from markupsafe import Markup
 
-from mi_ortho import viz
-from mi_ortho.viz import data_table, embed, family, matrices, plots, strips, text
-from mi_ortho.viz.records import joined, load_family
+from mi_ortho import pages
+from mi_ortho.pages import data_table, embed, matrices, plots, text
+from mi_ortho.studies.family import page_figures as family
+from mi_ortho.studies.family import page_strips as strips
+from mi_ortho.studies.family.page import family_report
+from mi_ortho.studies.family.page_records import joined, load_family
 
 
 class Elements(HTMLParser):
@@ -62,7 +65,7 @@ def digest(content: str) -> str:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return viz.family_report(write_run(tmp_path_factory.mktemp("family")))
+    return family_report(write_run(tmp_path_factory.mktemp("family")))
 
 
 @pytest.fixture(scope="module")
@@ -99,26 +102,26 @@ def test_command_line_gives_back_its_arguments_in_a_shell(argument: str) -> None
 
 def test_tokens_and_values_must_fit() -> None:
     with pytest.raises(ValueError, match="3 tokens"):
-        viz.attention(["a", "b", "c"], torch.zeros(2, 4, 4))
+        pages.attention(["a", "b", "c"], torch.zeros(2, 4, 4))
     with pytest.raises(ValueError, match="4 rows of values for 3 tokens"):
-        viz.token_values(["a", "b", "c"], torch.zeros(4))
+        pages.token_values(["a", "b", "c"], torch.zeros(4))
     with pytest.raises(ValueError, match="2 labels for 5 values"):
-        viz.token_values(["a", "b", "c"], torch.zeros(3, 5), ["x", "y"])
+        pages.token_values(["a", "b", "c"], torch.zeros(3, 5), ["x", "y"])
     with pytest.raises(ValueError, match="expected one shape"):
-        viz.compare(["a"], {"x": torch.zeros(1, 1, 1), "y": torch.zeros(2, 1, 1)})
+        pages.compare(["a"], {"x": torch.zeros(1, 1, 1), "y": torch.zeros(2, 1, 1)})
 
 
 def test_attention_scale_is_symmetric_where_differences_are_shown() -> None:
     patterns = torch.tensor([[[1.0, 0.0], [-0.25, float("nan")]]])
-    props = viz.attention(["a", "b"], patterns).props
+    props = pages.attention(["a", "b"], patterns).props
     assert props["minValue"] == -1.0 and props["maxValue"] == 1.0
     assert props["attention"] == [[[1.0, 0.0], [-0.25, 0.0]]]
-    assert viz.attention(["a", "b"], patterns / 4).props["maxValue"] == 0.25
+    assert pages.attention(["a", "b"], patterns / 4).props["maxValue"] == 0.25
 
 
 def test_large_attention_is_packed_within_half_a_step() -> None:
     patterns = torch.rand(9, 65, 65) * 2 - 1
-    visual = viz.attention(["t"] * 65, patterns)
+    visual = pages.attention(["t"] * 65, patterns)
     assert visual.component == "Heads"
     raw = torch.frombuffer(bytearray(base64.b64decode(str(visual.props["data"]))), dtype=torch.uint8)
     values = (raw.reshape(9, 65, 65) / 127.0 - 1) * float(str(visual.props["max"]))
@@ -126,7 +129,7 @@ def test_large_attention_is_packed_within_half_a_step() -> None:
 
 
 def test_comparison_shows_conditions_and_their_change() -> None:
-    visual = viz.compare(["a", "b"], {"plain": torch.full((1, 2, 2), 0.5), "steered": torch.full((1, 2, 2), 0.25)})
+    visual = pages.compare(["a", "b"], {"plain": torch.full((1, 2, 2), 0.5), "steered": torch.full((1, 2, 2), 0.25)})
     rows = {row["name"]: row for row in visual.props["rows"]}  # type: ignore[attr-defined]
     assert list(rows) == ["plain", "steered", "steered − plain"]
     assert rows["steered − plain"]["max"] == 0.25
@@ -160,7 +163,7 @@ def test_matrix_values_survive_packing() -> None:
 def test_large_matrix_keeps_the_strongest_entry_of_each_block() -> None:
     values = torch.full((100, 100), 1e-9)
     values[37, 81], values[60, 3] = -0.75, 0.5
-    data = json.loads(parse(str(viz.heat_map(values, title="t", limit=25))).scripts[0][1])
+    data = json.loads(parse(str(pages.heat_map(values, title="t", limit=25))).scripts[0][1])
     shown = unpack(data["values"], (data["rows"], data["columns"]))
     assert data["block"] == 4 and shown.shape == (25, 25) and not data["symmetric"]
     assert shown[9, 20].item() == pytest.approx(-0.75, rel=1e-3) and shown[15, 0].item() == pytest.approx(0.5, rel=1e-3)
@@ -168,10 +171,10 @@ def test_large_matrix_keeps_the_strongest_entry_of_each_block() -> None:
 
 def test_curve_follows_the_theme_and_carries_its_numbers() -> None:
     series = [
-        viz.Series("family <b>", [0, 1, 2], [0.5, None, 0.25], marks=["m0", "m1", "m0"]),
-        viz.Series("other", [0, 2], [1.0, 2.0], "c1", "other", dots=True),
+        pages.Series("family <b>", [0, 1, 2], [0.5, None, 0.25], marks=["m0", "m1", "m0"]),
+        pages.Series("other", [0, 2], [1.0, 2.0], "c1", "other", dots=True),
     ]
-    html = str(viz.curve(viz.Panel("Loss", lines={"base <i>": 1.0}, end=2, group="kl"), series))
+    html = str(pages.curve(pages.Panel("Loss", lines={"base <i>": 1.0}, end=2, group="kl"), series))
     found = parse(html)
     assert not [code for code in plots.COLOURS if code in html] and "var(--ink)" in html and "var(--m0)" in html
     assert not {tag for tag, _ in found.tags} & {"style", "i", "image"} and "s-other" in html
@@ -222,7 +225,7 @@ def test_end_of_family_in_every_form(tmp_path: Path) -> None:
 
 
 def test_an_end_beyond_the_recorded_vectors_is_told_and_not_drawn(tmp_path: Path) -> None:
-    found = parse(viz.family_report(write_run(tmp_path / "a", sizes={"kl": 40, "activation": 20})).read_text())
+    found = parse(family_report(write_run(tmp_path / "a", sizes={"kl": 40, "activation": 20})).read_text())
     places = [attrs["style"] for tag, attrs in found.tags if tag == "i" and attrs.get("class") == "end"]
     assert places and set(places) == {"left:55.0%"}  # of the activation match alone: 11 of 20
     shown = " ".join(" ".join(found.shown).split())
@@ -350,7 +353,7 @@ def test_missing_parts_are_named_and_nothing_fails(tmp_path: Path) -> None:
         "records.jsonl",
     ):
         (path / name).unlink()
-    shown = " ".join(parse(viz.family_report(path).read_text()).shown)
+    shown = " ".join(parse(family_report(path).read_text()).shown)
     for wanted in (
         "Unfinished run: 0 vectors so far",
         "no summary yet",
@@ -374,7 +377,7 @@ def test_run_of_one_match_with_a_torn_line_and_a_lost_array(tmp_path: Path) -> N
         {"title": "odd", "kind": "pie", "key": "presence_base"},
     ]
     (path / "visuals.json").write_text(json.dumps(listing))
-    found = parse(viz.family_report(path).read_text())
+    found = parse(family_report(path).read_text())
     shown = " ".join(found.shown)
     assert "array 'gone' is not in visuals.safetensors" in shown and "got kind 'pie'" in shown
     assert "recorded no vectors with this match" in shown and "recorded no held-out prompts" in shown
@@ -382,7 +385,7 @@ def test_run_of_one_match_with_a_torn_line_and_a_lost_array(tmp_path: Path) -> N
 
 
 def test_single_visual_is_a_whole_page_in_a_frame() -> None:
-    frame = parse(viz.token_values(["<div>", "b"], torch.tensor([1.0, -1.0]), title="t")._repr_html_())
+    frame = parse(pages.token_values(["<div>", "b"], torch.tensor([1.0, -1.0]), title="t")._repr_html_())
     ((tag, attrs),) = frame.tags
     inside = parse(attrs["srcdoc"] or "")
     assert tag == "iframe" and [a["data-component"] for _, a in inside.tags if "data-component" in a] == [
@@ -392,7 +395,7 @@ def test_single_visual_is_a_whole_page_in_a_frame() -> None:
 
 
 def test_page_without_visuals_leaves_the_bundle_out() -> None:
-    html = viz.page("t", [viz.Section("A <i>", Markup("<p>x</p>"), anchor="a")], headline="h")
+    html = pages.page("t", [pages.Section("A <i>", Markup("<p>x</p>"), anchor="a")], headline="h")
     assert len(html) < 80_000 and "A &lt;i&gt;" in html
 
 
@@ -400,11 +403,11 @@ def test_page_without_visuals_leaves_the_bundle_out() -> None:
 
 
 SHOWN = {
-    "attention": lambda: viz.attention(["<b>", "b"], torch.eye(2)[None], title="</iframe><b>t"),
-    "heads": lambda: viz.attention(["<b>"] * 70, torch.rand(9, 70, 70)),
-    "values": lambda: viz.token_values(["<b>", "b"], torch.tensor([1.0, -1.0])),
-    "compare": lambda: viz.compare(["<b>", "b"], {"x": torch.eye(2)[None], "y": torch.ones(1, 2, 2) / 2}),
-    "logits": lambda: viz.logits(["<b>", "b"], torch.randn(2, 7), lambda t: f"<i>{t}", ids=[0, 3]),
+    "attention": lambda: pages.attention(["<b>", "b"], torch.eye(2)[None], title="</iframe><b>t"),
+    "heads": lambda: pages.attention(["<b>"] * 70, torch.rand(9, 70, 70)),
+    "values": lambda: pages.token_values(["<b>", "b"], torch.tensor([1.0, -1.0])),
+    "compare": lambda: pages.compare(["<b>", "b"], {"x": torch.eye(2)[None], "y": torch.ones(1, 2, 2) / 2}),
+    "logits": lambda: pages.logits(["<b>", "b"], torch.randn(2, 7), lambda t: f"<i>{t}", ids=[0, 3]),
 }
 
 
@@ -428,17 +431,17 @@ def test_notebooks_get_a_frame_that_reaches_nothing(name: str) -> None:
 
 def test_logits_name_the_most_probable_tokens() -> None:
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 0.0, 0.0]])
-    props = viz.logits(["a", "b"], logits, "xyz".__getitem__, ids=[0, 2], k=2).props
+    props = pages.logits(["a", "b"], logits, "xyz".__getitem__, ids=[0, 2], k=2).props
     shares = logits.softmax(-1)
     top: Any = props["top"]
     assert [[word for word, _ in row] for row in top] == [["y", "z"], ["x", "y"]]
     assert top[0][0][1] == pytest.approx(shares[0, 1].item(), abs=1e-4)
     own: Any = props["own"]
     assert own[0] is None and own[1] == pytest.approx(shares[0, 2].item(), abs=1e-4)  # token 2 after the first place
-    assert viz.logits(["a"], logits[:1], str, k=9).props["own"] is None
+    assert pages.logits(["a"], logits[:1], str, k=9).props["own"] is None
     mistakes: list[dict[str, Any]] = [{"ids": [1]}, {"k": 0}]
     for wrong in mistakes:
         with pytest.raises(ValueError, match="expected one row of logits"):
-            viz.logits(["a", "b"], logits, str, **wrong)
+            pages.logits(["a", "b"], logits, str, **wrong)
     with pytest.raises(ValueError, match="logits of 2 places"):
-        viz.logits(["a"], logits, str)
+        pages.logits(["a"], logits, str)

@@ -16,18 +16,18 @@ import mi_ortho
 
 STUB = Path(mi_ortho.__file__).with_name("__init__.pyi")
 TOPICS = {
-    "model": ("Models, prompts and slices", ("model", "subject", "sites")),
+    "model": ("Models, prompts and slices", ("model", "sites")),
     "elicitation": ("Finding steering vectors", ("elicitation", "objectives", "search")),
-    "family": ("Families and what a count means", ("multiplicity", "averages", "nulls", "bounds", "response")),
-    "derivatives": ("Derivatives and transcoding", ("derivatives", "spectra", "curvature", "dct")),
+    "family": ("Families and what a count means", ("multiplicity", "nulls")),
+    "derivatives": ("Derivatives and transcoding", ("derivatives", "dct")),
     "interventions": ("Interventions", ("interventions", "subspace", "vectors")),
-    "presence": ("Activations", ("streams", "probes", "presence", "geometry", "landscape")),
+    "presence": ("Activations", ("probes", "geometry")),
     "refusal": ("Refusal", ("refusal",)),
     "behaviour": ("Behaviours and effects", ("behaviours", "effects")),
-    "runs": ("Runs, settings and results", ("runs", "settings")),
+    "runs": ("Runs, settings and results", ("runs", "studies")),
 }
 # also described where their names are not in the stub
-PACKAGES = ("probes", "geometry", "dct", "refusal", "viz")
+PACKAGES = ("probes", "geometry", "dct", "refusal", "pages")
 LAST = "further"
 
 
@@ -51,8 +51,8 @@ def pages() -> dict[str, tuple[str, list[str]]]:
     modules += [name for name in PACKAGES if name not in modules and _exists(name)]
     named = {module for _, group in TOPICS.values() for module in group}
     found = {file: (title, [m for m in group if m in modules]) for file, (title, group) in TOPICS.items()}
-    found["viz"] = ("Pictures and reports", [m for m in modules if m == "viz"])
-    found[LAST] = ("Further modules", [m for m in modules if m not in named and m != "viz"])
+    found["pages"] = ("Pictures and reports", [m for m in modules if m == "pages"])
+    found[LAST] = ("Further modules", [m for m in modules if m not in named and m != "pages"])
     return {file: (title, group) for file, (title, group) in found.items() if group}
 
 

@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import mi_ortho as mo
-from mi_ortho import viz
+from mi_ortho import pages
 
 torch.set_num_threads(1)  # the matrices of this model are too small to share
 subject = mo.open_subject()  # the embedded model, its prompts, and rules that name its behaviours
@@ -152,7 +152,7 @@ patterns = {"unsteered": mo.read(model, prompts, [mo.attn_pattern(LAYER)])}
 with mo.intervene(model, {SOURCE: mo.Add(families["next tokens"][0])}, prompts=prompts, where=WHERE):
     patterns["steered"] = mo.read(model, prompts, [mo.attn_pattern(LAYER)])
 tokens = [token.replace("Ġ", " ").replace("Ċ", "\\n") for token in tokens]
-viz.compare(tokens, {name: found[mo.attn_pattern(LAYER)][0] for name, found in patterns.items()}, title="Attention")
+pages.compare(tokens, {name: found[mo.attn_pattern(LAYER)][0] for name, found in patterns.items()}, title="Attention")
 
 # %% [markdown]
 # ## Keep it

@@ -22,7 +22,7 @@ from itertools import islice
 import torch
 
 import mi_ortho as mo
-from mi_ortho import viz
+from mi_ortho import pages
 
 torch.set_num_threads(1)
 subject = mo.open_subject()
@@ -121,7 +121,7 @@ states = mo.read(model, written, [SOURCE])[SOURCE][0]
 tokens = model.tokenizer.convert_ids_to_tokens(written.tokens[0].tolist())
 tokens = [token.replace("Ġ", " ").replace("Ċ", "\\n") for token in tokens]
 unit = torch.nn.functional.normalize(steering, dim=-1)
-viz.token_values(tokens, states @ unit.T, labels=[f"vector {k}" for k in range(len(unit))], title="Presence by token")
+pages.token_values(tokens, states @ unit.T, labels=[f"vector {k}" for k in range(len(unit))], title="Presence by token")
 
 # %% [markdown]
 # The command `mi-ortho presence` measures a whole family at every layer on the model's own code and on Python's

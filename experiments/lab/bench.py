@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mi_ortho import Run, Slice, resid_post, slice_model, tokenize
-from mi_ortho.subject import Subject
+from mi_ortho.studies.subject import Subject
 
 LATER = {"later": True}
 Say = Callable[[str], None]

@@ -36,12 +36,12 @@ from mi_ortho import (
     slice_model,
 )
 from mi_ortho.elicitation import Goal
-from mi_ortho.files import make_folder, read_tensors, to_json, write_tensors
-from mi_ortho.job import where
-from mi_ortho.measure import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
 from mi_ortho.model import EMBEDDED
-from mi_ortho.scrutiny.bench import Share, share
-from mi_ortho.subject import Subject
+from mi_ortho.runs.files import make_folder, read_tensors, to_json, write_tensors
+from mi_ortho.steering import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
+from mi_ortho.studies.family.job import where
+from mi_ortho.studies.nulls.bench import Share, share
+from mi_ortho.studies.subject import Subject
 
 DEMO: dict[str, Any] = tomllib.loads((EMBEDDED / "demo.toml").read_text("utf-8"))
 SAVE_EVERY = 8

@@ -7,7 +7,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from experiments.lab.judging import interval_of
-from mi_ortho.viz import Estimate, Panel, Series, curve, curves, estimates, estimates_svg, figure, standalone
+from mi_ortho.pages import Estimate, Panel, Series, curve, curves, estimates, estimates_svg, figure, standalone
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho import Verdict
-from mi_ortho.findings import decide, mean_interval, numbers
+from mi_ortho.studies.family.verdicts import decide, mean_interval, numbers
 
 Row = Mapping[str, Any]
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from experiments.lab.bench import Bench
 from mi_ortho import Verdict
-from mi_ortho.landscape import Effort, read_network, stages
 from mi_ortho.model import Model, load_shuffled, load_untrained
-from mi_ortho.refusal_run.study import prompt_sets
-from mi_ortho.settings import RefusalConfig
-from mi_ortho.subject import DTYPES
+from mi_ortho.studies.geometry.survey import Effort, read_network, stages
+from mi_ortho.studies.refusal.bench import prompt_sets
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.subject import DTYPES
 
 Row = Mapping[str, Any]
 

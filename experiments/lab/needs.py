@@ -12,9 +12,9 @@ from experiments.lab.coding import asked_for
 from experiments.lab.families import groups_of
 from experiments.lab.refusing import tokens_of
 from mi_ortho.refusal.extraction import instruction_suffix
-from mi_ortho.refusal_run.study import Sets, prompt_sets
-from mi_ortho.settings import RefusalConfig
-from mi_ortho.subject import Subject
+from mi_ortho.studies.refusal.bench import Sets, prompt_sets
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.subject import Subject
 
 Need = Callable[[Any, Subject], None]
 

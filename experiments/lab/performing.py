@@ -13,9 +13,9 @@ from experiments.lab.needs import check
 from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
-from mi_ortho.files import read_json
-from mi_ortho.subject import Subject, model_hash
-from mi_ortho.viz.text import number
+from mi_ortho.pages.text import number
+from mi_ortho.runs.files import read_json
+from mi_ortho.studies.subject import Subject, model_hash
 
 WORDS = {True: "supported", False: "not supported", None: "undecided"}
 

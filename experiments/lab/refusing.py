@@ -12,9 +12,9 @@ from mi_ortho import Intervention, Model, Site, classify, is_refusal, resid_pre
 from mi_ortho.refusal.extraction import Extraction, difference_of_means
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
-from mi_ortho.refusal_run.study import Sets, prompt_sets
-from mi_ortho.settings import RefusalConfig
-from mi_ortho.subject import Subject
+from mi_ortho.studies.refusal.bench import Sets, prompt_sets
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.subject import Subject
 
 Interventions = Mapping[Site, Intervention]
 

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from experiments.lab.claims import CHANGED, Experiment
 from mi_ortho import Run
-from mi_ortho.viz import Section, table_section, write_report
+from mi_ortho.pages import Section, table_section, write_report
 
 
 def write_experiment_report(experiment: Experiment, run: Run) -> Path:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 import mi_ortho as mo
-from mi_ortho.measure import Setting, complete, measure, unsteered_completions, yardstick
+from mi_ortho.steering import Setting, complete, measure, unsteered_completions, yardstick
 
 from .export import export
 from .prompts import DEFAULT, model_prompts

@@ -48,7 +48,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
     """
     import torch
 
-    from mi_ortho.commands.runs import printable
+    from mi_ortho.studies.overview.study import printable
 
     torch.set_num_threads(options.threads or _threads(config.model))
     with Progress(sys.stderr if options.json else sys.stdout) as progress:

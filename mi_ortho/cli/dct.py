@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
-from mi_ortho.settings import DctConfig
+from mi_ortho.studies.dct.config import DctConfig
 
 Config = Annotated[DctConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = DctConfig()
@@ -24,6 +24,6 @@ def dct(
     Linear, projected, quadratic and exponential factors of the response to a steering vector, each beside random
     directions of the same norm. The same command continues after an interruption.
     """
-    from mi_ortho.commands.dct import dct as command
+    from mi_ortho.studies.dct.study import dct as command
 
     execute(command, config, options, out=out)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, app, execute
-from mi_ortho.settings import ExploreConfig
+from mi_ortho.studies.explore.config import ExploreConfig
 
 Config = Annotated[ExploreConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = ExploreConfig()
@@ -27,8 +27,8 @@ def explore(
     Args:
         run: a finished run of `mi-ortho family`.
     """
-    from mi_ortho.commands.explore import explore as command
-    from mi_ortho.commands.explore import with_model
+    from mi_ortho.studies.explore.study import explore as command
+    from mi_ortho.studies.explore.study import with_model
 
     known = with_model(config, run)
     execute(command, known, options, family=run)

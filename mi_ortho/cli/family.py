@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
-from mi_ortho.settings import FamilyConfig
+from mi_ortho.studies.family.config import FamilyConfig
 
 Config = Annotated[FamilyConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = FamilyConfig()
@@ -25,7 +25,7 @@ def family(
     --source 8 --target 16 --radius 7 --n 1558 --n-kl 0 --device cuda. The same command continues after an interruption.
     Settings can also come from a TOML file: --config FILE; flags override it.
     """
-    from mi_ortho.commands.family import family as command
+    from mi_ortho.studies.family.study import family as command
 
     execute(command, config, options, out=out)
 
@@ -38,6 +38,6 @@ def melbo(
     options: Options = PLAIN,
 ) -> None:
     """Find mutually orthogonal MELBO vectors and show what each makes the model write. Settings as for family."""
-    from mi_ortho.commands.family import melbo_only
+    from mi_ortho.studies.family.study import melbo_only
 
     execute(melbo_only, config, options, out=out)

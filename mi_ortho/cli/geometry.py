@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
-from mi_ortho.settings import GeometryConfig
+from mi_ortho.studies.geometry.config import GeometryConfig
 
 Config = Annotated[GeometryConfig, Parameter(name="*")]
 DEFAULTS = GeometryConfig()
@@ -24,6 +24,6 @@ def geometry(
     Without arguments: the embedded model on its own prompts. Any model: --model NAME, on shipped prompts or on files
     given by --harmful and --harmless. The same command continues after an interruption.
     """
-    from mi_ortho.commands.geometry import geometry as command
+    from mi_ortho.studies.geometry.study import geometry as command
 
     execute(command, config, options, out=out)

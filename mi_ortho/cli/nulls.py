@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
-from mi_ortho.settings import NullsConfig
+from mi_ortho.studies.nulls.config import NullsConfig
 
 Config = Annotated[NullsConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = NullsConfig()
@@ -27,7 +27,7 @@ def nulls(
     RUN is the directory of a run of `mi-ortho family`; without it the newest finished one below the output folder is
     taken. The same command continues after an interruption.
     """
-    from mi_ortho.commands.nulls import nulls as command
+    from mi_ortho.studies.nulls.study import nulls as command
 
     chosen = config if run is None else replace(config, run=str(run))
     execute(command, chosen, options, out=out)

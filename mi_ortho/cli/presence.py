@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
-from mi_ortho.settings import PresenceConfig
+from mi_ortho.studies.presence.config import PresenceConfig
 
 Config = Annotated[PresenceConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = PresenceConfig()
@@ -30,9 +30,9 @@ def presence(
     Args:
         run: a finished run of `mi-ortho family`; the model's newest one in --out when left out.
     """
-    from mi_ortho.commands.presence import family_model
-    from mi_ortho.commands.presence import presence as command
-    from mi_ortho.presence import newest_family
+    from mi_ortho.studies.presence.family_vectors import newest_family
+    from mi_ortho.studies.presence.study import family_model
+    from mi_ortho.studies.presence.study import presence as command
 
     family = run or newest_family(out, config.model)
     known = replace(config, model=config.model or family_model(family))

@@ -39,7 +39,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def say(self, line: str) -> None:
         """One line about a stage."""
-        from mi_ortho.commands.runs import printable
+        from mi_ortho.studies.overview.study import printable
 
         self.console.print(printable(line))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from mi_ortho.cli.app import PLAIN, At, Options, Out, Threads, app, execute
-from mi_ortho.settings import RefusalConfig
+from mi_ortho.studies.refusal.config import RefusalConfig
 
 Config = Annotated[RefusalConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = RefusalConfig()
@@ -28,7 +28,7 @@ def every(
     Without arguments: the embedded model. A real one: mi-ortho refusal --model Qwen/Qwen1.5-1.8B-Chat --harmful
     harmful.json --harmless harmless.json --device cuda. Interrupted or staged runs continue with the same settings.
     """
-    from mi_ortho.commands.refusal import refusal as command
+    from mi_ortho.studies.refusal.study import refusal as command
 
     execute(command, config, options, out=out)
 
@@ -70,7 +70,7 @@ def export(run: Path, folder: Path, /) -> None:
         run: a directory of `mi-ortho refusal`.
         folder: a new folder for weights, configuration and tokenizer.
     """
-    from mi_ortho.commands.refusal import export_edited
+    from mi_ortho.studies.refusal.study import export_edited
 
     print(f"wrote {export_edited(run, folder, print)}")
 
@@ -81,7 +81,7 @@ def _until(stage: str, config: RefusalConfig, out: Path, at: Path | None, thread
     import torch
 
     from mi_ortho.cli.progress import Progress
-    from mi_ortho.commands.refusal import refusal as command
+    from mi_ortho.studies.refusal.study import refusal as command
 
     torch.set_num_threads(threads or (1 if config.model is None else torch.get_num_threads()))
     with Progress(sys.stdout) as progress:

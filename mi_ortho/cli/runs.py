@@ -18,11 +18,11 @@ def report(run: Path | None = None, /, *, index: Index = False) -> None:
     Args:
         run: a run directory; with --index a folder of runs, `runs` when left out.
     """
-    from mi_ortho.commands import runs
+    from mi_ortho.studies.overview import study
 
     if run is None and not index:
         raise ValueError("got no run directory; expected one, or --index for a page over all runs; name it")
-    print(f"index: {runs.index(run or Path('runs'))}" if index else f"report: {runs.report(run or Path())}")
+    print(f"index: {study.index(run or Path('runs'))}" if index else f"report: {study.report(run or Path())}")
 
 
 @app.command
@@ -34,9 +34,9 @@ def compare(first: Path, second: Path, /, *, to: Path | None = None) -> None:
         second: another of the same command, B on the page.
         to: the page to write; in the first directory when left out.
     """
-    from mi_ortho.commands import runs
+    from mi_ortho.studies.overview import study
 
-    print(f"comparison: {runs.compare(first, second, to)}")
+    print(f"comparison: {study.compare(first, second, to)}")
 
 
 @app.command
@@ -47,9 +47,9 @@ def show(run: Path, /, *, limit: int = 16) -> None:
         run: a run directory.
         limit: vectors shown of each family.
     """
-    from mi_ortho.commands import runs
+    from mi_ortho.studies.overview import study
 
-    print("\n".join(runs.show(run, limit)))
+    print("\n".join(study.show(run, limit)))
 
 
 @app.command
@@ -66,9 +66,9 @@ def export(
         strength: factor on the vector.
         blocks: for lm-eval, what the Hugging Face model calls its list of blocks: layers (most) or h (GPT-2).
     """
-    from mi_ortho.commands import runs
+    from mi_ortho.studies.overview import study
 
-    warning = runs.export(run, group, index, to, strength=strength, blocks=blocks)
+    warning = study.export(run, group, index, to, strength=strength, blocks=blocks)
     print(f"wrote {to}")
     if warning:
         print(f"note: {warning}", file=sys.stderr)

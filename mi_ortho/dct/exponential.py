@@ -5,9 +5,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mi_ortho.averages import Maps, displacement, displacement_and_gradient
 from mi_ortho.dct.factors import Factors, solve_weights
 from mi_ortho.dct.steps import Retraction, check, damped, projected_start, qr_retraction, require_moving
+from mi_ortho.derivatives.means import Maps, displacement, displacement_and_gradient
 
 
 def exponential_dct(

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.averages import Maps, displacement
-from mi_ortho.files import plain, read_tensors, to_json, write_tensors
+from mi_ortho.derivatives.means import Maps, displacement
+from mi_ortho.runs.files import plain, read_tensors, to_json, write_tensors
 
 Kind = Literal["linear", "quadratic", "exponential"]
 RESPONSES: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -2,10 +2,10 @@
 
 import torch
 
-from mi_ortho.averages import Maps, as_maps
 from mi_ortho.dct.factors import Factors
 from mi_ortho.dct.steps import check, projected_rows, require_moving
-from mi_ortho.spectra import Solver, dense_singular, linearise
+from mi_ortho.derivatives.means import Maps, as_maps
+from mi_ortho.derivatives.spectra import Solver, dense_singular, linearise
 
 
 def linear_dct(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mi_ortho.averages import Maps, displacement, displacement_and_gradient
 from mi_ortho.dct.exponential import effect_directions
 from mi_ortho.dct.factors import Factors, solve_weights
 from mi_ortho.dct.steps import check, damped, projected_rows, random_orthonormal, require_moving
-from mi_ortho.spectra import linearise
+from mi_ortho.derivatives.means import Maps, displacement, displacement_and_gradient
+from mi_ortho.derivatives.spectra import linearise
 from mi_ortho.subspace import orthonormal_rows
 
 

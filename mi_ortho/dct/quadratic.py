@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from mi_ortho.averages import Maps, as_maps
-from mi_ortho.curvature import hessian_products, second_derivatives
 from mi_ortho.dct.factors import Factors, solve_weights
 from mi_ortho.dct.steps import Retraction, check, damped, qr_retraction, random_orthonormal, require_moving
+from mi_ortho.derivatives.means import Maps, as_maps
+from mi_ortho.derivatives.second import hessian_products, second_derivatives
 
 
 def quadratic_dct(

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_ortho.averages import Maps, displacement
 from mi_ortho.dct.factors import Factors
+from mi_ortho.derivatives.means import Maps, displacement
 
 
 @dataclass(frozen=True, eq=False)

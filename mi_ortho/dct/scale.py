@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.averages import Maps, as_maps, displacement
 from mi_ortho.dct.steps import check, require_moving
-from mi_ortho.derivatives import pushforward
+from mi_ortho.derivatives.first import pushforward
+from mi_ortho.derivatives.means import Maps, as_maps, displacement
 
 STRIDE = 4.0  # between the norms tried on the way up to the root
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mi_ortho.files import read_json
+from mi_ortho.runs.files import read_json
 
 DATA = Path(__file__).parent / "data"
 COLUMNS = ("instruction", "prompt", "goal", "question", "text", "forbidden_prompt")

@@ -1,0 +1,110 @@
+"""One self-contained HTML page: sections, one style, one script, the CircuitsVis bundle only where one needs it."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from mi_ortho.pages.embed import bundle
+from mi_ortho.pages.text import clip, json_script, number, visible
+from mi_ortho.runs.files import write_file
+
+_HERE = Path(__file__).parent
+_STATIC = _HERE / "static"
+_CIRCUITS = 'data-component="(?!Heads|Compare|Logits)'  # visuals that need the CircuitsVis bundle
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: heading, body, a sentence below the heading; with `anchor` the top links it as `short`."""
+
+    title: str
+    body: Markup
+    lead: str = ""
+    anchor: str = ""
+    short: str = ""
+
+
+def page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    headline: str = "",
+    kicker: str = "",
+    data: Mapping[str, object] | None = None,
+    bare: bool = False,
+    links: Sequence[tuple[str, str]] = (),
+) -> Markup:
+    """The whole page as text. It asks the network for nothing and allows no script but its own.
+
+    `data` reaches the page's script as JSON; `bare` leaves out the header and the navigation (for a single visual);
+    `links` (anchor, name) stand before the sections in the navigation, for headings inside a section.
+    """
+    body = Markup("").join(section.body for section in sections)
+    scripts = [Markup(code) for code in ([bundle()] if re.search(_CIRCUITS, body) else []) + [_script()]]
+    style = Markup(_asset("style.css"))
+    return render(
+        "page.html.jinja",
+        title=title,
+        sections=sections,
+        headline=headline,
+        kicker=kicker,
+        bare=bare,
+        links=links,
+        scripts=scripts,
+        style=style,
+        data=json_script(dict(data or {}), id="data"),
+        policy=_policy(scripts, style),
+    )
+
+
+def write_page(path: Path, text: str) -> Path:
+    """Replace `path` by a page, whole or not at all."""
+    write_file(path, text)
+    return path
+
+
+def render(template: str, **values: object) -> Markup:
+    """A template of this package, every value escaped unless it is markup already."""
+    return Markup(_templates().get_template(template).render(values))
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(_HERE / "templates")
+    found = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    found.filters |= {"visible": visible, "number": number, "clip": clip}
+    return found
+
+
+@cache
+def _asset(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+@cache
+def _script() -> str:
+    """The page's own script: one function around all its parts, in the order of their names."""
+    parts = [path.read_text(encoding="utf-8") for path in sorted((_STATIC / "script").glob("*.js"))]
+    return "(() => {\n'use strict';\n" + "\n".join(parts) + "})();\n"
+
+
+def _policy(scripts: Sequence[str], style: str) -> str:
+    """The content security policy: nothing loads, only these scripts and this style run."""
+    allowed = " ".join(_hash(script) for script in scripts)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; style-src-attr 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

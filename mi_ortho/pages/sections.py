@@ -1,0 +1,160 @@
+"""The parts every report is made of, and the one template around them. Built from records, never from memory."""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from mi_ortho.pages.categories import category_colours
+from mi_ortho.pages.data_table import settings, table
+from mi_ortho.pages.embed import Visual
+from mi_ortho.pages.page import Section, page, render, write_page
+from mi_ortho.pages.text import clip, command_line, visible
+from mi_ortho.pages.verdicts import verdict_rows
+from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.files import read_json
+
+_LONGEST = 4000  # characters of a completion on a page
+_MARKED = 400  # words up to which two texts are compared
+
+
+@dataclass(frozen=True)
+class Card:
+    """One completion: what it was written under, its text, its behaviour mode, and a remark such as the norm."""
+
+    title: str
+    text: str
+    mode: str | None = None
+    note: str = ""
+
+
+def write_report(
+    run_dir: Path, kind: str, sections: Sequence[Section], *, data: Mapping[str, object] | None = None
+) -> Path:
+    """Write `report.html` into a run directory, finished or not: the sections inside what all reports share.
+
+    Above them the headline, the verdicts (with the tiles of the summary) and what was run; below them where the
+    numbers come from.
+
+    Args:
+        run_dir: a run directory; its summary may hold "headline", "verdicts" and "tiles" (pairs of number and label).
+        kind: what the report is about, shown above the headline.
+        sections: the report's own parts.
+        data: what the page's script reads besides the parts' own data.
+    """
+    run, path = open_run(run_dir), Path(run_dir)
+    summary, environment = part(path, "summary.json"), part(path, "environment.json")
+    model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
+    title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
+    found = [
+        verdict_section(summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)),
+        run_section(run.config, environment),
+        *sections,
+        _provenance(environment),
+    ]
+    headline = visible(summary.get("headline") or f"Unfinished run: {len(run.records())} rows so far")
+    return write_page(path / "report.html", page(title, found, headline=headline, kicker=title, data=data))
+
+
+def part(run_dir: Path, name: str) -> Mapping[str, Any]:
+    """One JSON file of a run directory; empty where it is missing."""
+    found = read_json(run_dir / name) if (run_dir / name).is_file() else {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def verdict_section(
+    verdicts: Sequence[Mapping[str, Any]], *, tiles: Sequence[Sequence[str]] = (), finished: bool = True
+) -> Section:
+    """The few numbers to know first (pairs of number and label), then each verdict with its drawing."""
+    body = render("verdicts.html.jinja", tiles=tiles, verdicts=verdict_rows(verdicts), finished=finished)
+    return Section("Verdict", body, "", "verdict")
+
+
+def run_section(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Section:
+    """The command to copy, the configuration, and the machine."""
+    machine = {key: value for key, value in environment.items() if key not in ("argv", "resumed")}
+    command = command_line(environment["argv"]) if environment.get("argv") else ""
+    groups = [("Configuration", settings(config)), ("Model, machine and versions", settings(machine))]
+    return Section("What was run", render("what_ran.html.jinja", command=command, groups=groups), "", "run")
+
+
+def table_section(
+    title: str,
+    rows: Sequence[Mapping[str, object]],
+    columns: Mapping[str, str],
+    *,
+    lead: str = "",
+    anchor: str = "",
+    short: str = "",
+    name: str = "rows",
+    chips: Sequence[str] = (),
+) -> Section:
+    """A section that holds one `table`."""
+    lead = lead or "Click a heading to sort. Full precision and full texts are in records.jsonl."
+    return Section(title, table(rows, columns, name=name, chips=chips), lead, anchor, short)
+
+
+def curves(panels: Sequence[Markup], caption: str, *, legend: Sequence[tuple[str, str, str]] = ()) -> Markup:
+    """Panels of `curve` side by side; each entry of the legend (key, label, style) hides and shows its series."""
+    return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=legend)
+
+
+def figure(body: Markup | Visual, caption: str) -> Markup:
+    """Anything drawn, also a single visual, with a caption below."""
+    return Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(body, caption)
+
+
+def note(text: str) -> Markup:
+    """A remark set apart: what is missing and why."""
+    return Markup('<p class="note">{}</p>').format(text)
+
+
+def completions(cards: Sequence[Card], *, prompt: str = "") -> Markup:
+    """Completions side by side; in every card after the first, the words that the first does not have are marked."""
+    modes = category_colours(card.mode for card in cards if card.mode)
+    first = shown(cards[0].text) if cards else ""
+    drawn = [
+        (visible(card.title), card, visible(card.note), marked(shown(card.text), first) if k else shown(card.text))
+        for k, card in enumerate(cards)
+    ]
+    return render("completions.html.jinja", cards=drawn, prompt=shown(prompt), colours=modes)
+
+
+def marked(text: str, other: str) -> Markup:
+    """The text with the words marked that are not in its longest common part with another text.
+
+    >>> str(marked("a small kite", "a kite"))
+    'a <mark>small</mark> kite'
+    """
+    words, others = re.split(r"(\s+)", text), re.split(r"(\s+)", other)
+    if not other or len(words) > 2 * _MARKED or len(others) > 2 * _MARKED:
+        return Markup("{}").format(text)
+    found = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+    parts = [(word, tag != "equal") for tag, low, high, _, _ in found for word in words[low:high]]
+    mark = Markup("<mark>{}</mark>")
+    return Markup("").join(mark.format(word) if changed and word.strip() else word for word, changed in parts)
+
+
+def glossary(terms: Sequence[tuple[str, str]]) -> Section:
+    """What the words of the report mean."""
+    entry = Markup("<div><dt>{}</dt><dd>{}</dd></div>")
+    body = Markup('<dl class="glossary">{}</dl>').format(Markup("").join(entry.format(*pair) for pair in terms))
+    return Section("How to read this", body, "", "reading", "Glossary")
+
+
+def shown(text: str) -> str:
+    """A model's text as a page may hold it: control characters visible, cut if very long."""
+    return clip(visible(text), _LONGEST)
+
+
+def _provenance(environment: Mapping[str, Any]) -> Section:
+    names = {"model_hash": "model hash", "commit": "commit", "seed": "seed"}
+    known = [f"{name} {clip(visible(environment[key]), 16)}" for key, name in names.items() if key in environment]
+    started = f"run started {visible(environment['started'])}" if environment.get("started") else ""
+    facts = "; ".join([started, *known] if started else known)
+    text = "Numbers come from records.jsonl and summary.json beside this file" + (f"; {facts}" if facts else "")
+    return Section("", Markup('<p class="caption">{}. The page loads nothing from a network.</p>').format(text))

@@ -1,0 +1,1 @@
+"""The command `dct`: spectra, factors, what they do on the model, how many things they are."""

@@ -1,0 +1,223 @@
+"""What all stages of a transcoding share: the maps of the slice, the goal that factors are ranked by, whole stages."""
+
+import resource
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.derivatives.means import pooled
+from mi_ortho.effects import kl_divergence, masked_mean
+from mi_ortho.model import Slice, logit_slice, slice_model
+from mi_ortho.objectives import ActivationMap, FunctionMap
+from mi_ortho.runs.directory import Run
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
+from mi_ortho.studies.dct.config import DctConfig
+from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.nulls.bench import whole_rows
+from mi_ortho.studies.subject import Subject
+
+Row = dict[str, Any]
+METHODS = ("linear", "projected", "quadratic", "exponential")
+NATURAL = 12  # prompts that ask for a behaviour by themselves
+WHOLE = 48  # tokens of their completions: a program cut off is none
+__all__ = ["METHODS", "Row", "Study", "check", "prepare_study", "whole_rows"]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One run of the command and what is fixed before any fit.
+
+    Attributes:
+        run: where results go.
+        setting: where vectors are added and how completions are judged.
+        train: texts whose mean response is transcoded.
+        held_out: texts that completions are judged on besides the first of `train`.
+        plain: unsteered completions of `train` followed by `held_out`.
+        logits: steering vector to logits along the unsteered completions of `train`.
+        goal: weight of each token in the score that factors are ranked by; None ranks by weight alone.
+    """
+
+    run: Run
+    config: DctConfig
+    subject: Subject
+    setting: Setting
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    plain: tuple[Completion, ...]
+    logits: Slice
+    goal: Float[Tensor, " d_vocab"] | None
+    say: Say
+    track: Track
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return int(self.subject.model.cfg.d_model)
+
+    def maps(self, source: int, target: int) -> tuple[ActivationMap, ...]:
+        """The response of the training prompts from block to block, averaged over the positions read: a map a batch.
+
+        The batches are of one size, so that the mean of the maps is the mean over prompts.
+        """
+        n, most = len(self.train), min(self.config.batch, len(self.train))
+        size = next(size for size in range(most, 0, -1) if n % size == 0)
+        parts = [self.train[start : start + size] for start in range(0, n, size)]
+        options: Row = {"readout": where(self.config.readout), "where": where(self.config.where)}
+        sites: Row = {"source": resid_post(source), "target": resid_post(target)}
+        model = self.subject.model
+        return tuple(pooled(slice_model(model, self.setting.prompts(part), **sites, **options)) for part in parts)
+
+    def first_logits(self) -> FunctionMap:
+        """Steering vector to the logits of the first answer token, mean over the training prompts."""
+        return FunctionMap(lambda theta: self.logits(theta)[..., 0, :].mean(-2), self.width)
+
+    def divergence(self, vectors: Float[Tensor, "n d_model"]) -> list[float]:
+        """KL(unsteered || steered) in nats along the unsteered completions, mean over positions and prompts."""
+        real = self.logits.real.flatten()
+        with torch.no_grad():
+            p = self.logits(torch.zeros_like(vectors[:1])).flatten(1, -2)
+            found = [self.logits(part).flatten(1, -2) for part in vectors.split(16)]
+            return [
+                x for q in found for x in masked_mean(kl_divergence(p_logits=p.expand_as(q), q_logits=q), real).tolist()
+            ]
+
+    def generator(self, name: str) -> torch.Generator:
+        """A random stream of its own for every use, on the device of the vectors."""
+        return torch.Generator(self.subject.device).manual_seed(zlib.crc32(name.encode()))
+
+    def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
+        """Record what a stage gives and what it cost, unless the run holds all of it already."""
+        started = [row for row in self.run.records() if row.get("stage") == name]
+        if any(row["kind"] == "done" for row in started):
+            return
+        attempt = 1 + max((int(str(row["attempt"])) for row in started), default=-1)
+        began = time.perf_counter()
+        rows = compute()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        cost = {"kind": "cost", "seconds": time.perf_counter() - began, "megabytes": peak}
+        for row in (*rows, cost, {"kind": "done"}):
+            self.run.record({**row, "stage": name, "attempt": attempt})
+
+    def rows(self, **wanted: object) -> list[Row]:
+        """Rows of whole stages with these values."""
+        return [
+            dict(row)
+            for row in whole_rows(self.run.records())
+            if all(row.get(key) == value for key, value in wanted.items())
+        ]
+
+
+def check(config: DctConfig, subject: Subject) -> None:
+    """Raise ValueError for anything in the configuration that cannot work on this model."""
+    layers, width = int(subject.model.cfg.n_layers), int(subject.model.cfg.d_model)
+    if not 0 <= config.source < config.target < layers:
+        raise ValueError(
+            f"got source {config.source} and target {config.target}; expected 0 <= source < target < "
+            f"{layers}, the model's layers; choose others with --source and --target"
+        )
+    unknown = [name for name in config.method if name not in METHODS]
+    if unknown or not config.method:
+        raise ValueError(
+            f"got method {', '.join(unknown) or 'none'}; expected {', '.join(METHODS)}, one or several; "
+            "correct --method"
+        )
+    if not 1 <= config.k <= width:
+        raise ValueError(
+            f"got k={config.k}; expected 1 to d_model={width}: no more directions can be orthonormal; lower --k"
+        )
+    if not config.seeds or len(set(config.seeds)) < len(config.seeds):
+        raise ValueError(f"got seeds {config.seeds}; expected at least one, all different; correct --seeds")
+    if config.radius is not None and not 0 < config.radius < float("inf"):
+        raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
+    for name, known in (("retract", ("qr", "polar")), ("solver", ("dense", "krylov", "randomised"))):
+        if getattr(config, name) not in known:
+            raise ValueError(f"got {name} {getattr(config, name)!r}; expected {', '.join(known)}; correct --{name}")
+    if config.readout == "all":
+        raise ValueError(
+            "got readout all; expected mean or a number of last positions, which are averaged; correct --readout"
+        )
+    if not 0 < config.damping <= 1 or not 0 < config.ratio < float("inf"):
+        raise ValueError(
+            f"got damping {config.damping} and ratio {config.ratio}; expected damping from 0 to 1 and a "
+            "positive ratio; correct them"
+        )
+    least = {"steps": 1, "projections": 1, "draws": 10, "batch": 1, "chunk": 1, "answer_tokens": 1, "max_new_tokens": 1}
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise ValueError(f"got {name}={getattr(config, name)}; expected at least {value}; raise --{name}")
+    known = subject.modes.names
+    if config.behaviour is not None and config.behaviour not in known:
+        raise ValueError(f"got behaviour {config.behaviour!r}; expected one of {', '.join(known)}; correct --behaviour")
+
+
+def prepare_study(run: Run, config: DctConfig, subject: Subject, say: Say, track: Track) -> Study:
+    """Unsteered completions, the map to the logits and the goal. Wrong prompts and behaviours raise here."""
+    train, held_out = tuple(config.prompts or ()), tuple(config.held_out or ())
+    setting = Setting(
+        subject.model,
+        resid_post(config.source),
+        where(config.where),
+        subject.modes,
+        config.system,
+        config.max_new_tokens,
+    )
+    width = int(subject.model.cfg.d_model)
+    plain = unsteered_completions(setting, [*train, *held_out], width, subject.device)
+    answers = [_answer(done, subject, config.answer_tokens) for done in plain[: len(train)]]
+    logits = logit_slice(subject.model, setting.prompts(train, answers), source=setting.site, where=setting.where)
+    goal = _goal(config, subject, setting, plain[: len(train)], width)
+    return Study(run, config, subject, setting, train, held_out, tuple(plain), logits, goal, say, track)
+
+
+def _answer(done: Completion, subject: Subject, most: int) -> list[int]:
+    end = subject.model.tokenizer.eos_token_id
+    return list(done.ids[:most]) or ([] if end is None else [end])
+
+
+def _goal(
+    config: DctConfig, subject: Subject, setting: Setting, plain: Sequence[Completion], width: int
+) -> Float[Tensor, " d_vocab"] | None:
+    """Share of each token among the first ones of the behaviour, minus its share among those to leave."""
+    if config.behaviour is None and config.toward is None:
+        return None
+    away = _first_tokens(subject, config.away) if config.away else [done.ids[0] for done in plain if done.ids]
+    if config.toward:
+        toward = _first_tokens(subject, config.toward)
+    else:
+        texts = subject.texts.natural.get(str(config.behaviour), ())[:NATURAL]
+        longer = replace(setting, max_new_tokens=max(setting.max_new_tokens, WHOLE))
+        shown = complete(longer, texts, torch.zeros(1, width, device=subject.device))[0] if texts else []
+        toward = [done.ids[0] for done in shown if done.mode == config.behaviour and done.ids]
+        if not toward:
+            raise ValueError(
+                f"got behaviour {config.behaviour!r}, which none of {len(texts)} prompts of "
+                f"{subject.title} shows by itself; expected some; name its first words with --toward"
+            )
+    goal = torch.zeros(int(subject.model.cfg.d_vocab), device=subject.device)
+    for tokens, sign in ((toward, 1.0), (away, -1.0)):
+        for token, count in Counter(tokens).items():
+            goal[token] += sign * count / len(tokens)
+    if not goal.abs().max() > 0:
+        raise ValueError(
+            "got the same first tokens toward the behaviour and away from it; expected others; name them "
+            "with --toward and --away"
+        )
+    return goal
+
+
+def _first_tokens(subject: Subject, texts: Sequence[str]) -> list[int]:
+    found = [subject.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    if not all(found):
+        raise ValueError(
+            f"got {list(texts)!r} to stand for a behaviour; expected texts of at least one token; "
+            "correct --toward and --away"
+        )
+    return [ids[0] for ids in found]

@@ -1,0 +1,133 @@
+"""What factors do on the model: completions and their behaviours, divergence, score, tokens of the outputs."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.dct import Factors, rank_by_readout, rank_by_weight
+from mi_ortho.derivatives.means import Maps, displacement
+from mi_ortho.steering import Completion, complete
+from mi_ortho.studies.dct.bench import Row, Study
+
+TOKENS = 6  # shown on either side of an output direction
+
+
+def unsteered_rows(study: Study) -> list[Row]:
+    """What the model writes without steering, on every prompt that is judged."""
+    texts = [*study.train, *study.held_out]
+    return [
+        {
+            "kind": "unsteered",
+            "prompt_text": text,
+            "text": done.text,
+            "mode": done.mode,
+            "held_out": index >= len(study.train),
+        }
+        for index, (text, done) in enumerate(zip(texts, study.plain, strict=True))
+    ]
+
+
+def trial_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) -> list[Row]:
+    """One row for each factor and sign, ranked, and one for the tokens that its output direction stands for."""
+    sides = [replace(factors, inputs=sign * factors.inputs) for sign in (1.0, -1.0)]
+    vectors = torch.cat([side.vectors for side in sides])
+    effect = displacement(maps, vectors, chunk=study.config.chunk).norm(dim=-1).tolist()
+    scores = _scores(study, sides)
+    divergence = study.divergence(vectors)
+    texts = [study.train[0], *study.held_out]
+    done = complete(study.setting, texts, vectors)
+    order = torch.argsort(torch.tensor(scores), descending=True, stable=True).argsort().tolist()
+    share = factors.weights.square() / factors.weights.square().sum().clamp_min(1e-30)
+    by_weight = rank_by_weight(factors).order.argsort().tolist()
+    rows: list[Row] = []
+    for place, completions in enumerate(done):
+        index, sign = place % len(factors), 1 if place < len(factors) else -1
+        rows.append(
+            {
+                "kind": "factor",
+                "method": name,
+                "seed": seed,
+                "index": index,
+                "sign": sign,
+                "rank": order[place],
+                "weight_rank": by_weight[index],
+                "alpha": float(factors.weights[index]),
+                "weight_share": float(share[index]),
+                "norm": factors.radius,
+                "effect": effect[place],
+                "score": scores[place] if study.goal is not None else None,
+                "kl": divergence[place],
+                "mode": completions[0].mode,
+                "text": completions[0].text,
+                **judged(study, completions),
+            }
+        )
+    return rows + lens_rows(study, name, seed, factors)
+
+
+def _scores(study: Study, sides: Sequence[Factors]) -> list[float]:
+    """By the goal where there is one, else by alpha^2, the same for both signs."""
+    if study.goal is None:
+        return [score for side in sides for score in rank_by_weight(side).scores.tolist()]
+    first = study.first_logits()
+    return [
+        score
+        for side in sides
+        for score in rank_by_readout(side, first, study.goal, chunk=study.config.chunk).scores.tolist()
+    ]
+
+
+def judged(study: Study, completions: Sequence[Completion]) -> dict[str, Any]:
+    """Shares of prompts turned into another known behaviour, and into the one ranked by."""
+    unsteered = [study.plain[0], *study.plain[len(study.train) :]]
+    changed = [
+        done.mode not in (before.mode, study.subject.modes.default)
+        for done, before in zip(completions, unsteered, strict=True)
+    ]
+    wanted = [done.mode == study.config.behaviour for done in completions]
+    named = study.config.behaviour is not None
+    return {
+        "changed": sum(changed) / len(changed),
+        "wanted": sum(wanted) / len(wanted) if named else None,
+        "prompts": len(changed),
+        "modes": [done.mode for done in completions],
+        "texts": [done.text for done in completions[1:]],
+    }
+
+
+def lens_rows(study: Study, name: str, seed: int, factors: Factors) -> list[Row]:
+    """The tokens that each output direction raises and lowers most when it is read by the unembedding (logit lens)."""
+    readout = unembedding(study.subject.model)
+    if readout is None or factors.outputs.shape[1] != len(readout):
+        return []
+    logits = factors.outputs.to(readout) @ readout
+    decode = study.subject.model.tokenizer.decode
+    rows: list[Row] = []
+    for index, row in enumerate(logits):
+        centred = row - row.mean()
+        # only the size of the largest logit beside all others says whether an output means one token
+        rows.append(
+            {
+                "kind": "lens",
+                "method": name,
+                "seed": seed,
+                "index": index,
+                "peak": float(centred.abs().max() / centred.std().clamp_min(1e-12)),
+                "raised": [decode([token]) for token in row.topk(TOKENS).indices.tolist()],
+                "lowered": [decode([token]) for token in (-row).topk(TOKENS).indices.tolist()],
+            }
+        )
+    return rows
+
+
+def unembedding(model: Any) -> Float[Tensor, "d_model d_vocab"] | None:
+    """What a direction of the residual stream does to the logits, but for the norm's scale; None where unreadable."""
+    if not hasattr(model, "W_U") or not hasattr(model, "ln_final"):
+        return None
+    matrix = model.W_U.detach().float()
+    gains = [weight for weight in model.ln_final.parameters() if weight.shape == matrix.shape[:1]]
+    return gains[0].detach().float()[:, None] * matrix if gains else matrix

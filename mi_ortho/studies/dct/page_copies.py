@@ -1,0 +1,119 @@
+"""Sections of the `dct` report on multiplicity: cosines and ranks, the best factors as one, agreement of fits."""
+
+from collections.abc import Sequence
+
+import torch
+
+from mi_ortho.pages.data_table import table
+from mi_ortho.pages.estimates import Estimate, estimates
+from mi_ortho.pages.matrices import heat_map
+from mi_ortho.pages.page import Section
+from mi_ortho.pages.plots import Panel, Series, curve
+from mi_ortho.pages.sections import curves, figure, table_section
+from mi_ortho.studies.dct.verdicts import Row, select
+
+WORDS = {
+    "mean_cosine": "mean |cosine|",
+    "sd_cosine": "sd of |cosine|",
+    "condition": "condition number",
+    "participation": "participation ratio",
+    "effective_rank": "effective rank",
+    "clusters": "clusters",
+}
+STYLES = {"inputs": "family", "outputs": "c1", "outputs of random directions": "null"}
+
+
+def copies_section(rows: Sequence[Row]) -> Section | None:
+    """Cosines of all pairs of inputs and outputs, and every number against its null families."""
+    found = select(rows, kind="multiplicity")
+    if not found:
+        return None
+    panels, ranks = [], []
+    names = list(dict.fromkeys(row["method"] for row in found))
+    for letter, name in zip("abcdefghi", names):
+        series = []
+        for what, style in STYLES.items():
+            own = select(rows, kind="cosines", method=name, what=what)
+            series.append(Series(what, [row["cosine"] for row in own], [row["share"] for row in own], style, what))
+        panels.append(curve(Panel(f"Cosines, {name}", "share of pairs", "cosine", letter=letter), series))
+        for row in select(found, method=name, name="effective_rank"):
+            if row["what"] == "inputs":
+                ranks.append(Estimate(f"{name}: inputs", row["value"]))
+            if row["against"] == "outputs of random directions":
+                ranks.append(Estimate(f"{name}: outputs", row["value"]))
+                ranks.append(Estimate(f"{name}: outputs of random directions", row["null"], None, "control"))
+    body = curves(panels, "All pairs of one fit, the first seed.", legend=[(w, w, s) for w, s in STYLES.items()])
+    body += estimates("Effective rank", ranks)
+    columns = {
+        "method": "Method",
+        "what": "Of",
+        "against": "Null",
+        "name": "Number",
+        "value": "Measured",
+        "null": "Null's mean",
+        "p_low": "p (as small)",
+        "p_high": "p (as large)",
+    }
+    body += table([{**row, "name": WORDS[row["name"]]} for row in found], columns, name="multiplicity")
+    lead = (
+        "Orthogonal inputs may still do the same thing. Outputs are compared with random families of the same mean "
+        "|cosine|, and with what random orthonormal directions of the same norm do to the target: a lower effective "
+        "rank than theirs means that factors repeat each other more than any directions would."
+    )
+    return Section("How many things are the factors?", body, lead, "copies", "Copies")
+
+
+def together_section(rows: Sequence[Row]) -> Section | None:
+    """The best quarter of the factors: alone, averaged, at the members' norm, and their top direction."""
+    found = select(rows, kind="copies")
+    if not found:
+        return None
+    columns = {
+        "method": "Method",
+        "who": "Vector",
+        "members": "Factors",
+        "norm": "Norm",
+        "effect": "Effect",
+        "changed": "Changed",
+        "best": "Best one",
+        "wanted": "Ranked behaviour",
+        "ablated": "Behaviour left when ablated",
+    }
+    columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
+    lead = (
+        "The highest-ranked quarter of the factors, each at its better sign. If their mean, brought to the same norm, "
+        "does more than the typical one, they are noisy copies of one direction; if less, they are different things. "
+        "Ablated: of prompts that get the ranked behaviour by themselves, the share that still does with the direction "
+        "projected out at the source."
+    )
+    return table_section(
+        "The best factors as one", found, columns, lead=lead, anchor="together", short="Averages", name="averages"
+    )
+
+
+def agreement_section(rows: Sequence[Row]) -> Section | None:
+    """Which methods find the same space, and whether a method finds it again from another start."""
+    found = select(rows, kind="agreement")
+    if not found:
+        return None
+    names = list(dict.fromkeys(row["first"] for row in found)) + [found[0]["second"]]
+    names = list(dict.fromkeys([*names, *(row["second"] for row in found)]))
+    values = torch.eye(len(names), dtype=torch.float64)
+    for row in found:
+        if row["first"] != row["second"]:
+            i, j = names.index(row["first"]), names.index(row["second"])
+            values[i, j] = values[j, i] = row["share"]
+    caption = f"Mean squared cosine between the spans of two fits, first seed; {found[0]['chance']:.3g} by chance."
+    body = figure(heat_map(values, title="Overlap of methods", row_names=names, column_names=names), caption)
+    again = [row for row in found if row["first"] == row["second"]]
+    columns = {
+        "first": "Method",
+        "seed": "Seed",
+        "other_seed": "Other seed",
+        "share": "Overlap",
+        "chance": "By chance",
+        "p_value": "p",
+    }
+    if again:
+        body += table(again, columns, name="seeds")
+    return Section("Agreement of methods and seeds", body, "", "agreement", "Agreement")

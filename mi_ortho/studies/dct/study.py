@@ -1,0 +1,74 @@
+"""The command `dct`: deep causal transcoding of a slice by several methods, beside random directions."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mi_ortho import vectors
+from mi_ortho.runs.directory import Run, start
+from mi_ortho.studies.dct.bench import Study, check, prepare_study, whole_rows
+from mi_ortho.studies.dct.config import DctConfig
+from mi_ortho.studies.dct.copies import copy_rows
+from mi_ortho.studies.dct.effects import trial_rows, unsteered_rows
+from mi_ortho.studies.dct.fits import RANDOM, agreement_rows, factor_sets, fit, load_fit, scale_rows, stacked
+from mi_ortho.studies.dct.spectrum import spectrum_rows
+from mi_ortho.studies.dct.verdicts import summarise
+from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.subject import Subject, open_subject
+
+HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
+
+
+def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
+    """Transcode a slice of a model; continue where an earlier call was interrupted."""
+    say(f"loading {config.model or 'the embedded model'}")
+    subject = open_subject(
+        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+    )
+    config = _complete(config, subject)
+    check(config, subject)
+    run = start(out, "dct", asdict(config), fresh=fresh, at=at, facts=subject.facts(config.seeds[0]))
+    with run:
+        if run.finished:
+            say(f"already finished: {run.path} (--fresh computes it again)")
+        else:
+            say(f"run {run.path}")
+            _solve(prepare_study(run, config, subject, say, track))
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.dct.page import dct_report
+
+        dct_report(run.path)
+    return run
+
+
+def _complete(config: DctConfig, subject: Subject) -> DctConfig:
+    """The model's own prompts where none are given: the run's configuration names all it depends on."""
+    train = subject.texts.train if config.prompts is None else config.prompts
+    held_out = subject.texts.held_out[:HELD_OUT] if config.held_out is None else config.held_out
+    if not train:
+        raise ValueError("got no prompts; expected at least one whose response is transcoded; give some with --prompts")
+    return replace(config, prompts=tuple(train), held_out=tuple(text for text in held_out if text not in train))
+
+
+def _solve(study: Study) -> None:
+    """Every stage that the run does not hold yet, then the summary."""
+    config, maps = study.config, study.maps(study.config.source, study.config.target)
+    study.stage("scale", lambda: scale_rows(study, maps))
+    radius = float(study.rows(kind="radius")[-1]["radius"])
+    study.stage("unsteered", lambda: unsteered_rows(study))
+    study.say(f"norm {radius:.4g}; spectra of the Jacobian at 0")
+    study.stage("spectrum", lambda: spectrum_rows(study))
+    sets = factor_sets(config)
+    for done, (name, seed) in enumerate(sets):
+        study.say(f"{name}, seed {seed}: {config.k} factors")
+        study.stage(f"fit {name} {seed}", lambda name=name, seed=seed: fit(study, maps, radius, name, seed))
+        factors = load_fit(study, name, seed)
+        arguments = (study, maps, name, seed, factors)
+        study.stage(f"trial {name} {seed}", lambda arguments=arguments: trial_rows(*arguments))
+        if seed == config.seeds[0] and name != RANDOM:
+            study.stage(f"copies {name} {seed}", lambda arguments=arguments: copy_rows(*arguments))
+        study.track("fits", done + 1, len(sets))
+    study.stage("agreement", lambda: agreement_rows(study))
+    title = study.subject.title
+    header = vectors.header(study.setting.site, title, {"command": "dct", "radius": radius, "where": config.where})
+    study.run.save_tensors("vectors", stacked(study), header)
+    study.run.summary(summarise(list(whole_rows(study.run.records())), title))

@@ -1,0 +1,96 @@
+"""What a transcoding came to, from its recorded rows. The thresholds were fixed here before any run."""
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from mi_ortho.runs.directory import Verdict
+from mi_ortho.studies.dct.fits import RANDOM
+from mi_ortho.studies.family.verdicts import decide, mean_interval
+
+MOVES = 1.5  # times the effect of random directions of the same norm on the target
+TURNS = 0.1  # more completions turned into another known behaviour than by random directions
+Row = Mapping[str, Any]
+
+
+def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
+    """The rows with these values, in recorded order."""
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def by_factor(rows: Sequence[Row], method: str, column: str) -> list[float]:
+    """One value for each index: the mean over signs and seeds."""
+    found = select(rows, kind="factor", method=method)
+    indices = sorted({row["index"] for row in found})
+    return [fmean(row[column] for row in found if row["index"] == index) for index in indices]
+
+
+def methods_of(rows: Sequence[Row]) -> list[str]:
+    """The methods that were tried, in their order, random directions left out."""
+    return [name for name in dict.fromkeys(row["method"] for row in select(rows, kind="factor")) if name != RANDOM]
+
+
+def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
+    """Do factors move the target further than random directions of the same norm?"""
+    own, random = by_factor(rows, method, "effect"), by_factor(rows, RANDOM, "effect")
+    if not own or not random or not fmean(random) > 0:
+        return None
+    value, interval = mean_interval([effect / fmean(random) for effect in own])
+    return Verdict(
+        f"{method.capitalize()} factors move the target further than random directions",
+        f"at least {MOVES} times as far",
+        "|z(Rv) - z(0)| over its mean for random directions; one value a factor, mean over signs and seeds",
+        value,
+        interval,
+        MOVES,
+        1.0,
+        decide(value, interval, MOVES),
+    )
+
+
+def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
+    """Do factors change the behaviour of completions more often?"""
+    own, random = by_factor(rows, method, "changed"), by_factor(rows, RANDOM, "changed")
+    if not own or len(own) != len(random):
+        return None
+    value, interval = mean_interval([a - b for a, b in zip(own, random)])
+    return Verdict(
+        f"{method.capitalize()} factors change behaviour more often than random directions",
+        f"the share of completions turned into another known behaviour is at least {TURNS} higher",
+        "difference of shares, factor by random direction of the same place, mean over signs, prompts and seeds; the "
+        "control is the random directions' own share",
+        value,
+        interval,
+        TURNS,
+        fmean(random),
+        decide(value, interval, TURNS),
+    )
+
+
+def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+    """Two verdicts for each method."""
+    found = [judge(rows, name) for name in methods_of(rows) for judge in (moves_more, turns_more)]
+    return [verdict for verdict in found if verdict is not None]
+
+
+def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
+    """Headline, tiles and verdicts of a finished run."""
+    radius = select(rows, kind="radius")[-1]
+    names = methods_of(rows)
+    random = select(rows, kind="factor", method=RANDOM)
+    shares = [f"{name} {_percent(select(rows, kind='factor', method=name), 'changed')}" for name in names]
+    headline = (
+        f"At norm {radius['radius']:.3g}, {random[0]['prompts']} prompts, factors of {title} turn this share of "
+        f"completions into another known behaviour: {', '.join(shares)}; random directions "
+        f"{_percent(random, 'changed')}."
+    )
+    tiles = [
+        [_percent(select(rows, kind="factor", method=name), "changed"), f"of completions changed by {name} factors"]
+        for name in names
+    ]
+    tiles.append([_percent(random, "changed"), "changed by random directions of the same norm"])
+    return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows)}
+
+
+def _percent(rows: Sequence[Row], column: str) -> str:
+    return f"{100 * fmean(row[column] for row in rows):.0f} %"

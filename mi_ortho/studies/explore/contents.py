@@ -1,0 +1,233 @@
+"""What an explorer of a family shows of each vector: presence token by token, attention it changes, tokens near it.
+
+Everything is a measurement on the run's own model, recorded as rows and shards, so that the page needs no model.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from einops import einsum
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.interventions import Add
+from mi_ortho.model import Pieces, Prompts, intervene, pieces, read
+from mi_ortho.runs.directory import Run
+from mi_ortho.sites import Site, attn_pattern
+from mi_ortho.steering import Setting, unsteered_completions
+from mi_ortho.studies.dct.effects import unembedding
+from mi_ortho.studies.family.job import MATCHES
+
+DRAWS = 64  # random vectors that the nearest tokens are compared with
+LONGEST = 64  # pieces of the prompt, from its end, whose attention is kept
+
+Named = tuple[str, int]  # match ("base" for the base vector) and index
+
+
+@dataclass(frozen=True, eq=False)
+class Explored:
+    """A family about to be explored: where its vectors go, and what is read once for all of them.
+
+    Attributes:
+        run: where rows and shards are kept.
+        setting: model, site, positions.
+        prompt: the shown prompt.
+        natural: a text on which the model shows the behaviour by itself, unsteered; None where none is known.
+        layer: whose attention is kept entry by entry.
+        nearest: tokens named at either end.
+    """
+
+    run: Run
+    setting: Setting
+    prompt: str
+    natural: str | None
+    layer: int
+    nearest: int = 8
+
+    @property
+    def layers(self) -> int:
+        """How many blocks the model has."""
+        return int(self.setting.model.cfg.n_layers)
+
+
+def chosen_vectors(sizes: Mapping[str, int], limit: int) -> list[Named]:
+    """The base and at most about `limit` vectors, evenly spaced in each match in proportion to its size.
+
+    >>> chosen_vectors({"kl": 100, "activation": 50}, 6)[1:]
+    [('kl', 0), ('kl', 33), ('kl', 66), ('kl', 99), ('activation', 0), ('activation', 49)]
+    """
+    total = sum(sizes.values())
+    found: list[Named] = [("base", 0)]
+    for match in reversed(MATCHES):
+        size = sizes.get(match, 0)
+        count = size if total <= limit else min(size, max(1, round(limit * size / total)))
+        places = torch.linspace(0, size - 1, count).int().tolist() if count else []
+        found += [(match, index) for index in dict.fromkeys(places)]
+    return found
+
+
+def explore_frame(
+    explored: Explored, plain: Sequence[Tensor], vectors: Float[Tensor, "n d_model"], named: Sequence[Named]
+) -> None:
+    """Record what all vectors share: the prompt's pieces and attention, the natural text and presence on it, the null.
+
+    Args:
+        explored: where and on what.
+        plain: `unsteered_attention` of it.
+        vectors: all that are shown.
+        named: their match and index.
+    """
+    run = explored.run
+    if any(row["kind"] == "frame" for row in run.records()):
+        return
+    prompts = explored.setting.prompts([explored.prompt])
+    shown = _pieces(explored, prompts)
+    tensors = {"attention": _kept(shown, plain[explored.layer])}
+    natural = _natural(explored, vectors)
+    run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
+    matrix = unembedding(explored.setting.model)
+    width = vectors.shape[1]
+    run.record(
+        {
+            "kind": "frame",
+            "prompt": explored.prompt,
+            "layer": explored.layer,
+            "layers": explored.layers,
+            "pieces": list(shown.texts[-LONGEST:]),
+            "left_out": max(0, len(shown) - LONGEST),
+            "natural": natural[0] if natural else None,
+            "natural_start": natural[2] if natural else None,
+            "vectors": [list(name) for name in named],
+            "d_model": width,
+            "null_cosine": None if matrix is None else _null_cosine(matrix, width),
+        }
+    )
+
+
+def explore_vector(
+    explored: Explored, plain: Sequence[Tensor], named: Named, vector: Float[Tensor, " d_model"], text: str, place: int
+) -> None:
+    """Record one vector: presence on the text it made the model write, attention changed, nearest tokens.
+
+    Args:
+        explored: where and on what.
+        plain: `unsteered_attention` of it.
+        named: match and index.
+        vector: the vector.
+        text: its completion of the shown prompt, read again without steering.
+        place: how many vectors of its match are shown before it; shards are numbered by it, without gaps.
+    """
+    match, index = named
+    prompts = explored.setting.prompts([explored.prompt])
+    shown = _pieces(explored, prompts)
+    steered = _attention(explored, prompts, vector)
+    changed = [(0.5 * (b - a).abs().sum(-1).mean(-1)).tolist() for a, b in zip(plain, steered)]
+    difference = _kept(shown, steered[explored.layer]) - _kept(shown, plain[explored.layer])
+    explored.run.save_tensors(f"drawn/{match}/{place:06d}", {"vector": difference.half()})
+    own, start, present = _presence(explored, explored.prompt, text, vector[None])
+    explored.run.record(
+        {
+            "kind": "vector",
+            "match": match,
+            "index": index,
+            "pieces": list(own),
+            "start": start,
+            "presence": [round(value, 4) for value in present[:, 0].tolist()],
+            "attention_change": [[round(value, 4) for value in layer] for layer in changed],
+            **_nearest(explored, vector),
+        }
+    )
+
+
+def unsteered_attention(explored: Explored) -> list[Float[Tensor, "head query_pos key_pos"]]:
+    """Attention of every layer on the prompt without steering, the first layer first."""
+    return _attention(explored, explored.setting.prompts([explored.prompt]), None)
+
+
+def _pieces(explored: Explored, prompts: Prompts) -> Pieces:
+    return pieces(explored.setting.model.tokenizer, prompts.tokens[0].tolist())
+
+
+def _kept(shown: Pieces, pattern: Float[Tensor, "head query_pos key_pos"]) -> Float[Tensor, "head query key"]:
+    return shown.attention(pattern)[:, -LONGEST:, -LONGEST:]
+
+
+def _attention(
+    explored: Explored, prompts: Prompts, vector: Float[Tensor, " d_model"] | None
+) -> list[Float[Tensor, "head query_pos key_pos"]]:
+    """Every layer's attention on the prompt, with a vector added or without."""
+    setting = explored.setting
+    sites: list[Site] = [attn_pattern(layer) for layer in range(explored.layers)]
+    if vector is None:
+        found = read(setting.model, prompts, sites)
+    else:
+        with intervene(setting.model, {setting.site: Add(vector)}, prompts=prompts, where=setting.where):
+            found = read(setting.model, prompts, sites)
+    return [found[site][0].float().cpu() for site in sites]
+
+
+def _natural(
+    explored: Explored, vectors: Float[Tensor, "n d_model"]
+) -> tuple[list[str], Float[Tensor, "piece n"], int] | None:
+    """The unsteered completion of a prompt that asks for the behaviour, and presence of every vector on it."""
+    if explored.natural is None:
+        return None
+    done = unsteered_completions(explored.setting, [explored.natural], vectors.shape[1], vectors.device)[0]
+    if not done.text.strip():
+        return None
+    shown, start, present = _presence(explored, explored.natural, done.text, vectors)
+    return list(shown), present, start
+
+
+def _presence(
+    explored: Explored, prompt: str, text: str, vectors: Float[Tensor, "n d_model"]
+) -> tuple[tuple[str, ...], int, Float[Tensor, "piece n"]]:
+    """Pieces of prompt and text, where the text starts, and cos(h, θ) at each, read without steering."""
+    setting = explored.setting
+    prompts = tokens_of(setting, prompt, text)
+    residual = read(setting.model, prompts, [setting.site])[setting.site][0].float()
+    normed = torch.nn.functional.normalize
+    cosines = einsum(normed(residual, dim=-1), normed(vectors.to(residual), dim=-1), "pos d, n d -> pos n")
+    ids, edge = prompts.tokens[0].tolist(), prompts.prompt_length
+    tokenizer = setting.model.tokenizer
+    before, after = pieces(tokenizer, ids[:edge]), pieces(tokenizer, ids[edge:])
+    whole = Pieces(before.texts + after.texts, before.sizes + after.sizes)
+    return whole.texts, len(before), whole.mean(cosines).cpu()
+
+
+def tokens_of(setting: Setting, prompt: str, text: str) -> Prompts:
+    """A prompt with a recorded answer, tokenised; an answer of white space only counts as none."""
+    if not text.strip():
+        return setting.prompts([prompt])
+    ids = setting.model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return setting.prompts([prompt], [list(ids)])
+
+
+def _nearest(explored: Explored, vector: Float[Tensor, " d_model"]) -> dict[str, Any]:
+    """The tokens whose centred unembedding has the largest and the smallest cosine with a vector."""
+    matrix = unembedding(explored.setting.model)
+    if matrix is None:
+        return {"nearest": None, "farthest": None}
+    cosines = _cosines(matrix, vector.to(matrix)[None])[0]
+    decode = explored.setting.model.tokenizer.decode
+    count = min(explored.nearest, len(cosines))
+
+    def told(found: Any) -> list[list[object]]:
+        return [[decode([int(token)]), round(float(cosines[token]), 4)] for token in found]
+
+    return {"nearest": told(cosines.topk(count).indices), "farthest": told((-cosines).topk(count).indices)}
+
+
+def _cosines(matrix: Float[Tensor, "d_model d_vocab"], vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n token"]:
+    """Cosines with what each token's logit gains over the mean logit, so that what all tokens share does not count."""
+    centred = matrix - matrix.mean(1, keepdim=True)
+    normed = torch.nn.functional.normalize
+    return normed(vectors, dim=-1) @ normed(centred, dim=0)
+
+
+def _null_cosine(matrix: Float[Tensor, "d_model d_vocab"], width: int) -> float:
+    """The median over random directions of the largest cosine with any token: what nearness by chance looks like."""
+    drawn = torch.randn(DRAWS, width, generator=torch.Generator().manual_seed(0)).to(matrix)
+    return float(_cosines(matrix, drawn).max(-1).values.median())

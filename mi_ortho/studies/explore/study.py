@@ -1,0 +1,154 @@
+"""The command `explore`: one page to choose a vector of a family and see everything it does."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mi_ortho.runs.directory import Run, RunError, open_run, start
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Setting
+from mi_ortho.studies.explore.config import ExploreConfig
+from mi_ortho.studies.explore.contents import (
+    Explored,
+    chosen_vectors,
+    explore_frame,
+    explore_vector,
+    unsteered_attention,
+)
+from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.family.verdicts import pick
+from mi_ortho.studies.nulls.source import Source, open_source
+from mi_ortho.studies.subject import Subject, open_subject
+
+
+def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
+    """Measure the vectors of a finished family run for the explorer page; continue where an earlier call stopped.
+
+    Rows and shards go to the folder `explore` inside the family's directory, or to `at`. There is one explorer in a
+    place: other settings are refused there, unless `fresh` replaces what is finished or was made with others.
+    """
+    _check(config)
+    source = open_source(family)
+    settings = asdict(config) | {"family": source.path.name, "family_digest": _digest(source)}
+    place = at or family / "explore"
+    known = _known(place, settings, fresh=fresh)
+    if known is not None and known.finished:
+        say(f"already finished: {known.path} (--fresh computes it again)")
+        return _with_page(known)
+    subject = _subject(config, source)
+    with start(family, "explore", settings, at=place, facts=subject.facts(source.config.seed)) as run:
+        say(f"run {run.path}")
+        _solve(run, config, source, subject, track)
+    return _with_page(run)
+
+
+def _check(config: ExploreConfig) -> None:
+    if min(config.vectors, config.nearest) < 1:
+        raise ValueError(
+            f"got vectors={config.vectors}, nearest={config.nearest}; expected at least 1 of each; raise them"
+        )
+
+
+def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run | None:
+    """The explorer already in a place, which needs no model where it is finished; None where there is none.
+
+    Raises:
+        RunError: it is no explorer, or one of other settings, or another process writes it.
+    """
+    if not (place / "config.json").is_file():
+        return None
+    run = open_run(place)
+    if "family_digest" not in run.config:
+        raise RunError(
+            f"got {place}, which is no explorer; expected a new folder or an explorer's; choose another --at"
+        )
+    differing = [key for key in {**settings, **run.config} if settings.get(key) != run.config.get(key)]
+    if fresh and (run.finished or differing):
+        with start(place.parent, "explore", run.config, at=place):  # refused while another process writes it
+            shutil.rmtree(place)
+        return None
+    if differing:
+        told = ", ".join(f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing)
+        raise RunError(
+            f"got {place}, an explorer of other settings: {told}; expected the same settings; give them, "
+            "choose another --at, or replace it by --fresh"
+        )
+    return run
+
+
+def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, track: Track) -> None:
+    known, rows = source.config, open_run(source.path).records()
+    base = pick(rows, kind="base")
+    natural = subject.texts.natural.get(str(base[0]["mode"]) if base else "", ())
+    setting = Setting(
+        subject.model,
+        resid_post(known.source),
+        where(known.where),
+        subject.modes,
+        known.system,
+        known.max_new_tokens,
+        known.temperature,
+        known.seed,
+    )
+    explored = Explored(run, setting, source.train[0], next(iter(natural), None), known.target, config.nearest)
+    vectors = {"base": source.base[None], **source.families}
+    named = chosen_vectors({match: len(found) for match, found in source.families.items()}, config.vectors)
+    texts = {
+        (match, int(row["index"])): str(row.get("text") or "")
+        for match in source.families
+        for row in pick(rows, kind="vector", match=match)
+    }
+    texts["base", 0] = str(base[0].get("text") or "") if base else ""
+    device = torch.device(config.device)
+    plain = unsteered_attention(explored)
+    explore_frame(explored, plain, torch.stack([vectors[match][index] for match, index in named]).to(device), named)
+    done = {(row["match"], row["index"]) for row in run.records() if row["kind"] == "vector"}
+    for count, (match, index) in enumerate(named, start=1):
+        if (match, index) not in done:
+            vector = vectors[match][index].to(device)
+            place = sum(name == match for name, _ in named[: count - 1])
+            explore_vector(explored, plain, (match, index), vector, texts.get((match, index), ""), place)
+        track("vectors", count, len(named))
+    run.consolidate("drawn")
+    total = sum(len(found) for found in source.families.values())
+    run.summary({"headline": f"Explorer of {source.path.name}: {len(named) - 1} of {total} vectors and their base."})
+
+
+def _subject(config: ExploreConfig, source: Source) -> Subject:
+    known = source.config
+    name = config.model or known.model
+    subject = open_subject(
+        name, device=config.device, dtype=config.dtype or known.dtype, trust_remote_code=known.trust_remote_code
+    )
+    if source.digest is not None and source.digest != subject.digest:
+        raise RunError(
+            f"got run {source.path}, made with other weights of {subject.title} ({str(source.digest)[:12]}, now "
+            f"{str(subject.digest)[:12]}); expected the same model; run `mi-ortho family` again, or name it by --model"
+        )
+    return subject
+
+
+def _digest(source: Source) -> str:
+    """Which vectors these are, so that an explorer of others is not taken for theirs."""
+    digest = hashlib.sha256()
+    for vectors in (source.base, *source.families.values()):
+        digest.update(vectors.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _with_page(run: Run) -> Run:
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.explore.page import explore_report
+
+        explore_report(run.path)
+    return run
+
+
+def with_model(config: ExploreConfig, family: Path) -> ExploreConfig:
+    """The settings with the model the family run names, where none is given."""
+    name = open_run(family).config.get("model")
+    return replace(config, model=config.model or (None if name is None else str(name)))

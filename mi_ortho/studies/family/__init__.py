@@ -1,0 +1,1 @@
+"""The commands `family` and `melbo`: from a prompt to an orthogonal family, measured beside its controls."""

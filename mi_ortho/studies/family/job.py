@@ -1,0 +1,160 @@
+"""A configured family run: what is fixed before any search, and what every stage of it shares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.behaviours import Modes
+from mi_ortho.elicitation import Goal, OrthoSettings
+from mi_ortho.model import Model, Slice, slice_model
+from mi_ortho.objectives import Penalised
+from mi_ortho.runs.directory import Run
+from mi_ortho.search import Lbfgs
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Setting, Yardstick, measure
+from mi_ortho.studies.family.config import FamilyConfig
+
+MATCHES = ("activation", "kl")
+BATCH = 32  # vectors measured together; fixed, so that a resumed run measures in the same batches
+
+Say = Callable[[str], None]
+Track = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A configured family run: the run directory, the model, and what is fixed before any search."""
+
+    run: Run
+    config: FamilyConfig
+    setting: Setting
+    train: tuple[str, ...]
+    held_out: tuple[str, ...]
+    z: Slice
+    say: Say = print
+    track: Track = field(default=lambda stage, done, total: None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors live."""
+        return torch.device(self.config.device)
+
+    def generator(self, stage: int) -> torch.Generator:
+        """A random stream of its own for every stage, so that skipping a finished one changes nothing."""
+        return torch.Generator(self.device).manual_seed(self.config.seed * 1009 + stage)
+
+    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+        """Recorded rows with these values."""
+        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def prepare(
+    run: Run,
+    config: FamilyConfig,
+    model: Model,
+    modes: Modes,
+    train: Sequence[str],
+    held_out: Sequence[str],
+    *,
+    say: Say = print,
+    track: Track | None = None,
+) -> Job:
+    """Fix the setting and the activation map. Wrong arguments raise here, before any long work."""
+    check(config, model)
+    site = resid_post(config.source)
+    setting = Setting(
+        model, site, where(config.where), modes, config.system, config.max_new_tokens, config.temperature, config.seed
+    )
+    z = slice_model(
+        model,
+        setting.prompts(train),
+        source=site,
+        target=resid_post(config.target),
+        readout=where(config.readout),
+        where=where(config.where),
+    )
+    setting.prompts(held_out or train)
+    return Job(run, config, setting, tuple(train), tuple(held_out), z, say, track or (lambda stage, done, total: None))
+
+
+def where(text: str) -> Any:
+    """A position or readout argument: digits mean the last k.
+
+    >>> where("prompt"), where("3")
+    ('prompt', 3)
+    """
+    return int(text) if text.isdigit() else text
+
+
+def check(config: FamilyConfig, model: Model) -> None:
+    """Raise ValueError for anything in the configuration that cannot work on this model."""
+    layers, width = int(model.cfg.n_layers), int(model.cfg.d_model)
+    if not 0 <= config.source < layers or not 0 <= config.target < layers:
+        raise ValueError(
+            f"got source {config.source} and target {config.target}; expected layers from 0 to {layers - 1}; "
+            "choose others with --source and --target"
+        )
+    if config.source >= config.target:
+        raise ValueError(
+            f"got source {config.source}, target {config.target}; expected source < target; steer earlier or read later"
+        )
+    if config.radius is not None and not 0 < config.radius < float("inf"):
+        raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
+    for name in ("n", "n_kl", "candidates", "random_bases"):
+        if not 0 <= getattr(config, name) <= width - (name != "candidates"):
+            raise ValueError(
+                f"got {name}={getattr(config, name)}; expected 0 to {width - (name != 'candidates')}: "
+                f"d_model is {width} and every vector is orthogonal to the others; lower it"
+            )
+    if config.n + config.n_kl == 0 or config.candidates == 0:
+        raise ValueError("got no vectors to search for; expected n or n_kl, and candidates, above 0; raise them")
+    if config.solver not in ("projected", "published"):
+        raise ValueError(f"got solver {config.solver!r}; expected projected or published; correct --solver")
+    if config.solver == "published" and config.n == 0:
+        raise ValueError("got solver published with n=0; expected activation-matched vectors; raise --n")
+    steps = 1 if config.max_steps is None else config.max_steps
+    if min(steps, config.answer_tokens, config.max_new_tokens) < 1:
+        raise ValueError("got a step or token limit below 1; expected at least 1; raise it")
+
+
+def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"]) -> Goal:
+    """The objective of one match, with the norm penalty if the configuration has one."""
+    goal = yard.activation if name == "activation" else yard.behaviour
+    return Penalised(goal, job.config.penalty, float(base.norm())) if job.config.penalty else goal
+
+
+def ortho_settings(config: FamilyConfig, norm: float) -> OrthoSettings:
+    """The search settings of a configuration, with norms in activation units."""
+    cap = config.fixed_norm or config.norm_cap
+    return OrthoSettings(
+        max_norm=cap * norm if cap else float("inf"),
+        min_norm=config.fixed_norm * norm,
+        restarts=config.restarts,
+        block=config.block,
+        patience=config.patience,
+        solver=Lbfgs(max_steps=config.max_steps or 30),
+    )
+
+
+def measured(
+    job: Job,
+    yard: Yardstick,
+    vectors: Float[Tensor, "k d_model"],
+    label: dict[str, Any],
+    stage: str,
+    held_out: Sequence[str] = (),
+) -> None:
+    """Record measurements of all vectors under `label`, in fixed batches, skipping what is recorded."""
+    done = {row["index"] for row in job.rows(**label)}
+    for start in range(0, len(vectors), BATCH):
+        indices = range(start, min(start + BATCH, len(vectors)))
+        if set(indices) <= done:
+            continue
+        for index, row in zip(indices, measure(yard, vectors[start : start + BATCH], held_out), strict=True):
+            if index not in done:
+                job.run.record({**label, "index": index, **row})
+        job.track(stage, indices[-1] + 1, len(vectors))

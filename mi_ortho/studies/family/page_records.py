@@ -1,0 +1,179 @@
+"""What the report of a `family` run reads: the run directory as one frozen value, its rows joined and counted once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from mi_ortho.pages.categories import category_colours
+from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.files import read_json
+
+Row = Mapping[str, Any]
+CONTROLS = {  # name in the records → (label, colour)
+    "random_base": ("family of a random base", "c1"),
+    "isotropic": ("random, isotropic", "c2"),
+    "covariance": ("random, covariance-matched", "c3"),
+    "span": ("random in the family's span", "c4"),
+    "negated": ("the vector negated, −θ", "c5"),
+    "scaled_to_base": ("scaled to the base's norm", "c6"),
+}
+MAX_CONTROLS = 9000  # control measurements shown; of more, those of every n-th index
+MAX_HELD_OUT = 3000  # held-out completions shown; of more, those of every n-th vector
+MATCHES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
+
+
+@dataclass(frozen=True, eq=False)
+class FamilyRun:
+    """A run directory as read: settings, machine, summary, rows, vectors and the arrays of the visuals.
+
+    Of very large runs, controls are read at every `control_step`-th index only.
+    """
+
+    config: Row
+    environment: Row
+    summary: Row
+    rows: Sequence[Row]
+    vectors: Mapping[str, Tensor]
+    visuals: Row
+    arrays: Mapping[str, Tensor]
+    control_step: int = 1
+
+    def where(self, **wanted: object) -> list[Row]:
+        """The rows whose fields have these values."""
+        return [row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())]
+
+    @cached_property
+    def base(self) -> Row:
+        """The row of the base vector, empty where the run has none yet."""
+        return next(iter(self.where(kind="base")), {})
+
+    @cached_property
+    def unsteered(self) -> Row:
+        """The first prompt's row without steering, empty where the run has none yet."""
+        return next(iter(self.where(kind="unsteered")), {})
+
+    @cached_property
+    def null(self) -> list[Row]:
+        """The linear null by index, where it could be computed."""
+        rows = [row for row in self.where(kind="linear_null") if row.get("loss") is not None]
+        return sorted(rows, key=lambda row: row["index"])
+
+    @cached_property
+    def matches(self) -> list[str]:
+        """The matches this run has vectors of, those known first."""
+        found = {str(row.get("match")) for row in self.where(kind="vector")}
+        return [match for match in MATCHES if match in found] + sorted(found - set(MATCHES))
+
+    def family(self, match: str) -> list[Row]:
+        """The vectors of one match by index."""
+        return self._groups.get(("vector", match, None), [])
+
+    def control(self, match: str, name: str) -> list[Row]:
+        """One control of one match by index."""
+        return self._groups.get(("control", match, name), [])
+
+    @cached_property
+    def _groups(self) -> dict[tuple[object, ...], list[Row]]:
+        found: dict[tuple[object, ...], list[Row]] = {}
+        for row in self.rows:
+            if row["kind"] in ("vector", "control"):
+                found.setdefault((row["kind"], row.get("match"), row.get("control")), []).append(row)
+        return {key: sorted(rows, key=lambda row: row["index"]) for key, rows in found.items()}
+
+    def controls(self, match: str) -> list[str]:
+        """The controls measured for a match, those known first."""
+        found = {str(row.get("control")) for row in self.where(kind="control", match=match)}
+        return [name for name in CONTROLS if name in found] + sorted(found - set(CONTROLS))
+
+    def keeps(self, row: Row) -> bool:
+        """Whether a row's behaviour is the base's; that of a random base's family is compared with the chosen base."""
+        if row.get("keeps") is None or row.get("control") == "random_base":
+            return bool(self.base) and row.get("mode") == self.base.get("mode")
+        return bool(row["keeps"])
+
+    def end(self, match: str) -> tuple[int | None, str]:
+        """Where the family of a match ends by the summary (the first index outside), and the reason given."""
+        found = (self.summary.get("end") or {}).get(match)
+        if isinstance(found, Mapping):
+            index = next(
+                (found[key] for key in ("index", "end", "count") if isinstance(found.get(key), int | float)), None
+            )
+            return (None if index is None else int(index)), str(found.get("reason") or found.get("rule") or "")
+        return (int(found) if isinstance(found, int | float) else None), ""
+
+    @cached_property
+    def colours(self) -> dict[str, str]:
+        """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears.
+
+        Known modes have the colour that they have on every page.
+        """
+        counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
+        first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
+        return category_colours([*first, *(mode for mode, _ in counted.most_common())])
+
+
+def load_family(path: Path) -> FamilyRun:
+    """Read a run directory, finished or not; parts that are not there yet are empty."""
+    run = open_run(path)
+
+    def part(name: str) -> Row:
+        found = read_json(path / name) if (path / name).is_file() else {}
+        return found if isinstance(found, Mapping) else {}
+
+    arrays = run.load_tensors("visuals") if run.has("visuals") else {}
+    summary, visuals = part("summary.json"), part("visuals.json")
+    rows = joined(run.records())
+    step = 1 + sum(row["kind"] == "control" for row in rows) // MAX_CONTROLS
+    rows = [row for row in rows if row["kind"] != "control" or row["index"] % step == 0]
+    environment, vectors = part("environment.json"), run.load_rows("vectors")
+    return FamilyRun(run.config, environment, summary, rows, vectors, visuals, arrays, step)
+
+
+def joined(rows: Sequence[Row]) -> list[Row]:
+    """The rows with each vector's search and shrunk norm joined to it, and held-out completions as rows of their own.
+
+    A row of one kind, match, control, index and scale that was recorded twice (a resumed batch) counts once.
+    """
+    names = ("kind", "match", "control", "index", "prompt", "prompt_text", "n", "scale", "attempt")
+    once = list({tuple(row.get(name) for name in names): row for row in rows}.values())
+    asked = [row for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"]
+    held_out = [str(row.get("prompt_text")) for row in asked]
+    every = 1 + len(held_out) * sum(row["kind"] == "vector" for row in once) // MAX_HELD_OUT
+    extra: dict[tuple[object, object], dict[str, Any]] = {}
+    for row in once:
+        if row["kind"] in ("search", "shrunk") and row.get("index") is not None:
+            wanted = ("status", "evaluations", "seconds") if row["kind"] == "search" else ("norm_shrunk",)
+            extra.setdefault((row.get("match"), row["index"]), {}).update({name: row.get(name) for name in wanted})
+    found: list[Row] = []
+    for row in once:
+        found.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
+        found += _held_out(row, held_out) if (row.get("index") or 0) % every == 0 else []
+    return found
+
+
+def _held_out(row: Row, prompts: Iterable[str]) -> list[Row]:
+    """One row for every held-out prompt a vector was tried on."""
+    if row["kind"] != "vector" or not row.get("transfer_modes"):
+        return []
+    texts = row.get("transfer_texts") or [""] * len(row["transfer_modes"])
+    return [
+        {
+            "kind": "transfer",
+            "match": row.get("match"),
+            "index": row["index"],
+            "prompt_text": prompt,
+            "mode": mode,
+            "text": text,
+        }
+        for prompt, mode, text in zip(prompts, row["transfer_modes"], texts)
+    ]
+
+
+def label_of(control: str) -> str:
+    """A control's name for a reader."""
+    return CONTROLS.get(control, (control.replace("_", " "), ""))[0]

@@ -1,0 +1,73 @@
+"""The behaviour of many vectors at a glance: one cell for each vector, one strip for each control or prompt."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from markupsafe import Markup
+
+from mi_ortho.pages.text import json_script, visible
+from mi_ortho.studies.family.page_records import FamilyRun, Row, label_of
+from mi_ortho.studies.family.page_rows import row_numbers
+
+_SINGLE = 200  # up to this many cells each is drawn by itself, with a gap; more merge where they are alike
+
+
+def strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
+    """The behaviour of the family and of each control by index, one strip each."""
+    family, where = run.family(match), row_numbers(run)
+    width = 1 + max(row["index"] for row in family)
+    named = [("family", family)] + [(label_of(name), run.control(match, name)) for name in run.controls(match)]
+    return [strip(run, label, rows, width, where) for label, rows in named]
+
+
+def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
+    """The behaviour on each held-out prompt by index of the vector."""
+    rows, where = run.where(kind="transfer", match=match), row_numbers(run)
+    if not rows:
+        return []
+    width = 1 + max(row["index"] for row in [*rows, *run.family(match)])
+    prompts: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["index"]):
+        prompts.setdefault(str(row.get("prompt_text")), []).append(row)
+    return [strip(run, prompt, chosen, width, where) for prompt, chosen in prompts.items()]
+
+
+def strip(run: FamilyRun, label: str, rows: Sequence[Row], width: int, where: Mapping[int, int]) -> dict[str, Any]:
+    """One strip: a cell for every index measured, full height where the behaviour is kept and lower where it is not."""
+    step = _step([int(row["index"]) for row in rows])
+    cells = [(int(row["index"]), run.colours.get(str(row.get("mode")), "m7"), run.keeps(row)) for row in rows]
+    svg = Markup('<svg viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
+    kept = sum(kept for _, _, kept in cells)
+    data = {"first": where[id(rows[0])] if rows else 0, "count": len(rows), "width": width, "step": step}
+    return {
+        "label": visible(label),
+        "svg": svg.format(width, _paths(cells, step, width)),
+        "kept": kept,
+        "measured": len(cells),
+        "data": json_script(data),
+    }
+
+
+def _paths(cells: Sequence[tuple[int, str, bool]], step: int, width: int) -> Markup:
+    """The cells as one path for each colour."""
+    paths: dict[str, str] = {}
+    for index, length, colour, kept in _runs(cells, step, merge=len(cells) > _SINGLE):
+        wide, top = length - (0 if len(cells) > _SINGLE else min(0.12, width / 900)), 0 if kept else 0.45
+        paths[colour] = paths.get(colour, "") + f"M{index} {top}h{wide:.4g}v{1 - top:.4g}h{-wide:.4g}z"
+    return Markup("").join(Markup('<path class="{}" d="{}"/>').format(colour, drawn) for colour, drawn in paths.items())
+
+
+def _runs(cells: Sequence[tuple[int, str, bool]], step: int, *, merge: bool) -> list[tuple[int, int, str, bool]]:
+    """Cells as (start, length, colour, kept); neighbours that look alike become one when `merge`."""
+    alike = groupby(enumerate(cells), key=lambda item: (item[1][0] - step * item[0], *item[1][1:]))
+    groups = [[cell for _, cell in found] for _, found in alike]
+    if not merge:
+        groups = [[cell] for found in groups for cell in found]
+    return [(found[0][0], step * len(found), found[0][1], found[0][2]) for found in groups]
+
+
+def _step(indexes: Sequence[int]) -> int:
+    """How wide a cell is: the distance of measured indexes where it is regular, so that sparse strips have no holes."""
+    gaps = {b - a for a, b in zip(sorted(set(indexes)), sorted(set(indexes))[1:])}
+    return min(gaps) if len(gaps) == 1 else 1

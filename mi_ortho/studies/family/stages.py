@@ -1,0 +1,249 @@
+"""The main job: from a prompt to an orthogonal family of steering vectors, measured beside its controls.
+
+Every stage writes what it produced to the run directory before the next one starts, and skips what is already there, so
+the same command continues after any interruption and ends with the same result.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.dct import calibrate_scale
+from mi_ortho.derivatives.first import gauss_newton
+from mi_ortho.elicitation import (
+    Goal,
+    Progress,
+    melbo,
+    melbo_ortho,
+    melbo_ortho_published,
+    random_vectors,
+)
+from mi_ortho.model import slice_model
+from mi_ortho.objectives import Match, displace, match
+from mi_ortho.search import SearchResult, Status
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
+from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
+from mi_ortho.studies.family.job import MATCHES, Job, goal_of, measured, ortho_settings, where
+from mi_ortho.subspace import max_abs_cosine
+from mi_ortho.vectors import load_vectors
+
+
+def solve(job: Job) -> None:
+    """Run every stage that the run directory does not hold yet, up to the measured family and its controls."""
+    unsteered(job)
+    base = choose_base(job, candidates(job))
+    activation = match(job.z, base)
+    yard = yardstick(job.setting, job.train, base, activation, answer_tokens=job.config.answer_tokens)
+    measure_base(job, yard, base)
+    for name in MATCHES:
+        count = job.config.n if name == "activation" else job.config.n_kl
+        if count:
+            found = search(job, name, goal_of(job, yard, name, base), base, count)
+            measure_family(job, yard, name, found)
+            measure_controls(job, yard, name, found, base)
+            measure_means(job, yard, name, found)
+            if job.config.shrink:
+                shrink_family(job, goal_of(job, yard, name, base), name, found, base)
+    predict_linear(job, base)
+    random_base(job, base)
+
+
+def unsteered(job: Job) -> None:
+    """Record what the model writes without steering."""
+    if job.rows(kind="unsteered"):
+        return
+    texts = [*job.train, *job.held_out]
+    done = unsteered_completions(job.setting, texts, job.z.d_model, job.device)
+    for index, (text, completion) in enumerate(zip(texts, done, strict=True)):
+        role = "train" if index < len(job.train) else "held_out"
+        job.run.record(
+            {
+                "kind": "unsteered",
+                "prompt": index,
+                "role": role,
+                "prompt_text": text,
+                "text": completion.text,
+                "mode": completion.mode,
+            }
+        )
+    job.say(f"unsteered: {done[0].mode}: {_short(done[0].text)}")
+
+
+def candidates(job: Job) -> Float[Tensor, "n d_model"]:
+    """MELBO vectors, or the user's own base: saved and recorded with random vectors of the same norm beside them."""
+    config = job.config
+    if not job.run.has("candidates"):
+        vectors, objectives = (_own_base(job), [None]) if config.base else _melbo(job)
+        job.run.save_tensors("candidates", {"melbo": vectors})
+        job.run.record({"kind": "melbo_search", "objectives": objectives, "norm": float(vectors[0].norm())})
+    vectors = job.run.load_tensors("candidates")["melbo"].to(job.device)
+    objectives = job.rows(kind="melbo_search")[-1]["objectives"] if job.rows(kind="melbo_search") else []
+    controls = random_vectors(max(8, len(vectors)), vectors.shape[1], float(vectors[0].norm()), job.generator(2))
+    for kind, rows in (("melbo", vectors), ("melbo_control", controls)):
+        if not job.rows(kind=kind):
+            for index, done in enumerate(complete(job.setting, job.train, rows)):
+                row = {
+                    "kind": kind,
+                    "index": index,
+                    "norm": float(rows[index].norm()),
+                    "mode": done[0].mode,
+                    "text": done[0].text,
+                    "modes": [each.mode for each in done],
+                }
+                value = objectives[index] if kind == "melbo" and index < len(objectives) else None
+                job.run.record(row | {"objective": value})
+    return vectors
+
+
+def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
+    config = job.config
+    radius = config.radius or calibrate_scale(job.z, generator=job.generator(1))
+    job.say(
+        f"MELBO: {config.candidates} orthogonal vectors of norm {radius:.3g}, block {config.source} to {config.target}"
+    )
+    z = slice_model(
+        job.setting.model,
+        job.setting.prompts(job.train),
+        source=job.setting.site,
+        target=resid_post(config.target),
+        readout=where(config.melbo_readout),
+        where=job.setting.where,
+    )
+    objective = displace(z, like=torch.zeros(z.d_model, device=job.device))
+    found = melbo(objective, radius=radius, n=config.candidates, generator=job.generator(0))
+    return torch.stack([result.vector for result in found]), [result.loss for result in found]
+
+
+def _own_base(job: Job) -> Tensor:
+    own = load_vectors(Path(str(job.config.base)))
+    if own.vectors.shape[1] != job.z.d_model:
+        raise ValueError(
+            f"got base vectors of width {own.vectors.shape[1]} in {job.config.base}; expected {job.z.d_model}, "
+            "the model's d_model; use a vector made for this model"
+        )
+    return own.vectors[:1].to(job.device, torch.float32)
+
+
+def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " d_model"]:
+    """The candidate that shows the wanted behaviour on most training prompts, the most effective one among equals.
+
+    Raises:
+        ValueError: no candidate shows it; the message lists what they do show.
+    """
+    plain = [row["mode"] for row in job.rows(kind="unsteered")][: len(job.train)]
+    rows = job.rows(kind="melbo")
+    wanted = job.config.behaviour
+    changed = [row["mode"] for row in rows if row["mode"] not in (plain[0], job.setting.modes.default)]
+    if wanted == "auto":
+        wanted = "code" if "code" in changed else next(iter(changed), None)
+    able = [row for row in rows if row["mode"] == wanted]
+    if job.config.base:
+        able = rows
+    if not able:
+        shown = ", ".join(sorted({str(row["mode"]) for row in rows}))
+        raise ValueError(
+            f"got no MELBO vector of {len(rows)} with behaviour {job.config.behaviour!r} on {job.train[0]!r} "
+            f"(they show: {shown}; unsteered: {plain[0]}); expected at least one; "
+            "change --radius, --source, --target or --behaviour"
+        )
+    best = max(able, key=lambda row: (sum(mode == wanted for mode in row["modes"]), row["objective"] or 0.0))
+    job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}")
+    return vectors[int(best["index"])].clone()
+
+
+def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> None:
+    """Record the base's own numbers: what transfer and log-odds of the family are compared with."""
+    if not job.rows(kind="base"):
+        row = measure(yard, base[None], job.held_out)[0]
+        index = next(
+            (k for k, v in enumerate(job.run.load_tensors("candidates")["melbo"]) if torch.equal(v, base.cpu())), 0
+        )
+        job.run.save_tensors("vectors/base", {"base": base})
+        job.run.record({"kind": "base", "index": index, **row})
+
+
+def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], count: int) -> Float[Tensor, "k d_model"]:
+    """The orthogonal family for one match: every vector is on disk before the next search starts."""
+    # a block that was killed half-way is searched again: its rows replace the ones it had left
+    past = list({row["attempt"]: row for row in job.rows(kind="search", match=name)}.values())
+    block = job.config.block if job.config.solver == "projected" else 1
+    past = past[: len(past) // block * block] if block > 1 and not _ended(past, count, job.config.patience) else past
+    kept = [row for row in past if row["kept"]]
+    if _ended(past, count, job.config.patience):
+        return _load(job, name, len(kept))
+    vectors = _load(job, name, len(kept))
+    started = time.perf_counter()
+    trailing = len(past) - max((k + 1 for k, row in enumerate(past) if row["kept"]), default=0)
+    progress = Progress(vectors, len(past), trailing)
+    for attempt, result in enumerate(_family(job, name, goal, base, progress), start=len(past)):
+        good = result.status not in (Status.COLLAPSED, Status.NONFINITE)
+        if good:
+            job.run.save_tensors(f"vectors/{name}/{len(vectors):06d}", {"vector": result.vector})
+            vectors = torch.cat([vectors, result.vector[None]])
+        now = time.perf_counter()
+        row = {
+            "kind": "search",
+            "match": name,
+            "attempt": attempt,
+            "kept": good,
+            "index": len(vectors) - 1 if good else None,
+            "status": result.status.name,
+            "norm": float(result.vector.norm()),
+            "goal": result.loss,
+            "evaluations": result.evaluations,
+            "seconds": now - started,
+        }
+        job.run.record(row)
+        past, started = [*past, row], now
+        job.track(f"{name} match", len(vectors), count)
+        if len(vectors) >= count:
+            break
+    return vectors
+
+
+def _ended(past: Sequence[dict[str, Any]], count: int, patience: int) -> bool:
+    kept = sum(bool(row["kept"]) for row in past)
+    return kept >= count or (len(past) >= patience and not any(row["kept"] for row in past[-patience:]))
+
+
+def _load(job: Job, name: str, count: int) -> Float[Tensor, "k d_model"]:
+    rows = job.run.load_rows("vectors").get(name)
+    if rows is None or not count:
+        return torch.zeros(0, job.z.d_model, device=job.device)
+    return rows[:count].to(job.device)
+
+
+def _family(
+    job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], progress: Progress
+) -> Iterator[SearchResult]:
+    config, norm = job.config, float(base.norm())
+    if config.solver == "published" and isinstance(goal, Match):
+        return melbo_ortho_published(goal, base, seed=config.seed, max_steps=config.max_steps or 1000, resume=progress)
+    job.say(f"{name} match: preparing the Gauss-Newton preconditioner")
+    curvature = gauss_newton(goal, base, generator=job.generator(3))
+    return melbo_ortho(
+        goal, base, seed=config.seed, settings=ortho_settings(config, norm), curvature=curvature, resume=progress
+    )
+
+
+def measure_family(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:
+    """Record what every vector of a family does."""
+    label = {"kind": "vector", "match": name}
+    measured(job, yard, found, label, f"{name} match: measuring", job.held_out)
+
+
+def cosines(job: Job) -> dict[str, float]:
+    """Largest |cosine| over all pairs of each family, its base included."""
+    rows = job.run.load_rows("vectors")
+    return {m: max_abs_cosine(torch.cat([rows["base"].reshape(1, -1), rows[m]])) for m in MATCHES if m in rows}
+
+
+def _short(text: str, limit: int = 70) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -1,0 +1,110 @@
+"""The commands `family` and `melbo`: search, measurement, summary, report."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from mi_ortho.runs.directory import Run, start
+from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.family.inside import save_visuals
+from mi_ortho.studies.family.job import MATCHES, Job, Say, Track, check, prepare
+from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
+from mi_ortho.studies.family.verdicts import pick, summarise
+from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.subspace import max_abs_cosine
+from mi_ortho.vectors import header
+
+
+def family(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
+    """Find, measure and report a family; continue it where an earlier call was interrupted."""
+    subject, job = _open(config, "family", out, fresh, at, say, track)
+    with job.run as run:
+        if run.finished:
+            say(f"already finished: {run.path} (--fresh computes it again)")
+        else:
+            solve(job)
+            _finish(job, subject)
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.family.page import family_report
+
+        family_report(run.path)
+    return run
+
+
+def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
+    """Find MELBO vectors and what each makes the model write."""
+    _, job = _open(config, "melbo", out, fresh, at, say, track)
+    with job.run as run:
+        if not run.finished:
+            unsteered(job)
+            vectors = candidates(job)
+            run.save_tensors("vectors", {"melbo": vectors}, _header(job))
+            rows = run.records()
+            found = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")})
+            changed = [
+                sum(row["mode"] != pick(rows, kind="unsteered")[0]["mode"] for row in pick(rows, kind=kind))
+                for kind in ("melbo", "melbo_control")
+            ]
+            run.summary(
+                {
+                    "headline": f"{len(vectors)} orthogonal MELBO vectors show {len(found)} behaviours "
+                    f"({', '.join(found)}); {changed[0]} of them change the unsteered behaviour, "
+                    f"{changed[1]} random vectors of the same norm do.",
+                    "max_abs_cosine": {"melbo": max_abs_cosine(vectors)},
+                }
+            )
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.family.page_melbo import melbo_report
+
+        melbo_report(run.path)
+    return run
+
+
+def _open(
+    config: FamilyConfig, name: str, out: Path, fresh: bool, at: Path | None, say: Say, track: Track
+) -> tuple[Subject, Job]:
+    """Load, check everything that can be wrong, then open the run directory."""
+    say(f"loading {config.model or 'the embedded model'}")
+    subject = open_subject(
+        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+    )
+    check(config if name == "family" else replace(config, n=1, n_kl=0, random_bases=0), subject.model)
+    texts = subject.texts
+    train = config.prompts if config.prompts is not None else texts.train
+    held_out = config.held_out if config.held_out is not None else texts.held_out
+    settings = asdict(config) | {"prompts": list(train), "held_out": list(held_out)}
+    run = start(out, name, settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    say(f"run {run.path}")
+    try:
+        return subject, prepare(run, config, subject.model, subject.modes, train, held_out, say=say, track=track)
+    except BaseException:
+        run.close()
+        raise
+
+
+def _finish(job: Job, subject: Subject) -> None:
+    """Visuals, one file of vectors, summary: after this the run is complete."""
+    run, rows = job.run, job.run.records()
+    shards = run.load_rows("vectors")
+    named = {"base": shards["base"].reshape(-1)}
+    for match in reversed(MATCHES):
+        if match in shards:
+            named |= {f"{match}_{k}": shards[match][k] for k in (0, 1, 2) if k < len(shards[match])}
+    mode = str(pick(rows, kind="base")[0]["mode"])
+    natural = subject.texts.natural.get(mode, ())
+    save_visuals(
+        run,
+        job.setting,
+        job.train[0],
+        {k: v.to(job.device) for k, v in named.items()},
+        next(iter(natural), None),
+        job.config.target,
+    )
+    found = cosines(job)
+    run.consolidate("vectors", _header(job))
+    run.summary(summarise(rows, found, subject.title))
+
+
+def _header(job: Job) -> dict[str, str]:
+    return header(
+        job.setting.site, job.config.model or "embedded", {"where": job.config.where, "run": job.run.path.name}
+    )

@@ -1,0 +1,296 @@
+"""The report of a `geometry` run: growth, updates, shared directions, likeness and flatness, beside their nulls."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from markupsafe import Markup
+from torch import Tensor
+
+from mi_ortho.pages.estimates import Estimate, estimates
+from mi_ortho.pages.grid import Cell, grid
+from mi_ortho.pages.matrices import heat_map
+from mi_ortho.pages.page import Section
+from mi_ortho.pages.plots import Panel, Series, curve
+from mi_ortho.pages.sections import curves, glossary, note, table_section, write_report
+from mi_ortho.runs.directory import Run, open_run
+
+Row = Mapping[str, Any]
+DEPTH = "layer"
+_READABLE = 12  # layers up to which a matrix is a table of numbers
+LINES = {"mean_variance": "Mean variance", "max_variance": "Largest variance", "mean_norm": "Mean norm"}
+TERMS = [
+    ("pre, mid, post", "The residual stream before a block, between its attention and its MLP, and after it."),
+    ("mean, largest variance", "Of each feature over prompts, at the last token; mean and largest over features."),
+    ("AICc", "Akaike's criterion, corrected for few points: the law with the smaller one describes a curve better."),
+    ("overlap", "Mean squared cosine of the principal angles between two spaces; d/D by chance for d of D directions."),
+    ("CKA", "Likeness of two layers on the same prompts, blind to rotation; 1 is equal. Too high with few prompts."),
+    ("Procrustes distance", "What is left of one layer after the best rotation of the other; 0 is equal."),
+    ("carried", "Share of one layer's variance that a map from another predicts, on prompts not fitted on."),
+    ("detour", "Path length along the graph of nearest neighbours over straight distance; high when curved."),
+    ("triangle defect", "How much longer a cut through a geodesic triangle is than in the plane; above 0 on a sphere."),
+    ("untrained, shuffled", "Controls: random initial weights; the model's own weights, permuted within each matrix."),
+]
+
+
+def geometry_report(run_dir: Path) -> Path:
+    """Write report.html of a `geometry` run, finished or not; parts that were not measured are left out."""
+    run = open_run(run_dir)
+    rows = [row for row in run.records() if row["kind"] != "stage"]
+    sections = [
+        _growth(rows),
+        _sets(rows),
+        _updates(rows),
+        _directions(rows, run),
+        _likeness(rows),
+        _flat(rows),
+        _fits(rows),
+        glossary(TERMS),
+    ]
+    return write_report(run_dir, "Layer geometry", [section for section in sections if section is not None])
+
+
+def _where(rows: Sequence[Row], **wanted: object) -> list[Row]:
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def _series(rows: Sequence[Row], label: str, style: str, *, y: str = "value", key: str = "") -> Series:
+    """One line of a column over depth; a depth recorded twice counts once."""
+    points = {row["depth"]: row[y] for row in rows}
+    return Series(label, sorted(points), [points[depth] for depth in sorted(points)], style, key or label.split()[0])
+
+
+def _growth(rows: Sequence[Row]) -> Section | None:
+    found = _where(rows, kind="point", network="model", group="all")
+    if not found:
+        return None
+    panels = [_growth_panel(rows, statistic, letter) for statistic, letter in zip(LINES, "abc")]
+    legend = [
+        ("pre", "pre", "family"),
+        ("mid", "mid", "c6"),
+        ("exponential", "exponential fit to pre", "null"),
+        ("power", "power fit to pre", "second"),
+        ("untrained", "untrained, pre", "c2"),
+    ]
+    caption = (
+        "Both streams by layer, logarithmic: a straight line is exponential growth. Points where nothing varies "
+        "(the embedding of a last token that all prompts share) are left out."
+    )
+    body = curves(panels, caption, legend=legend)
+    gaps = _where(rows, kind="gap", network="model")
+    if gaps:
+        body += estimates(
+            "log(variance of mid / variance of pre), with 95 % intervals over prompts",
+            [*_intervals(gaps, "layer {}"), *_untrained_gap(rows)],
+        )
+    return Section("Growth by layer", body, "", "growth", "Growth")
+
+
+def _growth_panel(rows: Sequence[Row], statistic: str, letter: str) -> Markup:
+    def points(network: str, stream: str) -> list[Row]:
+        return _where(rows, kind="point", network=network, group="all", statistic=statistic, stream=stream)
+
+    pre = points("model", "pre")
+    fits = _where(rows, kind="fit", network="model", group="all", statistic=statistic, stream="pre")
+    series = [_series(pre, "pre", "family")]
+    series += [_series(points("model", "mid"), "mid", "c6")] * bool(points("model", "mid"))
+    for form, style in (("exponential", "null"), ("power", "second")):
+        for fit in _where(fits, form=form)[:1]:
+            line = [{"depth": row["depth"], "value": _fitted(fit, row["depth"])} for row in pre]
+            series.append(_series(line, f"{form} fit", style))
+    series += [_series(points("untrained", "pre"), "untrained", "c2")] * bool(points("untrained", "pre"))
+    return curve(Panel(LINES[statistic], "over prompts", DEPTH, log=True, letter=letter, group="growth"), series)
+
+
+def _fitted(fit: Row, depth: int) -> float:
+    at = depth if fit["form"] == "exponential" else math.log(depth + 1)
+    return math.exp(fit["intercept"] + fit["slope"] * at)
+
+
+def _intervals(rows: Sequence[Row], label: str) -> list[Estimate]:
+    once = {row["depth"]: row for row in rows}
+    return [Estimate(label.format(k), once[k]["value"], (once[k]["low"], once[k]["high"])) for k in sorted(once)]
+
+
+def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
+    mean = [("mean over layers", "model", "value"), ("untrained, mean over layers", "untrained", "control")]
+    found = [(label, _where(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
+    return [
+        Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
+        for label, part, style in found
+        if part
+    ]
+
+
+def _sets(rows: Sequence[Row]) -> Section | None:
+    points = _where(rows, kind="point", network="model")
+    names = [name for name in dict.fromkeys(row.get("group") for row in points) if name != "all"]
+    if not names:
+        return None
+    panels, styles = [], ("family", "c1", "c4", "c5")
+    shown = [(stream, statistic) for statistic in ("mean_variance", "max_variance") for stream in ("pre", "mid")]
+    for letter, (stream, statistic) in zip("abcd", shown):
+        parts = [_where(points, group=name, stream=stream, statistic=statistic) for name in names]
+        series = [_series(part, str(name), style) for name, part, style in zip(names, parts, styles) if part]
+        if series:
+            panel = Panel(f"{LINES[statistic]}, {stream}", "", DEPTH, log=True, letter=letter, group="sets")
+            panels.append(curve(panel, series))
+    legend = [(str(name).split()[0], str(name), style) for name, style in zip(names, styles)]
+    return Section("The two sets of prompts", curves(panels, "The same curves for each set alone.", legend=legend))
+
+
+def _updates(rows: Sequence[Row]) -> Section | None:
+    found = {name: _where(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
+    if not found["model"]:
+        return None
+    styles = {"model": "family", "untrained": "c2", "shuffled": "c3"}
+    panels = []
+    columns = {
+        "norm": "Length of a block's addition",
+        "outward": "Cosine with the state before it",
+        "alignment": "Cosine with the next block's addition",
+    }
+    for letter, (column, title) in zip("abc", columns.items()):
+        series = [_series(part, name, styles[name], y=column) for name, part in found.items() if part]
+        panels.append(curve(Panel(title, "", DEPTH, log=column == "norm", letter=letter, group="updates"), series))
+    legend = [(name, name, styles[name]) for name, part in found.items() if part]
+    caption = "If every layer moved the state equally far, the first curve would be flat."
+    return Section("What each block adds", curves(panels, caption, legend=legend), "", "updates", "Updates")
+
+
+def _directions(rows: Sequence[Row], run: Run) -> Section | None:
+    found = _where(rows, kind="overlap", network="model")
+    if not found:
+        return None
+    drawn = []
+    for row in found:
+        drawn.append(Estimate(str(row["part"]), row["value"]))
+        chance = (row["chance_low"], row["chance_high"])
+        drawn.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
+        drawn += [
+            Estimate(f"{row['part']}: shuffled weights", other["value"], None, "control")
+            for other in _where(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
+        ]
+    body = estimates(f"Mean overlap of the {found[0]['k']} leading directions between layers", drawn)
+    if run.has("overlap"):
+        matrix = run.load_tensors("overlap")["both"]
+        names = [f"{part} {layer}" for layer in range(len(matrix) // 2) for part in ("attention", "MLP")]
+        body += heat_map(
+            matrix,
+            title="Overlap of the spaces that output matrices write to",
+            scales=(("linear", -float(matrix.max()), float(matrix.max())),),
+            captions=("Overlap of the leading directions of every two output matrices.",),
+            row_names=names,
+            column_names=names,
+        )
+    return Section("Shared directions of the weights", body, "", "directions", "Directions")
+
+
+def _likeness(rows: Sequence[Row]) -> Section | None:
+    found = _where(rows, kind="likeness", network="model")
+    carried = _where(rows, kind="carried", network="model")
+    if not found or not carried:
+        return None
+    size = 1 + max(row["source"] for row in found)
+    drawn = Markup("")
+    pictures = (("cka", "CKA"), ("shuffled", "CKA with shuffled prompts (null)"), ("procrustes", "Procrustes distance"))
+    for column, title in pictures:
+        drawn += _matrix(_grid(found, column, size), title)
+    maps = (
+        ("scaling", "a single number"),
+        ("rotation", "a rotation"),
+        ("linear", "a learned linear map"),
+        ("turned", "a number after a random rotation (null)"),
+    )
+    for column, title in maps:
+        drawn += _matrix(_grid(carried, column, size).clamp(-1, 1), f"Layer predicted from another by {title}")
+    body = Markup('<div class="two">{}</div>').format(drawn)
+    means = [
+        Estimate(title, fmean(row[column] for row in carried), None, "control" if column == "turned" else "value")
+        for column, title in maps
+    ]
+    ceilings = {row["source"]: row["ceiling"] for row in found if row.get("ceiling") is not None}
+    body += estimates("Share of another layer's variance predicted, mean over pairs of layers", means)
+    halves = [
+        Estimate("mean CKA of two layers", fmean(row["cka"] for row in found if row["source"] != row["target"])),
+        Estimate("shuffled prompts (null)", fmean(row["shuffled"] for row in found), None, "control"),
+        Estimate("halves of one layer (ceiling)", fmean(ceilings.values()), None, "control"),
+    ]
+    body += estimates("CKA beside its null and its ceiling", halves)
+    lead = (
+        "After each block, at the last token. If all layers are one space, a number is enough; a rotation keeps "
+        "the shape and changes the directions; a linear map has to be learned. Shares below -1 are drawn as -1."
+    )
+    return Section("Likeness of layers", body, lead, "likeness", "Likeness")
+
+
+def _grid(rows: Sequence[Row], column: str, size: int) -> Float[Tensor, "n n"]:
+    """Mean of a column for each pair of layers; the diagonal is 1 where a layer was not compared with itself."""
+    found = torch.eye(size, dtype=torch.float64)
+    for source in range(size):
+        for target in range(size):
+            values = [row[column] for row in rows if (row["source"], row["target"]) == (source, target)]
+            if values:
+                found[source, target] = fmean(values)
+    return found
+
+
+def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
+    """Numbers to read where there are few layers, a picture where there are many."""
+    names, caption = [str(k) for k in range(len(values))], f"{title}; from the row's layer to the column's."
+    if len(values) <= _READABLE:
+        return grid([[Cell(float(x)) for x in row] for row in values], names, names, caption=caption, largest=1.0)
+    return heat_map(values, title=title, captions=(caption,), row_names=names, column_names=names)
+
+
+def _flat(rows: Sequence[Row]) -> Section | None:
+    found = _where(rows, kind="flat", network="model")
+    if not found:
+        return None
+    clouds = (
+        ("measured", "activations", "family"),
+        ("gaussian", "Gaussian, same covariance", "null"),
+        ("grouped", "Gaussian within each set", "c3"),
+    )
+    panels = []
+    columns = {"ratio": "Detour along the neighbour graph", "defect": "Triangle defect", "dimension": "Local dimension"}
+    for letter, (column, title) in zip("abc", columns.items()):
+        series = [
+            _series(_means(_where(found, cloud=cloud), column), label, style, key=cloud)
+            for cloud, label, style in clouds
+        ]
+        panels.append(curve(Panel(title, "", DEPTH, letter=letter, group="flat"), series))
+    copies = 1 + max(row["copy"] for row in found)
+    caption = f"After each block, at the last token. Gaussian curves are means over {copies} clouds."
+    legend = [(cloud, label, style) for cloud, label, style in clouds]
+    lead = "A flat cloud of the same spread is the null: a neighbour graph has detours in any cloud."
+    return Section("Flat or curved", curves(panels, caption, legend=legend), lead, "flat", "Flatness")
+
+
+def _means(rows: Sequence[Row], column: str) -> list[Row]:
+    depths = sorted({row["depth"] for row in rows})
+    return [{"depth": depth, "value": fmean(row[column] for row in rows if row["depth"] == depth)} for depth in depths]
+
+
+def _fits(rows: Sequence[Row]) -> Section:
+    columns = {
+        "network": "network",
+        "group": "prompts",
+        "stream": "stream",
+        "statistic": "curve",
+        "form": "law",
+        "slope": "slope",
+        "slope_low": "low",
+        "slope_high": "high",
+        "r_squared": "R²",
+        "aicc": "AICc",
+    }
+    found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in _where(rows, kind="fit")]
+    if not found:
+        return Section("Growth laws", note("No growth law was fitted yet."))
+    lead = "Slope per layer of the exponential, exponent of the power law, with 95 % bootstrap intervals over prompts."
+    return table_section("Growth laws", found, columns, lead=lead, anchor="fits", name="fits")

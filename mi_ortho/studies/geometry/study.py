@@ -1,0 +1,155 @@
+"""The command `geometry`: the layers of a model and of its control networks, and verdicts on claims about them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mi_ortho.geometry import write_space
+from mi_ortho.model import Model, load_shuffled, load_untrained
+from mi_ortho.model.trajectories import write_matrices
+from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
+from mi_ortho.runs.directory import Run, start
+from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.geometry.config import GeometryConfig
+from mi_ortho.studies.geometry.layers import overlaps
+from mi_ortho.studies.geometry.survey import STAGES, Effort, read_network, stages
+from mi_ortho.studies.geometry.verdicts import claims
+from mi_ortho.studies.subject import DTYPES, Subject, open_subject
+
+Rows = list[dict[str, Any]]
+
+
+def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
+    """Measure, judge and report the geometry of a model's layers; continue where an earlier call was interrupted."""
+    say(f"loading {config.model or 'the embedded model'}")
+    subject = open_subject(
+        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+    )
+    sets = prompt_sets(config, subject)
+    _check(config, subject.model)
+    settings = asdict(config) | {name: list(texts) for name, texts in sets.items()}
+    with start(out, "geometry", settings, fresh=fresh, at=at, facts=subject.facts(config.seed)) as run:
+        if run.finished:
+            say(f"already finished: {run.path} (--fresh computes it again)")
+        else:
+            say(f"run {run.path}")
+            _measure(config, subject, sets, run, say, track)
+            run.save_tensors("overlap", {"both": overlaps(write_matrices(subject.model), config.directions)})
+            verdicts = claims(finished_rows(run))
+            run.summary({"headline": headline(subject.title, verdicts), "verdicts": verdicts})
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.geometry.page import geometry_report
+
+        geometry_report(run.path)
+    return run
+
+
+def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str, ...]]:
+    """Two disjoint sets of prompts: those asked for, else the model's own, else the shipped ones."""
+    natural, limit = subject.texts.natural, config.limit
+    if config.harmful is not None:
+        harmful = load_prompts(config.harmful).instructions
+    elif natural.get("harmful"):
+        harmful = (*natural["harmful"], *subject.texts.train, *subject.texts.held_out)
+    else:
+        harmful = own_prompts("harmful").instructions
+    if config.harmless is not None:
+        harmless = load_prompts(config.harmless).instructions
+    elif natural.get("benign"):
+        others = [natural[name] for name in subject.modes.names if name in natural and name != "refuse"]
+        harmless = (*natural["benign"], *(text for texts in others for text in texts))
+    else:
+        harmless = own_prompts("harmless").instructions
+    first = tuple(dict.fromkeys(harmful))[:limit]
+    return {"harmful": first, "harmless": tuple(text for text in dict.fromkeys(harmless) if text not in first)[:limit]}
+
+
+def finished_rows(run: Run) -> Rows:
+    """The rows of every stage that was completed; those of an interrupted attempt are left out."""
+    rows, kept = [], []
+    for row in run.records():
+        if row["kind"] == "stage":
+            if row["state"] == "done":
+                kept += rows
+            rows = []
+        else:
+            rows.append(row)
+    return kept
+
+
+def headline(title: str, verdicts: list[Any]) -> str:
+    """One sentence with the number of claims by outcome."""
+    named: Mapping[bool | None, str] = {True: "supported", False: "refuted", None: "undecided"}
+    parts = [f"{sum(v.supported is outcome for v in verdicts)} {word}" for outcome, word in named.items()]
+    return f"Of {len(verdicts)} claims about the layers of {title}, {', '.join(parts[:-1])} and {parts[-1]}."
+
+
+def _measure(
+    config: GeometryConfig, subject: Subject, sets: Mapping[str, tuple[str, ...]], run: Run, say: Say, track: Track
+) -> None:
+    """Every stage of every network that the records do not have yet."""
+    done = {(row["network"], row["stage"]) for row in run.records() if row.get("state") == "done"}
+    wanted = [
+        (network, stage)
+        for network, names in STAGES.items()
+        for stage in names
+        if config.controls or network == "model"
+    ]
+    for network in dict.fromkeys(network for network, stage in wanted if (network, stage) not in done):
+        say(f"reading {sum(map(len, sets.values()))} prompts: {network}")
+        reading = read_network(_network(network, config, subject), sets, batch=config.batch)
+        todo = stages(reading, _effort(config))
+        for stage in (stage for name, stage in wanted if name == network and (name, stage) not in done):
+            run.record({"kind": "stage", "network": network, "stage": stage, "state": "begun"})
+            for row in todo[stage]():
+                run.record({**row, "network": network})
+            run.record({"kind": "stage", "network": network, "stage": stage, "state": "done"})
+            done.add((network, stage))
+            track("stages", len(done), len(wanted))
+
+
+def _network(name: str, config: GeometryConfig, subject: Subject) -> Model:
+    if name == "model":
+        return subject.model
+    make = {"untrained": load_untrained, "shuffled": load_shuffled}[name]
+    return make(
+        config.model,
+        seed=config.seed,
+        device=subject.device,
+        dtype=DTYPES[subject.dtype],
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def _effort(config: GeometryConfig) -> Effort:
+    return Effort(
+        config.draws,
+        config.directions,
+        config.rotations,
+        config.splits,
+        config.neighbours,
+        config.triangles,
+        config.copies,
+        config.seed,
+    )
+
+
+def _check(config: GeometryConfig, model: Model) -> None:
+    """Everything that would fail later fails here."""
+    counts = {
+        name: getattr(config, name)
+        for name in ("limit", "draws", "rotations", "splits", "neighbours", "triangles", "copies", "batch")
+    }
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"got {name}={value}; expected at least 1; choose a larger --{name}")
+    if int(model.cfg.n_layers) < 6:
+        raise ValueError(
+            f"got a model of {model.cfg.n_layers} layers; expected at least 6, because growth laws are "
+            "fitted to its curves; take a deeper model"
+        )
+    for _, matrix in write_matrices(model)[:2]:
+        write_space(torch.eye(*matrix.shape), config.directions)

@@ -1,0 +1,118 @@
+"""All measurements of one network's layers, in stages that can be recorded one by one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.model import Model
+from mi_ortho.model.trajectories import Trajectories, trajectories, write_matrices
+from mi_ortho.sites import Site
+from mi_ortho.studies.geometry.depth import Row, gap_rows, growth_rows, update_rows
+from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
+
+STAGES = {  # which measurements each network needs for the claims and their controls
+    "model": ("growth", "gap", "updates", "overlap", "likeness", "flat"),
+    "untrained": ("growth", "gap", "updates"),
+    "shuffled": ("updates", "overlap"),
+}
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is drawn at random.
+
+    Attributes:
+        draws: bootstrap resamplings of the prompts.
+        directions: leading directions of each output matrix whose overlap is measured.
+        rotations: random rotations of the output matrices.
+        splits: random halves on which maps between layers are fitted and judged.
+        neighbours: of each activation in the neighbour graph.
+        triangles: geodesic triangles of each cloud.
+        copies: Gaussian clouds of each layer.
+        seed: of all draws.
+    """
+
+    draws: int = 200
+    directions: int = 8
+    rotations: int = 40
+    splits: int = 6
+    neighbours: int = 8
+    triangles: int = 400
+    copies: int = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is read from a network once: trajectories of the prompts, the set of each prompt, output matrices."""
+
+    paths: Trajectories
+    groups: Mapping[str, tuple[int, int]]
+    matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]]
+
+
+def read_network(model: Model, sets: Mapping[str, Sequence[str]], *, batch: int = 16) -> Reading:
+    """The last token of all prompts through the residual stream, and the matrices that write to it.
+
+    Args:
+        model: any network.
+        sets: prompts by name, each at least four.
+        batch: prompts read together.
+
+    Raises:
+        ValueError: a set is too small, or a prompt occurs twice.
+    """
+    texts = [text for part in sets.values() for text in part]
+    if min(map(len, sets.values()), default=0) < 4 or len(texts) < 12:
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in sets.items())
+        raise ValueError(f"got {sizes} prompts; expected at least four in each set and twelve in all; pass larger sets")
+    if len(set(texts)) < len(texts):
+        raise ValueError("got a prompt that occurs twice; expected different prompts; leave the repetition out")
+    ends = [sum(len(part) for part in list(sets.values())[: k + 1]) for k in range(len(sets))]
+    groups = {name: (end - len(part), end) for (name, part), end in zip(sets.items(), ends)}
+    return Reading(trajectories(model, texts, batch=batch), groups, write_matrices(model))
+
+
+def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]]]:
+    """Each stage as a function without arguments; all of them draw from the seed, in any order the same rows."""
+    paths = reading.paths
+
+    def drawn(stage: int) -> torch.Generator:
+        return torch.Generator().manual_seed(effort.seed * 100 + stage)
+
+    def growth() -> list[Row]:
+        parts = {"all": paths} | {name: _part(paths, *ends) for name, ends in reading.groups.items()}
+        return [
+            {**row, "group": name} for name, part in parts.items() for row in growth_rows(part, effort.draws, drawn(0))
+        ]
+
+    def flat() -> list[Row]:
+        labels = torch.cat([torch.full((end - start,), k) for k, (start, end) in enumerate(reading.groups.values())])
+        return flat_rows(
+            paths.kind("resid_post"),
+            labels,
+            neighbours=min(effort.neighbours, len(labels) // 3),
+            triangles=effort.triangles,
+            copies=effort.copies,
+            generator=drawn(5),
+        )
+
+    return {
+        "growth": growth,
+        "gap": lambda: _all(gap_rows(paths, effort.draws, drawn(1))),
+        "updates": lambda: _all(update_rows(paths, effort.draws, drawn(2))),
+        "overlap": lambda: _all(overlap_rows(reading.matrices, effort.directions, effort.rotations, drawn(3))),
+        "likeness": lambda: _all(likeness_rows(paths.kind("resid_post"), effort.splits, drawn(4))),
+        "flat": lambda: _all(flat()),
+    }
+
+
+def _all(rows: Sequence[Row]) -> list[Row]:
+    return [{**row, "group": "all"} for row in rows]
+
+
+def _part(paths: Trajectories, start: int, end: int) -> Trajectories:
+    return Trajectories(paths.sites, paths.points[start:end])

@@ -1,0 +1,140 @@
+"""What all stages of a scrutiny share: the map, the two effects, and stages that are recorded whole or not at all."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.model import slice_model
+from mi_ortho.objectives import ActivationMap, Match, match
+from mi_ortho.runs.directory import Run
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
+from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.nulls.config import NullsConfig
+from mi_ortho.studies.nulls.source import Source
+from mi_ortho.studies.subject import Subject
+
+ROWS = 64  # vectors of one pass
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A number as a share of what the base does to it: 0 unsteered, 1 under the base.
+
+    Attributes:
+        raw: maps (n, d_model) to (n,).
+        nothing: the number without steering.
+        base: the number under the base.
+    """
+
+    raw: Callable[[Tensor], Tensor]
+    nothing: float
+    base: float
+
+    def __call__(self, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        found = torch.cat([self.raw(part) for part in theta.split(ROWS)])
+        return (found - self.nothing) / (self.base - self.nothing)
+
+
+def share(raw: Callable[[Tensor], Tensor], base: Float[Tensor, " d_model"], what: str) -> Share:
+    """`raw` as a share of the base's own change.
+
+    Raises:
+        ValueError: the base does not raise it.
+    """
+    with torch.no_grad():
+        nothing, full = raw(torch.stack([torch.zeros_like(base), base])).tolist()
+    if not full > nothing:
+        raise ValueError(
+            f"got a base that changes the {what} by {full - nothing:.3g}; expected an increase; "
+            "take a family with another base"
+        )
+    return Share(raw, nothing, full)
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A source run, its model, and the maps its vectors are judged by.
+
+    Attributes:
+        run: where results go.
+        z: steering vector to pooled target activations.
+        goal: the activation match of the base.
+        yard: the base's completions and what a vector is compared with.
+        effects: by match: the share of the base's displacement along itself, and of its gain in log-odds.
+    """
+
+    run: Run
+    config: NullsConfig
+    source: Source
+    subject: Subject
+    setting: Setting
+    z: ActivationMap
+    goal: Match
+    yard: Yardstick
+    effects: Mapping[str, Share]
+    say: Say
+    track: Track
+
+    @property
+    def base(self) -> Float[Tensor, " d_model"]:
+        """The base vector on the model's device."""
+        return self.source.base.to(self.subject.device)
+
+    def family(self, name: str) -> Float[Tensor, "n d_model"]:
+        """The vectors of one match on the model's device."""
+        return self.source.families[name].to(self.subject.device)
+
+    def generator(self, stage: int) -> torch.Generator:
+        """A random stream of its own for every use, on the CPU."""
+        return torch.Generator().manual_seed(self.config.seed * 1013 + stage)
+
+    def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
+        """Record what a stage gives, unless the run holds all of it already."""
+        started = [row for row in self.run.records() if row.get("stage") == name]
+        if any(row["kind"] == "done" for row in started):
+            return
+        self.say(f"{name}: computing")
+        attempt = 1 + max((int(str(row["attempt"])) for row in started), default=-1)
+        for row in compute():
+            self.run.record({**row, "stage": name, "attempt": attempt})
+        self.run.record({"kind": "done", "stage": name, "attempt": attempt})
+
+
+def whole_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows of the last attempt at every stage: an attempt killed half-way does not count."""
+    last = {str(row["stage"]): row["attempt"] for row in rows if "stage" in row}
+    return (row for row in rows if "stage" in row and row["attempt"] == last[str(row["stage"])])
+
+
+def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subject, say: Say, track: Track) -> Bench:
+    """Build the maps of the source run again: its prompts, places, readout and teacher-forced answers."""
+    known = source.config
+    site, base = resid_post(known.source), source.base.to(subject.device)
+    setting = Setting(subject.model, site, where(known.where), subject.modes, known.system, known.max_new_tokens)
+    z = slice_model(
+        subject.model,
+        setting.prompts(source.train),
+        source=site,
+        target=resid_post(known.target),
+        readout=where(known.readout),
+        where=where(known.where),
+    )
+    goal = match(z, base)
+    yard = yardstick(setting, source.train, base, goal, answer_tokens=known.answer_tokens)
+    effects = {
+        "activation": share(_along(goal, z, base), base, "activations"),
+        "kl": share(lambda theta: log_odds(yard, theta), base, "log-odds of its answers"),
+    }
+    return Bench(run, config, source, subject, setting, z, goal, yard, effects, say, track)
+
+
+def _along(goal: Match, z: ActivationMap, base: Float[Tensor, " d_model"]) -> Callable[[Tensor], Tensor]:
+    with torch.no_grad():
+        towards = (goal.goal - z(torch.zeros_like(base)[None])[0]).flatten()
+    return lambda theta: z(theta).flatten(1) @ towards

@@ -1,0 +1,28 @@
+"""Settings of the command `nulls`: plain values, no tensors, so that the command line can describe them at once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class NullsConfig:
+    """What a finished family run is held against.
+
+    Attributes:
+        run: directory of the family run; None takes the newest finished one below the output folder.
+        model: with no run named, only runs of this model are considered; None is the embedded model.
+        threshold: share of the base's own effect from which a vector counts as working.
+        nodes: points of the mean Jacobian along the path to the base.
+        samples: random subsets for each size of a mean.
+        draws: random families for each p-value; at least 10.
+        seed: of everything random.
+        device: cpu, cuda, cuda:1, mps.
+    """
+
+    run: str | None = None
+    model: str | None = None
+    threshold: float = 0.5
+    nodes: int = 8
+    samples: int = 12
+    draws: int = 20
+    seed: int = 0
+    device: str = "cpu"

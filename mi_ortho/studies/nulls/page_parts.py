@@ -1,0 +1,49 @@
+"""What the sections of the null models' report share: names of groups and effects, lines from rows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mi_ortho.pages.plots import Series
+from mi_ortho.studies.nulls.verdicts import select
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+MATCHES = {"kl": "KL match", "activation": "activation match"}
+
+
+EFFECTS = {"kl": "share of the base's gain in log-odds", "activation": "share of the base's displacement"}
+
+
+GROUPS = (
+    ("base", "base", "c1"),
+    ("family", "family", "family"),
+    ("mixed", "mixed within the span", "second"),
+    ("isotropic", "isotropic random", "null"),
+    ("mixture", "covariance mixture", "c4"),
+)
+
+
+def xy(rows: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
+    """Two columns, without rows where either is missing."""
+    found = [(float(row[x]), float(row[y])) for row in rows if row.get(x) is not None and row.get(y) is not None]
+    return [a for a, _ in found], [b for _, b in found]
+
+
+def line(label: str, rows: Rows, x: str, y: str, style: str, *, dots: bool = False) -> list[Series]:
+    xs, ys = xy(rows, x, y)
+    return [Series(label, xs, ys, style, key=label, dots=dots)] if xs else []
+
+
+def named(rows: Rows) -> list[dict[str, Any]]:
+    """Rows with the match in words."""
+    return [{**row, "match": MATCHES.get(str(row.get("match")), row.get("match"))} for row in rows]
+
+
+def mean(rows: Rows, name: str) -> float | None:
+    values = [float(row[name]) for row in rows if row.get(name) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def matches_of(rows: Rows, kind: str) -> list[str]:
+    return [match for match in MATCHES if select(rows, kind=kind, match=match)]

@@ -1,0 +1,132 @@
+"""Sections of the null models' report: dose, completions, sums and signs."""
+
+from mi_ortho.pages.data_table import table
+from mi_ortho.pages.page import Section
+from mi_ortho.pages.plots import Panel, Series, curve
+from mi_ortho.pages.sections import curves, note
+from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCHES, Rows, line, matches_of, mean, named
+from mi_ortho.studies.nulls.verdicts import select
+
+
+def dose_section(rows: Rows) -> Section | None:
+    if not (matches := matches_of(rows, "dose")):
+        return None
+    panels, table_rows = [], []
+    for letter, match in zip("ab", matches):
+        lines = []
+        for group, label, style in GROUPS:
+            lines += line(label, select(rows, kind="dose", match=match, group=group), "scale", "mean", style)
+            dosed = select(rows, kind="dosed", match=match, group=group)
+            if dosed:
+                table_rows.append(
+                    {
+                        "match": MATCHES[match],
+                        "group": label,
+                        "n": len(dosed),
+                        "exponent": mean(dosed, "exponent"),
+                        "full": mean(dosed, "full"),
+                        "smallest": mean(dosed, "smallest_scale"),
+                        "reach": sum(row["smallest_scale"] is not None for row in dosed),
+                    }
+                )
+        panels.append(curve(Panel(MATCHES[match], EFFECTS[match], "scale of each vector", letter=letter), lines))
+    legend = [(label, label, style) for group, label, style in GROUPS if select(rows, kind="dose", group=group)]
+    drawn = curves(
+        panels,
+        "Mean effect of a group at every scale of its own vectors; random vectors have the family's norms.",
+        legend=legend,
+    )
+    columns = {
+        "match": "effect",
+        "group": "vectors",
+        "n": "number",
+        "exponent": "mean dose exponent",
+        "full": "mean effect at scale 1",
+        "reach": "reach the threshold by scale 1",
+        "smallest": "mean smallest working scale",
+    }
+    lead = (
+        "A linear effect is in proportion to strength (exponent 1); a quadratic one has exponent 2, a threshold more."
+    )
+    return Section("Dose response", drawn + table(table_rows, columns, name="dose"), lead, "dose", "Dose")
+
+
+def completions_section(rows: Rows) -> Section | None:
+    found = select(rows, kind="completion")
+    if not found:
+        return None
+    first = {}
+    for row in found:
+        if row["keeps"]:
+            first.setdefault(row["group"], row["scale"])
+    said = "; ".join(f"{group}: from scale {scale:g}" for group, scale in first.items())
+    columns = {"group": "vector", "scale": "scale", "mode": "behaviour", "keeps": "as the base", "text": "completion"}
+    lead = f"The first training prompt. The base's behaviour first appears: {said or 'nowhere'}."
+    body = table(found, columns, name="completions", chips=("mode",))
+    return Section("What the model writes, scale by scale", body, lead, "completions", "Completions")
+
+
+def composition_section(rows: Rows) -> Section | None:
+    if not (matches := matches_of(rows, "composition")):
+        return None
+    panels = []
+    for letter, match in zip("ab", matches):
+        lines = [
+            s
+            for group, label, style in GROUPS
+            for s in line(label, select(rows, kind="composed", match=match, group=group), "n", "scale", style)
+        ]
+        sizes = sorted({float(row["n"]) for row in select(rows, kind="composed", match=match)})
+        if not sizes:  # too few vectors reach the threshold: nothing to draw on logarithmic axes
+            continue
+        lines += [
+            Series("√n (quadratic)", sizes, [n**0.5 for n in sizes], "c6", key="√n"),
+            Series("n (sum)", sizes, sizes, "c7", key="n"),
+        ]
+        axes = ("critical scale s*(n) of the mean", "vectors averaged, n")
+        panels.append(curve(Panel(MATCHES[match], *axes, log=True, logx=True, letter=letter), lines))
+    legend = [(label, label, style) for group, label, style in GROUPS if select(rows, kind="composed", group=group)]
+    legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
+    caption = (
+        "How much the mean of n vectors, each first scaled to where it alone just works, must be scaled up. "
+        "Flat is linear."
+    )
+    few = "Too few vectors reach the threshold to measure how their means compose."
+    drawn = curves(panels, caption, legend=legend) if panels else note(few)
+    labels = {group: label for group, label, _ in GROUPS}
+    totals = [
+        {
+            **row,
+            "group": labels[row["group"]],
+            "working": f"{row['working']} of {row['of']}",
+            "interval": None if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
+        }
+        for row in named(select(rows, kind="composition"))
+    ]
+    columns = {
+        "match": "effect",
+        "group": "vectors",
+        "working": "reach the threshold by scale 4",
+        "exponent": "composition exponent",
+        "interval": "95 % interval",
+    }
+    signs = {
+        "match": "effect",
+        "own": "vectors that work",
+        "negated": "of these, negated",
+        "negated_p": "p",
+        "same": "√n-means of 4, own signs (of 64)",
+        "random": "random signs (of 64)",
+        "random_p": "p",
+    }
+    body = (
+        drawn
+        + table(totals, columns, name="composition")
+        + note(
+            "Signs: an even response (quadratic, quartic) works as well under −θ and under random signs; a linear or "
+            "one-sided thresholded one does not. p-values are exact binomial (paired)."
+        )
+        + table(named(select(rows, kind="signs")), signs, name="signs")
+    )
+    lead = "Exponent 1: linear. 2: one quadratic form, in any basis. Larger: separate features, each with a threshold."
+    return Section("Sums and signs", body, lead, "composition", "Sums")

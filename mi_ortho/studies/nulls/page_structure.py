@@ -1,0 +1,172 @@
+"""Sections of the null models' report: spectra and counts, multiplicity, clusters."""
+
+from mi_ortho.pages.data_table import table
+from mi_ortho.pages.page import Section
+from mi_ortho.pages.plots import Panel, curve
+from mi_ortho.pages.sections import curves
+from mi_ortho.studies.nulls.page_parts import EFFECTS, MATCHES, Rows, line, matches_of, named
+from mi_ortho.studies.nulls.verdicts import select
+
+SPECTRA = (
+    ("zero", "Hessian / 2 at 0", "family"),
+    ("base", "Hessian / 2 at the base", "second"),
+    ("gauss_newton", "Gauss–Newton", "null"),
+)
+
+
+COUNTS = (
+    ("measured", "found", "family"),
+    ("zero", "predicted at 0", "null"),
+    ("base", "predicted at the base", "second"),
+    ("gradient_only", "gradient at 0 alone", "c4"),
+)
+
+
+def spectrum_section(rows: Rows) -> Section | None:
+    if not (matches := matches_of(rows, "count")):
+        return None
+    spectra, counts = [], []
+    for letter, match in zip("ab", matches):
+        lines = [
+            s
+            for at, label, style in SPECTRA
+            for s in line(label, select(rows, kind="eigenvalue", match=match, at=at), "index", "value", style)
+        ]
+        spectra.append(curve(Panel(f"Spectrum, {MATCHES[match]}", "eigenvalue", "index", letter=letter), lines))
+        found = select(rows, kind="count", match=match)
+        lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
+        counts.append(
+            curve(
+                Panel(
+                    f"N(ρ), {MATCHES[match]}", "vectors that can work", "norm cap ρ, × base", letter=letter, whole=True
+                ),
+                lines,
+            )
+        )
+    body = curves(
+        counts,
+        "Vectors that work at a norm cap: found in the family (a lower bound), and the most that the "
+        "effect's expansion allows.",
+        legend=[(label, label, style) for _, label, style in COUNTS],
+    ) + curves(
+        spectra,
+        "Eigenvalues of the effect's second-order form on what is orthogonal to the base.",
+        legend=[(label, label, style) for _, label, style in SPECTRA],
+    )
+    columns = {
+        "match": "effect",
+        "at": "expansion",
+        "gradient_norm": "|g|",
+        "constant": "constant",
+        "top": "top eigenvalue",
+        "trace": "trace",
+        "dimension": "effective dimension",
+    }
+    names = {at: label for at, label, _ in SPECTRA}
+    table_rows = [{**row, "at": names[row["at"]]} for row in named(select(rows, kind="spectrum"))]
+    budget = {
+        "match": "effect",
+        "working": "vectors that work",
+        "budget": "budget Σ(R√τ/|θ|)²",
+        "median_norm": "median norm, × base",
+    }
+    body += table(table_rows, columns, name="spectra") + table(
+        named(select(rows, kind="budget")), budget, name="budget"
+    )
+    lead = (
+        "N orthogonal vectors no longer than ρ can reach an effect τ under a quadratic form exactly when its N largest "
+        "eigenvalues sum to N τ / ρ² (Schur and Horn)."
+    )
+    return Section("Second-order spectrum and the count at each norm", body, lead, "spectrum", "Spectrum")
+
+
+def multiplicity_section(rows: Rows) -> Section | None:
+    if not (matches := matches_of(rows, "multiplicity")):
+        return None
+    panels = []
+    for letter, match in zip("ab", matches):
+        lines = [
+            s
+            for what, style in (("inputs", "family"), ("outputs", "second"))
+            for s in line(what, select(rows, kind="cosines", match=match, what=what), "cosine", "share", style)
+        ]
+        panels.append(curve(Panel(f"Cosines, {MATCHES[match]}", "share of pairs", "cosine", letter=letter), lines))
+    kept = []
+    for letter, match in zip("ab", matches):
+        found = select(rows, kind="survival", match=match)
+        lines = [
+            s
+            for name, label, style in (("family", "family", "family"), ("random", "isotropic random", "null"))
+            for s in line(label, found, "threshold", name, style)
+        ]
+        kept.append(
+            curve(Panel(f"Survival, {MATCHES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
+        )
+    words = {
+        "mean_cosine": "mean |cosine|",
+        "sd_cosine": "sd of |cosine|",
+        "condition": "condition number",
+        "participation": "participation ratio",
+        "effective_rank": "effective rank",
+        "clusters": "clusters",
+    }
+    table_rows = [
+        {**row, "name": words.get(row["name"], row["name"])} for row in named(select(rows, kind="multiplicity"))
+    ]
+    columns = {
+        "match": "family",
+        "what": "of",
+        "name": "number",
+        "value": "family's",
+        "null": "random families' mean",
+        "p_low": "p (as small)",
+        "p_high": "p (as large)",
+    }
+    ratio = {
+        "match": "family",
+        "value": "effective rank, outputs / inputs",
+        "null": "the same for random vectors",
+        "p_low": "p (as small)",
+    }
+    body = (
+        curves(
+            panels,
+            "All pairs. Inputs are orthogonal by construction; outputs are z(θ) − z(0).",
+            legend=[("inputs", "inputs", "family"), ("outputs", "outputs", "second")],
+        )
+        + table(named(select(rows, kind="ratio")), ratio, name="ratio")
+        + table(table_rows, columns, name="multiplicity")
+        + curves(
+            kept,
+            "How many vectors reach each share of the base's effect.",
+            legend=[("family", "family", "family"), ("isotropic random", "isotropic random", "null")],
+        )
+    )
+    lead = "Random families here have the same size and the same mean |cosine|: structure beyond it shows as a small p."
+    return Section("How many things is it?", body, lead, "multiplicity", "Multiplicity")
+
+
+def clusters_section(rows: Rows) -> Section | None:
+    found = named(select(rows, kind="cluster"))
+    if not found:
+        return None
+    columns = {
+        "match": "family",
+        "who": "stands for the cluster",
+        "members": "members",
+        "norm": "norm",
+        "added": "effect when added",
+        "best": "best member",
+        "ablated": "requests that keep the behaviour without it",
+    }
+    lead = (
+        "The vectors whose outputs are most alike, told by one vector: added to the prompt, and ablated from requests "
+        "that get the base's behaviour without steering. Controls: a random direction and the base."
+    )
+    return Section(
+        "Clusters of outputs and what stands for them",
+        table(found, columns, name="clusters"),
+        lead,
+        "clusters",
+        "Clusters",
+    )

@@ -1,0 +1,121 @@
+"""The commands that look at what others made: `report`, `compare`, `show`, `export`."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+
+from mi_ortho.export import export_gguf, export_lm_eval, position_note
+from mi_ortho.runs.directory import RunError, open_run
+from mi_ortho.runs.files import read_json
+from mi_ortho.studies.family.job import MATCHES
+from mi_ortho.studies.family.verdicts import pick
+from mi_ortho.vectors import load_vectors, save
+
+# what draws the report of each command, imported only when it is drawn
+REPORTS: Mapping[str, str] = {
+    "family": "mi_ortho.studies.family.page:family_report",
+    "melbo": "mi_ortho.studies.family.page_melbo:melbo_report",
+    "nulls": "mi_ortho.studies.nulls.page:nulls_report",
+    "presence": "mi_ortho.studies.presence.page:presence_report",
+    "dct": "mi_ortho.studies.dct.page:dct_report",
+    "refusal": "mi_ortho.studies.refusal.page:refusal_report",
+    "geometry": "mi_ortho.studies.geometry.page:geometry_report",
+    "explore": "mi_ortho.studies.explore.page:explore_report",
+}
+
+
+def report(path: Path) -> Path:
+    """Render report.html of a run directory again and return its path.
+
+    The command that made the run is in its environment.json; REPORTS says who draws it.
+    """
+    open_run(path)
+    known = path / "environment.json"
+    facts = read_json(known) if known.is_file() else {}
+    name = str(facts.get("command", "family")) if isinstance(facts, dict) else "family"
+    place = REPORTS.get(name)
+    if place is None or not (path / "records.jsonl").is_file():
+        raise RunError(
+            f"got {path}, a run of `{name}` without a report or without records.jsonl; expected a run of a "
+            "command that draws one; use `mi-ortho show`"
+        )
+    module, function = place.split(":")
+    return getattr(import_module(module), function)(path)
+
+
+def index(folder: Path) -> Path:
+    """Write index.html over all runs below a folder and return its path."""
+    from mi_ortho.studies.overview.index import run_index
+
+    return run_index(folder)
+
+
+def compare(first: Path, second: Path, to: Path | None) -> Path:
+    """Write a page that sets two runs of one command side by side and return its path."""
+    from mi_ortho.studies.overview.two_runs import run_comparison
+
+    return run_comparison(first, second, to)
+
+
+def export(path: Path, group: str, index: int, to: Path, *, strength: float, blocks: str) -> str | None:
+    """Write one vector of a run or file for another program, by the ending of `to`; return a warning or None."""
+    source = path / "vectors.safetensors" if path.is_dir() else path
+    vectors = load_vectors(source, group)
+    if to.suffix == ".gguf":
+        export_gguf(vectors, index, to, strength=strength)
+    elif to.suffix == ".pt":
+        export_lm_eval(vectors, index, to, strength=strength, blocks=blocks)
+    elif to.suffix == ".safetensors":
+        one = vectors.subset([index])
+        save(replace(one, vectors=strength * one.vectors), to)
+        where = vectors.meta.get("where", "all")
+        return None if where == "all" else f'the vector belongs to the positions "{where}" only, as the file says'
+    else:
+        raise ValueError(
+            f"got {to}; expected a name ending in .safetensors, .gguf (llama.cpp) or .pt (lm-eval steered); rename it"
+        )
+    return position_note(vectors)
+
+
+def show(path: Path, limit: int) -> list[str]:
+    """A run in plain lines: headline, verdicts, and the first vectors of each family."""
+    run = open_run(path)
+    rows = run.records()
+    lines = [f"run {path}: {'finished' if run.finished else 'unfinished (the command that started it continues it)'}"]
+    if run.finished:
+        summary = read_json(path / "summary.json")
+        assert isinstance(summary, dict)
+        lines.append(str(summary["headline"]))
+        for verdict in summary.get("verdicts", []):
+            word = {True: "supported", False: "refuted", None: "undecided"}[verdict["supported"]]
+            lines.append(
+                f"  {word:10} {verdict['claim']}: {_number(verdict['value'])} (threshold "
+                f"{_number(verdict['threshold'])}, control {_number(verdict['control'])})"
+            )
+    for match in MATCHES:
+        family_rows = pick(rows, kind="vector", match=match)
+        if family_rows:
+            lines.append(f"{match} match, {min(limit, len(family_rows))} of {len(family_rows)} vectors:")
+            lines.append("  index    norm    loss  KL(base||v)  mode      completion")
+            lines += [_line(row) for row in family_rows[:limit]]
+    return [printable(line) for line in lines]
+
+
+def _line(row: Mapping[str, object]) -> str:
+    cells = [_number(row.get(key)) for key in ("norm", "loss", "kl_base_vector")]
+    text = " ".join(str(row.get("text")).split())[:60]
+    return f"  {row['index']:>5} {cells[0]:>7} {cells[1]:>7} {cells[2]:>12}  {row['mode']!s:9} {text}"
+
+
+def _number(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"
+
+
+def printable(text: str) -> str:
+    """Text of a model, safe for a terminal: control characters become visible escapes.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -1,0 +1,115 @@
+"""Which groups of text are compared, and the family against sets of equal size at one layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from mi_ortho.nulls.bounds import bessel_mass
+from mi_ortho.probes import (
+    Moments,
+    auc,
+    class_difference,
+    counted_auc,
+    mean_shares,
+    null_sets,
+    sign_coherence,
+    token_presence,
+    variance_explained,
+)
+from mi_ortho.studies.presence.streams import Stream
+
+CONTRASTS = {
+    "own_matched": ("code_own", "english_own"),
+    "own_prose": ("code_own", "prose_own"),
+    "real_matched": ("code_real", "english_real"),
+    "real_prose": ("code_real", "prose_real"),
+}
+PRIMARY = "own_matched"  # the model's own code against its own English on the same topics: verdicts are about this one
+NULLS = ("isotropic", "covariance", "rotated")
+STATISTICS = ("mean_auc", "separation", "mean_share", "explained", "coherence", "bessel")
+
+
+@dataclass(frozen=True, eq=False)
+class Contrast:
+    """Two groups at one layer: their statistics, and a sample of tokens of both with its labels.
+
+    `difference` is the mean activation on the positive group minus that on the negative one.
+    """
+
+    positive: Stream
+    negative: Stream
+    rows: Float[Tensor, "samples d_model"]
+    labels: Bool[Tensor, " samples"]
+    passages: Int[Tensor, " samples"]
+
+    @property
+    def pooled(self) -> Moments:
+        """The statistics of both groups."""
+        return self.positive.moments.merge(self.negative.moments)
+
+    @property
+    def difference(self) -> Float[Tensor, " d_model"]:
+        """Mean of the positive group minus mean of the negative one."""
+        return class_difference(self.positive.moments, self.negative.moments)
+
+
+def contrast(streams: Mapping[tuple[int, str], Stream], layer: int, name: str, size: int) -> Contrast:
+    """One contrast at one layer with at most `size` sampled tokens of each group.
+
+    Raises ValueError when a group has no text.
+    """
+    groups = CONTRASTS[name]
+    missing = [group for group in groups if (layer, group) not in streams]
+    if missing:
+        raise ValueError(
+            f"got no text of group {missing[0]}; expected passages of {' and '.join(groups)}; the model "
+            "did not write any: give other prompts"
+        )
+    positive, negative = (streams[layer, group] for group in groups)
+    parts = [side.sample.rows[:size] for side in (positive, negative)]  # sorted by random key: a uniform subsample
+    truth = torch.cat([torch.ones(len(parts[0]), dtype=torch.bool), torch.zeros(len(parts[1]), dtype=torch.bool)])
+    names = torch.cat([side.sample.passages[:size] for side in (positive, negative)])
+    rows = torch.cat(parts)
+    return Contrast(positive, negative, rows, truth.to(rows.device), names)
+
+
+@dataclass(frozen=True, eq=False)
+class SetResult:
+    """One set of vectors in one contrast: its `STATISTICS` by name, and the AUC of each vector."""
+
+    numbers: Mapping[str, float]
+    aucs: Float[Tensor, " n"]
+
+
+def measured_set(found: Contrast, vectors: Float[Tensor, "n d_model"]) -> SetResult:
+    """The numbers in which a family is compared with a set of equal size.
+
+    mean_auc: mean AUC of presence, code against the other group. separation: mean |AUC - 1/2|. mean_share: sum over the
+    vectors of the mean share of |h|^2 in code. explained: the share of the variance in code that lies in the span.
+    coherence: share of vectors on code's side of the class difference. bessel: sum of squared cosines with it.
+    """
+    values = auc(token_presence(found.rows, vectors.to(found.rows)), found.labels)
+    numbers = {
+        "mean_auc": float(values.mean()),
+        "separation": float((values - 0.5).abs().mean()),
+        "mean_share": float(mean_shares(found.positive.moments, vectors).sum()),
+        "explained": variance_explained(found.positive.moments, vectors),
+        "coherence": sign_coherence(vectors, found.difference),
+        "bessel": bessel_mass(vectors.double(), found.difference),
+    }
+    return SetResult(numbers, values)
+
+
+def measured_nulls(found: Contrast, n: int, draws: int, generator: torch.Generator) -> dict[str, list[SetResult]]:
+    """Every kind of null set, `draws` sets of n vectors each; covariances are those of both groups together."""
+    sets = null_sets(found.pooled.covariance.cpu(), n, draws, generator)
+    return {name: [measured_set(found, one.to(found.rows.device)) for one in drawn] for name, drawn in sets.items()}
+
+
+def streamed_auc(found: Contrast) -> tuple[Float[Tensor, " n"], float]:
+    """AUC of every vector over all tokens, and the most that binning can have changed one."""
+    values, error = counted_auc(found.positive.counts, found.negative.counts)
+    return values, float(error.max())

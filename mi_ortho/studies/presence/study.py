@@ -1,0 +1,195 @@
+"""The command `presence`: are a family's vectors present where the model really writes code?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mi_ortho.runs.directory import Run, open_run, start
+from mi_ortho.runs.files import read_json
+from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.presence.config import PresenceConfig
+from mi_ortho.studies.presence.family_vectors import FamilyVectors, newest_family, open_family
+from mi_ortho.studies.presence.layers import Effort, layer_rows, probe_rows
+from mi_ortho.studies.presence.moments import strongest_rows, token_rows
+from mi_ortho.studies.presence.passages import ROWS, Passage, passage_of, real_passages, write_passages
+from mi_ortho.studies.presence.requests import requests
+from mi_ortho.studies.presence.streams import Stream, read_streams
+from mi_ortho.studies.presence.verdicts import chosen, summarise
+from mi_ortho.studies.subject import Subject, open_subject
+
+Streams = dict[tuple[int, str], Stream]
+
+
+def presence(
+    config: PresenceConfig, family: Path | None, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track
+) -> Run:
+    """Read the model's activations on its own code and on real code, and measure every vector of `family` in them.
+
+    `family` is a finished run of `mi-ortho family`, None the newest one of the model under `out`.
+    """
+    found = open_family(family or newest_family(out, config.model), config.match)
+    name = config.model or found.config.get("model")
+    say(f"family {found.run}: {len(found.studied)} of {len(found.vectors)} vectors keep the behaviour ({found.match})")
+    subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
+    layers = check(config, found, subject)
+    settings = asdict(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
+    run = start(out, "presence", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    say(f"run {run.path}")
+    with run:
+        if run.finished:
+            say(f"already finished: {run.path} (--fresh computes it again)")
+        else:
+            passages = gather_text(run, config, found, subject, say, track)
+            measure_layers(run, config, found, subject, layers, passages, say, track)
+            tokens = sum(len(one.ids) for one in passages if one.kept)
+            run.summary(summarise(run.records(), int(found.config["source"]), subject.title, tokens))
+    if not (run.path / "report.html").is_file():
+        from mi_ortho.studies.presence.page import presence_report
+
+        presence_report(run.path)
+    return run
+
+
+def family_model(path: Path) -> str | None:
+    """The model a family run names in its settings; None is the embedded model."""
+    name = open_run(path).config.get("model")
+    return None if name is None else str(name)
+
+
+def check(config: PresenceConfig, family: FamilyVectors, subject: Subject) -> list[int]:
+    """The layers to read. Raises ValueError for anything that cannot work, before any long work."""
+    width, depth = int(subject.model.cfg.d_model), int(subject.model.cfg.n_layers)
+    if family.vectors.shape[1] != width:
+        raise ValueError(
+            f"got vectors of width {family.vectors.shape[1]} in {family.run}; expected {width}, the "
+            "model's d_model; name the model they were made on with --model"
+        )
+    known = read_json(family.run / "environment.json")
+    digest = known.get("model_hash") if isinstance(known, dict) else None
+    if digest and subject.digest and digest != subject.digest:
+        raise ValueError(
+            f"got a family of other weights (hash {str(digest)[:8]}, here {subject.digest[:8]}); expected "
+            "one of this model; run `mi-ortho family` again"
+        )
+    source, target = int(family.config["source"]), int(family.config["target"])
+    layers = sorted(set(config.layers)) if config.layers is not None else list(range(source, target + 1))
+    if not layers or not all(0 <= layer < depth for layer in layers) or source not in layers:
+        raise ValueError(
+            f"got layers {layers}; expected layers from 0 to {depth - 1} with the family's source "
+            f"{source} among them; correct --layers"
+        )
+    for name, least in (
+        ("own", 16),
+        ("library", 16),
+        ("max_new_tokens", 4),
+        ("text_tokens", 16),
+        ("sample", 32),
+        ("null_tokens", 32),
+        ("sets", 1),
+        ("shuffles", 20),
+        ("splits", 1),
+    ):
+        if getattr(config, name) < least:
+            raise ValueError(f"got {name}={getattr(config, name)}; expected at least {least}; raise it")
+    if config.text_tokens >= int(subject.model.cfg.n_ctx):
+        raise ValueError(
+            f"got text_tokens={config.text_tokens}; expected less than {subject.model.cfg.n_ctx}, the "
+            "model's context; lower it"
+        )
+    return layers
+
+
+def gather_text(
+    run: Run, config: PresenceConfig, family: FamilyVectors, subject: Subject, say: Say, track: Track
+) -> list[Passage]:
+    """Every passage: what was recorded before, then what the model still has to write, then real text."""
+    asked = requests(subject.texts.natural, config.own, config.seed)
+    done = {passage.index: passage for row in chosen(run.records(), kind="passage") for passage in [passage_of(row)]}
+    say(f"{subject.title} writes: {len(asked)} prompts")
+    for first in range(0, len(asked), ROWS):
+        part = asked[first : first + ROWS]
+        if not all(first + k in done for k in range(len(part))):
+            written = write_passages(
+                subject.model,
+                subject.modes,
+                part,
+                first,
+                system=family.config.get("system"),
+                max_new_tokens=config.max_new_tokens,
+            )
+            _record(run, done, list(written))
+        track("writing", min(first + ROWS, len(asked)), len(asked))
+    if not chosen(run.records(), kind="text"):
+        say("reading the standard library")
+        _record(run, done, real_passages(subject.model, config.library, config.text_tokens, config.seed, len(asked)))
+        run.record({"kind": "text", "passages": len(done), "kept": sum(one.kept for one in done.values())})
+    return [done[index] for index in sorted(done)]
+
+
+def _record(run: Run, done: dict[int, Passage], passages: Sequence[Passage]) -> None:
+    for passage in passages:
+        if passage.index not in done:
+            run.record(passage.row())
+            done[passage.index] = passage
+
+
+def measure_layers(
+    run: Run,
+    config: PresenceConfig,
+    family: FamilyVectors,
+    subject: Subject,
+    layers: Sequence[int],
+    passages: Sequence[Passage],
+    say: Say,
+    track: Track,
+) -> None:
+    """Record every layer that is not complete yet."""
+    left = [layer for layer in layers if layer not in {row["layer"] for row in chosen(run.records(), kind="layer")}]
+    if not left:
+        return
+    vectors = torch.cat([family.vectors, family.base[None]]).to(subject.device)
+    topics = {passage.index: passage.topic for passage in passages}
+    effort = Effort(config.sets, config.shuffles, config.null_tokens, config.seed)
+    streams = read_streams(
+        subject.model,
+        passages,
+        left,
+        vectors,
+        size=config.sample,
+        seed=config.seed,
+        system=family.config.get("system"),
+        track=track,
+    )
+    for done, layer in enumerate(left):
+        say(f"layer {layer}: {len(vectors)} vectors against {config.sets} sets of each kind")
+        rows = layer_rows(streams, layer, vectors, family.what, topics, effort)
+        if layer == int(family.config["source"]):
+            rows += _at_the_source(config, family, subject, passages, streams, layer, effort)
+        for row in rows:
+            run.record(row)
+        run.record({"kind": "layer", "layer": layer})
+        track("layers", done + 1, len(left))
+
+
+def _at_the_source(
+    config: PresenceConfig,
+    family: FamilyVectors,
+    subject: Subject,
+    passages: Sequence[Passage],
+    streams: Streams,
+    layer: int,
+    effort: Effort,
+) -> list[dict[str, object]]:
+    """What is measured only where the vectors belong: nullspace probes, strongest moments, coloured passages."""
+    vectors, system = family.vectors.to(subject.device), family.config.get("system")
+    everything = torch.cat([vectors, family.base[None].to(vectors)])
+    spread = [family.keeps.nonzero().flatten().tolist()[k * (len(family.studied) - 1) // 4] for k in range(5)]
+    labels = {"base": len(vectors), **{f"vector {k}": k for k in dict.fromkeys(spread)}}
+    by_index = {passage.index: passage for passage in passages}
+    return [
+        *probe_rows(streams, layer, family.studied.to(subject.device), config.splits, config.sample, effort),
+        *strongest_rows(subject.model, streams, layer, by_index, everything, system=system),
+        *token_rows(subject.model, layer, passages, everything, labels, vectors[family.keeps], system=system),
+    ]

@@ -1,0 +1,1 @@
+"""The command `refusal`: extract, select, ablate, compare."""

@@ -1,0 +1,90 @@
+"""What every stage of a refusal study shares: the run, the subject, the prompts of both classes and the judge."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from mi_ortho.behaviours import classify
+from mi_ortho.model import folder_of
+from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
+from mi_ortho.refusal.scores import refuses_anywhere, substantial
+from mi_ortho.runs.directory import Run
+from mi_ortho.runs.files import read_json
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.subject import Subject
+
+Track = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Disjoint parts of the two classes of prompts."""
+
+    train_harmful: tuple[str, ...]
+    train_harmless: tuple[str, ...]
+    validation_harmful: tuple[str, ...]
+    validation_harmless: tuple[str, ...]
+    test_harmful: tuple[str, ...]
+    test_harmless: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One run of the command and what is fixed before any work."""
+
+    run: Run
+    config: RefusalConfig
+    subject: Subject
+    sets: Sets
+    say: Callable[[str], None] = print
+    track: Track = field(default=lambda stage, done, total: None)
+
+    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+        """Recorded rows with these values."""
+        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+
+    def generator(self, stage: int) -> torch.Generator:
+        """A random stream of its own for every use."""
+        return torch.Generator().manual_seed(self.config.seed * 1009 + stage)
+
+    def refuses(self, text: str) -> bool:
+        """Whether the model's own rules call a completion a refusal; refusal phrases where it has no such rule."""
+        modes = self.subject.modes
+        own = self.subject.texts.natural and "refuse" in modes.names
+        return classify(text, modes) == "refuse" if own else refuses_anywhere(text)
+
+    def complies(self, text: str) -> bool:
+        """Whether a text, its refusing sentences left out, answers: by the model's rule for help, else by length."""
+        return classify(text, self.subject.modes) == "help" if "help" in self.subject.modes.names else substantial(text)
+
+
+def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
+    """Training, validation and test prompts of both classes, from files or data sets named, the lists that come with
+    the model (contrast.json, else prompts.json), or our own small sets.
+
+    Raises:
+        ValueError: a size is not positive, or a set cannot be read or has fewer than three prompts.
+    """
+    sizes = (config.train, config.validation, config.test)
+    if min(sizes) < 1:
+        raise ValueError(f"got {sizes} prompts for training, validation and test; expected at least 1 each; raise them")
+    parts = {}
+    for kind, named in (("harmful", config.harmful), ("harmless", config.harmless)):
+        found = load_prompts(named, split=config.split, column=config.column) if named else _own(kind, subject)
+        parts[kind] = [part.instructions for part in found.split(*sizes, seed=config.seed)]
+    (a, b, c), (d, e, f) = parts["harmful"], parts["harmless"]
+    return Sets(a, d, b, e, c, f)
+
+
+def _own(kind: str, subject: Subject) -> PromptSet:
+    folder = folder_of(subject.name)
+    if (folder / "contrast.json").is_file():
+        content = read_json(folder / "contrast.json")
+        if isinstance(content, dict) and isinstance(content.get(kind), list):
+            return PromptSet(f"{subject.title}: {kind}", tuple(map(str, content[kind])))
+    natural = subject.texts.natural
+    lists = ("harmful", "train") if kind == "harmful" else ("benign",)
+    texts = tuple(text for name in lists for text in natural.get(name, ()))
+    return PromptSet(f"{subject.title}: {kind}", texts) if natural and texts else own_prompts(kind)

@@ -1,0 +1,251 @@
+"""Stage four: the ablation matrix, the steering circle, more than one direction, a cone, and the model's inside."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mi_ortho.interventions import Above, Intervention, RotateTo, When
+from mi_ortho.model import Prompts, generate_ids, head_writes, read, tokenize
+from mi_ortho.refusal.concepts import steering_plane
+from mi_ortho.refusal.cones import ConeSettings, cone_targets, refusal_cone
+from mi_ortho.refusal.extraction import Extraction, activations
+from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every
+from mi_ortho.refusal.scores import refusal_scores
+from mi_ortho.refusal.selection import Candidate
+from mi_ortho.refusal.several import extract_again, null_space_rounds
+from mi_ortho.runs.files import to_json, write_file
+from mi_ortho.sites import Site, attn_pattern, mlp_out
+from mi_ortho.studies.refusal.bench import Study
+from mi_ortho.studies.refusal.matrix import ablation_matrix
+from mi_ortho.studies.refusal.trial import judged, rates
+
+HEADS = 3  # heads whose attention is drawn
+
+
+def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
+    """Everything beside the one direction; each part is skipped where its rows are there already."""
+    r = extraction.direction(best.site, best.position)
+    ablation_matrix(study, extraction, best)
+    circle(study, extraction, best)
+    again(study, extraction, best)
+    null_space(study, best)
+    cone(study, best, r)
+    if not study.run.has("inside"):
+        inside(study, best.site, r)
+
+
+def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
+    """Behaviour by the absolute angle in the plane of the direction and the first principal component of the others.
+
+    Written at the input of every block, not at the outputs of the normalisations as published (see `steering_plane`).
+    The control turns in a plane with a random second axis; the adaptive form acts only where the direction is present.
+    """
+    if not study.config.angle_step:
+        return
+    r = extraction.direction(best.site, best.position)
+    j = extraction.positions.index(best.position)
+    others = extraction.differences[:, j].float()
+    plane = steering_plane(r, others[others.norm(dim=-1) > 1e-6])
+    drawn = torch.randn(len(r), generator=study.generator(2))
+    planes = {"plane": plane, "random axis": torch.stack([r, drawn])}
+    if not study.run.has("plane"):
+        study.run.save_tensors("plane", {"plane": plane, "random": planes["random axis"]})
+    degrees = list(range(0, 360, study.config.angle_step))
+    jobs = [
+        (name, adaptive, kind)
+        for name in planes
+        for adaptive in (False, True)
+        for kind in ("harmful", "harmless")
+        if not (adaptive and name == "random axis")
+    ]
+    for number, (name, adaptive, kind) in enumerate(jobs):
+        _arc(study, name, planes[name], adaptive, kind, degrees)
+        study.track("circle", number + 1, len(jobs))
+
+
+def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degrees: list[int]) -> None:
+    model = study.subject.model
+    texts = (study.sets.test_harmful if kind == "harmful" else study.sets.test_harmless)[: study.config.circle_prompts]
+    done = {row["degrees"] for row in study.rows(kind="circle", plane=name, adaptive=adaptive, prompts=kind)}
+    per_batch = max(1, 96 // len(texts))
+    left = [angle for angle in degrees if angle not in done]
+    for start in range(0, len(left), per_batch):
+        part = left[start : start + per_batch]
+        angles = torch.tensor([math.radians(a) for a in part]).repeat_interleave(len(texts))
+        turn: Intervention = RotateTo(plane, angles)
+        turn = When(Above(plane[0]), turn) if adaptive else turn
+        changed = at_every(model, turn, kinds=("resid_pre",))
+        prompts = tokenize(model, texts).repeat(len(part))
+        ids = generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
+        for k, angle in enumerate(part):
+            rows = judged(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
+            study.run.record(
+                {
+                    "kind": "circle",
+                    "plane": name,
+                    "adaptive": adaptive,
+                    "prompts": kind,
+                    "degrees": angle,
+                    "text": rows[0]["text"],
+                    **rates(rows),
+                }
+            )
+
+
+def again(study: Study, extraction: Extraction, best: Candidate) -> None:
+    """Rounds of extraction at the selected place under ablation of all earlier directions, beside as many random ones.
+
+    The first round finds the selected direction again.
+    """
+    done = len(study.rows(kind="round"))
+    if done >= study.config.rounds:
+        return
+    model, sets = study.subject.model, study.sets
+    tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
+    rows = []
+    for one in extract_again(
+        model,
+        sets.train_harmful,
+        sets.train_harmless,
+        sets.validation_harmful,
+        tokens,
+        [best.site],
+        lambda _: (best.site, best.position),
+        rounds=study.config.rounds,
+        positions=[best.position],
+    ):
+        control = ablate_everywhere(model, drawn[: one.number])
+        rows.append(
+            {
+                "kind": "round",
+                "number": one.number,
+                "site": str(one.site),
+                "position": one.position,
+                "norm": one.norm,
+                "cosine_before": one.cosine_before,
+                "refusal": one.refusal,
+                "alone": one.alone,
+                "random": float(refusal_scores(model, sets.validation_harmful, tokens, control).mean()),
+            }
+        )
+        study.track("rounds", one.number, study.config.rounds)
+        study.run.save_tensors(f"rounds/{one.number:03d}", {"vector": one.direction})
+    for row in rows[done:]:  # rounds build on each other, so an interrupted stage is computed again from its start
+        study.run.record(row)
+
+
+def null_space(study: Study, best: Candidate) -> None:
+    """Linear probes projected out one after the other at the selected place, and what ablating them all does."""
+    done = len(study.rows(kind="probe"))
+    if done >= study.config.rounds:
+        return
+    model, sets = study.subject.model, study.sets
+    tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    samples = [
+        activations(model, texts, [best.site], [best.position])[:, 0, 0]
+        for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
+    ]
+    basis = torch.zeros(0, samples[0].shape[1])
+    for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
+        basis = torch.cat([basis, one.direction[None]])
+        score = refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, basis)).mean()
+        if one.number > done:
+            study.run.record({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
+
+
+def cone(study: Study, best: Candidate, r: Tensor) -> None:
+    """A cone of directions optimised by gradient, started at the selected direction and random ones; optional."""
+    config = study.config
+    if not config.cone or study.rows(kind="cone"):
+        return
+    model, sets = study.subject.model, study.sets
+    tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    targets = cone_targets(
+        model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r), add_at(best.site, r)
+    )
+    start = torch.cat([r[None], torch.randn(config.cone - 1, len(r), generator=study.generator(4))])
+    found = refusal_cone(
+        model,
+        targets,
+        start,
+        best.site,
+        float(r.norm()),
+        settings=ConeSettings(steps=config.cone_steps),
+        generator=study.generator(5),
+    )
+    study.run.save_tensors("cone", {"basis": found.basis})
+    scores = [
+        float(refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, row)).mean())
+        for row in (*found.basis, r)
+    ]
+    cosines = torch.nn.functional.cosine_similarity(found.basis, r[None]).tolist()
+    study.run.record(
+        {
+            "kind": "cone",
+            "dimension": config.cone,
+            "losses": list(found.losses),
+            "scores": scores[:-1],
+            "selected": scores[-1],
+            "cosines": cosines,
+        }
+    )
+
+
+def inside(study: Study, site: Site, r: Tensor) -> None:
+    """Projections of tokens on the direction, what each head writes along it, and the attention of the strongest."""
+    model, sets = study.subject.model, study.sets
+    texts = {"harmful": sets.test_harmful[0], "harmless": sets.test_harmless[0]}
+    unit, arrays, items = r / r.norm(), {}, []
+    for kind, text in texts.items():
+        alone = tokenize(model, [text])
+        ids = generate_ids(model, alone, max_new_tokens=min(24, study.config.max_new_tokens))[0]
+        written = tokenize(model, [text], answers=[ids]) if ids else alone
+        arrays[f"projection_{kind}"] = read(model, written, [site])[site][0].float() @ unit.to(written.tokens.device)
+        items.append(
+            {
+                "title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
+                "kind": "token_values",
+                "key": f"projection_{kind}",
+                "tokens": _tokens(study, written),
+            }
+        )
+    heads, rest = zip(*(writes(study, part[:32], unit) for part in (sets.test_harmful, sets.test_harmless)))
+    arrays |= {"heads_harmful": heads[0], "heads_harmless": heads[1]}
+    arrays |= {"mlp_harmful": rest[0], "mlp_harmless": rest[1]}
+    gap = (heads[0] - heads[1]).flatten()
+    strongest = [divmod(int(k), heads[0].shape[1]) for k in gap.abs().argsort(descending=True)[:HEADS]]
+    for kind, text in texts.items():
+        prompts = tokenize(model, [text])
+        arrays[f"attention_{kind}"] = torch.stack(
+            [
+                read(model, prompts, [attn_pattern(layer)])[attn_pattern(layer)][0, head].float()
+                for layer, head in strongest
+            ]
+        )
+        items.append(
+            {
+                "title": f"Attention of the heads that write the direction, a {kind} prompt",
+                "kind": "attention",
+                "key": f"attention_{kind}",
+                "tokens": _tokens(study, prompts),
+                "names": [f"layer {layer}, head {head}" for layer, head in strongest],
+            }
+        )
+    write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
+    study.run.save_tensors("inside", arrays)
+
+
+def writes(study: Study, texts: Sequence[str], unit: Tensor) -> tuple[Tensor, Tensor]:
+    """What every head (layer x head) and every MLP (layer) writes along a unit direction, at the last prompt column."""
+    model = study.subject.model
+    prompts, sites = tokenize(model, texts), [mlp_out(layer) for layer in range(int(model.cfg.n_layers))]
+    found = read(model, prompts, sites)
+    along = torch.stack([(found[site][:, -1].float() @ unit.to(found[site].device)).mean() for site in sites])
+    return head_writes(model, prompts, unit).mean(dim=-1), along
+
+
+def _tokens(study: Study, prompts: Prompts) -> list[str]:
+    return [study.subject.model.tokenizer.decode([token]) for token in prompts.tokens[0].tolist()]

@@ -1,0 +1,148 @@
+"""Stages one and two: extraction of candidate directions, and selection of one."""
+
+import torch
+
+from mi_ortho.refusal.extraction import Extraction, Moments, difference_of_means, instruction_suffix, residual_sites
+from mi_ortho.refusal.rankings import compare_rankings, ranking_scores
+from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
+from mi_ortho.refusal.selection import Candidate, Limits, Selection, candidates, filter_prompts, select, validation
+from mi_ortho.sites import Site
+from mi_ortho.studies.refusal.bench import Study
+
+
+def extract(study: Study) -> Extraction:
+    """Refusal tokens, filtered training prompts, and the moments of both classes: on disk, read back when there."""
+    if not study.rows(kind="extraction"):  # the row is written after the tensors, so it never names what is not there
+        model, config, sets = study.subject.model, study.config, study.sets
+        positions = config.positions or instruction_suffix(model).positions
+        tokens = _tokens(study)
+        kept = filter_prompts(model, sets.train_harmful, sets.train_harmless, tokens)
+        study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
+        sites = residual_sites(model, config.streams)
+        found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
+        scores = {
+            name: refusal_scores(model, texts, tokens).mean().item()
+            for name, texts in (("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))
+        }
+        study.run.save_tensors(
+            "extraction",
+            {
+                f"{name}.{part}": getattr(moments, part)
+                for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
+                for part in ("mean", "variance")
+            },
+        )
+        study.run.record(
+            {
+                "kind": "extraction",
+                "sites": [str(site) for site in sites],
+                "positions": list(positions),
+                "position_tokens": _position_tokens(study, positions),
+                "harmful": len(kept.harmful),
+                "harmless": len(kept.harmless),
+                "dropped_harmful": kept.dropped_harmful,
+                "dropped_harmless": kept.dropped_harmless,
+                "score_harmful": scores["harmful"],
+                "score_harmless": scores["harmless"],
+            }
+        )
+    return load_extraction(study)
+
+
+def load_extraction(study: Study) -> Extraction:
+    """The extraction of a run directory."""
+    row, tensors = study.rows(kind="extraction")[-1], study.run.load_tensors("extraction")
+    classes = [
+        Moments(int(row[name]), tensors[f"{name}.mean"], tensors[f"{name}.variance"])
+        for name in ("harmful", "harmless")
+    ]
+    return Extraction(tuple(map(Site.parse, row["sites"])), tuple(row["positions"]), *classes)
+
+
+def _position_tokens(study: Study, positions: tuple[int, ...]) -> list[str]:
+    from mi_ortho.model import tokenize
+
+    ids = tokenize(study.subject.model, study.sets.train_harmless[:1]).tokens[0].tolist()
+    return [study.subject.model.tokenizer.decode([ids[position]]) for position in positions]
+
+
+def _tokens(study: Study) -> tuple[int, ...]:
+    known = study.rows(kind="refusal_tokens")
+    if known:
+        return tuple(known[-1]["ids"])
+    model, named = study.subject.model, study.config.refusal_tokens
+    if named:
+        ids = tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in named)
+        study.run.record({"kind": "refusal_tokens", "ids": list(ids), "texts": list(named), "named": True})
+        return ids
+    found = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
+    study.say(
+        f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
+        f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused"
+    )
+    study.run.record(
+        {
+            "kind": "refusal_tokens",
+            "ids": list(found.ids),
+            "texts": list(found.texts),
+            "named": False,
+            "harmful_rate": found.harmful_rate,
+            "harmless_rate": found.harmless_rate,
+        }
+    )
+    return found.ids
+
+
+def choose(study: Study, extraction: Extraction) -> Selection:
+    """Score every candidate on the validation prompts, each kept as a row, and select; rankings beside it."""
+    config, done = study.config, [_candidate(row) for row in study.rows(kind="candidate")]
+    total = len(extraction.sites) * len(extraction.positions)
+    if len(done) < total:
+        judge = validation(
+            study.subject.model, study.sets.validation_harmful, study.sets.validation_harmless, _tokens(study)
+        )
+        limits = Limits(config.kl_limit, config.induce_limit, config.last_layers)
+        for index, found in enumerate(candidates(judge, extraction, limits, skip=len(done)), start=len(done)):
+            study.run.record({"kind": "candidate", "index": index, **found.row()})
+            done.append(found)
+            study.track("candidates", len(done), total)
+    selection = select(done)
+    if not study.rows(kind="selection"):
+        _rank(study, extraction, selection)
+        best = selection.best
+        if best is not None:
+            difference = extraction.direction(best.site, best.position)
+            study.run.save_tensors("direction", {"vector": difference, "unit": difference / difference.norm()})
+        study.run.record({"kind": "selection", "reason": selection.reason, **(best.row() if best else {})})
+    study.say(f"selected {selection.best.site} at {selection.best.position}" if selection.best else selection.reason)
+    return selection
+
+
+def _rank(study: Study, extraction: Extraction, selection: Selection) -> None:
+    scores = ranking_scores(
+        study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless
+    )
+    flat = {name: values.flatten().tolist() for name, values in scores.items()}
+    for index in range(len(study.rows(kind="measures")), len(selection.candidates)):
+        study.run.record({"kind": "measures", "index": index} | {name: flat[name][index] for name in flat})
+    if selection.best is not None:
+        done = {row["name"] for row in study.rows(kind="ranking")}
+        for ranking in (one for one in compare_rankings(selection.candidates, flat) if one.name not in done):
+            study.run.record({"kind": "ranking", **vars(ranking)})
+
+
+def _candidate(row: dict[str, object]) -> Candidate:
+    """A recorded candidate; null stands for NaN in a record."""
+    norm, bypass, induce, kl = (
+        float("nan") if row[key] is None else float(str(row[key])) for key in ("norm", "bypass", "induce", "kl")
+    )
+    rejected = row["rejected"]
+    assert isinstance(rejected, list)
+    site, position = Site.parse(str(row["site"])), int(str(row["position"]))
+    return Candidate(site, position, norm, bypass, induce, kl, tuple(map(str, rejected)))
+
+
+def random_directions(study: Study, like: torch.Tensor) -> torch.Tensor:
+    """Controls: random directions of the norm of `like`."""
+    drawn = torch.randn(study.config.random, len(like), generator=study.generator(1))
+    return torch.nn.functional.normalize(drawn, dim=-1) * like.norm().cpu()

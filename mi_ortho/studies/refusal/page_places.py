@@ -1,0 +1,149 @@
+"""Where a refusal direction is read and where it acts: candidates and reasons, curves by layer, ablation matrix."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from mi_ortho.pages.data_table import table
+from mi_ortho.pages.grid import Cell, grid
+from mi_ortho.pages.page import Section
+from mi_ortho.pages.plots import Panel, Series, curve
+from mi_ortho.pages.sections import curves
+from mi_ortho.pages.text import number, visible
+
+Row = Mapping[str, Any]
+LETTERS = {"not a number": "N", "last layers": "L", "KL too large": "K", "does not induce": "I"}
+MEASURES = {
+    "bypass": "Bypass: refusal score of harmful prompts with the candidate ablated everywhere; lower is better.",
+    "induce": "Induce: refusal score of harmless prompts with the candidate added where it was read; higher is better.",
+    "kl": "KL that ablating the candidate causes on harmless prompts, in nats; lower is better.",
+}
+
+
+def candidate_section(rows: Sequence[Row]) -> Section | None:
+    """Layer by position for each score, letters for the reasons of a rejection, the selected candidate framed."""
+    found, extraction = _pick(rows, "candidate"), _pick(rows, "extraction")
+    if not found or not extraction:
+        return None
+    chosen = next((row for row in reversed(_pick(rows, "selection")) if "site" in row), {})
+    maps = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
+    body = Markup('<div class="two">{}</div>').format(maps)
+    columns = {
+        "site": "Read at",
+        "position": "Position",
+        "norm": "Norm",
+        "bypass": "Bypass",
+        "induce": "Induce",
+        "kl": "KL",
+        "rejected": "Rejected for",
+    }
+    ended = _pick(rows, "selection")
+    lead = f"Selection: {ended[-1]['reason']}. " if ended else "Selection has not ended. "
+    reasons = "; ".join(f"{letter} {reason}" for reason, letter in LETTERS.items())
+    lead += f"Letters say why a candidate is rejected: {reasons}. No letter: admissible. Framed: selected."
+    return Section("Candidates", body + table(found, columns, name="candidates"), lead, "candidates")
+
+
+def _map(found: Sequence[Row], extraction: Row, chosen: Row, key: str, text: str) -> Markup:
+    cells = {(row["site"], row["position"]): row for row in found}
+    drawn = [
+        [_cell(cells.get((site, position)), chosen, key) for position in extraction["positions"]]
+        for site in extraction["sites"]
+    ]
+    names = [f"{position} {token!r}" for position, token in zip(extraction["positions"], extraction["position_tokens"])]
+    return grid(drawn, extraction["sites"], names, caption=text, corner="read at")
+
+
+def _cell(row: Row | None, chosen: Row, key: str) -> Cell:
+    if row is None:
+        return Cell(None, note="not scored")
+    reasons = row["rejected"]
+    framed = (row["site"], row["position"]) == (chosen.get("site"), chosen.get("position"))
+    numbers = ", ".join(f"{name} {number(row[name])}" for name in ("bypass", "induce", "kl", "norm"))
+    note = f"{row['site']}, position {row['position']}: {numbers}; {', '.join(reasons) or 'admissible'}"
+    return Cell(row[key], "".join(LETTERS.get(reason, "?") for reason in reasons), note, framed)
+
+
+def layer_section(rows: Sequence[Row]) -> Section | None:
+    """Norm and the three scores by layer, at the position that was selected (the last one where none was)."""
+    found = _pick(rows, "candidate")
+    if not found:
+        return None
+    chosen = next((row["position"] for row in reversed(_pick(rows, "selection")) if "site" in row), None)
+    position = max(row["position"] for row in found) if chosen is None else chosen
+    streams = list(dict.fromkeys(row["stream"] for row in found))
+    parts = {
+        stream: [row for row in found if (row["position"], row["stream"]) == (position, stream)] for stream in streams
+    }
+    panels = []
+    drawn = (
+        (("norm",), "Norm of the difference", ""),
+        (("bypass", "induce"), "Refusal score", "nats"),
+        (("kl",), "KL of ablation", "nats"),
+    )
+    for letter, (keys, label, unit) in zip("abc", drawn):
+        series = [_series(part, stream, key, k) for k, (stream, part) in enumerate(parts.items()) for key in keys]
+        panels.append(curve(Panel(label, unit, "layer", letter=letter, log=len(keys) == 1, group="layers"), series))
+    legend = [
+        (f"{key}{k}", f"{key}, {stream}", _COLOURS[key][k % 3])
+        for k, stream in enumerate(streams)
+        for key in ("norm", "bypass", "induce", "kl")
+        if len(streams) > 1 or key in ("bypass", "induce")
+    ]
+    caption = f"Candidates of position {position}. Where the classes have the same mean there is no direction."
+    return Section("By layer", curves(panels, caption, legend=legend), "", "layers", "Layers")
+
+
+_COLOURS = {
+    "norm": ("c0", "c2", "c7"),
+    "bypass": ("c1", "c3", "c5"),
+    "induce": ("c4", "c6", "c2"),
+    "kl": ("c0", "c2", "c7"),
+}
+
+
+def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
+    known = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
+    known = [row for row in known if row[key] > 0] if key in ("norm", "kl") else known
+    return Series(
+        f"{key}, {stream}",
+        [row["layer"] for row in known],
+        [row[key] for row in known],
+        _COLOURS[key][k % 3],
+        key=f"{key}{k}",
+    )
+
+
+def matrix_section(rows: Sequence[Row]) -> Section | None:
+    """By how much refusal falls: rows where the direction was read, columns where it is ablated; random ones below."""
+    found = list({row["source"]: row for row in _pick(rows, "matrix")}.values())
+    if not found:
+        return None
+    cells = [
+        [Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])] for row in found
+    ]
+    caption = (
+        "Change of the mean refusal score of harmful validation prompts, in nats: orange, refusal falls. A "
+        "direction is ablated at block input, attention output and MLP output of the layers named by the column "
+        "only. The last rows are random directions."
+    )
+    body = grid(
+        cells,
+        [str(row["source"]) for row in found],
+        [str(name) for name in found[0]["columns"]],
+        caption=caption,
+        corner="read at",
+    )
+    lead = f"Unsteered the score is {number(found[0]['before'])}. Must a direction be ablated where it was read?"
+    return Section("Ablation matrix", body, lead, "matrix", "Matrix")
+
+
+def _where(row: Row, k: int) -> str:
+    layers = ", ".join(map(str, row["layers"][k]))
+    return visible(f"{row['source']} ablated in layers {layers}: score {number(row['scores'][k])}")
+
+
+def _pick(rows: Sequence[Row], kind: str) -> list[Row]:
+    return [row for row in rows if row.get("kind") == kind]

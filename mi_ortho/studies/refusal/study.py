@@ -1,0 +1,116 @@
+"""The command `refusal`: extract, select, ablate, compare, in one run directory; and export of an edited model."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from mi_ortho.model import export_model, orthogonalised
+from mi_ortho.refusal.extraction import instruction_suffix, residual_sites
+from mi_ortho.runs.directory import Run, open_run, start
+from mi_ortho.runs.files import read_tensors, to_json, write_file
+from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.refusal.bench import Study, prompt_sets
+from mi_ortho.studies.refusal.compare import compare
+from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.refusal.directions import choose, extract
+from mi_ortho.studies.refusal.trial import try_out
+from mi_ortho.studies.refusal.verdicts import summarise
+from mi_ortho.studies.subject import open_subject
+
+STAGES = ("extract", "select", "ablate", "compare")
+
+
+def refusal(
+    config: RefusalConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track, until: str = "compare"
+) -> Run:
+    """Find, try and compare refusal directions; each stage continues the run that the earlier ones began.
+
+    `until` names the last stage to run: extract, select, ablate or compare; only the last finishes the run.
+    """
+    study = _open(config, out, fresh, at, say, track)
+    with study.run as run:
+        if run.finished:
+            say(f"already finished: {run.path} (--fresh computes it again)")
+        else:
+            _stages(study, until)
+    if run.finished and not (run.path / "report.html").is_file():
+        _report()(run.path)
+    return run
+
+
+def _stages(study: Study, until: str) -> None:
+    last = STAGES.index(until)
+    extraction = extract(study)
+    best = choose(study, extraction).best if last >= 1 else None
+    if best is not None and last >= 2:
+        try_out(study, extraction, best)
+    if best is not None and last >= 3:
+        compare(study, extraction, best)
+    if last >= 3:
+        study.run.summary(summarise(study.run.records(), study.subject.title))
+
+
+def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: Say, track: Track) -> Study:
+    """Load, check everything that can be wrong, then open the run directory."""
+    _check(config)
+    say(f"loading {config.model or 'the embedded model'}")
+    subject = open_subject(
+        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
+    )
+    residual_sites(subject.model, config.streams)
+    if config.positions is None:
+        instruction_suffix(subject.model)
+    sets = prompt_sets(config, subject)
+    sizes = len(sets.train_harmful), len(sets.train_harmless)
+    if sizes[0] != sizes[1]:
+        say(
+            f"{sizes[0]} harmful and {sizes[1]} harmless training prompts: each class is averaged by itself, so they "
+            "need not be as many"
+        )
+    prompts = to_json(asdict(sets), indent=1)
+    settings = asdict(config) | {"prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"}
+    run = start(out, "refusal", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    if not run.finished:
+        write_file(run.path / "prompts.json", prompts + "\n")
+    say(f"run {run.path}")
+    return Study(run, config, subject, sets, say, track)
+
+
+def _check(config: RefusalConfig) -> None:
+    if not 0.0 <= config.last_layers < 1.0:
+        raise ValueError(f"got last_layers={config.last_layers}; expected a share from 0 to below 1; lower it")
+    if config.angle_step and not 1 <= config.angle_step <= 180:
+        raise ValueError(
+            f"got angle_step={config.angle_step}; expected 1 to 180 degrees, or 0 for no circle; correct it"
+        )
+    least = dict.fromkeys(("random", "matrix", "rounds", "cone"), 0)
+    least |= dict.fromkeys(("train", "validation", "test", "cone_steps", "circle_prompts", "max_new_tokens"), 1)
+    for name, floor in least.items():
+        if getattr(config, name) < floor:
+            raise ValueError(f"got {name}={getattr(config, name)}; expected at least {floor}; raise it")
+
+
+def export_edited(run: Path, folder: Path, say: Say) -> Path:
+    """The model of a refusal run with the selected direction taken out of its weights, as a Hugging Face folder.
+
+    Raises:
+        ValueError: the run has no selected direction, or the folder exists.
+    """
+    config = open_run(run).config
+    path = Path(run) / "direction.safetensors"
+    if not path.is_file():
+        raise ValueError(
+            f"got {run} without a selected direction; expected a run of `mi-ortho refusal`; run its select stage"
+        )
+    name = config.get("model")
+    subject = open_subject(None if name is None else str(name), dtype=str(config["dtype"]))
+    say(f"orthogonalising {subject.title} against the direction of {run}")
+    with orthogonalised(subject.model, read_tensors(path)[0]["vector"]):
+        return export_model(subject.model, folder)
+
+
+def _report() -> Callable[[Path], Path]:
+    from mi_ortho.studies.refusal.page import refusal_report
+
+    return refusal_report

@@ -1,0 +1,183 @@
+"""Stage three: the selected direction ablated and added, beside random directions of equal norm, on test prompts."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+
+from torch import Tensor
+
+from mi_ortho.behaviours import classify
+from mi_ortho.effects import rate_interval
+from mi_ortho.interventions import Affine, Intervention
+from mi_ortho.model import generate_ids, next_token_logits, orthogonalised, tokenize
+from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
+from mi_ortho.refusal.extraction import Extraction
+from mi_ortho.refusal.places import ablate_everywhere, add_at
+from mi_ortho.refusal.scores import refuses_anywhere, refuses_first, stage_of
+from mi_ortho.refusal.selection import Candidate
+from mi_ortho.sites import Site
+from mi_ortho.studies.refusal.bench import Study
+from mi_ortho.studies.refusal.directions import random_directions
+
+BATCH = 32  # prompts completed together
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """One way of changing the model, tried on one class of prompts; `edited` ones are taken out of the weights."""
+
+    name: str
+    prompts: str
+    changed: Mapping[Site, Intervention] = field(default_factory=dict)
+    edited: Tensor | None = None
+    control: bool = False
+
+
+def try_out(study: Study, extraction: Extraction, best: Candidate) -> None:
+    """Completions, refusals, coherence and damage under every condition; those already recorded are skipped."""
+    conditions = conditions_of(study, extraction, best)
+    for number, condition in enumerate(conditions):
+        if not study.rows(kind="condition", condition=condition.name, prompts=condition.prompts):
+            _measure(study, condition)
+        study.track("conditions", number + 1, len(conditions))
+    if not study.rows(kind="weights"):
+        study.run.record({"kind": "weights", **_agreement(study, extraction.direction(best.site, best.position))})
+
+
+def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list[Condition]:
+    """What is tried: harmful prompts want ablation, harmless ones addition; each beside its random controls."""
+    model, r = study.subject.model, extraction.direction(best.site, best.position)
+    k, j = extraction.sites.index(best.site), extraction.positions.index(best.position)
+    reference = extraction.harmless.mean[k, j].float()
+    place = next(iter(add_at(best.site, r)))
+    found = [
+        Condition("unsteered", "harmful"),
+        Condition("ablated", "harmful", ablate_everywhere(model, r)),
+        Condition("ablated in the weights", "harmful", edited=r),
+        Condition("subtracted", "harmful", add_at(best.site, r, -study.config.strength)),
+        Condition("unsteered", "harmless"),
+        Condition("added", "harmless", add_at(best.site, r, study.config.strength)),
+        Condition("ablated", "harmless", ablate_everywhere(model, r)),
+    ]
+    if place == best.site:  # the affine edit needs the place itself, which resid_mid is not
+        found.append(Condition("affine edit", "harmful", {best.site: Affine(r[None], reference, r, 0.0)}))
+    for number, drawn in enumerate(random_directions(study, r)):
+        found.append(Condition(f"random {number} ablated", "harmful", ablate_everywhere(model, drawn), control=True))
+        found.append(
+            Condition(
+                f"random {number} added", "harmless", add_at(best.site, drawn, study.config.strength), control=True
+            )
+        )
+    return found
+
+
+def _measure(study: Study, condition: Condition) -> None:
+    model = study.subject.model
+    texts = study.sets.test_harmful if condition.prompts == "harmful" else study.sets.test_harmless
+    editing = nullcontext() if condition.edited is None else orthogonalised(model, condition.edited)
+    with editing:
+        ids = completions(study, texts, condition.changed)
+        cost = _damage(study, condition)
+    rows = judged(study, texts, ids)
+    label = {"condition": condition.name, "prompts": condition.prompts, "control": condition.control}
+    done = len(study.rows(kind="completion", condition=condition.name, prompts=condition.prompts))
+    for index, row in list(enumerate(rows))[done:]:
+        study.run.record({"kind": "completion", "index": index, **label, **row})
+    study.run.record({"kind": "condition", **label, **rates(rows), **cost})
+
+
+def completions(study: Study, texts: Sequence[str], changed: Mapping[Site, Intervention]) -> list[list[int]]:
+    """Greedy completions as token ids, in batches."""
+    model, found = study.subject.model, []
+    for start in range(0, len(texts), BATCH):
+        prompts = tokenize(model, texts[start : start + BATCH])
+        found += generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
+    return found
+
+
+def judged(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[dict[str, object]]:
+    """One row a completion: text, behaviour, whether and how it refuses, whether it answers, coherence."""
+    model, rows = study.subject.model, []
+    for text, own, costs in zip(texts, ids, coherence(model, texts, ids), strict=True):
+        written = model.tokenizer.decode(list(own), skip_special_tokens=True)
+        stage = stage_of(written, study.complies, study.refuses)
+        rows.append(
+            {
+                "prompt": text,
+                "text": written,
+                "mode": classify(written, study.subject.modes),
+                "stage": stage,
+                "refused": study.refuses(written),
+                "complied": stage in ("answers", "refuses then answers"),
+                "phrase_anywhere": refuses_anywhere(written),
+                "phrase_first": refuses_first(written),
+                "coherent": costs.coherent,
+                **asdict(costs),
+            }
+        )
+    return rows
+
+
+def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Shares over completions with Wilson's intervals: refused, complied, complied and coherent, coherent."""
+    n = len(rows)
+    counts = {
+        name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")
+    }
+    counts["success"] = sum(bool(row["complied"]) and bool(row["coherent"]) and not row["refused"] for row in rows)
+    found: dict[str, object] = {"n": n}
+    for name, hits in counts.items():
+        found |= {name: hits / n, f"{name}_interval": list(rate_interval(hits, n))}
+    found["staged"] = sum(row["stage"] == "refuses then answers" for row in rows) / n
+    return found
+
+
+def _damage(study: Study, condition: Condition) -> dict[str, object]:
+    """KL, cross-entropy and kept behaviours on harmless prompts; the first two over the model's own completions."""
+    model = study.subject.model
+    texts, own = _references(study)
+    if condition.edited is not None:  # the model is edited already: the unsteered logits are not at hand
+        return {"kl": None, "cross_entropy": None, "accuracy": None}
+    lost = measure_damage(model, texts, own, condition.changed)
+    natural = {
+        name: found
+        for name, found in study.subject.texts.natural.items()
+        if name in study.subject.modes.names and name != "refuse"
+    }
+    kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
+    accuracy = sum(kept.values()) / len(kept) if kept else None
+    return {
+        "kl": lost.kl,
+        "cross_entropy": lost.cross_entropy,
+        "cross_entropy_before": lost.before,
+        "accuracy": accuracy,
+        **{f"accuracy_{name}": share for name, share in kept.items()},
+    }
+
+
+def _references(study: Study) -> tuple[list[str], list[list[int]]]:
+    """Harmless prompts with the unsteered model's completions of them; made with the first condition, then kept."""
+    if not study.rows(kind="reference"):
+        texts = study.sets.validation_harmless
+        found = [(text, ids) for text, ids in zip(texts, completions(study, texts, {})) if ids]
+        prompts, ids = zip(*found) if found else ((), ())
+        study.run.record({"kind": "reference", "prompts": list(prompts), "ids": list(ids)})
+    row = study.rows(kind="reference")[-1]
+    return list(row["prompts"]), [list(ids) for ids in row["ids"]]
+
+
+def _agreement(study: Study, r: Tensor) -> dict[str, object]:
+    """How far the edited weights and the hooks differ in next-token logits on the test prompts."""
+    model, texts = study.subject.model, [*study.sets.test_harmful, *study.sets.test_harmless][:BATCH]
+    prompts = tokenize(model, texts)
+    hooked = next_token_logits(model, prompts, interventions=ablate_everywhere(model, r))
+    with orthogonalised(model, r):
+        edited = next_token_logits(model, prompts)
+    plain = next_token_logits(model, prompts)
+    return {
+        "difference": float((edited - hooked).abs().max()),
+        "effect": float((hooked - plain).abs().max()),
+        "largest_logit": float(hooked.abs().max()),
+        "same_top": float((edited.argmax(-1) == hooked.argmax(-1)).float().mean()),
+        "dtype": study.subject.dtype,
+    }
