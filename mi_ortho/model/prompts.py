@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from mi_ortho.model.load import Model, weights
+from mi_ortho.model.templates import EndlessTemplate, render
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,9 @@ def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool, s
         return start + _encode(tokenizer, text)
     roles = ([] if system is None else [{"role": "system", "content": system}]) + [{"role": "user", "content": text}]
     try:
-        return _encode(tokenizer, tokenizer.apply_chat_template(roles, add_generation_prompt=True, tokenize=False))
+        return _encode(tokenizer, render(tokenizer, roles))
+    except EndlessTemplate:
+        raise
     except Exception as error:  # templates raise jinja2 errors, which are not our dependency
         raise ValueError(
             f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "

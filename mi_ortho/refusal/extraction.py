@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mi_ortho.interventions import Intervention
 from mi_ortho.model import Model, Prompts, intervene, read, tokenize
+from mi_ortho.model.templates import render
 from mi_ortho.sites import Site, resid_mid, resid_post, resid_pre
 
 BATCH = 32  # prompts read together
@@ -43,7 +44,7 @@ def instruction_suffix(model: Model) -> Suffix:
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(f"got no chat template; expected one with end-of-instruction tokens; {advice}")
     user = [{"role": "user", "content": _MARKER}]
-    text = str(tokenizer.apply_chat_template(user, add_generation_prompt=True, tokenize=False))
+    text = render(tokenizer, user)
     ids = tokenizer(text.rpartition(_MARKER)[2], add_special_tokens=False)["input_ids"]
     whole = tokenize(model, [_MARKER]).tokens[0].tolist()
     # a tokenizer may merge the first of them with the text before it; what is not found at the end is not counted
