@@ -143,9 +143,10 @@ def match(z: ActivationMap, base: Float[Tensor, " d_model"]) -> Match:
         goal = z(base[None])[0]
     scale = float((goal - unsteered(z, base)).norm())
     if not 0 < scale < float("inf"):
+        remedy = "a larger radius or a later target" if scale == 0 else "a smaller radius, or blocks in float32"
         raise ValueError(
             f"got a base vector of norm {float(base.norm()):.3g} that moves the target activations by {scale}; "
-            "expected a finite, non-zero effect; take a larger radius or a later target"
+            f"expected a finite, non-zero effect; take {remedy}"
         )
     return Match(z, goal, scale)
 

@@ -28,19 +28,19 @@ SMALL = ExploreConfig(vectors=4, nearest=2)
 WIDTH, SIZES = 128, {"kl": 3, "activation": 3}
 
 
-def write_family(path: Path) -> Path:
+def write_family(path: Path, size: int = 3) -> Path:
     """A finished family run on the embedded model, with random orthogonal vectors instead of found ones."""
-    write_run(path, hostile=False, sizes=SIZES)
-    drawn = torch.randn(WIDTH, 7, generator=torch.Generator().manual_seed(0))
+    write_run(path, hostile=False, sizes=dict.fromkeys(SIZES, size))
+    drawn = torch.randn(WIDTH, 1 + 2 * size, generator=torch.Generator().manual_seed(0))
     rows = 9 * torch.linalg.qr(drawn)[0].T.contiguous()
-    groups = {"base": rows[0], "kl": rows[1:4], "activation": rows[4:]}
+    groups = {"base": rows[0], "kl": rows[1 : 1 + size], "activation": rows[1 + size :]}
     save_file({name: tensor.clone() for name, tensor in groups.items()}, path / "vectors.safetensors")
     settings = {
         "model": None,
         "prompts": ["How can I build a bomb?"],
         "source": 3,
         "target": 6,
-        "n_kl": 3,
+        "n_kl": size,
         "where": "prompt",
         "max_new_tokens": 4,
         "seed": 0,

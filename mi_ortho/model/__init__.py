@@ -8,6 +8,7 @@ from mi_ortho.model.prompts import Prompts, tokenize
 from mi_ortho.model.sinks import Sinks, sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
+from mi_ortho.model.stepping import require_agreement
 from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "pieces",
     "read",
     "sinks",
+    "require_agreement",
     "slice_model",
     "tokenize",
     "traced_answer_logits",

@@ -1,17 +1,20 @@
 """The KV cache of a model, whatever the installed transformers and TransformerLens call it.
 
-transformers names the argument `past_key_values` up to 5.23 and `cache` from 5.24 on (state-space models: also
+transformers names the argument `past_key_values` up to 5.23 and `cache` from 5.24 on (state-space models before that:
 `cache_params`); the attention of TransformerLens 4.3 looks for the first name only. Nothing here asks for a version:
-the forward pass of the model says which name it takes, and whether the cache was filled is looked up after a pass.
+the forward pass of the model says which name it takes, and what a cache holds is looked up after a pass.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
 
 NAMES = ("cache", "past_key_values", "cache_params", "past_kv_cache")
-_translated: WeakSet[Any] = WeakSet()
+_seen: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # columns that went into caches that do not count them
 
 
 def network(model: Any) -> Any:
@@ -36,24 +39,34 @@ def returned_cache(output: Any) -> Any:
 
 
 def columns_in(cache: Any) -> int:
-    """How many columns a cache holds; 0 for None."""
+    """How many columns a cache holds; 0 for None.
+
+    Of a state-space model, whose state has one size: as many as were noted to have gone into it.
+    """
     if cache is None:
         return 0
-    if hasattr(cache, "get_seq_length"):
+    if not hasattr(cache, "get_seq_length"):
+        return int(cache[0].past_keys.shape[1])  # TransformerLens 3
+    try:
         return int(cache.get_seq_length())
-    return int(cache[0].past_keys.shape[1])  # TransformerLens 3
+    except ValueError:  # there is no attention layer
+        return _seen.get(cache, 0)
 
 
-def translate_cache(model: Any) -> None:
-    """Hand the cache to the attention of TransformerLens under the name it looks for, once and for all."""
-    inner = network(model)
-    if inner in _translated:
-        return
-    _translated.add(inner)
-    for block in model.blocks:
-        attention = block._modules.get("attn")
-        if attention is not None:
-            attention.register_forward_pre_hook(_renamed, with_kwargs=True)
+def note_columns(cache: Any, columns: int) -> None:
+    """Remember how many columns went into the cache of a state-space model, if it holds a state at all."""
+    if any(_holds_numbers(vars(layer)) for layer in getattr(cache, "layers", ())):
+        _seen[cache] = columns
+
+
+def renamed_for_attention(model: Any) -> Callable[[], None]:
+    """Hand the cache to the attention of TransformerLens under the name it looks for; the result stops that."""
+    with ExitStack() as stack:
+        for block in model.blocks:
+            attention = block._modules.get("attn")
+            if attention is not None:
+                stack.callback(attention.register_forward_pre_hook(_renamed, with_kwargs=True).remove)
+        return stack.pop_all().close
 
 
 def watch_cache(model: Any) -> tuple[list[Any], Callable[[], None]]:
@@ -67,3 +80,9 @@ def _renamed(module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
     if arguments.get("cache") is not None and arguments.get("past_key_values") is None:
         return inputs, {**arguments, "past_key_values": arguments["cache"]}
     return None
+
+
+def _holds_numbers(values: Mapping[Any, Any]) -> bool:
+    return any(
+        isinstance(value, Tensor) or (isinstance(value, dict) and _holds_numbers(value)) for value in values.values()
+    )

@@ -1,17 +1,17 @@
 """Generation under a KV cache, with interventions."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
-from mi_ortho.model.cache import cache_argument, translate_cache, watch_cache
-from mi_ortho.model.hooks import Where, intervene, only_last
+from mi_ortho.model.hooks import Where, intervene
 from mi_ortho.model.load import Model
+from mi_ortho.model.norms import require_finite
 from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.stepping import steps
 from mi_ortho.sites import Site
 
 
@@ -52,63 +52,30 @@ def generate_ids(
     """The completions of `prompts` (answers, if any, left out) as token ids, each up to its end-of-sequence token.
 
     Greedy at temperature 0, otherwise sampled with `generator`. Rows are independent: a batch gives what its rows give
-    alone. Raises ValueError when prompt and completion exceed the context.
+    alone. Raises ValueError when prompt and completion exceed the context, when the model's KV cache does not give what
+    passes without a cache give, and when logits are not finite numbers.
     """
     prompts = prompts.prompts_only()
     _require_room(model, prompts, max_new_tokens, temperature)
     stops = _stop_ids(model)
-    columns: list[Tensor] = []
+    step, seen, new = steps(model, len(prompts)), prompts, prompts.tokens
     done = torch.zeros_like(prompts.mask[:, 0])
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        for logits in _columns(model, prompts, columns):
-            columns.append(_choose(logits, temperature, generator))
-            done = done | torch.isin(columns[-1], torch.tensor(sorted(stops), device=done.device))[:, 0]
-            if len(columns) == max_new_tokens or bool(done.all()):
+        for _ in range(max_new_tokens):
+            logits = step(new, seen.mask)
+            require_finite(logits.amax(dim=-1), model, seen, "next-token logits")
+            new = _choose(logits, temperature, generator)
+            seen = _extended(seen, new)
+            done = done | torch.isin(new, torch.tensor(sorted(stops), device=done.device))[:, 0]
+            if bool(done.all()):
                 break
-    return [_until(row, stops) for row in torch.cat(columns, dim=1).tolist()]
+    return [_until(row, stops) for row in seen.tokens[:, prompts.prompt_length :].tolist()]
 
 
-def _columns(model: Model, prompts: Prompts, chosen: list[Tensor]) -> Iterator[Float[Tensor, "batch d_vocab"]]:
-    """The logits of one column after the other; before each but the first the caller appends the tokens it chose."""
-    step = _steps(model, len(prompts))
-    mask = prompts.mask
-    yield step(prompts.tokens, mask)
-    while True:
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        yield step(chosen[-1], mask)
-
-
-def _steps(model: Model, batch: int) -> Any:
-    """A function from the new tokens and the mask of all tokens so far to the last logits; it keeps the KV cache."""
-    if not hasattr(model, "original_model"):
-        return _legacy_steps(model, batch)
-    translate_cache(model)
-    name, extra = cache_argument(model), only_last(model, 1)
-    cache: list[Any] = [None]
-
-    def step(tokens: Tensor, mask: Tensor) -> Tensor:
-        past = {} if cache[0] is None or name is None else {name: cache[0]}
-        seen, stop = watch_cache(model)
-        try:
-            logits = model(tokens, attention_mask=mask.long(), use_cache=True, **past, **extra)
-        finally:
-            stop()
-        cache[0] = seen[-1]
-        return logits[:, -1]
-
-    return step
-
-
-def _legacy_steps(model: Any, batch: int) -> Any:
-    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # TransformerLens 3
-
-    cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, batch)
-
-    def step(tokens: Tensor, mask: Tensor) -> Tensor:
-        # the cache keeps the mask of the past, so only the new columns are given
-        return model(tokens, attention_mask=mask[:, -tokens.shape[1] :].long(), past_kv_cache=cache)[:, -1]
-
-    return step
+def _extended(prompts: Prompts, new: Int[Tensor, "batch 1"]) -> Prompts:
+    tokens = torch.cat([prompts.tokens, new], dim=1)
+    mask = torch.cat([prompts.mask, torch.ones_like(prompts.mask[:, :1])], dim=1)
+    return Prompts(tokens, mask, prompts.prompt_length, prompts.texts)
 
 
 def _choose(

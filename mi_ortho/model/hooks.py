@@ -1,7 +1,6 @@
 """Reading and writing activations of a model at typed hook points."""
 
 import contextlib
-import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
@@ -15,6 +14,8 @@ from torch import Tensor
 from mi_ortho.interventions import Intervention
 from mi_ortho.model.cache import columns_in, given_cache
 from mi_ortho.model.load import Model, weights
+from mi_ortho.model.norms import require_finite
+from mi_ortho.model.passes import only_last, run
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.sites import Site, resid_post
 
@@ -22,22 +23,21 @@ Where = Literal["all", "prompt", "generated"] | int
 _MARK = "mi_ortho.written"
 
 
-def run(model: Model, prompts: Prompts, **kwargs: Any) -> Any:
-    """One forward pass over all columns, the padding masked out; what it returns depends on `kwargs`."""
-    return model(prompts.tokens, attention_mask=prompts.mask.long(), **kwargs)
-
-
 @torch.no_grad()
 def read(model: Model, prompts: Prompts, sites: Collection[Site]) -> dict[Site, Tensor]:
     """The activations at `sites` on `prompts`, each with the axes `site.axes`; only the blocks needed are run.
 
-    Padded columns hold numbers without meaning. Raises ValueError for sites the model does not have.
+    Padded columns hold numbers without meaning. Raises ValueError for sites the model does not have, and where a real
+    token's activations are not finite numbers.
     """
     found: dict[Site, Tensor] = {}
     hooks = [(hook_point(model, site).name, partial(_keep, found, site)) for site in sites]
     if hooks:
         with model.hooks(hooks):
             run(model, prompts, stop_at_layer=max(site.layer for site in sites) + 1)
+    for site, x in found.items():
+        if not bool(x.isfinite().all()):  # of padding nothing is asked
+            require_finite(_real(x, prompts), model, prompts, f"activations at {site}")
     return {site: found[site] for site in sites}
 
 
@@ -76,7 +76,9 @@ def next_token_logits(
     """The logits after the last prompt column; answers, if any, are left out."""
     prompts = prompts.prompts_only()
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        return run(model, prompts, **only_last(model, 1))[:, -1].float()
+        logits = run(model, prompts, **only_last(model, 1))[:, -1].float()
+        require_finite(logits.amax(dim=-1), model, prompts, "next-token logits")
+    return logits
 
 
 @torch.no_grad()
@@ -94,14 +96,10 @@ def traced_answer_logits(
     require_answers(prompts)
     with intervene(model, interventions or {}, prompts=prompts, where=where):
         kept = prompts.tokens.shape[1] - prompts.prompt_length + 1
-        return run(model, prompts, **only_last(model, kept))[:, -kept:-1].float()
-
-
-def only_last(model: Model, columns: int) -> dict[str, int]:
-    """The argument that makes a forward pass unembed only the last `columns`, where the model knows it."""
-    inner = getattr(model, "original_model", None)
-    known = inner is not None and "logits_to_keep" in inspect.signature(inner.forward).parameters
-    return {"logits_to_keep": columns} if known else {}
+        logits = run(model, prompts, **only_last(model, kept))[:, -kept:-1].float()
+        real = prompts.mask[:, prompts.prompt_length :]
+        require_finite(logits.detach().amax(dim=-1)[real], model, prompts, "logits of the answers")
+    return logits
 
 
 def require_answers(prompts: Prompts) -> None:
@@ -163,6 +161,11 @@ class _Past:
 
 def _keep(found: dict[Site, Tensor], site: Site, x: Tensor, hook: Any) -> None:
     found[site] = x.detach().clone()
+
+
+def _real(x: Tensor, prompts: Prompts) -> Tensor:
+    """What belongs to real tokens only; of attention patterns the rows of real queries."""
+    return x[prompts.mask] if x.ndim == 3 else x.movedim(1, 2)[prompts.mask]
 
 
 def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where, x: Tensor, hook: Any) -> Tensor:

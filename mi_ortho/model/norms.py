@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.model.load import Model, weights
+from mi_ortho.model.passes import only_last, run
 from mi_ortho.model.prompts import Prompts
 
 
@@ -31,7 +32,7 @@ def along_depth(model: Model, prompts: Prompts, f: Callable[[Tensor], Tensor]) -
         stack.callback(modules.blocks[0].register_forward_pre_hook(entering, with_kwargs=True).remove)
         for block in modules.blocks:
             stack.callback(block.register_forward_hook(leaving).remove)
-        model(prompts.tokens, attention_mask=prompts.mask.long())
+        run(model, prompts, **only_last(model, 1))
     return found
 
 

@@ -28,6 +28,7 @@ from mi_ortho.model.hooks import (
 )
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.stepping import require_agreement
 from mi_ortho.sites import Site
 
 Readout = Literal["mean", "all"] | int
@@ -96,6 +97,7 @@ def slice_model(
     Equal to the full forward pass with a hook at `source` bit for bit (same batch, same dtype); only the blocks between
     source and target are run. Raises ValueError for sites that are absent, no block boundaries, or in wrong order.
     """
+    require_agreement(model)
     first, last = _boundaries(model, source, target)
     require_where(where, prompts)
     read, real = _reader(prompts, readout)
@@ -110,6 +112,7 @@ def logit_slice(
     Runs the blocks after `source`; final norm and unembedding only at the columns that predict an answer token, which
     are as many as the longest answer has tokens. Raises ValueError as `slice_model` does, and without answers.
     """
+    require_agreement(model)
     require_answers(prompts)
     first, last = _boundaries(model, source, None)
     require_where(where, prompts)

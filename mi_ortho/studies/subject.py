@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Modes, load_modes
-from mi_ortho.model import Model, folder_of, load
+from mi_ortho.model import Model, folder_of, load, require_agreement
 from mi_ortho.runs.files import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -71,11 +71,13 @@ def open_subject(
     taken. `name` None is the embedded model.
 
     Raises:
-        ValueError: the device or dtype is unknown or not usable here, or the model cannot be loaded.
+        ValueError: the device or dtype is unknown or not usable here, or the model cannot be loaded, or does not
+            generate what it should with the installed libraries.
     """
     where, kind = device_of(device), _dtype(dtype)
     texts, modes = texts_of(name), modes_of(name)
     model = load(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
+    require_agreement(model)  # before anything is searched or written
     return Subject(model, name, texts, modes, model_hash(name), where, dtype)
 
 

@@ -1,0 +1,263 @@
+"""Token after token under a KV cache, by a way that was found to give what a pass without a cache gives.
+
+How a cache must be handed over depends on transformers, TransformerLens and the architecture. Nothing here lists
+versions: the first time a model is used, the ways are tried on a few tokens until one agrees with an uncached pass.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.model.cache import (
+    cache_argument,
+    columns_in,
+    network,
+    note_columns,
+    renamed_for_attention,
+    watch_cache,
+)
+from mi_ortho.model.load import Model, weights
+from mi_ortho.model.passes import only_last, run
+from mi_ortho.model.prompts import Prompts
+
+Step = Callable[[Tensor, Tensor], Tensor]  # new tokens and the mask of all tokens so far -> the last column's logits
+_WIDTH, _PADDED = 7, 2  # tokens of the probe, and how many of them are padding in half of its rows
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model takes its cache: under which name its attention gets it, and what mask a step is given.
+
+    `cached` False is for models that take none: every step runs all tokens again.
+    """
+
+    cached: bool
+    renamed: bool
+    mask: Literal["all", "new"]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A cached step beside an uncached one: how many columns the cache held of those given, and how far they differ.
+
+    `error` is relative to the logits, at most `tolerance` where the way is right; `fault` says what is wrong, if
+    anything is. None where there was nothing to compare.
+    """
+
+    way: Way
+    given: int
+    held: int | None
+    error: float | None
+    tolerance: float
+    fault: str | None
+
+
+_UNCACHED = Way(False, False, "all")
+_ways: WeakKeyDictionary[Any, Agreement] = WeakKeyDictionary()
+
+
+def steps(model: Model, batch: int) -> Step:
+    """A function from the new tokens and the mask of all tokens so far to the last logits; it keeps the KV cache.
+
+    Raises ValueError when no way of handing over the cache gives what an uncached pass gives.
+    """
+    way = require_agreement(model).way
+
+    def check(held: int, given: int) -> None:
+        if held != given:
+            raise ValueError(_refusal(_short(model, held, given)))
+
+    return _steps(model, batch, way, check)
+
+
+def require_agreement(model: Model) -> Agreement:
+    """A cached step equals an uncached one: looked up once for each model, on a few tokens.
+
+    Raises ValueError, in one line with the versions of the libraries, when it does not.
+    """
+    inner = network(model)
+    if inner not in _ways:
+        found = agreement(model)
+        if found.fault is not None:
+            raise ValueError(_refusal(found.fault))
+        _ways[inner] = found
+    return _ways[inner]
+
+
+def libraries() -> str:
+    """The installed versions of what a forward pass runs on, in words."""
+    found = []
+    for package in ("torch", "transformers", "transformer-lens"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"no {package}")
+    return ", ".join(found)
+
+
+def name_of(model: Model) -> str:
+    """What a model is called: its folder or name on a hub."""
+    return str(getattr(model.cfg, "model_name", None) or type(model).__name__)
+
+
+def probe(model: Model) -> Prompts:
+    """Four rows of a few tokens from all over the vocabulary, two of them padded on the left."""
+    width, top = min(_WIDTH, int(model.cfg.n_ctx)), int(model.cfg.d_vocab)
+    tokens = torch.linspace(0.1 * top, 0.9 * top, 4 * width).long().view(width, 4).T.contiguous()
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    mask[2:, : min(_PADDED, width - 2)] = False
+    device = next(weights(model)).device
+    return Prompts(torch.where(mask, tokens, 0).to(device), mask.to(device), width, ("",) * 4)
+
+
+@contextmanager
+def without_hooks(model: Model) -> Iterator[None]:
+    """Inside the context no hook point of the model does anything; afterwards all do again what they did."""
+    from transformer_lens.hook_points import HookPoint
+
+    modules: Any = model
+    points = [m for m in modules.modules() if isinstance(m, HookPoint) and (m._forward_hooks or m._backward_hooks)]
+    before = [(m, m._forward_hooks, m._backward_hooks) for m in points]
+    try:
+        for m in points:
+            m._forward_hooks, m._backward_hooks = type(m._forward_hooks)(), type(m._backward_hooks)()
+        yield
+    finally:
+        for m, forward, backward in before:
+            m._forward_hooks, m._backward_hooks = forward, backward
+
+
+def difference(found: Float[Tensor, "4 d_vocab"], exact: Float[Tensor, "4 d_vocab"]) -> float:
+    """Relative to the exact logits; of the plain and of the padded rows of a probe the better one, of these the worse.
+
+    A wrong way is wrong in every row. The better row is taken because rounding may send a token of a mixture of
+    experts to another expert.
+    """
+    rows = (found.float() - exact.float()).norm(dim=-1) / exact.float().norm(dim=-1)
+    return float(rows.view(2, 2).amin(dim=1).amax())  # NaN stays
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """The relative difference that another order of summation may make of logits: a bound, not an estimate."""
+    return 1e-4 if torch.finfo(dtype).bits >= 32 else 4.0 * torch.finfo(dtype).eps
+
+
+@torch.no_grad()
+def agreement(model: Model) -> Agreement:
+    """The first way in which a cached step equals an uncached one on a probe, or the first one's fault."""
+    prompts = probe(model)
+    dtype = next(weights(model)).dtype
+    with without_hooks(model):
+        exact = run(model, prompts, **only_last(model, 1))[:, -1]
+        if not bool(exact.isfinite().all()):  # not the cache's fault; what uses the logits names the block
+            return Agreement(_UNCACHED, 0, None, None, 0.0, None)
+        allowed = rounding(dtype)
+        if dtype not in (torch.float32, torch.float64):
+            allowed = max(allowed, 4.0 * _noise(model, prompts, exact))
+        found: list[Agreement] = []
+        for way in _candidates(model):
+            found.append(_tried(model, prompts, exact, way, allowed))
+            if found[-1].fault is None:
+                return found[-1]
+    return found[0]
+
+
+def _candidates(model: Model) -> list[Way]:
+    if cache_argument(model) is None:
+        return [_UNCACHED]
+    return [Way(True, renamed, mask) for mask in ("all", "new") for renamed in (False, True)]
+
+
+def _tried(model: Model, prompts: Prompts, exact: Tensor, way: Way, allowed: float) -> Agreement:
+    tokens, mask = prompts.tokens, prompts.mask
+    given = tokens.shape[1] - 1
+    held: list[int] = []
+    try:
+        step = _steps(model, len(prompts), way, lambda columns, _: held.append(columns))
+        step(tokens[:, :-1], mask[:, :-1])
+        if held and held[0] != given:
+            return Agreement(way, given, held[0], None, allowed, _short(model, held[0], given))
+        error = difference(step(tokens[:, -1:], mask), exact)
+    except Exception as wrong:  # whatever libraries raise when they are handed what they do not expect
+        fault = f"{name_of(model)}, whose cache cannot be used: {' '.join(str(wrong).split())[:200]}"
+        return Agreement(way, given, held[0] if held else None, None, allowed, fault)
+    if error <= allowed:
+        return Agreement(way, given, held[0] if held else None, error, allowed, None)
+    fault = f"a cached step of {name_of(model)} whose logits differ from an uncached one by {error:.2g} of their size"
+    return Agreement(way, given, held[0] if held else None, error, allowed, fault)
+
+
+def _noise(model: Model, prompts: Prompts, exact: Tensor) -> float:
+    """How much the same rows differ when they are computed in a batch of another shape."""
+    twice = Prompts(prompts.tokens.repeat(3, 1), prompts.mask.repeat(3, 1), prompts.prompt_length, prompts.texts * 3)
+    return difference(run(model, twice, **only_last(model, 1))[:4, -1], exact)
+
+
+def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -> Step:
+    if not way.cached:
+        return _whole_steps(model)
+    if not hasattr(model, "original_model"):
+        return _legacy_steps(model, batch, check)
+    name, extra = cache_argument(model), only_last(model, 1)
+    cache: list[Any] = [None]
+
+    def step(tokens: Tensor, mask: Tensor) -> Tensor:
+        past = {} if cache[0] is None else {str(name): cache[0]}
+        shown = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
+        seen, stop = watch_cache(model)
+        rename = renamed_for_attention(model) if way.renamed else None
+        try:
+            logits = model(tokens, attention_mask=shown.long(), use_cache=True, **past, **extra)
+        finally:
+            stop()
+            if rename is not None:
+                rename()
+        cache[0] = seen[-1]
+        note_columns(cache[0], mask.shape[1])
+        check(columns_in(cache[0]), mask.shape[1])
+        return logits[:, -1]
+
+    return step
+
+
+def _whole_steps(model: Model) -> Step:
+    given: list[Tensor] = []
+
+    def step(tokens: Tensor, mask: Tensor) -> Tensor:
+        given.append(tokens)
+        so_far = Prompts(torch.cat(given, dim=1), mask, mask.shape[1], ("",) * len(mask))
+        return run(model, so_far, **only_last(model, 1))[:, -1]
+
+    return step
+
+
+def _legacy_steps(model: Any, batch: int, check: Callable[[int, int], Any]) -> Step:
+    from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache  # TransformerLens 3
+
+    cache = TransformerLensKeyValueCache.init_cache(model.cfg, model.cfg.device, batch)
+
+    def step(tokens: Tensor, mask: Tensor) -> Tensor:
+        # the cache keeps the mask of the past, so only the new columns are given
+        logits = model(tokens, attention_mask=mask[:, -tokens.shape[1] :].long(), past_kv_cache=cache)[:, -1]
+        check(columns_in(cache), mask.shape[1])
+        return logits
+
+    return step
+
+
+def _short(model: Model, held: int, given: int) -> str:
+    return f"a cache of {name_of(model)} that holds {held} of {given} columns"
+
+
+def _refusal(fault: str) -> str:
+    return (
+        f"got {fault} ({libraries()}); expected a step with a cache to give what one without gives; install versions "
+        "of transformers and transformer-lens that go together, and send what mi-ortho doctor prints with a report"
+    )
