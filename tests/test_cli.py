@@ -131,3 +131,34 @@ def test_help_does_not_wait_for_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--norm-cap" in done.stdout
+
+
+NOISY = """
+import sys
+from mi_ortho.cli import main
+from mi_ortho.cli.app import app
+
+@app.command
+def noisy():
+    import logging, warnings
+    warnings.simplefilter("always")  # as libraries do when they are imported
+    warnings.warn("a change is coming", FutureWarning)
+    warnings.warn("think of it")
+    logging.getLogger("somebody.else").warning("by the way")
+    from tqdm import tqdm
+    list(tqdm(range(3), desc="Loading weights"))
+    print("ours")
+
+sys.exit(main(["noisy"]))
+"""
+
+
+def test_nothing_of_the_libraries_below_is_seen_in_the_output_of_a_command():
+    done = subprocess.run([sys.executable, "-c", NOISY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ours\n", "")
+
+
+def test_whoever_asks_for_warnings_gets_them():
+    done = subprocess.run([sys.executable, "-W", "always", "-c", NOISY], capture_output=True, text=True)
+    assert done.stdout == "ours\n"
+    assert "a change is coming" in done.stderr and "think of it" in done.stderr

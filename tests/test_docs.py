@@ -77,7 +77,8 @@ def test_blocks_are_read_with_their_excuse():
 
 
 def test_every_block_has_a_language_that_is_checked():
-    known = {"python", "shell", "toml", "json", "text", "{toctree}", "{include} ../mi_ortho/organism/README.md"}
+    included = {"{include} ../mi_ortho/organism/README.md", "{include} ../CHANGELOG.md"}
+    known = {"python", "shell", "toml", "json", "text", "{toctree}"} | included
     free = {"contributing.md", "benchmarks.md"}  # plain lists of commands, parsed by the command test
     for page in PAGES:
         found = {block.language for block in blocks(page.read_text("utf-8"))}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,7 +45,15 @@ def run(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs")
     done = subprocess.run(command(out), capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
+    only_ours(done)
     return next((out / "family").glob("2*"))
+
+
+def only_ours(done: subprocess.CompletedProcess[str]) -> None:
+    """Progress and result are lines of the command; warnings and bars of the libraries below are not among them."""
+    assert done.stderr == ""
+    foreign = re.compile(r"Warning|\.py:\d|it/s|\d%\||Loading weights")
+    assert not [line for line in done.stdout.splitlines() if foreign.search(line)], done.stdout
 
 
 def rows_of(path: Path, **wanted: object) -> list[dict]:
@@ -110,6 +119,20 @@ def test_a_finished_run_is_not_computed_again(run):
     assert done.returncode == 0
     assert "already finished" in done.stdout
     assert (run / "records.jsonl").stat().st_mtime_ns == before
+
+
+def test_melbo_writes_lines_of_its_own_only(tmp_path):
+    tiny = ["--n", "1", "--candidates", "2", "--max-steps", "2", "--max-new-tokens", "4", "--held-out", "Who are you?"]
+    done = subprocess.run(
+        [sys.executable, "-m", "mi_ortho.cli", "melbo", *tiny, "--behaviour", "auto", "--out", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["headline"]
+    starts = ("loading ", "run ", "unsteered: ", "MELBO: ", "report: ", "details: ")
+    assert all(line.startswith(starts) for line in done.stderr.splitlines()), done.stderr
 
 
 def comparable(path: Path) -> list[str]:

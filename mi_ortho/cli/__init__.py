@@ -11,6 +11,7 @@ import cyclopts
 from mi_ortho.cli import dct, experiment, explore, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
+from mi_ortho.cli.quiet import only_our_lines
 
 # importing a file registers its commands
 COMMANDS = (dct, experiment, explore, family, geometry, nulls, presence, refusal, runs)
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
     try:
         rest, app.config = settings_files(list(sys.argv[1:] if arguments is None else arguments))
-        app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+        with only_our_lines():
+            app(rest, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         return _mistake(" ".join(str(error).split()))
     except ValueError as error:
