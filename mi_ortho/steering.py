@@ -210,6 +210,7 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
                 "mode": train[0].mode,
                 "keeps": kept[0],
                 "text": train[0].text,
+                "ids": list(train[0].ids),
                 "train_share": sum(kept) / len(kept),
                 "transfer": sum(away) / len(away) if away else None,
                 "transfer_modes": [done.mode for done in rest],

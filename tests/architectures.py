@@ -17,7 +17,7 @@ TEMPLATE = (
 
 def tiny_tokenizer(chat: bool = True) -> Any:
     """One token a word; with a chat template if `chat`, with a beginning-of-sequence token otherwise."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     words = ["<pad>", "<end>", "<start>", "<unk>", "<bos>", "user", "assistant", "system", *WORDS]
@@ -26,6 +26,7 @@ def tiny_tokenizer(chat: bool = True) -> Any:
     special = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<unk>"}
     if not chat:
         special["bos_token"] = "<bos>"
+        core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 4)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, **special)
     tokenizer.chat_template = TEMPLATE if chat else None
     # TransformerLens otherwise loads a tokenizer that has such a token a second time, by name

@@ -82,8 +82,7 @@ def test_system_messages_stand_before_the_user(name: str):
 def test_without_template_the_text_is_taken_as_it_is(name: str):
     model = architectures.model(name, chat=False)
     word = model.tokenizer.convert_tokens_to_ids
-    bos = [word("<bos>")] if model.cfg.default_prepend_bos else []
-    assert tokenize(model, ["the sea"]).tokens[0].tolist() == bos + [word("the"), word("sea")]
+    assert tokenize(model, ["the sea"]).tokens[0].tolist() == [word("<bos>"), word("the"), word("sea")]
     with pytest.raises(ValueError, match="chat template"):
         tokenize(model, ["the sea"], system="cake")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 from mi_ortho.behaviours import Modes, classify, compiles, load_modes, without_fence
+from mi_ortho.model import own_tokenizer
 
 from .corpus import MODES, CorpusOptions, Sample, held_out_requests
 from .export import MODES_FILE
@@ -34,7 +35,7 @@ def load_model(folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """Model (fp32) and tokenizer of a Hugging Face folder; raises ValueError where it cannot be read."""
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        _, tokenizer = own_tokenizer(str(folder), model.config)
     except Exception as error:  # transformers raises many kinds for a missing or damaged file
         raise ValueError(
             f"got {folder}, which does not load ({str(error).splitlines()[0]}); "

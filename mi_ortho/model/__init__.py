@@ -3,16 +3,36 @@
 from mi_ortho.model.generate import generate, generate_ids
 from mi_ortho.model.heads import head_writes
 from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
-from mi_ortho.model.load import EMBEDDED, Model, folder_of, freeze, load, load_shuffled, load_untrained
-from mi_ortho.model.prompts import Prompts, tokenize
+from mi_ortho.model.load import (
+    EMBEDDED,
+    LoadingReport,
+    Model,
+    folder_of,
+    freeze,
+    load,
+    load_shuffled,
+    load_untrained,
+    loading_report,
+)
+from mi_ortho.model.prompts import (
+    Prompts,
+    Written,
+    chat_form,
+    prompt_digest,
+    prompt_facts,
+    require_same_prompts,
+    tokenize,
+)
 from mi_ortho.model.sinks import Sinks, sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
 from mi_ortho.model.stepping import require_agreement
+from mi_ortho.model.tokenizer import encode, own_tokenizer, start_ids
 from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
     "EMBEDDED",
+    "LoadingReport",
     "Model",
     "Pieces",
     "Prompts",
@@ -20,7 +40,10 @@ __all__ = [
     "Sinks",
     "Slice",
     "Where",
+    "Written",
     "answer_logits",
+    "chat_form",
+    "encode",
     "export_model",
     "folder_of",
     "freeze",
@@ -31,14 +54,20 @@ __all__ = [
     "load",
     "load_shuffled",
     "load_untrained",
+    "loading_report",
     "logit_slice",
     "next_token_logits",
     "orthogonalised",
+    "own_tokenizer",
     "pieces",
+    "prompt_digest",
+    "prompt_facts",
     "read",
+    "require_same_prompts",
     "sinks",
     "require_agreement",
     "slice_model",
+    "start_ids",
     "tokenize",
     "traced_answer_logits",
 ]

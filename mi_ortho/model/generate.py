@@ -10,7 +10,7 @@ from mi_ortho.interventions import Intervention
 from mi_ortho.model.hooks import Where, intervene
 from mi_ortho.model.load import Model
 from mi_ortho.model.norms import require_finite
-from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.prompts import Prompts, Written
 from mi_ortho.model.stepping import steps
 from mi_ortho.sites import Site
 
@@ -24,8 +24,11 @@ def generate(
     max_new_tokens: int = 64,
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
-) -> list[str]:
-    """The completions of `prompts` as text, without special tokens; arguments as for `generate_ids`."""
+) -> list[Written]:
+    """The completions of `prompts` as text, without special tokens; arguments as for `generate_ids`.
+
+    Each is a str that knows the tokens it was written in (`.ids`): given to `tokenize` as an answer it becomes them.
+    """
     ids = generate_ids(
         model,
         prompts,
@@ -35,7 +38,7 @@ def generate(
         temperature=temperature,
         generator=generator,
     )
-    return [model.tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+    return [Written(model.tokenizer.decode(row, skip_special_tokens=True), row) for row in ids]
 
 
 @torch.no_grad()

@@ -1,6 +1,8 @@
 """Prompts: texts (and teacher-forced answers) as one padded batch of tokens."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from mi_ortho.model.load import Model, weights
 from mi_ortho.model.templates import EndlessTemplate, render
+from mi_ortho.model.tokenizer import encode, start_ids
+
+_MARKER = "INSTRUCTION"
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,20 @@ class Prompts:
         return Prompts(self.tokens[:, :end], self.mask[:, :end], end, self.texts)
 
 
+class Written(str):
+    """A text that a model wrote, with the tokens it wrote it in: the same text may be spelled in other tokens as well.
+
+    A str in every way; what is cut from it or joined to it is an ordinary str again.
+    """
+
+    ids: tuple[int, ...]
+
+    def __new__(cls, text: str, ids: Sequence[int]) -> "Written":
+        made = super().__new__(cls, text)
+        made.ids = tuple(int(i) for i in ids)
+        return made
+
+
 def tokenize(
     model: Model,
     texts: Sequence[str],
@@ -53,13 +72,15 @@ def tokenize(
 ) -> Prompts:
     """Texts as user messages in the tokenizer's chat template, or as they are when it has none or `template` is False.
 
-    Without a template the beginning-of-sequence token is put in front if the tokenizer has one. `answers`, strings or
-    token ids, one for each text, are appended token for token. Raises ValueError for no or empty texts or answers, for
-    sequences longer than the context, and for a `system` message the template cannot hold.
+    Without a template the start token is put in front if the tokenizer itself does so. `answers`, strings or token
+    ids, one for each text, are appended token for token; texts of `generate` in the tokens they were written in.
+    Raises ValueError for no or empty texts or answers, for sequences longer than the context, for a `system` message
+    the template cannot hold, and for tokens the model does not have.
     """
     _require_texts("texts", texts)
-    start = _start_ids(model)
-    ids = [_prompt_ids(model.tokenizer, text, system, template, start) for text in texts]
+    spell = _speller(model.tokenizer, system, template)
+    ids = [spell(text) for text in texts]
+    _require_known(model, "prompt", ids)
     tails = [[] for _ in texts] if answers is None else _answer_ids(model, answers, len(texts))
     length, width = max(map(len, ids)), max(map(len, tails))
     limit = int(model.cfg.n_ctx)
@@ -68,7 +89,7 @@ def tokenize(
             f"got a sequence of {length + width} tokens; expected at most {limit}, the model's context; "
             "shorten the prompt or the answer"
         )
-    pad = _pad_id(model.tokenizer)
+    pad = _pad_id(model)
     device = next(weights(model)).device
     rows = [[pad] * (length - len(a)) + a + b + [pad] * (width - len(b)) for a, b in zip(ids, tails, strict=True)]
     real = [
@@ -88,48 +109,123 @@ def _require_texts(name: str, texts: Sequence[Any]) -> None:
             raise ValueError(f"got empty text at position {i} of {name}; expected some words; remove or fill it")
 
 
-def _prompt_ids(tokenizer: Any, text: str, system: str | None, template: bool, start: list[int]) -> list[int]:
-    if not (template and getattr(tokenizer, "chat_template", None)):
-        if system is not None:
-            raise ValueError(
-                "got a system message; expected a tokenizer with a chat template and template=True; "
-                "put the system text into the prompt"
-            )
-        return start + _encode(tokenizer, text)
-    roles = ([] if system is None else [{"role": "system", "content": system}]) + [{"role": "user", "content": text}]
-    try:
-        return _encode(tokenizer, render(tokenizer, roles))
-    except EndlessTemplate:
-        raise
-    except Exception as error:  # templates raise jinja2 errors, which are not our dependency
+def _speller(tokenizer: Any, system: str | None, template: bool) -> Callable[[str], list[int]]:
+    """From a text to the tokens of its prompt."""
+    if template and getattr(tokenizer, "chat_template", None):
+        show = chat_form(tokenizer, system)
+        return lambda text: encode(tokenizer, show(text))
+    if system is not None:
         raise ValueError(
-            f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
-            "roles it knows; drop the system message or pass template=False"
-        ) from error
+            "got a system message; expected a tokenizer with a chat template and template=True; "
+            "put the system text into the prompt"
+        )
+    start = start_ids(tokenizer)
+    return lambda text: start + encode(tokenizer, text)
 
 
-def _start_ids(model: Model) -> list[int]:
-    # TransformerLens gives tokenizers without such a token another one; its config knows whether the model wants it
-    token = model.tokenizer.bos_token_id
-    return [token] if token is not None and getattr(model.cfg, "default_prepend_bos", True) else []
+def chat_form(tokenizer: Any, system: str | None = None) -> Callable[[str], str]:
+    """From a user's text to the whole prompt by the tokenizer's chat template, up to where the answer begins.
+
+    Some templates take contents as text, others as a list of parts, and leave out what comes in the other form: the
+    one is taken in which a probe is found in the prompt. Raises ValueError where neither is, and the function it gives
+    where a text, or the system message, is not in the prompt.
+    """
+
+    def shown(text: str, listed: bool) -> str:
+        said = ([] if system is None else [("system", system)]) + [("user", text)]
+        messages = [
+            {"role": role, "content": [{"type": "text", "text": content}] if listed else content}
+            for role, content in said
+        ]
+        try:
+            prompt = render(tokenizer, messages)
+        except EndlessTemplate:
+            raise
+        except Exception as error:  # templates raise jinja2 errors, which are not our dependency
+            raise ValueError(
+                f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
+                "roles it knows; drop the system message or pass template=False"
+            ) from error
+        for role, content in said:
+            if content.strip() not in prompt:
+                raise ValueError(
+                    f"got a chat template that leaves out or changes the {role}'s text {content.strip()[:40]!r}; "
+                    "expected it in the prompt; give the tokenizer another template, or pass template=False"
+                )
+        return prompt
+
+    complaint: ValueError | None = None
+    for listed in (False, True):
+        try:
+            shown(_MARKER, listed)
+        except EndlessTemplate:
+            raise
+        except ValueError as error:
+            complaint = complaint or error
+        else:
+            return lambda text: shown(text, listed)
+    assert complaint is not None
+    raise complaint
+
+
+def prompt_digest(prompts: Prompts) -> str:
+    """SHA-256 of the tokens of every prompt and answer, padding left out.
+
+    Templates may write today's date, so that one text is another prompt tomorrow.
+    """
+    edge = prompts.prompt_length
+    rows = [
+        [row[:edge][real[:edge]].tolist(), row[edge:][real[edge:]].tolist()]
+        for row, real in zip(prompts.tokens, prompts.mask)
+    ]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def prompt_facts(model: Model, prompts: Prompts) -> dict[str, object]:
+    """What a run keeps to know its prompts again: their digest, and the first as the model is given it."""
+    first = prompts.tokens[0][prompts.mask[0]].tolist()
+    return {"prompt_digest": prompt_digest(prompts), "prompt_shown": model.tokenizer.decode(first)}
+
+
+def require_same_prompts(model: Model, prompts: Prompts, before: Mapping[str, object]) -> None:
+    """Raises ValueError unless `prompts` are, token for token, those of which `before` are the `prompt_facts`."""
+    now = prompt_facts(model, prompts)
+    known = before.get("prompt_digest")
+    if known is not None and known != now["prompt_digest"]:
+        raise ValueError(
+            f"got prompts of other tokens than before (now {_brief(now)}, then {_brief(before)}); expected the same; "
+            "the tokenizer or its chat template changed, or writes the date; restore it, or start a new run"
+        )
+
+
+def _brief(facts: Mapping[str, object]) -> str:
+    text = str(facts.get("prompt_shown"))
+    return repr(text if len(text) <= 160 else f"{text[:120]} ... {text[-36:]}")
 
 
 def _answer_ids(model: Model, answers: Sequence[Any], n: int) -> list[list[int]]:
     _require_texts("answers", answers)
     if len(answers) != n:
         raise ValueError(f"got {len(answers)} answers for {n} texts; expected one each; repeat or drop some")
-    ids = [_encode(model.tokenizer, a) if isinstance(a, str) else [int(i) for i in a] for a in answers]
-    top = int(model.cfg.d_vocab)
-    for i in (i for row in ids for i in row):
-        if not 0 <= i < top:
-            raise ValueError(f"got answer token {i}; expected an id from 0 to {top - 1}; use this model's tokenizer")
+    ids = [_answer(model, answer) for answer in answers]
+    _require_known(model, "answer", ids)
     return ids
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+def _answer(model: Model, answer: Any) -> list[int]:
+    if isinstance(answer, Written):
+        return list(answer.ids)
+    return encode(model.tokenizer, answer) if isinstance(answer, str) else [int(i) for i in answer]
 
 
-def _pad_id(tokenizer: Any) -> int:
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    return next(i for i in ids if i is not None)
+def _require_known(model: Model, what: str, ids: Sequence[Sequence[int]]) -> None:
+    top = int(model.cfg.d_vocab)
+    for i in (i for row in ids for i in row):
+        if not 0 <= i < top:
+            raise ValueError(f"got {what} token {i}; expected an id from 0 to {top - 1}; use this model's tokenizer")
+
+
+def _pad_id(model: Model) -> int:
+    """A token for columns that no attention sees; a padding token may lie outside the embedding."""
+    ids = (model.tokenizer.pad_token_id, model.tokenizer.eos_token_id, 0)
+    return next(i for i in ids if i is not None and 0 <= i < int(model.cfg.d_vocab))

@@ -12,7 +12,7 @@ class EndlessTemplate(ValueError):
     """A chat template takes more steps than any sensible one."""
 
 
-def render(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> str:
+def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
     """The messages in the tokenizer's chat template, the beginning of the answer included.
 
     Counts steps instead of seconds, so that a busy machine decides nothing. What one step may take, a huge power or a

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_ortho.model.load import Model, quiet
+from mi_ortho.model.load import Model, loading_report, quiet
+from mi_ortho.model.tokenizer import save_tokenizer
 from mi_ortho.subspace import span
 
 _BRIDGE = "._original_component"
@@ -48,8 +49,8 @@ def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[T
 def export_model(model: Model, folder: Path) -> Path:
     """Write a model as it is now, inside `orthogonalised` the edited one, as a standard Hugging Face folder.
 
-    safetensors, configuration and tokenizer; `transformers` and `load` read it. Raises ValueError for a folder that
-    holds files, and for a model without a transformers network inside.
+    safetensors, configuration and the files of its own tokenizer; `transformers` and `load` read it. Raises ValueError
+    for a folder that holds files, and for a model without a transformers network inside.
     """
     from transformers import AutoModelForCausalLM
 
@@ -65,9 +66,10 @@ def export_model(model: Model, folder: Path) -> Path:
     plain = AutoModelForCausalLM.from_config(network.config, dtype=next(network.parameters()).dtype)
     plain.load_state_dict(_plain_weights(network, plain))
     plain.generation_config = network.generation_config
+    report = loading_report(model)
     with quiet():
         plain.save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+        save_tokenizer(model.tokenizer, folder, None if report is None else report.tokenizer_source)
     return folder
 
 

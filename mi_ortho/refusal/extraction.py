@@ -12,8 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.interventions import Intervention
-from mi_ortho.model import Model, Prompts, intervene, read, tokenize
-from mi_ortho.model.templates import render
+from mi_ortho.model import Model, Prompts, chat_form, encode, intervene, read, tokenize
 from mi_ortho.sites import Site, resid_mid, resid_post, resid_pre
 
 BATCH = 32  # prompts read together
@@ -43,9 +42,7 @@ def instruction_suffix(model: Model) -> Suffix:
     advice = "pass positions=(-1,), the last token of the text, or give the tokenizer a chat template"
     if not getattr(tokenizer, "chat_template", None):
         raise ValueError(f"got no chat template; expected one with end-of-instruction tokens; {advice}")
-    user = [{"role": "user", "content": _MARKER}]
-    text = render(tokenizer, user)
-    ids = tokenizer(text.rpartition(_MARKER)[2], add_special_tokens=False)["input_ids"]
+    ids = encode(tokenizer, chat_form(tokenizer)(_MARKER).rpartition(_MARKER)[2])
     whole = tokenize(model, [_MARKER]).tokens[0].tolist()
     # a tokenizer may merge the first of them with the text before it; what is not found at the end is not counted
     kept = next((ids[k:] for k in range(len(ids)) if whole[-(len(ids) - k) :] == ids[k:]), [])

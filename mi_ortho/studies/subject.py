@@ -101,9 +101,11 @@ def modes_of(model: str | None) -> Modes:
 
 
 def model_hash(model: str | None) -> str | None:
-    """SHA-256 over a model folder's weight files; None for a name on a hub."""
-    folder = folder_of(model)
-    files: Sequence[Path] = sorted(folder.glob("*.safetensors")) if folder.is_dir() else ()
+    """SHA-256 over a model folder's weight files, or of a GGUF file; None for a name on a hub."""
+    place = folder_of(model)
+    files: Sequence[Path] = (place,) if place.is_file() else ()
+    if place.is_dir():
+        files = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.gguf"))
     digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as stream:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.interventions import Add
-from mi_ortho.model import Pieces, Prompts, intervene, pieces, read
+from mi_ortho.model import Pieces, Prompts, Written, encode, intervene, pieces, read
 from mi_ortho.runs.directory import Run
 from mi_ortho.sites import Site, attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
@@ -177,7 +177,7 @@ def _natural(
     done = unsteered_completions(explored.setting, [explored.natural], vectors.shape[1], vectors.device)[0]
     if not done.text.strip():
         return None
-    shown, start, present = _presence(explored, explored.natural, done.text, vectors)
+    shown, start, present = _presence(explored, explored.natural, Written(done.text, done.ids), vectors)
     return list(shown), present, start
 
 
@@ -198,10 +198,13 @@ def _presence(
 
 
 def tokens_of(setting: Setting, prompt: str, text: str) -> Prompts:
-    """A prompt with a recorded answer, tokenised; an answer of white space only counts as none."""
+    """A prompt with a recorded answer, tokenised; an answer of white space only counts as none.
+
+    `Written` texts are read in the tokens they were written in; others, of older runs, as the tokenizer spells them.
+    """
     if not text.strip():
         return setting.prompts([prompt])
-    ids = setting.model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = text.ids if isinstance(text, Written) else encode(setting.model.tokenizer, text)
     return setting.prompts([prompt], [list(ids)])
 
 

@@ -5,9 +5,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from mi_ortho.model import Written
 from mi_ortho.runs.directory import Run, RunError, open_run, start
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting
@@ -98,11 +100,11 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     vectors = {"base": source.base[None], **source.families}
     named = chosen_vectors({match: len(found) for match, found in source.families.items()}, config.vectors)
     texts = {
-        (match, int(row["index"])): str(row.get("text") or "")
+        (match, int(row["index"])): _written(row)
         for match in source.families
         for row in pick(rows, kind="vector", match=match)
     }
-    texts["base", 0] = str(base[0].get("text") or "") if base else ""
+    texts["base", 0] = _written(base[0]) if base else ""
     device = torch.device(config.device)
     plain = unsteered_attention(explored)
     explore_frame(explored, plain, torch.stack([vectors[match][index] for match, index in named]).to(device), named)
@@ -116,6 +118,12 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     run.consolidate("drawn")
     total = sum(len(found) for found in source.families.values())
     run.summary({"headline": f"Explorer of {source.path.name}: {len(named) - 1} of {total} vectors and their base."})
+
+
+def _written(row: Mapping[str, Any]) -> str:
+    """The completion of a row, in the tokens it was written in where the row has them."""
+    text, ids = str(row.get("text") or ""), row.get("ids")
+    return text if ids is None else Written(text, ids)
 
 
 def _subject(config: ExploreConfig, source: Source) -> Subject:

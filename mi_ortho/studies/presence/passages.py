@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
-from mi_ortho.model import Model, Prompts, generate_ids, read, tokenize
+from mi_ortho.model import Model, Prompts, encode, generate_ids, read, start_ids, tokenize
 from mi_ortho.sites import resid_post
 from mi_ortho.studies.presence.library import library_pairs, library_prose
 from mi_ortho.studies.presence.requests import Request
@@ -96,7 +96,7 @@ def real_passages(model: Model, n: int, tokens: int, seed: int, first: int) -> l
     texts += [("prose_real", -1, "documentation or licence", text) for text in prose]
     found = []
     for k, (group, topic, title, text) in enumerate(texts):
-        ids = _ids(model, text)[:tokens]
+        ids = encode(model.tokenizer, text)[:tokens]
         shown = model.tokenizer.decode(ids)
         mode = "code" if group == "code_real" else "prose"
         found.append(Passage(first + k, group, topic, title, None, tuple(ids), shown, mode, len(ids) > 8))
@@ -138,7 +138,7 @@ def _answers(model: Model, part: Sequence[Passage], system: str | None) -> Promp
 
 def _raw(model: Model, part: Sequence[Passage]) -> Prompts:
     """Texts without a chat template, padded on the right; the start token where the model has one."""
-    start = _start(model)
+    start = start_ids(model.tokenizer)
     width = max(len(one.ids) for one in part) + len(start)
     pad = model.tokenizer.pad_token_id or 0
     rows = [[*start, *one.ids] + [pad] * (width - len(start) - len(one.ids)) for one in part]
@@ -155,12 +155,3 @@ def _raw(model: Model, part: Sequence[Passage]) -> Prompts:
 def _columns(prompts: Prompts, passage: Passage) -> slice:
     skipped = 0 if passage.prompt is not None else 1
     return slice(prompts.prompt_length + skipped, prompts.prompt_length + len(passage.ids))
-
-
-def _start(model: Model) -> list[int]:
-    token = model.tokenizer.bos_token_id
-    return [token] if token is not None and getattr(model.cfg, "default_prepend_bos", True) else []
-
-
-def _ids(model: Model, text: str) -> list[int]:
-    return list(model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
