@@ -472,8 +472,8 @@ def test_a_model_in_memory_is_taken_where_it_is(tmp_path: Path) -> None:
     assert read.cfg.dtype == torch.bfloat16 and torch.equal(tokenize(read, TEXTS).tokens, prompts.tokens)
     assert torch.allclose(next_token_logits(model, prompts), next_token_logits(load(tmp_path), prompts), atol=1e-5)
     assert not any(weight.requires_grad for weight in read.original_model.parameters()) and not read.training
-    wide: Any = load(AutoModelForCausalLM.from_pretrained(tmp_path), dtype=torch.float64)
-    assert next_token_logits(wide, prompts).dtype == torch.float32 and wide.cfg.dtype == torch.float64
+    half: Any = load(AutoModelForCausalLM.from_pretrained(tmp_path), dtype=torch.bfloat16)
+    assert half.cfg.dtype == torch.bfloat16 and next(half.original_model.parameters()).dtype == torch.bfloat16
     assert "expected a tokenizer with it; pass tokenizer=" in complaint_of(architectures.hf_model("qwen2"))
     assert "got a Linear; expected a name" in complaint_of(torch.nn.Linear(2, 2))
 
