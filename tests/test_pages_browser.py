@@ -230,9 +230,10 @@ def test_notebook_frame_draws_inside_its_sandbox(browser: Any, tmp_path: Path) -
     page = next(opened(browser, path, 1280))
     for frame, visual in zip(page.query_selector_all("iframe"), visuals):
         frame.scroll_into_view_if_needed()
-        page.wait_for_timeout(400)
         inside = frame.content_frame()
-        assert inside.evaluate("document.querySelector('.drawing').childElementCount") > 0, visual.component
+        # a busy machine takes seconds to draw; a visual that is never drawn ends the wait with an error
+        inside.wait_for_function("document.querySelector('.drawing')?.childElementCount > 0", timeout=30_000)
+        page.wait_for_timeout(400)
         assert inside.evaluate("document.documentElement.scrollHeight <= innerHeight"), visual.component
         shown = (
             inside.evaluate("document.querySelector('.drawing').textContent").replace("\u2060", "").replace("\xa0", " ")
