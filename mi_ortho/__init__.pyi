@@ -82,6 +82,7 @@ from .geometry import (
 )
 from .interventions import Ablate, Above, Add, Affine, Erase, Intervention, Rotate, RotateTo, When
 from .model import (
+    LogitLens,
     Model,
     Pieces,
     Prompts,
@@ -98,6 +99,7 @@ from .model import (
     orthogonalised,
     pieces,
     read,
+    readout,
     sinks,
     slice_model,
     tokenize,
@@ -290,6 +292,7 @@ __all__ = [
     "Limits",
     "LinearMap",
     "LinearNull",
+    "LogitLens",
     "LinearProbe",
     "Linearisation",
     "Maps",
@@ -498,6 +501,7 @@ __all__ = [
     "ranking_scores",
     "rate_interval",
     "read",
+    "readout",
     "read_network",
     "reconstruction_error",
     "refusal_cone",

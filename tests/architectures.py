@@ -1,4 +1,4 @@
-"""Random-weight models of five architectures, built from their configs without a hub, with a tiny tokenizer."""
+"""Random-weight models of the families the bridge loads, built from configs without a hub, with a tiny tokenizer."""
 
 from functools import cache
 from importlib import import_module
@@ -35,7 +35,7 @@ def tiny_tokenizer(chat: bool = True) -> Any:
 
 
 def config(name: str) -> Any:
-    """A config of 4 layers, width 32, context 64."""
+    """A config of 4 layers, width 32, context 64, with multipliers, soft caps and windows that would show if missed."""
     import transformers as t
 
     shared = {"vocab_size": 8 + len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
@@ -48,31 +48,99 @@ def config(name: str) -> Any:
         **shared,
     }
     grouped = {**wide, "num_key_value_heads": 2}
+    headed = {**grouped, "head_dim": 8}
+    windowed = {**headed, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    capped = {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 3.0}
+    scaled = {
+        "rope_type": "llama3",
+        "rope_theta": 100.0,
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+    sparse = {"moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2}
+    multiplied = {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.4,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 2.5,
+    }
+    short = {"n_embd": D_MODEL, "n_layer": N_LAYERS, "n_head": 4, "n_positions": N_CTX, **shared}
+    opt = {**wide, "ffn_dim": 48}
     makers = {
         "qwen2": lambda: t.Qwen2Config(**grouped),
         "llama": lambda: t.LlamaConfig(**grouped, attention_bias=False),
-        "gpt2": lambda: t.GPT2Config(n_embd=D_MODEL, n_layer=N_LAYERS, n_head=4, n_positions=N_CTX, **shared),
+        "gpt2": lambda: t.GPT2Config(**short),
         "gpt_neox": lambda: t.GPTNeoXConfig(**wide),
-        "gemma": lambda: t.GemmaConfig(**grouped, head_dim=8),
+        "gemma": lambda: t.GemmaConfig(**headed),
+        "qwen3": lambda: t.Qwen3Config(**headed),
+        "llama3": lambda: t.LlamaConfig(**grouped, rope_parameters=scaled),
+        "mistral": lambda: t.MistralConfig(**headed, sliding_window=6),
+        "gemma2": lambda: t.Gemma2Config(**windowed, **capped),
+        "gemma3": lambda: t.Gemma3TextConfig(**windowed, **capped),
+        "phi3": lambda: t.Phi3Config(**grouped),
+        "olmo2": lambda: t.Olmo2Config(**grouped),
+        "glm4": lambda: t.Glm4Config(**headed),
+        "granite": lambda: t.GraniteConfig(**grouped, **multiplied),
+        "cohere": lambda: t.CohereConfig(**grouped, logit_scale=0.25),
+        "stablelm": lambda: t.StableLmConfig(**grouped, partial_rotary_factor=0.5, use_qkv_bias=True),
+        "falcon": lambda: t.FalconConfig(**wide, parallel_attn=True, multi_query=True),
+        "bloom": lambda: t.BloomConfig(hidden_size=D_MODEL, n_layer=N_LAYERS, n_head=4, **shared),
+        "opt": lambda: t.OPTConfig(**opt, word_embed_proj_dim=D_MODEL),
+        "opt_narrow": lambda: t.OPTConfig(**opt, word_embed_proj_dim=16),
+        "gptj": lambda: t.GPTJConfig(**short, rotary_dim=4),
+        "smollm3": lambda: t.SmolLM3Config(**grouped, no_rope_layer_interval=2),
+        "xglm": lambda: t.XGLMConfig(
+            d_model=D_MODEL, ffn_dim=48, num_layers=N_LAYERS, attention_heads=4, **wide_of(wide)
+        ),
+        "mixtral": lambda: t.MixtralConfig(**headed, num_local_experts=4, num_experts_per_tok=2),
+        "qwen3_moe": lambda: t.Qwen3MoeConfig(**headed, **sparse),
+        "gpt_oss": lambda: t.GptOssConfig(**windowed, num_local_experts=4, num_experts_per_tok=2),
+        "qwen3_next": lambda: t.Qwen3NextConfig(
+            **headed,
+            **sparse,
+            shared_expert_intermediate_size=24,
+            linear_num_value_heads=4,
+            linear_num_key_heads=2,
+            linear_key_head_dim=8,
+            linear_value_head_dim=8,
+            layer_types=["linear_attention", "full_attention"] * 2,
+        ),
+        "mamba": lambda: t.MambaConfig(hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, state_size=4, **shared),
     }
     return makers[name]()
 
 
-ARCHITECTURES = ("qwen2", "llama", "gpt2", "gpt_neox", "gemma")
+def wide_of(wide: dict[str, Any]) -> dict[str, Any]:
+    return {key: wide[key] for key in ("vocab_size", "max_position_embeddings", "pad_token_id", "eos_token_id")}
+
+
+ARCHITECTURES = ("qwen2", "llama", "gpt2", "gpt_neox", "gemma")  # what the detailed tests run on
+FAMILIES = (
+    *ARCHITECTURES,
+    *("qwen3", "llama3", "mistral", "gemma2", "gemma3", "phi3", "olmo2", "glm4", "granite", "cohere", "stablelm"),
+    *("falcon", "bloom", "opt", "opt_narrow", "gptj", "smollm3", "xglm"),
+    *("mixtral", "qwen3_moe", "gpt_oss", "qwen3_next", "mamba"),
+)
 
 
 def hf_model(name: str, seed: int = 0) -> Any:
     """The transformers model with random weights large enough that a vector at one block changes the later ones."""
     from transformers import AutoModelForCausalLM
 
+    spread = 0.1 if name in ARCHITECTURES else 0.3  # of norm gains and biases
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config(name))
+        model = AutoModelForCausalLM.from_config(
+            config(name), attn_implementation="eager", experts_implementation="eager"
+        )
+        model.config.architectures = [type(model).__name__]  # as in the config.json of a folder
         for weight in model.parameters():
             if weight.ndim > 1:
                 torch.nn.init.normal_(weight, std=0.15)
             elif weight.ndim == 1:
-                weight.data += 0.1 * torch.randn_like(weight)
+                weight.data += spread * torch.randn_like(weight)
     return model
 
 

@@ -15,7 +15,6 @@ from mi_ortho.cli import main
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.dct.bench import Study, check, whole_rows
 from mi_ortho.studies.dct.config import DctConfig
-from mi_ortho.studies.dct.effects import unembedding
 from mi_ortho.studies.dct.fits import factor_sets, methods
 from mi_ortho.studies.dct.page import dct_report
 from mi_ortho.studies.dct.spectrum import gaussian_spectrum, singular
@@ -187,8 +186,7 @@ def test_scores_are_the_change_of_the_named_tokens_logits(done: Path) -> None:
     (row,) = rows_of(done, kind="factor", method="linear", seed=0, index=1, sign=1)
     assert row["score"] == pytest.approx(float(expected), abs=1e-3)
     (lens,) = rows_of(done, kind="lens", method="linear", seed=0, index=1)
-    readout = unembedding(model)
-    assert readout is not None
+    readout = mo.readout(model).matrix()
     top = int((mo.load_factors(path).outputs[1] @ readout).argmax())
     assert lens["raised"][0] == model.tokenizer.decode([top]) and lens["peak"] > 1
 

@@ -18,7 +18,6 @@ from mi_ortho.model import Pieces, pieces
 from mi_ortho.pages.text import visible
 from mi_ortho.sites import attn_pattern
 from mi_ortho.steering import Setting
-from mi_ortho.studies.dct.effects import unembedding
 from mi_ortho.studies.explore import page as explorer
 from mi_ortho.studies.explore.contents import (
     Explored,
@@ -78,8 +77,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three vectors with known answers on the embedded model: zero, an unembedding row, a residual direction."""
     model = mo.load()
     setting = Setting(model, mo.resid_post(SOURCE), "all", GENERIC_MODES, max_new_tokens=4)
-    readout = unembedding(model)
-    assert readout is not None
+    readout = mo.readout(model).matrix()
     token = 37
     prompts = setting.prompts(["How can I help?"])
     residual = mo.read(model, prompts, [setting.site])[setting.site][0]

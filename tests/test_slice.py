@@ -286,24 +286,15 @@ def test_what_cannot_be_replayed_is_refused(name: str, monkeypatch: pytest.Monke
     model, prompts = setting(name)
     with intervene(model, {mlp_out(2): Add(normal(D))}), pytest.raises(ValueError, match="outside of intervene"):
         slice_model(model, prompts, source=SOURCE, target=TARGET)
-    monkeypatch.setattr(model.cfg, "output_logits_soft_cap", 0.5)
     with monkeypatch.context() as changed:
-        changed.setattr(type(model), "forward", _without_soft_cap(model))
+        changed.setattr(type(model), "forward", _scaled(type(model).forward))
         with pytest.raises(ValueError, match="replaying the final norm and the unembedding"):
             logit_slice(model, prompts, source=SOURCE)
 
 
-def _without_soft_cap(model: Any) -> Any:
-    forward = type(model).forward
-
-    def uncapped(self: Any, *args: Any, **kwargs: Any) -> Any:
-        cap, self.cfg.output_logits_soft_cap = self.cfg.output_logits_soft_cap, 0.0
-        try:
-            return forward(self, *args, **kwargs)
-        finally:
-            self.cfg.output_logits_soft_cap = cap
-
-    return uncapped
+def _scaled(forward: Any) -> Any:
+    """A forward pass that does more to the logits than what follows the last block."""
+    return lambda self, *args, **kwargs: 1.1 * forward(self, *args, **kwargs)
 
 
 @ONE

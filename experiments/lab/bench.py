@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mi_ortho import Run, Slice, resid_post, slice_model, tokenize
+from mi_ortho import Run, Slice, readout, resid_post, slice_model, tokenize
 from mi_ortho.studies.subject import Subject
 
 LATER = {"later": True}
@@ -74,13 +74,7 @@ class Bench:
         Raises:
             ValueError: the model's unembedding cannot be read.
         """
-        model: Any = self.subject.model
-        if not hasattr(model, "W_U") or model.W_U.shape[0] != self.width:
-            raise ValueError(
-                f"got {self.subject.title} without a readable unembedding; expected W_U of d_model rows; choose another"
-            )
-        gain = next((weight for weight in model.ln_final.parameters()), torch.ones(self.width).to(model.W_U))
-        return (gain[:, None].float() * model.W_U.float()).detach()
+        return readout(self.subject.model).matrix()
 
     @property
     def layers(self) -> int:

@@ -1,7 +1,7 @@
 """The model behind typed hook points: the only package that imports transformer_lens."""
 
 from mi_ortho.model.generate import generate, generate_ids
-from mi_ortho.model.heads import head_writes
+from mi_ortho.model.heads import head_writes, require_plain_writes
 from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
 from mi_ortho.model.load import (
     EMBEDDED,
@@ -23,6 +23,7 @@ from mi_ortho.model.prompts import (
     require_same_prompts,
     tokenize,
 )
+from mi_ortho.model.readout import LogitLens, readout
 from mi_ortho.model.sinks import Sinks, sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
@@ -33,6 +34,7 @@ from mi_ortho.model.weights import export_model, orthogonalised
 __all__ = [
     "EMBEDDED",
     "LoadingReport",
+    "LogitLens",
     "Model",
     "Pieces",
     "Prompts",
@@ -66,6 +68,8 @@ __all__ = [
     "require_same_prompts",
     "sinks",
     "require_agreement",
+    "readout",
+    "require_plain_writes",
     "slice_model",
     "start_ids",
     "tokenize",

@@ -28,6 +28,7 @@ class Recording:
     start: Float[Tensor, "batch pos d_model"]
     calls: tuple[Call, ...]
     end: Float[Tensor, "batch pos d_model"]
+    per_row: bool  # see expand
 
 
 @torch.no_grad()
@@ -47,21 +48,43 @@ def record(model: Model, prompts: Prompts, first: int, last: int, dtype: torch.d
     if error > 0.0:
         calls, error = min((calls, error), _replayed(blocks, seen, end, False), key=lambda found: found[1])
     require_equal(error, end.dtype, "the blocks between source and target")
+    shared = tuple((block, _shared(kwargs, len(end))) for block, kwargs in calls)
+    per_row = not _fits_copies(start, shared, end, False)
+    if not per_row:
+        calls = shared
+    elif not _fits_copies(start, calls, end, True):
+        raise ValueError(
+            "got blocks that do not take several copies of a batch; expected arguments that can be repeated; "
+            "use another architecture"
+        )
     if dtype is None or dtype == start.dtype:
-        return Recording(start, calls, end)
+        return Recording(start, calls, end, per_row)
     narrow = tuple((copied(block, dtype, False), _cast(kwargs, dtype)) for block, kwargs in calls)
-    return Recording(start.to(dtype), narrow, end)
+    return Recording(start.to(dtype), narrow, end, per_row)
+
+
+def _fits_copies(start: Tensor, calls: tuple[Call, ...], end: Tensor, per_row: bool) -> bool:
+    """Whether two copies of the batch, as two vectors make them, each come out as the batch does."""
+    twice = tuple((block, expand(kwargs, 2, len(end), per_row)) for block, kwargs in calls)
+    try:
+        found = replay(start.repeat(2, 1, 1), twice)
+    except (RuntimeError, ValueError):  # of sizes that do not fit, from the model's own code
+        return False
+    return found.shape[0] == 2 * len(end) and relative_error(found, end.repeat(2, 1, 1)) <= rounding(end.dtype)
 
 
 def require_equal(error: float, dtype: torch.dtype, what: str) -> None:
     """Raises ValueError when the relative error of a replay is more than rounding."""
-    kind = torch.finfo(dtype)
-    # a narrow dtype is replayed bit for bit or in another order of summation; 100 of its eps would be 78 %
-    if not error <= (100.0 if kind.bits >= 32 else 4.0) * kind.eps:
+    if not error <= rounding(dtype):
         raise ValueError(
             f"got a relative difference of {error:.1e} when replaying {what}; expected only rounding; "
             "build the slice outside of intervene, or use another architecture"
         )
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """The largest relative difference between two orders of the same arithmetic."""
+    return max(4.0 * torch.finfo(dtype).eps, 1e-5)
 
 
 def relative_error(x: Tensor, exact: Tensor) -> float:
@@ -81,36 +104,37 @@ def hidden(output: Any) -> Tensor:
     return output[0] if isinstance(output, tuple) else output
 
 
-def final_logits(model: Model, dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
-    """Final norm, unembedding and soft cap as one bare function of the last residual stream."""
-    modules: Any = model
-    norm, unembed = (copied(module, dtype, True) for module in (modules.ln_final, modules.unembed))
-    cap = float(getattr(model.cfg, "output_logits_soft_cap", 0.0) or 0.0)
+def expand(kwargs: Mapping[str, Any], n: int, batch: int, per_row: bool) -> Mapping[str, Any]:
+    """The keyword arguments of one batch for n copies of it, copy after copy.
 
-    def logits(x: Tensor) -> Tensor:
-        raw = unembed(norm(x))
-        return cap * torch.tanh(raw / cap) if cap > 0.0 else raw
-
-    return logits
-
-
-def expand(kwargs: Mapping[str, Any], n: int, batch: int) -> Mapping[str, Any]:
-    """The keyword arguments of one batch for n copies of it, copy after copy."""
-    if n == 1 or batch == 1:  # one row broadcasts
+    `per_row` says that the blocks want every argument for every row: one of a single row does not broadcast, and axes
+    may be merged with the batch, as the heads of ALiBi are.
+    """
+    if n == 1 or (batch == 1 and not per_row):  # one row broadcasts
         return kwargs
-    return _each_tensor(kwargs, lambda t: t.repeat(n, *[1] * (t.ndim - 1)) if t.ndim and t.shape[0] == batch else t)
+
+    def copies(t: Tensor) -> Tensor:
+        rows = t.ndim > 1 and t.shape[0] % batch == 0 if per_row else t.ndim > 0 and t.shape[0] == batch
+        return t.repeat(n, *[1] * (t.ndim - 1)) if rows else t
+
+    return _each_tensor(kwargs, copies)
 
 
-def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Module:
+def copied(
+    module: nn.Module, dtype: torch.dtype | None, unwrap: bool, instead: Mapping[int, nn.Module] | None = None
+) -> nn.Module:
     """The module without any hooks, sharing its weights, or with weights cast to `dtype`.
 
-    With `unwrap` every TransformerLens component is replaced by the module it wraps.
+    With `unwrap` every TransformerLens component is replaced by the module it wraps; `instead` names other modules to
+    put in, by the id of those they replace.
     """
+    if instead is not None and id(module) in instead:
+        return instead[id(module)]
     while unwrap and module._modules.get("_original_component") is not None:
         module = module._modules["_original_component"]  # pyright: ignore[reportAssignmentType]
     new = copy.copy(module)
     new.__dict__ = {**module.__dict__, **{name: OrderedDict() for name in _HOOKS}}
-    new._modules = {name: child and copied(child, dtype, unwrap) for name, child in module._modules.items()}
+    new._modules = {name: child and copied(child, dtype, unwrap, instead) for name, child in module._modules.items()}
     if dtype is not None:
         new._parameters = {
             name: p if p is None else nn.Parameter(p.to(dtype), requires_grad=False)
@@ -125,10 +149,8 @@ def copied(module: nn.Module, dtype: torch.dtype | None, unwrap: bool) -> nn.Mod
 def _replayed(
     blocks: Sequence[Any], seen: Sequence[tuple[Tensor, dict[str, Any]]], end: Tensor, unwrap: bool
 ) -> tuple[tuple[Call, ...], float]:
-    batch = end.shape[0]
     calls = tuple(
-        (copied(block, None, unwrap), _shared(_arguments(kwargs), batch))
-        for block, (_, kwargs) in zip(blocks, seen, strict=True)
+        (copied(block, None, unwrap), _arguments(kwargs)) for block, (_, kwargs) in zip(blocks, seen, strict=True)
     )
     return calls, relative_error(replay(seen[0][0], calls), end)
 
@@ -142,7 +164,7 @@ def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[
         bound = inspect.signature(inner.forward).bind(*args, **kwargs).arguments  # pyright: ignore
         x, *_ = bound.values()
         rest = {k: v for k, v in list(bound.items())[1:] if k != "kwargs"}
-        seen.append((x.detach(), {**rest, **bound.get("kwargs", {})}))
+        seen.append((hidden(x).detach(), {**rest, **bound.get("kwargs", {})}))
 
     handles = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
     handles.append(blocks[-1].register_forward_hook(lambda *a: ends.append(hidden(a[2]).detach())))

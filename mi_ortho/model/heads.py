@@ -1,4 +1,4 @@
-"""What each attention head writes along a direction of the residual stream."""
+"""What each attention head writes along a direction of the residual stream, and whether it is written plainly."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -8,9 +8,15 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_ortho.model.hooks import run
+from mi_ortho.model.blocks import hidden, rounding
+from mi_ortho.model.hooks import read
 from mi_ortho.model.load import Model
+from mi_ortho.model.passes import run
 from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.stepping import probe
+from mi_ortho.sites import mlp_out, resid_post, resid_pre
+
+_Passed = list[tuple[Tensor, Tensor]]  # what each output matrix took and gave at the last column
 
 
 @torch.no_grad()
@@ -23,26 +29,64 @@ def head_writes(
     to no head and are left out, so the heads' parts add up to the attention output without it.
 
     Raises:
-        ValueError: the direction has another width, or the model has no output matrix for each attention.
+        ValueError: the direction has another width, the model has no output matrix for each attention, or what the
+            matrices give is not what the stream receives: a norm or a multiplier stands between.
     """
-    inside: Any = model
     heads, width = int(model.cfg.n_heads), int(model.cfg.d_model)
     if direction.shape[-1] != width:
         raise ValueError(
             f"got a direction of width {direction.shape[-1]}; expected {width}, the model's d_model; use "
             "one made for this model"
         )
-    seen: list[Tensor] = []
-    outputs: list[Any] = [getattr(getattr(block, "attn", None), "o", None) for block in inside.blocks]
+    prompts = prompts.prompts_only()
+    require_plain_writes(model)
+    modules = _output_matrices(model)
+    passed = _watched(model, prompts, modules)
+    return torch.stack([_along(z, m, direction, heads) for (z, _), m in zip(passed, modules, strict=True)])
+
+
+def require_plain_writes(model: Model) -> None:
+    """Raises ValueError, in one line, where what attention's output matrices give is not what the stream receives."""
+    tokens, layers = probe(model), range(int(model.cfg.n_layers))
+    passed = _watched(model, tokens, _output_matrices(model))
+    sites = [site(layer) for layer in layers for site in (resid_pre, mlp_out, resid_post)]
+    found = {site: x[:, -1].float() for site, x in read(model, tokens, sites).items()}
+    for layer, (_, out) in zip(layers, passed, strict=True):
+        before, mlp, after = found[resid_pre(layer)], found[mlp_out(layer)], found[resid_post(layer)]
+        error = float((after - before - mlp - out.float()).norm())
+        scale = max(float(x.norm()) for x in (before, mlp, after))
+        if not error <= rounding(out.dtype) * scale:
+            raise ValueError(
+                f"got an architecture that changes what its attention writes ({error / scale:.1e} of the stream in "
+                f"layer {layer}, by a norm or a multiplier); expected plain outputs; leave out what heads write"
+            )
+
+
+def _output_matrices(model: Any) -> list[Any]:
+    outputs: list[Any] = [block._modules.get("attn") for block in model.blocks]
+    outputs = [None if attention is None else getattr(attention, "o", None) for attention in outputs]
     if any(output is None for output in outputs):
-        raise ValueError("got an architecture without attn.o in its blocks; expected one; choose another model")
-    modules: list[Any] = [getattr(output, "original_component", output) for output in outputs]
+        raise ValueError(
+            "got an architecture without attn.o in each of its blocks; expected one attention output matrix a block; "
+            "leave out what heads write"
+        )
+    return [getattr(output, "original_component", output) for output in outputs]
+
+
+@torch.no_grad()
+def _watched(model: Model, prompts: Prompts, modules: list[Any]) -> _Passed:
+    seen: _Passed = []
     with ExitStack() as stack:
         for module in modules:
-            note = module.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+            note = module.register_forward_hook(lambda _, args, out: seen.append((args[0][:, -1], hidden(out)[:, -1])))
             stack.callback(note.remove)
-        run(model, prompts.prompts_only())
-    return torch.stack([_along(z[:, -1], module, direction, heads) for z, module in zip(seen, modules, strict=True)])
+        run(model, prompts)
+    if len(seen) != len(modules):
+        raise ValueError(
+            f"got {len(seen)} calls of {len(modules)} attention output matrices; expected one each; leave out what "
+            "heads write"
+        )
+    return seen
 
 
 def _along(z: Tensor, module: Any, direction: Tensor, heads: int) -> Float[Tensor, "head batch"]:

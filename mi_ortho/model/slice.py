@@ -13,14 +13,10 @@ from mi_ortho.model.blocks import (
     Call,
     Recording,
     expand,
-    final_logits,
     record,
-    relative_error,
-    require_equal,
 )
 from mi_ortho.model.hooks import (
     Where,
-    answer_logits,
     chosen_columns,
     require_answers,
     require_layer,
@@ -28,6 +24,7 @@ from mi_ortho.model.hooks import (
 )
 from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.readout import readout as logit_lens
 from mi_ortho.model.stepping import require_agreement
 from mi_ortho.sites import Site
 
@@ -54,6 +51,7 @@ class Slice:
     _calls: tuple[Call, ...]
     _read: _Read
     _gate: Float[Tensor, "batch pos 1"] | None
+    _per_row: bool
     _expanded: dict[int, tuple[Call, ...]] = field(default_factory=dict, repr=False)
 
     def __call__(self, theta: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n batch read width"]:
@@ -76,7 +74,9 @@ class Slice:
 
     def _expand(self, n: int) -> tuple[Call, ...]:
         self._expanded.clear()  # masks of the last batch size are kept, not of every size ever used
-        self._expanded[n] = tuple((block, expand(kwargs, n, self._start.shape[0])) for block, kwargs in self._calls)
+        self._expanded[n] = tuple(
+            (block, expand(kwargs, n, self._start.shape[0], self._per_row)) for block, kwargs in self._calls
+        )
         return self._expanded[n]
 
 
@@ -118,11 +118,7 @@ def logit_slice(
     require_where(where, prompts)
     recording = record(model, prompts, first, last, dtype)
     predicting = slice(prompts.prompt_length - 1, -1)
-    with torch.no_grad():
-        again = final_logits(model, None)(recording.end[:, predicting])
-    error = relative_error(again, answer_logits(model, prompts))
-    require_equal(error, recording.end.dtype, "the final norm and the unembedding")
-    tail = final_logits(model, dtype)
+    tail = logit_lens(model, dtype)
     real = prompts.mask[:, prompts.prompt_length :]
     clean = _cleaner(real)
 
@@ -136,7 +132,7 @@ def _build(recording: Recording, prompts: Prompts, where: Where, read: _Read, re
     start = recording.start
     mask = chosen_columns(prompts, where, 0, prompts.tokens.shape[1]) & prompts.mask
     gate = None if bool(mask.all()) else mask[:, :, None].to(start.dtype)
-    return Slice(start.shape[-1], real, mask, start, recording.calls, read, gate)
+    return Slice(start.shape[-1], real, mask, start, recording.calls, read, gate, recording.per_row)
 
 
 def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, int]:

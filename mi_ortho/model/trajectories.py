@@ -9,7 +9,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.model import Model, read, tokenize
+from mi_ortho.model import Model, read, require_plain_writes, tokenize
 from mi_ortho.sites import Site, resid_mid, resid_post, resid_pre
 
 
@@ -83,11 +83,21 @@ def write_matrices(model: Model) -> list[tuple[Site, Float[Tensor, "_ d_model"]]
     """What attention and MLP of each block multiply their results with before adding them to the residual stream.
 
     Attention's W_O with all heads under each other, and the MLP's W_out, each under the site of its output.
+
+    Raises:
+        ValueError: a block has no such matrices, or the stream receives something else than what they give.
     """
+    require_plain_writes(model)
     modules: Any = model
     found: list[tuple[Site, Tensor]] = []
     for layer, block in enumerate(modules.blocks):
-        heads = block.attn.W_O.detach().float().cpu()
+        attention, mlp = block._modules.get("attn"), block._modules.get("mlp")
+        if not (hasattr(attention, "W_O") and hasattr(mlp, "W_out")):
+            raise ValueError(
+                f"got an architecture whose block {layer} has no single attention and MLP output matrix; expected "
+                "both; leave out what is said of output matrices"
+            )
+        heads = attention.W_O.detach().float().cpu()
         found.append((Site(layer, "attn_out"), rearrange(heads, "head d_head d_model -> (head d_head) d_model")))
-        found.append((Site(layer, "mlp_out"), block.mlp.W_out.detach().float().cpu()))
+        found.append((Site(layer, "mlp_out"), mlp.W_out.detach().float().cpu()))
     return found

@@ -9,11 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_ortho.model.load import Model, loading_report, quiet
+from mi_ortho.interventions import Ablate
+from mi_ortho.model.blocks import relative_error, rounding
+from mi_ortho.model.hooks import intervene, read
+from mi_ortho.model.load import Model, loading_report, quiet, weights
+from mi_ortho.model.passes import run
+from mi_ortho.model.stepping import probe
 from mi_ortho.model.tokenizer import save_tokenizer
+from mi_ortho.sites import Kind, Site, resid_post, resid_pre
 from mi_ortho.subspace import span
 
 _BRIDGE = "._original_component"
+WRITTEN: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_out")  # everything that ever enters the residual stream
 
 
 @contextmanager
@@ -26,18 +33,23 @@ def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[T
     first, and only the embedding is edited; an edit of the shared weight would also change how logits are read.
     Afterwards, also after an exception, every weight and the tie are bit for bit as before.
 
+    The edited model is compared once with the ablation by hooks, so that an architecture in which something else writes
+    or changes what is written (a norm after the MLP, a fixed position embedding) is refused and never edited wrongly.
+
     Raises:
-        ValueError: the directions are zero, not finite or of another width, the model has no such weights, or it
-            normalises the outputs of attention or MLP, where an edit of their weights is not an ablation.
+        ValueError: the directions are zero, not finite or of another width, the model has no such weights, or with
+            them edited it is not the model with the directions ablated.
     """
     basis = _basis(model, directions)
     written = _written(model)
+    wanted = _ablated_logits(model, basis)
     before = [(weight, weight.detach().clone()) for weight, _ in written]
     untied = _untie(model)
     try:
         with torch.no_grad():
             for weight, axis in written:
                 _remove(weight, basis, axis)
+        _require_ablated(model, basis, wanted)
         yield model
     finally:
         with torch.no_grad():
@@ -102,21 +114,48 @@ def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
     inside: Any = model
     if not hasattr(model, "original_model"):
         raise ValueError("got a HookedTransformer; expected a model of load(); load it with TransformerLens 4")
-    names = [name for name, _ in inside.original_model.named_modules()]
-    normalised = [n for n in names if "post_feedforward_layernorm" in n or "post_attention_norm" in n]
-    if normalised:
-        raise ValueError(
-            f"got an architecture that normalises what blocks write ({normalised[0]}); expected plain "
-            "outputs; ablate by hooks instead"
-        )
     modules = [inside.embed, getattr(inside, "pos_embed", None)]
     for block in inside.blocks:
         modules += [_submodule(block, "attn", "o"), _submodule(block, "mlp", "out")]
     found: dict[int, tuple[nn.Parameter, int]] = {}
     for module in modules:
         for weight, axis in _axes(module):
+            if weight.shape[axis] != int(model.cfg.d_model):
+                raise ValueError(
+                    f"got a weight {tuple(weight.shape)} in a model of width {int(model.cfg.d_model)}; expected "
+                    "embeddings and outputs as wide as the residual stream; ablate by hooks instead"
+                )
             found[id(weight)] = (weight, axis)
     return list(found.values())
+
+
+@torch.no_grad()
+def _ablated_logits(model: Model, basis: Float[Tensor, "k d_model"]) -> Tensor:
+    """The logits of a few tokens with the directions ablated by hooks, everywhere something is written."""
+    ablate = Ablate(basis.to(next(weights(model)).dtype))
+    sites = [Site(layer, kind) for layer in range(int(model.cfg.n_layers)) for kind in WRITTEN]
+    with intervene(model, dict.fromkeys(sites, ablate)):
+        tokens = probe(model)
+        return run(model, tokens)[tokens.mask].float()
+
+
+@torch.no_grad()
+def _require_ablated(model: Model, basis: Float[Tensor, "k d_model"], wanted: Tensor) -> None:
+    """The edited model gives the logits that ablation gives, and its stream has no part along the directions."""
+    tokens, layers = probe(model), int(model.cfg.n_layers)
+    logits = run(model, tokens)[tokens.mask]
+    limit = rounding(logits.dtype)
+    parts = []
+    for x in read(model, tokens, [*map(resid_pre, range(layers)), resid_post(layers - 1)]).values():
+        wide = x[tokens.mask].double()
+        parts.append(float(((wide @ basis.to(wide).mT).norm(dim=-1) / wide.norm(dim=-1)).max()))
+    # logits add up the rounding of every layer, the stream's part along the directions does not
+    error = relative_error(logits, wanted)
+    if not (error <= 10.0 * limit and max(parts) <= limit):
+        raise ValueError(
+            f"got an architecture whose edited weights are not the ablation (logits off by {error:.1e}, "
+            f"{max(parts):.1e} of the stream left along them); expected only rounding; ablate by hooks instead"
+        )
 
 
 def _submodule(block: Any, part: str, name: str) -> nn.Module:

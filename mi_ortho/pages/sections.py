@@ -113,6 +113,15 @@ def note(text: str) -> Markup:
     return Markup('<p class="note">{}</p>').format(text)
 
 
+def left_out_section(rows: Sequence[Mapping[str, Any]]) -> Section | None:
+    """What the run could not ask of this model and why; None where it asked everything."""
+    found = dict.fromkeys((str(row["what"]), str(row["reason"])) for row in rows if row.get("kind") == "left_out")
+    if not found:
+        return None
+    body = Markup("").join(note(f"{what}: {reason}.") for what, reason in found)
+    return Section("Left out on this model", body, "", "left-out", "Left out")
+
+
 def completions(cards: Sequence[Card], *, prompt: str = "") -> Markup:
     """Completions side by side; in every card after the first, the words that the first does not have are marked."""
     modes = category_colours(card.mode for card in cards if card.mode)

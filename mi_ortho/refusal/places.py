@@ -7,9 +7,8 @@ from torch import Tensor
 
 from mi_ortho.interventions import Ablate, Add, Intervention, PerRow
 from mi_ortho.model import Model
+from mi_ortho.model.weights import WRITTEN
 from mi_ortho.sites import KINDS, Kind, Site, attn_out
-
-WRITTEN: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_out")  # everything that ever enters the residual stream
 
 
 def at_every(

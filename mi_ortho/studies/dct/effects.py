@@ -5,11 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from mi_ortho.dct import Factors, rank_by_readout, rank_by_weight
 from mi_ortho.derivatives.means import Maps, displacement
+from mi_ortho.model import readout
 from mi_ortho.steering import Completion, complete
 from mi_ortho.studies.dct.bench import Row, Study
 
@@ -101,10 +100,13 @@ def judged(study: Study, completions: Sequence[Completion]) -> dict[str, Any]:
 
 def lens_rows(study: Study, name: str, seed: int, factors: Factors) -> list[Row]:
     """The tokens that each output direction raises and lowers most when it is read by the unembedding (logit lens)."""
-    readout = unembedding(study.subject.model)
-    if readout is None or factors.outputs.shape[1] != len(readout):
+    try:
+        matrix = readout(study.subject.model).matrix()
+    except ValueError as error:
+        return [{"kind": "left_out", "method": name, "seed": seed, "what": "tokens of outputs", "reason": str(error)}]
+    if factors.outputs.shape[1] != len(matrix):
         return []
-    logits = factors.outputs.to(readout) @ readout
+    logits = factors.outputs.to(matrix) @ matrix
     decode = study.subject.model.tokenizer.decode
     rows: list[Row] = []
     for index, row in enumerate(logits):
@@ -122,12 +124,3 @@ def lens_rows(study: Study, name: str, seed: int, factors: Factors) -> list[Row]
             }
         )
     return rows
-
-
-def unembedding(model: Any) -> Float[Tensor, "d_model d_vocab"] | None:
-    """What a direction of the residual stream does to the logits, but for the norm's scale; None where unreadable."""
-    if not hasattr(model, "W_U") or not hasattr(model, "ln_final"):
-        return None
-    matrix = model.W_U.detach().float()
-    gains = [weight for weight in model.ln_final.parameters() if weight.shape == matrix.shape[:1]]
-    return gains[0].detach().float()[:, None] * matrix if gains else matrix

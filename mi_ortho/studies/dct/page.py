@@ -10,7 +10,15 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
-from mi_ortho.pages.sections import Card, completions, curves, glossary, note, table_section, write_report
+from mi_ortho.pages.sections import (
+    Card,
+    completions,
+    curves,
+    glossary,
+    note,
+    table_section,
+    write_report,
+)
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.dct.bench import whole_rows
 from mi_ortho.studies.dct.page_copies import agreement_section, copies_section, together_section

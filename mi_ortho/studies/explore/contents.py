@@ -5,6 +5,7 @@ Everything is a measurement on the run's own model, recorded as rows and shards,
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,11 +14,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.interventions import Add
-from mi_ortho.model import Pieces, Prompts, Written, encode, intervene, pieces, read
+from mi_ortho.model import Pieces, Prompts, Written, encode, intervene, pieces, read, readout
 from mi_ortho.runs.directory import Run
 from mi_ortho.sites import Site, attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
-from mi_ortho.studies.dct.effects import unembedding
 from mi_ortho.studies.family.job import MATCHES
 
 DRAWS = 64  # random vectors that the nearest tokens are compared with
@@ -50,6 +50,14 @@ class Explored:
     def layers(self) -> int:
         """How many blocks the model has."""
         return int(self.setting.model.cfg.n_layers)
+
+    @cached_property
+    def tokens(self) -> Tensor | None:
+        """What each direction does to the logits, `d_model d_vocab`; None where unreadable, which the page says."""
+        try:
+            return readout(self.setting.model).matrix()
+        except ValueError:
+            return None
 
 
 def chosen_vectors(sizes: Mapping[str, int], limit: int) -> list[Named]:
@@ -87,7 +95,7 @@ def explore_frame(
     tensors = {"attention": _kept(shown, plain[explored.layer])}
     natural = _natural(explored, vectors)
     run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
-    matrix = unembedding(explored.setting.model)
+    matrix = explored.tokens
     width = vectors.shape[1]
     run.record(
         {
@@ -210,7 +218,7 @@ def tokens_of(setting: Setting, prompt: str, text: str) -> Prompts:
 
 def _nearest(explored: Explored, vector: Float[Tensor, " d_model"]) -> dict[str, Any]:
     """The tokens whose centred unembedding has the largest and the smallest cosine with a vector."""
-    matrix = unembedding(explored.setting.model)
+    matrix = explored.tokens
     if matrix is None:
         return {"nearest": None, "farthest": None}
     cosines = _cosines(matrix, vector.to(matrix)[None])[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mi_ortho.behaviours import Modes
 from mi_ortho.elicitation import Goal, OrthoSettings
-from mi_ortho.model import Model, Slice, slice_model
+from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.objectives import Penalised
 from mi_ortho.runs.directory import Run
 from mi_ortho.search import Lbfgs
@@ -78,6 +78,7 @@ def prepare(
         where=where(config.where),
     )
     setting.prompts(held_out or train)
+    readout(model)  # the logits are measured after the search only
     return Job(run, config, setting, tuple(train), tuple(held_out), z, say, track or (lambda stage, done, total: None))
 
 

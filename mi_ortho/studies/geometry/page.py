@@ -16,7 +16,7 @@ from mi_ortho.pages.grid import Cell, grid
 from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
-from mi_ortho.pages.sections import curves, glossary, note, table_section, write_report
+from mi_ortho.pages.sections import curves, glossary, left_out_section, note, table_section, write_report
 from mi_ortho.runs.directory import Run, open_run
 
 Row = Mapping[str, Any]
@@ -49,6 +49,7 @@ def geometry_report(run_dir: Path) -> Path:
         _likeness(rows),
         _flat(rows),
         _fits(rows),
+        left_out_section(rows),
         glossary(TERMS),
     ]
     return write_report(run_dir, "Layer geometry", [section for section in sections if section is not None])

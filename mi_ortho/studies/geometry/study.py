@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mi_ortho.geometry import write_space
 from mi_ortho.model import Model, load_shuffled, load_untrained
 from mi_ortho.model.trajectories import write_matrices
 from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.sites import Site
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.geometry.config import GeometryConfig
 from mi_ortho.studies.geometry.layers import overlaps
@@ -20,6 +22,7 @@ from mi_ortho.studies.geometry.verdicts import claims
 from mi_ortho.studies.subject import DTYPES, Subject, open_subject
 
 Rows = list[dict[str, Any]]
+Matrices = list[tuple[Site, Tensor]]
 
 
 def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
@@ -29,7 +32,7 @@ def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None,
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     sets = prompt_sets(config, subject)
-    _check(config, subject.model)
+    matrices = _check(config, subject.model, say)
     settings = asdict(config) | {name: list(texts) for name, texts in sets.items()}
     with start(out, "geometry", settings, fresh=fresh, at=at, facts=subject.facts(config.seed)) as run:
         if run.finished:
@@ -37,7 +40,8 @@ def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None,
         else:
             say(f"run {run.path}")
             _measure(config, subject, sets, run, say, track)
-            run.save_tensors("overlap", {"both": overlaps(write_matrices(subject.model), config.directions)})
+            if matrices:
+                run.save_tensors("overlap", {"both": overlaps(matrices, config.directions)})
             verdicts = claims(finished_rows(run))
             run.summary({"headline": headline(subject.title, verdicts), "verdicts": verdicts})
     if not (run.path / "report.html").is_file():
@@ -137,8 +141,8 @@ def _effort(config: GeometryConfig) -> Effort:
     )
 
 
-def _check(config: GeometryConfig, model: Model) -> None:
-    """Everything that would fail later fails here."""
+def _check(config: GeometryConfig, model: Model, say: Say) -> Matrices:
+    """Everything that would fail later fails here; the output matrices, none where that part has to be left out."""
     counts = {
         name: getattr(config, name)
         for name in ("limit", "draws", "rotations", "splits", "neighbours", "triangles", "copies", "batch")
@@ -151,5 +155,11 @@ def _check(config: GeometryConfig, model: Model) -> None:
             f"got a model of {model.cfg.n_layers} layers; expected at least 6, because growth laws are "
             "fitted to its curves; take a deeper model"
         )
-    for _, matrix in write_matrices(model)[:2]:
+    try:
+        matrices = write_matrices(model)
+    except ValueError as error:
+        say(f"leaving out the shared directions of the weights: {error}")
+        return []
+    for _, matrix in matrices[:2]:
         write_space(torch.eye(*matrix.shape), config.directions)
+    return matrices

@@ -47,11 +47,15 @@ class Effort:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What is read from a network once: trajectories of the prompts, the set of each prompt, output matrices."""
+    """What is read from a network once: trajectories of the prompts, the set of each prompt, output matrices.
+
+    `left_out` says why there are no matrices where the architecture does not write plainly by one of each a block.
+    """
 
     paths: Trajectories
     groups: Mapping[str, tuple[int, int]]
     matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]]
+    left_out: str = ""
 
 
 def read_network(model: Model, sets: Mapping[str, Sequence[str]], *, batch: int = 16) -> Reading:
@@ -73,7 +77,11 @@ def read_network(model: Model, sets: Mapping[str, Sequence[str]], *, batch: int 
         raise ValueError("got a prompt that occurs twice; expected different prompts; leave the repetition out")
     ends = [sum(len(part) for part in list(sets.values())[: k + 1]) for k in range(len(sets))]
     groups = {name: (end - len(part), end) for (name, part), end in zip(sets.items(), ends)}
-    return Reading(trajectories(model, texts, batch=batch), groups, write_matrices(model))
+    paths = trajectories(model, texts, batch=batch)
+    try:
+        return Reading(paths, groups, write_matrices(model))
+    except ValueError as error:
+        return Reading(paths, groups, (), str(error))
 
 
 def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]]]:
@@ -88,6 +96,11 @@ def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]
         return [
             {**row, "group": name} for name, part in parts.items() for row in growth_rows(part, effort.draws, drawn(0))
         ]
+
+    def overlap() -> list[Row]:
+        if reading.left_out:
+            return [{"kind": "left_out", "what": "shared directions of the weights", "reason": reading.left_out}]
+        return overlap_rows(reading.matrices, effort.directions, effort.rotations, drawn(3))
 
     def flat() -> list[Row]:
         labels = torch.cat([torch.full((end - start,), k) for k, (start, end) in enumerate(reading.groups.values())])
@@ -104,7 +117,7 @@ def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]
         "growth": growth,
         "gap": lambda: _all(gap_rows(paths, effort.draws, drawn(1))),
         "updates": lambda: _all(update_rows(paths, effort.draws, drawn(2))),
-        "overlap": lambda: _all(overlap_rows(reading.matrices, effort.directions, effort.rotations, drawn(3))),
+        "overlap": lambda: _all(overlap()),
         "likeness": lambda: _all(likeness_rows(paths.kind("resid_post"), effort.splits, drawn(4))),
         "flat": lambda: _all(flat()),
     }

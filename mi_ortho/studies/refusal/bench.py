@@ -45,6 +45,11 @@ class Study:
         """Recorded rows with these values."""
         return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
 
+    def leave_out(self, what: str, reason: object) -> None:
+        """Record, once, what this model cannot be asked, and why."""
+        if not self.rows(kind="left_out", what=what):
+            self.run.record({"kind": "left_out", "what": what, "reason": str(reason)})
+
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own for every use."""
         return torch.Generator().manual_seed(self.config.seed * 1009 + stage)

@@ -1,7 +1,7 @@
 """Stage four: the ablation matrix, the steering circle, more than one direction, a cone, and the model's inside."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -212,11 +212,28 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
                 "tokens": _tokens(study, written),
             }
         )
+    try:
+        found, drawn = _heads(study, texts, unit)
+        arrays, items = arrays | found, items + drawn
+    except ValueError as error:
+        study.leave_out("what attention heads write", error)
+    write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
+    study.run.save_tensors("inside", arrays)
+
+
+def _heads(study: Study, texts: Mapping[str, str], unit: Tensor) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
+    """What heads and MLPs write along the direction, and the attention of the strongest heads on both prompts.
+
+    Raises:
+        ValueError: the architecture has no such heads, or changes what they write.
+    """
+    model, sets = study.subject.model, study.sets
     heads, rest = zip(*(writes(study, part[:32], unit) for part in (sets.test_harmful, sets.test_harmless)))
-    arrays |= {"heads_harmful": heads[0], "heads_harmless": heads[1]}
+    arrays = {"heads_harmful": heads[0], "heads_harmless": heads[1]}
     arrays |= {"mlp_harmful": rest[0], "mlp_harmless": rest[1]}
     gap = (heads[0] - heads[1]).flatten()
     strongest = [divmod(int(k), heads[0].shape[1]) for k in gap.abs().argsort(descending=True)[:HEADS]]
+    items: list[dict[str, object]] = []
     for kind, text in texts.items():
         prompts = tokenize(model, [text])
         arrays[f"attention_{kind}"] = torch.stack(
@@ -234,8 +251,7 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
                 "names": [f"layer {layer}, head {head}" for layer, head in strongest],
             }
         )
-    write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
-    study.run.save_tensors("inside", arrays)
+    return arrays, items
 
 
 def writes(study: Study, texts: Sequence[str], unit: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
-from mi_ortho.pages.sections import Card, completions, curves, glossary, table_section, write_report
+from mi_ortho.pages.sections import Card, completions, curves, glossary, left_out_section, table_section, write_report
 from mi_ortho.pages.text import number
 from mi_ortho.pages.wheel import Lap, wheel
 from mi_ortho.runs.directory import open_run
@@ -57,6 +57,7 @@ def refusal_report(run_dir: Path) -> Path:
         _several(rows),
         _rankings(rows),
         inside_section(run),
+        left_out_section(rows),
         glossary(TERMS),
     )
     return write_report(run_dir, "Refusal direction", [part for part in parts if part is not None])

@@ -19,7 +19,7 @@ def inside_section(run: Run) -> Section:
         return Section("Inside the model", note("Nothing of the model's inside was recorded."))
     listing, arrays = read_json(path), run.load_tensors("inside")
     assert isinstance(listing, dict)
-    body = _heads(arrays)
+    body = _heads(arrays) if "heads_harmful" in arrays else Markup("")
     for item in listing["items"]:
         values, tokens = arrays[item["key"]], item["tokens"]
         visual = (

@@ -5,8 +5,11 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from mi_ortho.model import export_model, orthogonalised
+import torch
+
+from mi_ortho.model import Model, export_model, intervene, orthogonalised
 from mi_ortho.refusal.extraction import instruction_suffix, residual_sites
+from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_tensors, to_json, write_file
 from mi_ortho.studies.family.job import Say, Track
@@ -14,7 +17,7 @@ from mi_ortho.studies.refusal.bench import Study, prompt_sets
 from mi_ortho.studies.refusal.compare import compare
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.refusal.directions import choose, extract
-from mi_ortho.studies.refusal.trial import try_out
+from mi_ortho.studies.refusal.trial import edit_refused, try_out
 from mi_ortho.studies.refusal.verdicts import summarise
 from mi_ortho.studies.subject import open_subject
 
@@ -59,6 +62,7 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     residual_sites(subject.model, config.streams)
+    _require_ablation(subject.model, say)
     if config.positions is None:
         instruction_suffix(subject.model)
     sets = prompt_sets(config, subject)
@@ -75,6 +79,16 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
         write_file(run.path / "prompts.json", prompts + "\n")
     say(f"run {run.path}")
     return Study(run, config, subject, sets, say, track)
+
+
+def _require_ablation(model: Model, say: Say) -> None:
+    """Raise ValueError where a direction cannot be ablated everywhere; say what will be left out."""
+    drawn = torch.randn(int(model.cfg.d_model), generator=torch.Generator().manual_seed(0))
+    with intervene(model, ablate_everywhere(model, drawn)):
+        pass
+    reason = edit_refused(model, drawn)
+    if reason is not None:
+        say(f"leaving out the direction ablated in the weights: {reason}")
 
 
 def _check(config: RefusalConfig) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_ortho.behaviours import classify
 from mi_ortho.effects import rate_interval
 from mi_ortho.interventions import Affine, Intervention
-from mi_ortho.model import generate_ids, next_token_logits, orthogonalised, tokenize
+from mi_ortho.model import Model, generate_ids, next_token_logits, orthogonalised, tokenize
 from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at
@@ -35,13 +35,26 @@ class Condition:
 
 def try_out(study: Study, extraction: Extraction, best: Candidate) -> None:
     """Completions, refusals, coherence and damage under every condition; those already recorded are skipped."""
-    conditions = conditions_of(study, extraction, best)
+    r = extraction.direction(best.site, best.position)
+    reason = edit_refused(study.subject.model, r)
+    if reason is not None:
+        study.leave_out("ablated in the weights", reason)
+    conditions = [c for c in conditions_of(study, extraction, best) if reason is None or c.edited is None]
     for number, condition in enumerate(conditions):
         if not study.rows(kind="condition", condition=condition.name, prompts=condition.prompts):
             _measure(study, condition)
         study.track("conditions", number + 1, len(conditions))
-    if not study.rows(kind="weights"):
-        study.run.record({"kind": "weights", **_agreement(study, extraction.direction(best.site, best.position))})
+    if reason is None and not study.rows(kind="weights"):
+        study.run.record({"kind": "weights", **_agreement(study, r)})
+
+
+def edit_refused(model: Model, direction: Tensor) -> str | None:
+    """Why a direction cannot be taken out of the weights of this architecture; None where it can."""
+    try:
+        with orthogonalised(model, direction):
+            return None
+    except ValueError as error:
+        return str(error)
 
 
 def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list[Condition]:

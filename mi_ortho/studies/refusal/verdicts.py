@@ -26,14 +26,14 @@ def summarise(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, object
     controls = [
         [row for row in found.values() if row["control"] and row["prompts"] == kind] for kind in ("harmful", "harmless")
     ]
-    weights = [row for row in rows if row["kind"] == "weights"][-1]
+    weights = [row for row in rows if row["kind"] == "weights"]  # none where the architecture cannot be edited
     return {
         "headline": _headline(selection, pair, controls),
         "tiles": _tiles(pair, controls),
         "verdicts": [
             ablation_verdict(*pair[0], controls[0]),
             addition_verdict(*pair[1], controls[1]),
-            weights_verdict(weights),
+            *map(weights_verdict, weights[-1:]),
         ],
     }
 
