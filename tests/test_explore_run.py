@@ -196,3 +196,22 @@ def test_command_names_its_page(copied: Path, capsys: pytest.CaptureFixture[str]
     assert str(copied / "explore" / "report.html") in capsys.readouterr().out
     assert main(["explore", str(copied / "explore")]) == 2
     assert "expected a run of `family`" in capsys.readouterr().err
+
+
+def test_a_completion_is_read_in_the_tokens_it_was_written_in(copied: Path) -> None:
+    records = copied / "records.jsonl"
+    before = [json.loads(line) for line in records.read_text().splitlines()]
+    tokenizer = loaded().model.tokenizer
+    spelled = tokenizer("class Kite:", add_special_tokens=False)["input_ids"]
+    letters = [tokenizer.convert_tokens_to_ids(letter.replace(" ", "Ġ")) for letter in "class Kite:"]
+    shown = {}
+    for name, more in (("letters", {"ids": letters}), ("older", {})):
+        edited = [
+            {**row, "text": "class Kite:", **more} if row["kind"] in ("vector", "base") else row for row in before
+        ]
+        records.write_text("".join(json.dumps(row) + "\n" for row in edited))
+        found = [row for row in rows(call(copied, fresh=True)) if row["kind"] == "vector"]
+        assert len(found) == 5 and len({tuple(row["pieces"]) for row in found}) == 1
+        shown[name] = found[0]["pieces"][found[0]["start"] :]
+    assert shown["letters"] == list("class Kite:")
+    assert shown["older"] == [tokenizer.decode([token]) for token in spelled] and len(spelled) < len(letters)

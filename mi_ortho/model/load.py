@@ -137,7 +137,8 @@ def _of_memory(given: Any, tokenizer: Any, device: str | torch.device | None, dt
                 f"got a {type(given).__name__} with a tokenizer, device or dtype; expected it alone, it is taken as it "
                 "is; change it before"
             )
-        return freeze(given)
+        known: Any = given
+        return freeze(known)
     if not isinstance(given, PreTrainedModel):
         raise ValueError(
             f"got a {type(given).__name__}; expected a name, a folder, a .gguf file, a Hugging Face model, a "
@@ -357,7 +358,7 @@ def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> t
     from transformers import AutoModelForCausalLM
 
     try:
-        network, info = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             place.source,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -368,6 +369,7 @@ def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> t
         )
     except Exception as error:  # of a dozen kinds, from json, safetensors, the hub and transformers
         raise ValueError(_advice(place, error)) from error
+    network, info = found
     _require_no_adapter(place.name, network)  # transformers loads one beside the weights where peft is installed
     tied = _require_covered(place.name, network, info)
     if place.gguf is not None:

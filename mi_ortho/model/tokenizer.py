@@ -91,7 +91,7 @@ def _reads_alike(tokenizer: Any, file: Path) -> bool:
 
 def _cached(source: str, name: str) -> Path | None:
     """A file of a folder or hub name, None where it has none."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         source,
