@@ -125,6 +125,28 @@ def test_buffers_that_the_network_computes_may_lie_in_an_older_file(tmp_path: Pa
     assert torch.allclose(next_token_logits(again, tokenize(again, TEXTS)), before, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("missing", "unexpected", "complaint"),
+    [
+        ((), ("model.rotary_emb.inv_freq",), None),  # computed, and in files of older versions
+        (("lm_head.weight",), (), None),  # the same parameter as the embedding
+        (("lm_head.weight", "model.embed_tokens.weight"), (), "2 weights missing"),
+        ((), ("model.rotary_emb.scale",), "1 in it"),
+        (("model.new_buffer",), (), "1 weights missing"),
+    ],
+)
+def test_tied_weights_and_computed_buffers_are_found_by_asking_the_network(
+    missing: tuple[str, ...], unexpected: tuple[str, ...], complaint: str | None
+) -> None:
+    info = {"missing_keys": set(missing), "unexpected_keys": set(unexpected), "mismatched_keys": set()}
+    network = architectures.hf_model("gemma")
+    if complaint is None:
+        assert LOADING._require_covered("name", network, info) == ("lm_head.weight",)
+        return
+    with pytest.raises(ValueError, match=complaint):
+        LOADING._require_covered("name", network, info)
+
+
 def test_models_that_were_not_read_have_no_report(tmp_path: Path) -> None:
     assert loading_report(load_untrained(folder(tmp_path), seed=0)) is None
     assert loading_report(architectures.model("qwen2")) is None
@@ -378,7 +400,9 @@ def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path: Path) -> None:
         assert torch.allclose(next_token_logits(load(name), prompts), expected, atol=1e-5)
     assert load_untrained(file, seed=0).cfg.n_layers == 2
     assert model_hash(str(file)) == model_hash(str(tmp_path)) is not None
-    again = load(export_model(model, tmp_path / "plain"))
+    written = export_model(model, tmp_path / "plain")
+    assert "quantization_config" not in json.loads((written / "config.json").read_text())
+    again = load(written)
     assert torch.allclose(next_token_logits(again, prompts), expected, atol=1e-5)
     assert again.tokenizer.apply_chat_template([{"role": "user", "content": "the"}], tokenize=False)
     report = loading_report(model)

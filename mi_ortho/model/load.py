@@ -398,7 +398,7 @@ def _require_covered(name: str, network: Any, info: Any) -> tuple[str, ...]:
     raise ValueError(
         f"got model {name!r} with {' and '.join(parts)}; expected exactly the weights of a "
         f"{type(network).__name__}; correct model_type in config.json or the names in the file (prefixes left by "
-        "torch.compile or peft), or copy the file again"
+        "torch.compile or peft), copy the file again, or pass the model that transformers makes of it"
     )
 
 
