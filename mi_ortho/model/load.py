@@ -153,7 +153,8 @@ def _of_memory(given: Any, tokenizer: Any, device: str | torch.device | None, dt
             f"got a {kind} in memory that was not read from a folder; expected a tokenizer with it; pass tokenizer="
         )
     with quiet():
-        moved: Any = given.to(device=device, dtype=dtype)
+        network: Any = given
+        moved = network.to(device=device, dtype=dtype)
         _, own = _tokenizer(_Place(source), given.config, tokenizer, False)
         return freeze(_bridge(source or kind, moved, own, False))
 
