@@ -25,7 +25,7 @@ demo: .venv/installed ## find a family of orthogonal steering vectors in the emb
 	.venv/bin/mi-ortho family $(DEMO)
 
 test: .venv/installed ## all tests but the slow ones
-	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) -m "$(FAST)"
+	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST)"
 
 lint: .venv/installed ## ruff's formatter and linter, and pyright over library, tests, experiments and benchmarks
 	.venv/bin/ruff format --check --quiet .
@@ -42,15 +42,15 @@ test-tl3: .venv-tl3/installed ## the hook-point and slice tests on a HookedTrans
 	.venv-tl3/bin/pytest -q -m tl3 tests
 
 test-oldest: .venv-oldest/installed ## the suite's fast core at the lower ends of all bounds, in an environment of its own
-	$(ONE_THREAD) .venv-oldest/bin/pytest -q -n $(JOBS) -m "$(FAST)" $(CORE)
+	$(ONE_THREAD) .venv-oldest/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST)" $(CORE)
 
 test-newest: ## the same with the newest versions inside the bounds, resolved now
 	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python $(INSTALL) --upgrade --upgrade-strategy eager -e '.[dev,gguf]'
-	$(ONE_THREAD) .venv-newest/bin/pytest -q -n $(JOBS) -m "$(FAST)" $(CORE)
+	$(ONE_THREAD) .venv-newest/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST)" $(CORE)
 
 test-perturbed: .venv/installed ## the numerical tests with every random input and weight moved by 1e-7 of itself, as another processor's rounding would
-	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) -m "$(FAST) and not browser" --perturb 1e-7 tests
+	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST) and not browser" --perturb 1e-7 tests
 
 update: ## renew the lock: the newest versions inside the bounds of pyproject.toml, and the oldest
 	test -x .venv-update/bin/uv || { $(PYTHON) -m venv .venv-update && .venv-update/bin/python $(INSTALL) uv; }

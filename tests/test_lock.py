@@ -87,7 +87,7 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
 
 
 def test_libraries_whose_inside_we_touch_have_an_upper_end_that_was_tried() -> None:
-    bounds = {canonicalize_name(requirement.name): requirement for requirement in requirements("gguf")}
+    bounds: dict[str, Requirement] = {requirement.name: requirement for requirement in requirements("gguf")}
     lock = locked("lock.txt")
     for name in TOUCHED:
         [upper] = [spec for spec in bounds[name].specifier if spec.operator == "<"]

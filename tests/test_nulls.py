@@ -4,7 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import DTYPE, conjugate_gradient_residuals, constrained_optimum, linear, randn, rng, rotation, spread
+from toys import (
+    DTYPE,
+    conjugate_gradient_residuals,
+    constrained_optimum,
+    linear,
+    randn,
+    rng,
+    rotation,
+    rounding,
+    spread,
+)
 
 from mi_ortho import (
     Lbfgs,
@@ -32,10 +42,17 @@ def test_the_family_is_the_residuals_of_textbook_conjugate_gradients(condition: 
     z, _ = linear(spread(16, condition))
     base = 2 * randn(16, seed=5)
     null = linear_null(z.jacobian, base, 8)
-    residuals = conjugate_gradient_residuals(torch.linalg.inv(z.jacobian.mT @ z.jacobian), base, 8)
-    torch.testing.assert_close(null.vectors, residuals, rtol=1e-6, atol=1e-7)
-    torch.testing.assert_close(null.losses, relative_loss(z.jacobian, base, residuals), rtol=1e-8, atol=1e-10)
-    torch.testing.assert_close(null.norms, residuals.norm(dim=-1), rtol=1e-6, atol=1e-8)
+    residuals = conjugate_gradient_residuals(z.jacobian, base, 8)
+    textbook = {
+        "vectors": residuals,
+        "losses": relative_loss(z.jacobian, base, residuals),
+        "norms": residuals.norm(dim=-1),
+    }
+    for name, right in textbook.items():
+        found, right = getattr(null, name).reshape(8, -1), right.reshape(8, -1)
+        allowed = rounding(lambda j, name=name: getattr(linear_null(j, base, 8), name).reshape(8, -1), z.jacobian)
+        assert allowed.max() < 1e-9, "a tolerance this wide would let anything through"
+        assert ((found - right).norm(dim=-1) <= allowed * right.norm(dim=-1)).all(), name
 
 
 @settings(max_examples=15, deadline=None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import mpmath
 import torch
 from torch import Tensor
 
@@ -108,17 +109,38 @@ def constrained_optimum(jacobian: Tensor, base: Tensor, avoid: Tensor) -> Tensor
     return torch.linalg.solve(torch.cat([top, bottom]), right)[: len(base)]
 
 
-def conjugate_gradient_residuals(matrix: Tensor, right: Tensor, steps: int) -> Tensor:
-    """The residuals r_1 .. r_steps of Hestenes and Stiefel's method for matrix @ x = right from x = 0."""
-    residual, direction, found = right, right, []
-    for _ in range(steps):
-        image = matrix @ direction
-        step = residual.dot(residual) / direction.dot(image)
-        following = residual - step * image
-        direction = following + following.dot(following) / residual.dot(residual) * direction
-        residual = following
-        found.append(residual)
-    return torch.stack(found)
+def conjugate_gradient_residuals(jacobian: Tensor, base: Tensor, steps: int) -> Tensor:
+    """The residuals r_1 .. r_steps of Hestenes and Stiefel's method for (J'J)^-1 x = base from x = 0.
+
+    In 60 digits: the method loses its orthogonality in 16, and a reference must not have errors of its own.
+    """
+    with mpmath.workdps(60):
+        matrix = mpmath.matrix(jacobian.tolist())
+        matrix = (matrix.T * matrix) ** -1
+        residual = direction = mpmath.matrix(base.tolist())
+        found = []
+        for _ in range(steps):
+            image = matrix * direction
+            square = mpmath.fdot(residual, residual)
+            residual = residual - square / mpmath.fdot(direction, image) * image
+            direction = residual + mpmath.fdot(residual, residual) / square * direction
+            found.append([float(entry) for entry in residual])
+    return torch.tensor(found, dtype=DTYPE)
+
+
+def rounding(answer: Callable[[Tensor], Tensor], at: Tensor, safety: float = 100.0) -> Tensor:
+    """The relative error that float64 allows each row of an answer: what rounding the input does to it, `safety` times.
+
+    A change of the input by a share of its size is made and the change of the answer is measured, the largest of some;
+    a stable algorithm errs as if its input had been rounded, so this is its tolerance, whatever the processor.
+    """
+    share, before = 1e-10, answer(at)
+    worst = torch.zeros(len(before), dtype=DTYPE)
+    for seed in range(4):
+        noise = randn(*at.shape, seed=1000 + seed)
+        change = answer(at + share * at.norm() / noise.norm() * noise) - before
+        worst = torch.maximum(worst, change.norm(dim=-1) / before.norm(dim=-1) / share)
+    return safety * torch.finfo(DTYPE).eps * (1 + worst)  # the answer is rounded too
 
 
 def planted(
