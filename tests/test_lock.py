@@ -152,3 +152,8 @@ def test_the_fast_core_is_made_of_files_that_exist() -> None:
     names = re.findall(r"tests/test_\w+\.py", listed)
     assert len(names) > 10
     assert not [name for name in names if not (ROOT / name).is_file()]
+
+
+def test_the_packaged_weights_are_the_release_that_the_loader_names() -> None:
+    [line] = read("smollm2.txt")
+    assert f'"{line}"' in (ROOT / "mi_ortho" / "model" / "load.py").read_text("utf-8")
