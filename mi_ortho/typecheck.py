@@ -1,5 +1,8 @@
-"""The runtime type checker of every public function: beartype, with int accepted where float is asked (PEP 484)."""
+"""The runtime type checker of every public function: beartype, with int accepted where float is asked (PEP 484).
 
-from beartype import BeartypeConf, beartype
+Its messages are the short ones: a wrong argument is told in a line or two, not with everything it holds.
+"""
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+from beartype import BeartypeConf, BeartypeViolationVerbosity, beartype
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_verbosity=BeartypeViolationVerbosity.MINIMAL))

@@ -23,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
-    *("typecheck", "sites", "subspace", "runs", "vectors", "interventions", "objectives", "derivatives", "search"),
+    *("typecheck", "prompt_files", "sites", "subspace", "runs", "vectors", "interventions", "objectives"),
+    *("derivatives", "search"),
     *("elicitation", "dct", "nulls", "geometry", "probes", "multiplicity", "effects", "behaviours", "model"),
     *("steering", "refusal", "export", "pages"),
     *("studies", "studies.subject", "studies.family", "studies.presence", "studies.nulls", "studies.dct"),

@@ -11,6 +11,7 @@ import cyclopts
 from mi_ortho.cli import dct, experiment, explore, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
+from mi_ortho.cli.last_resort import is_memory, short, unforeseen
 from mi_ortho.cli.quiet import only_our_lines
 
 # importing a file registers its commands
@@ -27,11 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _mistake(" ".join(str(error).split()))
     except ValueError as error:
         return _mistake(" ".join(str(error).split()))
-    except MemoryError as error:
-        return _mistake(f"out of memory ({error}); use a smaller --block, or --dtype bfloat16")
     except KeyboardInterrupt:
         print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `| head` has read enough
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if is_memory(error):
+            return _mistake(f"out of memory ({short(error)}); use a smaller --block or --batch, or --dtype bfloat16")
+        print(f"mi-ortho: {unforeseen(error)}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -16,6 +16,8 @@ app = App(
     help="Families of mutually orthogonal steering vectors: find them, measure them, explain them.",
     help_format="plaintext",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main tells how to continue
+    default_parameter=Parameter(consume_multiple=True),  # `--held-out a b` as well as a flag for each
 )
 Out = Annotated[Path, Parameter(name="--out", help="Folder that run directories are made in.")]
 At = Annotated[Path | None, Parameter(name="--at", help="The run directory itself, new or to be continued.")]

@@ -11,7 +11,10 @@ from mi_ortho.cli.app import Fresh, Out, app
 
 List = Annotated[bool, Parameter(name="--list", negative="", help="Name every experiment with its claim.")]
 Smoke = Annotated[bool, Parameter(name="--smoke", negative="", help="The smallest setting, in seconds.")]
-Set = Annotated[tuple[str, ...], Parameter(name="--set", negative_iterable="", help="KEY=VALUE: another setting.")]
+Set = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative_iterable="", consume_multiple=False, help="KEY=VALUE: another setting."),
+]
 
 
 @app.command

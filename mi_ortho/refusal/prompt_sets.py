@@ -1,17 +1,16 @@
-"""Sets of instructions: our own small ones, local JSON files, and data sets by name."""
+"""Sets of instructions: our own small ones, local files, and data sets by name."""
 
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from mi_ortho.runs.files import read_json
+from mi_ortho.prompt_files import SUFFIXES, prompt_of, read_prompts
 
 DATA = Path(__file__).parent / "data"
-COLUMNS = ("instruction", "prompt", "goal", "question", "text", "forbidden_prompt")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def load_prompts(source: str, *, split: str = "train", column: str | None = None
     """Instructions from a local file or, by name, from a data set of the optional package `datasets`.
 
     Args:
-        source: a JSON file holding [{"instruction": ...}, ...] or a list of strings; otherwise a data set's name.
+        source: a file that `read_prompts` reads (JSON, JSON lines, CSV, TSV, text); otherwise a data set's name.
         split: which split of a data set.
         column: the key or column with the instructions; None tries the usual ones (instruction, prompt, goal, ...).
 
@@ -78,34 +77,17 @@ def load_prompts(source: str, *, split: str = "train", column: str | None = None
         ValueError: the file is missing or has another form, the package is not installed, or nothing was found.
     """
     path = Path(source).expanduser()
-    if path.suffix == ".json" or path.exists():
-        content = read_json(path)
-        if not isinstance(content, list):
-            raise ValueError(f'got {path}, which is no list; expected [{{"instruction": ...}}, ...]; convert it')
-        return PromptSet(path.stem, tuple(_instruction(source, row, column) for row in content))
+    if path.suffix.lower() in SUFFIXES or path.exists():
+        return PromptSet(path.stem, read_prompts(path, column=column))
     rows = _dataset(source, split)
-    return PromptSet(source, tuple(_instruction(source, row, column) for row in rows))
-
-
-def _instruction(source: str, row: Any, column: str | None) -> str:
-    if isinstance(row, str):
-        return row
-    known = row if isinstance(row, Mapping) else {}
-    found = [known[name] for name in ((column,) if column else COLUMNS) if isinstance(known.get(name), str)]
-    if not found:
-        raise ValueError(
-            f"got {source} with a row of {', '.join(map(str, known)) or repr(row)[:60]}; expected one of "
-            f"{column or ', '.join(COLUMNS)}; name the column"
-        )
-    extra = known.get("input")  # Alpaca: instructions that come with an input are not complete by themselves
-    return "" if isinstance(extra, str) and extra.strip() else found[0]
+    return PromptSet(source, tuple(prompt_of(source, number, row, column) for number, row in enumerate(rows, start=1)))
 
 
 def _dataset(name: str, split: str) -> Sequence[Any]:
     if importlib.util.find_spec("datasets") is None:
         raise ValueError(
             f"got {name!r}, which is no file here, and the package datasets is not installed; expected a "
-            "JSON file or that package; check the path, or pip install datasets"
+            "file or that package; check the path, or pip install datasets"
         )
     package = importlib.import_module("datasets")
     try:
@@ -113,6 +95,6 @@ def _dataset(name: str, split: str) -> Sequence[Any]:
     except Exception as error:  # of a dozen kinds, from the hub, the network and the reader of the data
         raise ValueError(
             f"got data set {name!r}, split {split!r}, which cannot be loaded "
-            f"({' '.join(str(error).split())[:160]}); expected a JSON file or a data set's name; check "
+            f"({' '.join(str(error).split())[:160]}); expected a file or a data set's name; check "
             "the spelling and the network"
         ) from error

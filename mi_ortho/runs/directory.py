@@ -193,6 +193,8 @@ def start(
 
 def open_run(path: Path) -> Run:
     """A run directory for reading only, finished or not, also while another process writes it."""
+    if not Path(path).is_dir():
+        raise RunError(f"got {path}, which is no folder; expected a run directory; check the path")
     config = read_json(Path(path) / "config.json")
     if not isinstance(config, dict):
         raise RunError(f"got {path}, whose config.json holds no settings; expected a run directory; check the path")

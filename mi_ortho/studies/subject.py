@@ -89,9 +89,20 @@ def texts_of(model: str | None) -> Texts:
     content = read_json(path)
     if not isinstance(content, dict) or not content.get("train"):
         raise ValueError(f"got {path} without a list train; expected {{'train': [...], 'held_out': [...]}}; correct it")
-    natural = {key: tuple(value) for key, value in content.get("modes", {}).items()}
-    natural |= {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
-    return Texts(tuple(content["train"]), tuple(content.get("held_out", ())), natural)
+    modes = content.get("modes", {})
+    if not isinstance(modes, dict):
+        raise ValueError(
+            f"got {path} with modes as {type(modes).__name__}; expected lists of texts by name; correct it"
+        )
+    lists = {key: value for key, value in content.items() if key in ("train", "held_out") or isinstance(value, list)}
+    known = {key: _texts(path, key, value) for key, value in {**modes, **lists}.items()}
+    return Texts(known["train"], known.get("held_out", ()), known)
+
+
+def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
+        raise ValueError(f"got {path} with {key} of another form; expected a list of texts; correct it")
+    return tuple(value)
 
 
 def modes_of(model: str | None) -> Modes:

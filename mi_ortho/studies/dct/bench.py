@@ -20,7 +20,7 @@ from mi_ortho.runs.directory import Run
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
-from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.family.job import Say, Track, readout_of, where
 from mi_ortho.studies.nulls.bench import whole_rows
 from mi_ortho.studies.subject import Subject
 
@@ -70,7 +70,7 @@ class Study:
         n, most = len(self.train), min(self.config.batch, len(self.train))
         size = next(size for size in range(most, 0, -1) if n % size == 0)
         parts = [self.train[start : start + size] for start in range(0, n, size)]
-        options: Row = {"readout": where(self.config.readout), "where": where(self.config.where)}
+        options: Row = {"readout": readout_of(self.config.readout), "where": where(self.config.where)}
         sites: Row = {"source": resid_post(source), "target": resid_post(target)}
         model = self.subject.model
         return tuple(pooled(slice_model(model, self.setting.prompts(part), **sites, **options)) for part in parts)

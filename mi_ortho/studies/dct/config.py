@@ -9,7 +9,8 @@ class DctConfig:
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.
-        prompts: texts whose mean response is transcoded, the first one is shown; None takes the model's own list.
+        prompts: texts whose mean response is transcoded, the first one is shown, or files of them (@FILE or a path);
+            None takes the model's own list.
         held_out: texts that only completions are judged on; None takes the first four of the model's own list.
         system: system message; None keeps the chat template's own.
         source: block after which vectors are added.

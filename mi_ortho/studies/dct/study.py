@@ -1,10 +1,12 @@
 """The command `dct`: deep causal transcoding of a slice by several methods, beside random directions."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho import vectors
+from mi_ortho.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.dct.bench import Study, check, prepare_study, whole_rows
 from mi_ortho.studies.dct.config import DctConfig
 from mi_ortho.studies.dct.copies import copy_rows
@@ -12,7 +14,7 @@ from mi_ortho.studies.dct.effects import trial_rows, unsteered_rows
 from mi_ortho.studies.dct.fits import RANDOM, agreement_rows, factor_sets, fit, load_fit, scale_rows, stacked
 from mi_ortho.studies.dct.spectrum import spectrum_rows
 from mi_ortho.studies.dct.verdicts import summarise
-from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.family.job import Say, Track, readout_of, where
 from mi_ortho.studies.subject import Subject, open_subject
 
 HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
@@ -20,13 +22,16 @@ HELD_OUT = 4  # of the model's own held-out prompts that completions are judged 
 
 def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
     """Transcode a slice of a model; continue where an earlier call was interrupted."""
+    config = with_texts(config)
+    check_settings(config)
+    where(config.where), readout_of(config.readout)
     say(f"loading {config.model or 'the embedded model'}")
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     config = _complete(config, subject)
     check(config, subject)
-    run = start(out, "dct", asdict(config), fresh=fresh, at=at, facts=subject.facts(config.seeds[0]))
+    run = start(out, "dct", settings_of(config), fresh=fresh, at=at, facts=subject.facts(config.seeds[0]))
     with run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 
 from mi_ortho.model import Written
 from mi_ortho.runs.directory import Run, RunError, open_run, start
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting
 from mi_ortho.studies.explore.config import ExploreConfig
@@ -35,7 +36,7 @@ def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None
     """
     _check(config)
     source = open_source(family)
-    settings = asdict(config) | {"family": source.path.name, "family_digest": _digest(source)}
+    settings = settings_of(config) | {"family": source.path.name, "family_digest": _digest(source)}
     place = at or family / "explore"
     known = _known(place, settings, fresh=fresh)
     if known is not None and known.finished:
@@ -49,6 +50,7 @@ def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None
 
 
 def _check(config: ExploreConfig) -> None:
+    check_settings(config)
     if min(config.vectors, config.nearest) < 1:
         raise ValueError(
             f"got vectors={config.vectors}, nearest={config.nearest}; expected at least 1 of each; raise them"

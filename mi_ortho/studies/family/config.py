@@ -9,7 +9,8 @@ class FamilyConfig:
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.
-        prompts: texts searched on together, the first one is shown; None takes the model's own list.
+        prompts: texts searched on together, the first one is shown, or files of them (@FILE or a path);
+            None takes the model's own list.
         held_out: texts that only measure transfer; None takes the model's own list.
         system: system message; None keeps the chat template's own.
         source: block after which vectors are added.

@@ -13,6 +13,7 @@ from mi_ortho.elicitation import Goal, OrthoSettings
 from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.objectives import Penalised
 from mi_ortho.runs.directory import Run
+from mi_ortho.runs.settings import check_settings
 from mi_ortho.search import Lbfgs
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, Yardstick, measure
@@ -74,7 +75,7 @@ def prepare(
         setting.prompts(train),
         source=site,
         target=resid_post(config.target),
-        readout=where(config.readout),
+        readout=readout_of(config.readout),
         where=where(config.where),
     )
     setting.prompts(held_out or train)
@@ -83,16 +84,62 @@ def prepare(
 
 
 def where(text: str) -> Any:
-    """A position or readout argument: digits mean the last k.
+    """Positions that are steered: all, prompt, generated, or a number of last prompt positions.
 
     >>> where("prompt"), where("3")
     ('prompt', 3)
+
+    Raises:
+        ValueError: anything else.
     """
-    return int(text) if text.isdigit() else text
+    return _positions("where", text, ("all", "prompt", "generated"))
+
+
+def readout_of(text: str) -> Any:
+    """How target activations are read: mean, all, or a number of last positions.
+
+    >>> readout_of("mean"), readout_of("1")
+    ('mean', 1)
+
+    Raises:
+        ValueError: anything else.
+    """
+    return _positions("readout", text, ("mean", "all"))
+
+
+def _positions(name: str, text: str, words: tuple[str, ...]) -> Any:
+    if text in words:
+        return text
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(
+            f"got {name} {text!r}; expected {', '.join(words)}, or a number of last positions from 1; correct it"
+        )
+    return int(text)
+
+
+LEAST = {"restarts": 1, "block": 1, "patience": 1, "norm_cap": 0, "fixed_norm": 0, "penalty": 0, "temperature": 0}
+
+
+def check_alone(config: FamilyConfig) -> None:
+    """Raise ValueError for what cannot work on any model: before one is loaded."""
+    if config.radius is not None and not 0 < config.radius < float("inf"):
+        raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
+    check_settings(config, LEAST)
+    where(config.where), readout_of(config.readout), readout_of(config.melbo_readout)
+    if config.n + config.n_kl == 0 or config.candidates == 0:
+        raise ValueError("got no vectors to search for; expected n or n_kl, and candidates, above 0; raise them")
+    if config.solver not in ("projected", "published"):
+        raise ValueError(f"got solver {config.solver!r}; expected projected or published; correct --solver")
+    if config.solver == "published" and config.n == 0:
+        raise ValueError("got solver published with n=0; expected activation-matched vectors; raise --n")
+    steps = 1 if config.max_steps is None else config.max_steps
+    if min(steps, config.answer_tokens, config.max_new_tokens) < 1:
+        raise ValueError("got a step or token limit below 1; expected at least 1; raise it")
 
 
 def check(config: FamilyConfig, model: Model) -> None:
     """Raise ValueError for anything in the configuration that cannot work on this model."""
+    check_alone(config)
     layers, width = int(model.cfg.n_layers), int(model.cfg.d_model)
     if not 0 <= config.source < layers or not 0 <= config.target < layers:
         raise ValueError(
@@ -103,23 +150,12 @@ def check(config: FamilyConfig, model: Model) -> None:
         raise ValueError(
             f"got source {config.source}, target {config.target}; expected source < target; steer earlier or read later"
         )
-    if config.radius is not None and not 0 < config.radius < float("inf"):
-        raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
     for name in ("n", "n_kl", "candidates", "random_bases"):
         if not 0 <= getattr(config, name) <= width - (name != "candidates"):
             raise ValueError(
                 f"got {name}={getattr(config, name)}; expected 0 to {width - (name != 'candidates')}: "
                 f"d_model is {width} and every vector is orthogonal to the others; lower it"
             )
-    if config.n + config.n_kl == 0 or config.candidates == 0:
-        raise ValueError("got no vectors to search for; expected n or n_kl, and candidates, above 0; raise them")
-    if config.solver not in ("projected", "published"):
-        raise ValueError(f"got solver {config.solver!r}; expected projected or published; correct --solver")
-    if config.solver == "published" and config.n == 0:
-        raise ValueError("got solver published with n=0; expected activation-matched vectors; raise --n")
-    steps = 1 if config.max_steps is None else config.max_steps
-    if min(steps, config.answer_tokens, config.max_new_tokens) < 1:
-        raise ValueError("got a step or token limit below 1; expected at least 1; raise it")
 
 
 def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"]) -> Goal:

@@ -29,7 +29,7 @@ from mi_ortho.search import SearchResult, Status
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
-from mi_ortho.studies.family.job import MATCHES, Job, goal_of, measured, ortho_settings, where
+from mi_ortho.studies.family.job import MATCHES, Job, goal_of, measured, ortho_settings, readout_of
 from mi_ortho.subspace import max_abs_cosine
 from mi_ortho.vectors import load_vectors
 
@@ -112,7 +112,7 @@ def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
         job.setting.prompts(job.train),
         source=job.setting.site,
         target=resid_post(config.target),
-        readout=where(config.melbo_readout),
+        readout=readout_of(config.melbo_readout),
         where=job.setting.where,
     )
     objective = displace(z, like=torch.zeros(z.d_model, device=job.device))

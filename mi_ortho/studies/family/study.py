@@ -1,12 +1,14 @@
 """The commands `family` and `melbo`: search, measurement, summary, report."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
+from mi_ortho.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.settings import settings_of
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.inside import save_visuals
-from mi_ortho.studies.family.job import MATCHES, Job, Say, Track, check, prepare
+from mi_ortho.studies.family.job import MATCHES, Job, Say, Track, check, check_alone, prepare
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import pick, summarise
 from mi_ortho.studies.subject import Subject, open_subject
@@ -63,15 +65,17 @@ def _open(
     config: FamilyConfig, name: str, out: Path, fresh: bool, at: Path | None, say: Say, track: Track
 ) -> tuple[Subject, Job]:
     """Load, check everything that can be wrong, then open the run directory."""
+    config = with_texts(config)
+    check_alone(config if name == "family" else replace(config, n=1, n_kl=0))
     say(f"loading {config.model or 'the embedded model'}")
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     check(config if name == "family" else replace(config, n=1, n_kl=0, random_bases=0), subject.model)
     texts = subject.texts
-    train = config.prompts if config.prompts is not None else texts.train
-    held_out = config.held_out if config.held_out is not None else texts.held_out
-    settings = asdict(config) | {"prompts": list(train), "held_out": list(held_out)}
+    train = texts.train if config.prompts is None else config.prompts
+    held_out = texts.held_out if config.held_out is None else config.held_out
+    settings = settings_of(config) | {"prompts": list(train), "held_out": list(held_out)}
     run = start(out, name, settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
     say(f"run {run.path}")
     try:

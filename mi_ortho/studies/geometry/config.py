@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mi_ortho.runs.settings import later
+
 
 @dataclass(frozen=True)
 class GeometryConfig:
@@ -9,8 +11,10 @@ class GeometryConfig:
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.
-        harmful: first prompts, a JSON file or the name of a data set; None takes the model's own or a shipped set.
+        harmful: first prompts, a file or the name of a data set; None takes the model's own or a shipped set.
         harmless: second prompts, likewise.
+        harmful_column: the column or key with the first prompts; None tries the usual ones.
+        harmless_column: the same for the second prompts.
         limit: prompts of each set that are read at most.
         controls: also measure the untrained network and the one with shuffled weights.
         draws: bootstrap resamplings of the prompts.
@@ -30,6 +34,8 @@ class GeometryConfig:
     model: str | None = None
     harmful: str | None = None
     harmless: str | None = None
+    harmful_column: str | None = later(None)
+    harmless_column: str | None = later(None)
     limit: int = 128
     controls: bool = True
     draws: int = 200

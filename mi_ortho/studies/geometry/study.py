@@ -1,7 +1,6 @@
 """The command `geometry`: the layers of a model and of its control networks, and verdicts on claims about them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from mi_ortho.model import Model, load_shuffled, load_untrained
 from mi_ortho.model.trajectories import write_matrices
 from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.sites import Site
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.geometry.config import GeometryConfig
@@ -27,13 +27,14 @@ Matrices = list[tuple[Site, Tensor]]
 
 def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
     """Measure, judge and report the geometry of a model's layers; continue where an earlier call was interrupted."""
+    check_settings(config)
     say(f"loading {config.model or 'the embedded model'}")
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     sets = prompt_sets(config, subject)
     matrices = _check(config, subject.model, say)
-    settings = asdict(config) | {name: list(texts) for name, texts in sets.items()}
+    settings = settings_of(config) | {name: list(texts) for name, texts in sets.items()}
     with start(out, "geometry", settings, fresh=fresh, at=at, facts=subject.facts(config.seed)) as run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
@@ -55,13 +56,13 @@ def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str
     """Two disjoint sets of prompts: those asked for, else the model's own, else the shipped ones."""
     natural, limit = subject.texts.natural, config.limit
     if config.harmful is not None:
-        harmful = load_prompts(config.harmful).instructions
+        harmful = load_prompts(config.harmful, column=config.harmful_column).instructions
     elif natural.get("harmful"):
         harmful = (*natural["harmful"], *subject.texts.train, *subject.texts.held_out)
     else:
         harmful = own_prompts("harmful").instructions
     if config.harmless is not None:
-        harmless = load_prompts(config.harmless).instructions
+        harmless = load_prompts(config.harmless, column=config.harmless_column).instructions
     elif natural.get("benign"):
         others = [natural[name] for name in subject.modes.names if name in natural and name != "refuse"]
         harmless = (*natural["benign"], *(text for texts in others for text in texts))

@@ -13,7 +13,7 @@ from mi_ortho.objectives import ActivationMap, Match, match
 from mi_ortho.runs.directory import Run
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
-from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.family.job import Say, Track, readout_of, where
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.source import Source
 from mi_ortho.studies.subject import Subject
@@ -122,7 +122,7 @@ def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subjec
         setting.prompts(source.train),
         source=site,
         target=resid_post(known.target),
-        readout=where(known.readout),
+        readout=readout_of(known.readout),
         where=where(known.where),
     )
     goal = match(z, base)

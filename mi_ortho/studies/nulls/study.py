@@ -1,9 +1,10 @@
 """The command `nulls`: hold a finished family run against linear, quadratic and random null models."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho.runs.directory import Run, RunError, start
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.nulls.bench import Bench, prepare_bench, whole_rows
 from mi_ortho.studies.nulls.config import NullsConfig
@@ -36,7 +37,7 @@ def nulls(config: NullsConfig, out: Path, *, fresh: bool, at: Path | None, say: 
     say(f"testing {source.path}")
     subject = _subject(config, source)
     facts = subject.facts(config.seed) | {"source": source.path.name}
-    run = start(out, "nulls", asdict(config), fresh=fresh, at=at, facts=facts)
+    run = start(out, "nulls", settings_of(config), fresh=fresh, at=at, facts=facts)
     with run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
@@ -52,6 +53,7 @@ def nulls(config: NullsConfig, out: Path, *, fresh: bool, at: Path | None, say: 
 
 def check(config: NullsConfig) -> None:
     """Raise ValueError for anything in the configuration that cannot work."""
+    check_settings(config)
     if not 0 < config.threshold < 1:
         raise ValueError(f"got threshold {config.threshold}; expected between 0 and 1; 0.5 suits a saturating effect")
     for name, least in (("nodes", 1), ("samples", 2), ("draws", 10)):

@@ -1,13 +1,13 @@
 """The command `presence`: are a family's vectors present where the model really writes code?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.family_vectors import FamilyVectors, newest_family, open_family
@@ -29,12 +29,13 @@ def presence(
 
     `family` is a finished run of `mi-ortho family`, None the newest one of the model under `out`.
     """
+    check_settings(config)
     found = open_family(family or newest_family(out, config.model), config.match)
     name = config.model or found.config.get("model")
     say(f"family {found.run}: {len(found.studied)} of {len(found.vectors)} vectors keep the behaviour ({found.match})")
     subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     layers = check(config, found, subject)
-    settings = asdict(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
+    settings = settings_of(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
     run = start(out, "presence", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
     say(f"run {run.path}")
     with run:

@@ -77,7 +77,8 @@ def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
         raise ValueError(f"got {sizes} prompts for training, validation and test; expected at least 1 each; raise them")
     parts = {}
     for kind, named in (("harmful", config.harmful), ("harmless", config.harmless)):
-        found = load_prompts(named, split=config.split, column=config.column) if named else _own(kind, subject)
+        column = getattr(config, f"{kind}_column") or config.column
+        found = load_prompts(named, split=config.split, column=column) if named else _own(kind, subject)
         parts[kind] = [part.instructions for part in found.split(*sizes, seed=config.seed)]
     (a, b, c), (d, e, f) = parts["harmful"], parts["harmless"]
     return Sets(a, d, b, e, c, f)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mi_ortho.runs.settings import later
+
 
 @dataclass(frozen=True)
 class RefusalConfig:
@@ -9,10 +11,12 @@ class RefusalConfig:
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.
-        harmful: a JSON file of [{"instruction": ...}] or the name of a data set; None takes the model's own or ours.
+        harmful: a file of prompts or the name of a data set; None takes the model's own or ours.
         harmless: likewise.
         split: which split of a data set.
-        column: which column of a data set or key of a file; None tries the usual ones.
+        column: which column of a data set or key of a file, of both; None tries the usual ones.
+        harmful_column: the same for the harmful prompts alone.
+        harmless_column: the same for the harmless prompts alone.
         train: prompts of each class for extraction.
         validation: prompts of each class for selection.
         test: prompts of each class that directions are tried on.
@@ -42,6 +46,8 @@ class RefusalConfig:
     harmless: str | None = None
     split: str = "train"
     column: str | None = None
+    harmful_column: str | None = later(None)
+    harmless_column: str | None = later(None)
     train: int = 128
     validation: int = 32
     test: int = 100

@@ -12,6 +12,7 @@ from mi_ortho.refusal.extraction import instruction_suffix, residual_sites
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_tensors, to_json, write_file
+from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.refusal.bench import Study, prompt_sets
 from mi_ortho.studies.refusal.compare import compare
@@ -73,7 +74,9 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
             "need not be as many"
         )
     prompts = to_json(asdict(sets), indent=1)
-    settings = asdict(config) | {"prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"}
+    settings = settings_of(config) | {
+        "prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"
+    }
     run = start(out, "refusal", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
     if not run.finished:
         write_file(run.path / "prompts.json", prompts + "\n")
@@ -92,6 +95,7 @@ def _require_ablation(model: Model, say: Say) -> None:
 
 
 def _check(config: RefusalConfig) -> None:
+    check_settings(config)
     if not 0.0 <= config.last_layers < 1.0:
         raise ValueError(f"got last_layers={config.last_layers}; expected a share from 0 to below 1; lower it")
     if config.angle_step and not 1 <= config.angle_step <= 180:
