@@ -121,13 +121,13 @@ def test_prompt_sets_from_files(tmp_path: Path) -> None:
     (tmp_path / "plain.json").write_text(json.dumps(["x", "y"]))
     assert load_prompts(str(tmp_path / "plain.json")).instructions == ("x", "y")
     (tmp_path / "other.json").write_text(json.dumps([{"words": "a"}]))
-    with pytest.raises(ValueError, match="row of words; expected one of instruction"):
+    with pytest.raises(ValueError, match="of words; expected a text as one of instruction"):
         load_prompts(str(tmp_path / "other.json"))
     assert load_prompts(str(tmp_path / "other.json"), column="words").instructions == ("a",)
     (tmp_path / "empty.json").write_text("[]")
-    with pytest.raises(ValueError, match="empty prompt set"):
+    with pytest.raises(ValueError, match="holds no prompts"):
         load_prompts(str(tmp_path / "empty.json"))
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="does not exist"):
         load_prompts(str(tmp_path / "missing.json"))
 
 
