@@ -80,7 +80,7 @@ def test_cached_completions_of_a_padded_batch_are_those_without_a_cache(name: st
     prompts = mo.tokenize(model, TEXTS)
     found = require_agreement(model)
     assert found.fault is None and found.error is not None and 0 <= found.error < found.tolerance
-    assert found.given == found.held == 6
+    assert found.given == found.held == 5
     change = {resid_post(1): mo.Add(torch.randn(3, D, generator=torch.Generator().manual_seed(0)))} if steered else {}
     written = generate_ids(model, prompts, change, max_new_tokens=6)
     assert written == uncached(model, prompts, 6, change)
@@ -127,7 +127,7 @@ def test_the_comparison_is_made_once_and_forgotten_with_the_model() -> None:
     require_agreement(model)
     once = len(passes)
     require_agreement(model)
-    assert 0 < once <= 6 and len(passes) == once and len(_ways) == before + 1
+    assert 0 < once <= 3 and len(passes) == once and len(_ways) == before + 1
     del model
     gc.collect()
     assert len(_ways) == before
@@ -196,5 +196,5 @@ def test_every_command_stops_with_one_line(
 def test_a_subject_with_a_broken_cache_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     open_subject(None)
     monkeypatch.setattr(DynamicLayer, "update", drops_everything)
-    with pytest.raises(ValueError, match="holds 0 of 6 columns"):
+    with pytest.raises(ValueError, match="holds 0 of 5 columns"):
         open_subject(None)

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mi_ortho.cli import dct, experiment, explore, family, geometry, nulls, presence, refusal, runs
+from mi_ortho.cli import dct, doctor, experiment, explore, family, geometry, nulls, presence, refusal, runs
 from mi_ortho.cli.app import app
 from mi_ortho.cli.configuration import settings_files
 from mi_ortho.cli.last_resort import is_memory, short, unforeseen
 from mi_ortho.cli.quiet import only_our_lines
 
 # importing a file registers its commands
-COMMANDS = (dct, experiment, explore, family, geometry, nulls, presence, refusal, runs)
+COMMANDS = (dct, doctor, experiment, explore, family, geometry, nulls, presence, refusal, runs)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,7 +52,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
 
     from mi_ortho.studies.overview.study import printable
 
-    torch.set_num_threads(options.threads or _threads(config.model))
+    torch.set_num_threads(options.threads or small_threads(config.model))
     with Progress(sys.stderr if options.json else sys.stdout) as progress:
         run = command(config, **more, at=options.at, fresh=options.fresh, say=progress.say, track=progress.track)
     summary = json.loads((run.path / "summary.json").read_text("utf-8"))
@@ -65,7 +65,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
     print(f"details: mi-ortho show {run.path}")
 
 
-def _threads(model: str | None) -> int:
+def small_threads(model: str | None) -> int:
     """One thread for models whose matrices are too small to share, else what torch would take."""
     import torch
 

@@ -1,5 +1,6 @@
 """The model behind typed hook points: the only package that imports transformer_lens."""
 
+from mi_ortho.model.check import Check, ModelReport, check_model
 from mi_ortho.model.generate import generate, generate_ids
 from mi_ortho.model.heads import head_writes, require_plain_writes
 from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
@@ -32,10 +33,12 @@ from mi_ortho.model.tokenizer import encode, own_tokenizer, start_ids
 from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
+    "Check",
     "EMBEDDED",
     "LoadingReport",
     "LogitLens",
     "Model",
+    "ModelReport",
     "Pieces",
     "Prompts",
     "Readout",
@@ -45,6 +48,7 @@ __all__ = [
     "Written",
     "answer_logits",
     "chat_form",
+    "check_model",
     "encode",
     "export_model",
     "folder_of",

@@ -59,6 +59,11 @@ def note_columns(cache: Any, columns: int) -> None:
         _seen[cache] = columns
 
 
+def renames(model: Any) -> bool:
+    """Whether there is attention that could look for the cache under another name."""
+    return hasattr(model, "original_model") and any("attn" in block._modules for block in model.blocks)
+
+
 def renamed_for_attention(model: Any) -> Callable[[], None]:
     """Hand the cache to the attention of TransformerLens under the name it looks for; the result stops that."""
     with ExitStack() as stack:

@@ -21,6 +21,7 @@ from mi_ortho.model.cache import (
     network,
     note_columns,
     renamed_for_attention,
+    renames,
     watch_cache,
 )
 from mi_ortho.model.load import Model, weights
@@ -28,7 +29,7 @@ from mi_ortho.model.passes import only_last, run
 from mi_ortho.model.prompts import Prompts
 
 Step = Callable[[Tensor, Tensor], Tensor]  # new tokens and the mask of all tokens so far -> the last column's logits
-_WIDTH, _PADDED = 7, 2  # tokens of the probe, and how many of them are padding in half of its rows
+_WIDTH, _PADDED = 6, 2  # tokens of the probe, and how many of them are padding in half of its rows
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,16 @@ def name_of(model: Model) -> str:
 
 
 def probe(model: Model) -> Prompts:
-    """Four rows of a few tokens from all over the vocabulary, two of them padded on the left."""
-    width, top = min(_WIDTH, int(model.cfg.n_ctx)), int(model.cfg.d_vocab)
-    tokens = torch.linspace(0.1 * top, 0.9 * top, 4 * width).long().view(width, 4).T.contiguous()
+    """Rows of a few tokens from all over the vocabulary, the second half of them padded on the left.
+
+    One row of each kind in single precision, two in narrower dtypes (see `difference`).
+    """
+    width, top, weight = min(_WIDTH, int(model.cfg.n_ctx)), int(model.cfg.d_vocab), next(weights(model))
+    rows = 2 if torch.finfo(weight.dtype).bits >= 32 else 4
+    tokens = torch.linspace(0.1 * top, 0.9 * top, rows * width).long().view(width, rows).T.contiguous()
     mask = torch.ones_like(tokens, dtype=torch.bool)
-    mask[2:, : min(_PADDED, width - 2)] = False
-    device = next(weights(model)).device
-    return Prompts(torch.where(mask, tokens, 0).to(device), mask.to(device), width, ("",) * 4)
+    mask[rows // 2 :, : min(_PADDED, width - 2)] = False
+    return Prompts(torch.where(mask, tokens, 0).to(weight.device), mask.to(weight.device), width, ("",) * rows)
 
 
 @contextmanager
@@ -134,14 +138,14 @@ def without_hooks(model: Model) -> Iterator[None]:
             m._forward_hooks, m._backward_hooks = forward, backward
 
 
-def difference(found: Float[Tensor, "4 d_vocab"], exact: Float[Tensor, "4 d_vocab"]) -> float:
-    """Relative to the exact logits; of the plain and of the padded rows of a probe the better one, of these the worse.
+def difference(found: Float[Tensor, "rows d_vocab"], exact: Float[Tensor, "rows d_vocab"]) -> float:
+    """Relative to the exact logits; of the plain and of the padded rows of a probe the best one, of these the worse.
 
-    A wrong way is wrong in every row. The better row is taken because rounding may send a token of a mixture of
-    experts to another expert.
+    What is wrong is wrong in every row of a kind. The best is taken because the rounding of narrow dtypes may send a
+    token of a mixture of experts to another expert.
     """
     rows = (found.float() - exact.float()).norm(dim=-1) / exact.float().norm(dim=-1)
-    return float(rows.view(2, 2).amin(dim=1).amax())  # NaN stays
+    return float(rows.view(2, -1).amin(dim=1).amax())  # NaN stays
 
 
 def rounding(dtype: torch.dtype) -> float:
@@ -170,9 +174,12 @@ def agreement(model: Model) -> Agreement:
 
 
 def _candidates(model: Model) -> list[Way]:
-    if cache_argument(model) is None:
+    name = cache_argument(model)
+    if name is None:
         return [_UNCACHED]
-    return [Way(True, renamed, mask) for mask in ("all", "new") for renamed in (False, True)]
+    # the likelier one first; a model whose attention is not TransformerLens' has nothing to rename
+    names = (True, False) if name == "cache" else (False, True)
+    return [Way(True, renamed, mask) for mask in ("all", "new") for renamed in names if not renamed or renames(model)]
 
 
 def _tried(model: Model, prompts: Prompts, exact: Tensor, way: Way, allowed: float) -> Agreement:
@@ -197,7 +204,7 @@ def _tried(model: Model, prompts: Prompts, exact: Tensor, way: Way, allowed: flo
 def _noise(model: Model, prompts: Prompts, exact: Tensor) -> float:
     """How much the same rows differ when they are computed in a batch of another shape."""
     twice = Prompts(prompts.tokens.repeat(3, 1), prompts.mask.repeat(3, 1), prompts.prompt_length, prompts.texts * 3)
-    return difference(run(model, twice, **only_last(model, 1))[:4, -1], exact)
+    return difference(run(model, twice, **only_last(model, 1))[: len(prompts), -1], exact)
 
 
 def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -> Step:
@@ -258,6 +265,6 @@ def _short(model: Model, held: int, given: int) -> str:
 
 def _refusal(fault: str) -> str:
     return (
-        f"got {fault} ({libraries()}); expected a step with a cache to give what one without gives; install versions "
-        "of transformers and transformer-lens that go together, and send what mi-ortho doctor prints with a report"
+        f"got {fault} ({libraries()}); expected a step with a cache to give what one without gives; install the "
+        "versions in requirements/lock.txt, and report what mi-ortho doctor prints"
     )

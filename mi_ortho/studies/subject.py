@@ -74,7 +74,7 @@ def open_subject(
         ValueError: the device or dtype is unknown or not usable here, or the model cannot be loaded, or does not
             generate what it should with the installed libraries.
     """
-    where, kind = device_of(device), _dtype(dtype)
+    where, kind = device_of(device), dtype_of(dtype)
     texts, modes = texts_of(name), modes_of(name)
     model = load(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
     require_agreement(model)  # before anything is searched or written
@@ -139,7 +139,8 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str) -> torch.dtype:
+def dtype_of(name: str) -> torch.dtype:
+    """A dtype by its name; ValueError for one that models are not loaded in."""
     if name not in DTYPES:
         raise ValueError(f"got dtype {name!r}; expected {', '.join(DTYPES)}; correct --dtype")
     return DTYPES[name]
