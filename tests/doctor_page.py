@@ -24,7 +24,7 @@ SHORT = {
     "weight edit": "edited weights equal ablation by hooks",
     "head writes": "what heads write adds up",
     "logit lens": "logit lens of the last stream gives the logits",
-    "patterns": "attention patterns sum to one",
+    "patterns": "attention patterns are shares",
 }
 FOUND = {"passed": "yes", "refused": "refused", "unknown": "–", "failed": "**no**"}
 _PAGE = """# Can this installation be trusted?
@@ -68,7 +68,7 @@ Written by `python -m tests.doctor_page`.
 def page() -> str:
     """The page, measured now."""
     sections = [f"## On {title}\n\n{_anywhere(check_model(load(name)))}" for name, title in EMBEDDED.items()]
-    reports = {name: check_model(architectures.model(name)) for name in architectures.ARCHITECTURES}
+    reports = {name: check_model(architectures.model(name)) for name in architectures.FAMILIES}
     facts = next(iter(reports.values())).facts
     versions = ", ".join(f"{package} {facts[package]}" for package in ("torch", "transformers", "transformer-lens"))
     return _PAGE.format(embedded="\n\n".join(sections), versions=versions, table=table(reports))

@@ -7,10 +7,7 @@ import pytest
 POST_NORMS = ("gemma2", "gemma3", "olmo2", "glm4")
 SPARSE = ("mixtral", "qwen3_moe", "gpt_oss")
 NO_ATTENTION = ("qwen3_next", "mamba")  # in some or all blocks
-# under a cache that TransformerLens does not hand to linear attention nothing is computed at all
-UNCACHED = dict.fromkeys(("slice and steering", "logit slice", "derivatives", "generation"), {"qwen3_next"})
 REFUSED = {
-    **UNCACHED,
     "weight edit": {*POST_NORMS, *SPARSE, *NO_ATTENTION, "bloom", "xglm", "opt_narrow"},
     "head writes": {*POST_NORMS, *NO_ATTENTION, "granite"},
     "output matrices": {*POST_NORMS, *SPARSE, *NO_ATTENTION, "granite"},

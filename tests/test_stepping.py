@@ -21,6 +21,7 @@ from mi_ortho.sites import resid_post
 from mi_ortho.studies.subject import open_subject
 
 NAMES = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+EVERY = pytest.mark.parametrize("name", architectures.FAMILIES)
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea"]
 D = architectures.D_MODEL
 keep = DynamicLayer.update
@@ -73,7 +74,7 @@ def uncached(model: Any, prompts: mo.Prompts, new: int, interventions: Any = Non
     return [row[: row.index(1)] if 1 in row else row for row in rows]
 
 
-@NAMES
+@EVERY
 @pytest.mark.parametrize("steered", [False, True])
 def test_cached_completions_of_a_padded_batch_are_those_without_a_cache(name: str, steered: bool) -> None:
     model = architectures.model(name)

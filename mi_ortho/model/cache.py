@@ -1,13 +1,14 @@
 """The KV cache of a model, whatever the installed transformers and TransformerLens call it.
 
 transformers names the argument `past_key_values` up to 5.23 and `cache` from 5.24 on (state-space models before that:
-`cache_params`); the attention of TransformerLens 4.3 looks for the first name only. Nothing here asks for a version:
+`cache_params`); the parts of TransformerLens 4.3 look for the older names only. Nothing here asks for a version:
 the forward pass of the model says which name it takes, and what a cache holds is looked up after a pass.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -60,18 +61,30 @@ def note_columns(cache: Any, columns: int) -> None:
 
 
 def renames(model: Any) -> bool:
-    """Whether there is attention that could look for the cache under another name."""
-    return hasattr(model, "original_model") and any("attn" in block._modules for block in model.blocks)
+    """Whether there are parts of TransformerLens that could look for the cache under another name."""
+    return hasattr(model, "original_model") and any(_parts(model))
 
 
-def renamed_for_attention(model: Any) -> Callable[[], None]:
-    """Hand the cache to the attention of TransformerLens under the name it looks for; the result stops that."""
+def renamed_for_parts(model: Any) -> Callable[[], None]:
+    """Hand the cache to the parts of TransformerLens under the names they look for; the result stops that.
+
+    Attention looks for `past_key_values`, everything else with a state for `cache_params`. The modules of transformers
+    inside get what they were given before.
+    """
     with ExitStack() as stack:
-        for block in model.blocks:
-            attention = block._modules.get("attn")
-            if attention is not None:
-                stack.callback(attention.register_forward_pre_hook(_renamed, with_kwargs=True).remove)
+        for name, part in _parts(model):
+            older = "past_key_values" if name == "attn" else "cache_params"
+            stack.callback(part.register_forward_pre_hook(partial(_added, older), with_kwargs=True).remove)
+            inner = part._modules["_original_component"]
+            stack.callback(inner.register_forward_pre_hook(partial(_taken_off, older), with_kwargs=True).remove)
         return stack.pop_all().close
+
+
+def _parts(model: Any) -> Iterator[tuple[str, Any]]:
+    for block in model.blocks:
+        for name, part in block._modules.items():
+            if part is not None and part._modules.get("_original_component") is not None:
+                yield name, part
 
 
 def watch_cache(model: Any) -> tuple[list[Any], Callable[[], None]]:
@@ -81,9 +94,15 @@ def watch_cache(model: Any) -> tuple[list[Any], Callable[[], None]]:
     return seen, handle.remove
 
 
-def _renamed(module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
-    if arguments.get("cache") is not None and arguments.get("past_key_values") is None:
-        return inputs, {**arguments, "past_key_values": arguments["cache"]}
+def _added(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
+    if arguments.get("cache") is not None and arguments.get(older) is None:
+        return inputs, {**arguments, older: arguments["cache"]}
+    return None
+
+
+def _taken_off(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
+    if arguments.get("cache") is not None and older in arguments:
+        return inputs, {name: value for name, value in arguments.items() if name != older}
     return None
 
 

@@ -10,16 +10,25 @@ import torch
 from torch import Tensor
 
 from mi_ortho.interventions import Ablate, Add
-from mi_ortho.model.blocks import final_logits
 from mi_ortho.model.heads import head_writes
 from mi_ortho.model.hooks import intervene, next_token_logits, read
 from mi_ortho.model.load import Model, loading_report, weights
 from mi_ortho.model.norms import along_depth
 from mi_ortho.model.passes import only_last, run
 from mi_ortho.model.prompts import Prompts, tokenize
+from mi_ortho.model.readout import readout
 from mi_ortho.model.sinks import sinks
 from mi_ortho.model.slice import logit_slice, slice_model
-from mi_ortho.model.stepping import Agreement, agreement, difference, name_of, probe, rounding, steps, without_hooks
+from mi_ortho.model.stepping import (
+    Agreement,
+    agreement,
+    difference,
+    logit_tolerance,
+    name_of,
+    probe,
+    steps,
+    without_hooks,
+)
 from mi_ortho.model.weights import orthogonalised
 from mi_ortho.runs.environment import environment
 from mi_ortho.sites import Site, attn_out, attn_pattern, mlp_out, resid_post, resid_pre
@@ -137,7 +146,7 @@ def _checks(model: Model) -> Iterator[Check]:
         "edited weights equal ablation by hooks": _edit,
         "what heads write adds up": _heads,
         "logit lens of the last stream gives the logits": _lens,
-        "attention patterns sum to one": _patterns,
+        "attention patterns are shares": _patterns,
     }
     for name, measure in exact.items():
         yield _measured(name, model, measure, "refused")
@@ -146,7 +155,7 @@ def _checks(model: Model) -> Iterator[Check]:
 
 def _measured(name: str, model: Model, measure: Callable[[Model], tuple[float, str]], otherwise: State) -> Check:
     """The check of an error that is 0 but for rounding; `otherwise` where the library refuses to compute it."""
-    allowed = rounding(next(weights(model)).dtype)
+    allowed = logit_tolerance(next(weights(model)).dtype)
     try:
         error, note = measure(model)
     except ValueError as refused:
@@ -181,7 +190,7 @@ def _cache(found: Agreement) -> Iterator[Check]:
     state: State = "passed" if missing == 0 else "failed"
     yield Check(named, state, missing, 0.0, f"columns missing of {found.given}")
     told = f"relative difference of logits; mask of {'all' if found.way.mask == 'all' else 'new'} columns"
-    told += ", handed to attention under its own name" if found.way.renamed else ""
+    told += ", which parts of the network get under an older name" if found.way.renamed else ""
     state = "passed" if found.fault is None else "failed"
     yield Check(step, state, found.error, found.tolerance, found.fault or told)
 
@@ -309,17 +318,18 @@ def _lens(model: Model) -> tuple[float, str]:
     prompts, last = probe(model), resid_post(int(model.cfg.n_layers) - 1)
     stream = read(model, prompts, [last])[last][:, -1:]
     return difference(
-        final_logits(model, None)(stream)[:, 0], next_token_logits(model, prompts)
+        readout(model)(stream)[:, 0], next_token_logits(model, prompts)
     ), "final norm and unembedding alone"
 
 
 def _patterns(model: Model) -> tuple[float, str]:
-    site = attn_pattern(int(model.cfg.n_layers) // 2)
-    prompts = probe(model)
-    sums = read(model, prompts, [site])[site].float().sum(dim=-1).movedim(1, 2)[prompts.mask]
+    site, prompts = attn_pattern(int(model.cfg.n_layers) // 2), probe(model)
+    patterns = read(model, prompts, [site])[site].float().movedim(1, 2)[prompts.mask]
+    sums = patterns.sum(dim=-1)
+    note = f"above one or below zero, at {site}"
     if float(sums.min()) < 0.99:
-        return float((1 - sums).abs().max()), f"at {site}; this attention keeps a part for itself"
-    return float((sums - 1).abs().max()), f"at {site}"
+        note += f"; attention of this architecture keeps a part for itself, up to {1.0 - float(sums.min()):.2g}"
+    return max(0.0, float(sums.max()) - 1.0, -float(patterns.min())), note
 
 
 def _sinks(model: Model) -> Check:

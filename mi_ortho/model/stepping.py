@@ -20,7 +20,7 @@ from mi_ortho.model.cache import (
     columns_in,
     network,
     note_columns,
-    renamed_for_attention,
+    renamed_for_parts,
     renames,
     watch_cache,
 )
@@ -34,7 +34,7 @@ _WIDTH, _PADDED = 6, 2  # tokens of the probe, and how many of them are padding 
 
 @dataclass(frozen=True)
 class Way:
-    """How a model takes its cache: under which name its attention gets it, and what mask a step is given.
+    """How a model takes its cache: under which name its parts get it, and what mask a step is given.
 
     `cached` False is for models that take none: every step runs all tokens again.
     """
@@ -148,7 +148,7 @@ def difference(found: Float[Tensor, "rows d_vocab"], exact: Float[Tensor, "rows 
     return float(rows.view(2, -1).amin(dim=1).amax())  # NaN stays
 
 
-def rounding(dtype: torch.dtype) -> float:
+def logit_tolerance(dtype: torch.dtype) -> float:
     """The relative difference that another order of summation may make of logits: a bound, not an estimate."""
     return 1e-4 if torch.finfo(dtype).bits >= 32 else 4.0 * torch.finfo(dtype).eps
 
@@ -162,7 +162,7 @@ def agreement(model: Model) -> Agreement:
         exact = run(model, prompts, **only_last(model, 1))[:, -1]
         if not bool(exact.isfinite().all()):  # not the cache's fault; what uses the logits names the block
             return Agreement(_UNCACHED, 0, None, None, 0.0, None)
-        allowed = rounding(dtype)
+        allowed = logit_tolerance(dtype)
         if dtype not in (torch.float32, torch.float64):
             allowed = max(allowed, 4.0 * _noise(model, prompts, exact))
         found: list[Agreement] = []
@@ -177,7 +177,7 @@ def _candidates(model: Model) -> list[Way]:
     name = cache_argument(model)
     if name is None:
         return [_UNCACHED]
-    # the likelier one first; a model whose attention is not TransformerLens' has nothing to rename
+    # the likelier one first
     names = (True, False) if name == "cache" else (False, True)
     return [Way(True, renamed, mask) for mask in ("all", "new") for renamed in names if not renamed or renames(model)]
 
@@ -219,7 +219,7 @@ def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -
         past = {} if cache[0] is None else {str(name): cache[0]}
         shown = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
         seen, stop = watch_cache(model)
-        rename = renamed_for_attention(model) if way.renamed else None
+        rename = renamed_for_parts(model) if way.renamed else None
         try:
             logits = model(tokens, attention_mask=shown.long(), use_cache=True, **past, **extra)
         finally:
