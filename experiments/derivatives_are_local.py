@@ -55,15 +55,14 @@ def run(config: Config, bench: Bench) -> None:
         ("shuffled", shuffled_weights(bench), "own", own),
     ):
         for index, text in enumerate(texts):
-            if not bench.has(network=network, prompts=kind, prompt=index, scale=config.scales[-1]):
+            key = {"network": network, "prompts": kind, "prompt": index}
+            for part in bench.stage({"scale": config.scales[-1]}, **key):
                 z = subject.map((text,), config.source, config.target)
                 stream = bench.generator(config.seed * 1009 + index)
                 directions = random_vectors(config.directions, z.d_model, 1.0, stream)
                 values = examine(z, [scale * config.radius for scale in config.scales], directions)
                 for scale, value in zip(config.scales, values):
-                    key = {"network": network, "prompts": kind, "prompt": index, "scale": scale}
-                    if not bench.has(**key):
-                        bench.record(**key, residual=value)
+                    part.record(**key, scale=scale, residual=value)
             bench.track(f"{network} network, {kind} prompts", index + 1, len(texts))
 
 

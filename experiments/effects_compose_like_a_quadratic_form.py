@@ -39,16 +39,15 @@ def run(config: Config, bench: Bench) -> None:
     """One row for each case, family and group."""
     for case in cases(bench, config):
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
-            if bench.has(case=case.index, match=name, group="family"):
-                continue
-            family = case.family(name).vectors
-            mixed = orthonormal_rows(random_in_span(family, len(family), case.generator(6)))
-            mixed = with_norms(mixed, family.norm(dim=-1))
-            with torch.no_grad():
-                mixed = torch.where((effect(mixed) >= effect(-mixed))[:, None], mixed, -mixed)
-            for group, vectors in (("mixed", mixed), ("family", family)):
-                found = examine(effect, vectors, case.generator(7))
-                bench.record(case=case.index, match=name, group=group, **found)
+            for part in bench.stage({"group": "family"}, case=case.index, match=name):
+                family = case.family(name).vectors
+                mixed = orthonormal_rows(random_in_span(family, len(family), case.generator(6)))
+                mixed = with_norms(mixed, family.norm(dim=-1))
+                with torch.no_grad():
+                    mixed = torch.where((effect(mixed) >= effect(-mixed))[:, None], mixed, -mixed)
+                for group, vectors in (("mixed", mixed), ("family", family)):
+                    found = examine(effect, vectors, case.generator(7))
+                    part.record(case=case.index, match=name, group=group, **found)
         bench.track("case", case.index + 1, config.cases)
 
 

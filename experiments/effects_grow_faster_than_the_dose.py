@@ -37,12 +37,11 @@ def run(config: Config, bench: Bench) -> None:
     """One row for each case, family and scale, and one with its exponents."""
     for case in cases(bench, config):
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
-            if bench.has(case=case.index, match=name, scale=0.0):
-                continue
-            doses, total = examine(effect, case.family(name).vectors, case.base)
-            for scale, value in zip(SCALES, doses, strict=True):
-                bench.record(case=case.index, match=name, scale=scale, effect=value)
-            bench.record(case=case.index, match=name, scale=0.0, **total)
+            for part in bench.stage({"scale": 0.0}, case=case.index, match=name):
+                doses, total = examine(effect, case.family(name).vectors, case.base)
+                for scale, value in zip(SCALES, doses, strict=True):
+                    part.record(case=case.index, match=name, scale=scale, effect=value)
+                part.record(case=case.index, match=name, scale=0.0, **total)
         bench.track("case", case.index + 1, config.cases)
 
 

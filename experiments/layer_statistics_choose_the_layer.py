@@ -51,9 +51,9 @@ NEEDS = (needs.refusals, needs.template)
 def run(config: Config, bench: Bench) -> None:
     """One row for each split and score."""
     for seed in range(config.seeds):
-        if not bench.has(kind="ranking", seed=seed, name="fisher"):
+        for part in bench.stage({"kind": "ranking", "name": "fisher"}, seed=seed):
             study = refusing(bench, train=config.train, validation=config.validation, test=1, seed=seed)
-            measure(study, seed, config.positions)
+            measure(replace(study, bench=part), seed, config.positions)
         bench.track("splits", seed + 1, config.seeds)
 
 

@@ -61,11 +61,11 @@ def run(config: Config, bench: Bench) -> None:
     for index, text in enumerate(bench.texts(config.prompts)):
         z = bench.map((text,), config.source, config.target)
         for scale in (SMALL, 1.0):
-            if not bench.has(prompt=index, scale=scale, last=True):
+            for part in bench.stage({"last": True}, prompt=index, scale=scale):
                 radius, stream = scale * config.radius, bench.generator(config.seed * 1009 + index)
                 base = melbo(displace(z), radius=radius, generator=stream, max_steps=10)[0].vector
                 for k, row in enumerate(found := examine(z, base, config.n, config.seed)):
-                    bench.record(prompt=index, scale=scale, index=k, last=k == len(found) - 1, **row)
+                    part.record(prompt=index, scale=scale, index=k, last=k == len(found) - 1, **row)
         bench.track("prompt", index + 1, config.prompts)
 
 

@@ -42,19 +42,18 @@ def run(config: Config, bench: Bench) -> None:
     """One row for each case, family, size and kind of mean."""
     for case in cases(bench, config):
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
-            if bench.has(case=case.index, match=name, last=True):
-                continue
-            family = case.family(name).vectors
-            drawn = orthonormal_rows(random_vectors(len(family), len(case.base), 1.0, case.generator(4)))
-            random = with_norms(drawn, family.norm(dim=-1))
-            sets = {
-                "random": examine(effect, random, case.generator(5)),
-                "family": examine(effect, family, case.generator(5)),
-            }
-            for group, found in sets.items():
-                for k, row in enumerate(found):
-                    last = group == "family" and k == len(found) - 1
-                    bench.record(case=case.index, match=name, group=group, last=last, **row)
+            for part in bench.stage({"last": True}, case=case.index, match=name):
+                family = case.family(name).vectors
+                drawn = orthonormal_rows(random_vectors(len(family), len(case.base), 1.0, case.generator(4)))
+                random = with_norms(drawn, family.norm(dim=-1))
+                sets = {
+                    "random": examine(effect, random, case.generator(5)),
+                    "family": examine(effect, family, case.generator(5)),
+                }
+                for group, found in sets.items():
+                    for k, row in enumerate(found):
+                        last = group == "family" and k == len(found) - 1
+                        part.record(case=case.index, match=name, group=group, last=last, **row)
         bench.track("case", case.index + 1, config.cases)
 
 

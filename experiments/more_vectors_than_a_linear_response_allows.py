@@ -64,11 +64,12 @@ def run(config: Config, bench: Bench) -> None:
             continue
         matrix = mean_jacobian(case.z, case.base)
         for cap in missing:
-            norm = cap * case.norm if cap else case.cap
-            losses = case.family("activation", max_norm=norm).losses.tolist()
-            linear = linear_losses(matrix, case.base, config.n, norm, config.max_steps, config.seed)
-            for loss, row in zip(LOSSES, examine(matrix, case.base, norm, losses, linear), strict=True):
-                bench.record(case=case.index, cap=cap, loss=loss, last=loss == LOSSES[-1], **row)
+            for part in bench.stage({"last": True}, case=case.index, cap=cap):
+                norm = cap * case.norm if cap else case.cap
+                losses = case.family("activation", max_norm=norm).losses.tolist()
+                linear = linear_losses(matrix, case.base, config.n, norm, config.max_steps, config.seed)
+                for loss, row in zip(LOSSES, examine(matrix, case.base, norm, losses, linear), strict=True):
+                    part.record(case=case.index, cap=cap, loss=loss, last=loss == LOSSES[-1], **row)
         bench.track("case", case.index + 1, config.cases)
 
 

@@ -41,22 +41,23 @@ NEEDS = (needs.family, needs.writing)
 def run(config: Config, bench: Bench) -> None:
     """One row for each case, with true and with shuffled labels; each case splits other text."""
     for case in cases(bench, config):
-        if bench.has(case=case.index, shuffled=False):
-            continue
-        vectors = working(case.family("kl").vectors, case.behaviour)
-        text = passages(bench, config.own, config.seed + case.index)
-        found = contrast(
-            streams(bench, text, config.source, vectors, config.tokens, config.seed),
-            config.source,
-            PRIMARY,
-            config.tokens,
-        )
-        generator = case.generator(22)
-        labels = {True: shuffled_labels(found.labels, found.passages, generator), False: found.labels}
-        for shuffled, classes in labels.items():
-            bench.record(
-                case=case.index, shuffled=shuffled, **examine(found.rows, classes, found.passages, vectors, generator)
+        for part in bench.stage({"shuffled": False}, case=case.index):
+            vectors = working(case.family("kl").vectors, case.behaviour)
+            text = passages(bench, config.own, config.seed + case.index)
+            found = contrast(
+                streams(bench, text, config.source, vectors, config.tokens, config.seed),
+                config.source,
+                PRIMARY,
+                config.tokens,
             )
+            generator = case.generator(22)
+            labels = {True: shuffled_labels(found.labels, found.passages, generator), False: found.labels}
+            for shuffled, classes in labels.items():
+                part.record(
+                    case=case.index,
+                    shuffled=shuffled,
+                    **examine(found.rows, classes, found.passages, vectors, generator),
+                )
         bench.track("case", case.index + 1, config.cases)
 
 

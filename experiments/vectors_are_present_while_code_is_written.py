@@ -49,15 +49,16 @@ def run(config: Config, bench: Bench) -> None:
         return
     text = passages(bench, config.own, config.seed)
     for case in found:
-        if bench.has(case=case.index, last=True):
-            continue
-        vectors = working(case.family("kl").vectors, case.behaviour)
-        read = streams(bench, text, config.source, vectors, config.tokens, config.seed + case.index)
-        for name in CONTRASTS:
-            rows = examine(contrast(read, config.source, name, config.tokens), vectors, config.sets, case.generator(21))
-            for k, row in enumerate(rows):
-                last = name == list(CONTRASTS)[-1] and k == len(rows) - 1
-                bench.record(case=case.index, groups=name, n=len(vectors), last=last, **row)
+        for part in bench.stage({"last": True}, case=case.index):
+            vectors = working(case.family("kl").vectors, case.behaviour)
+            read = streams(bench, text, config.source, vectors, config.tokens, config.seed + case.index)
+            for name in CONTRASTS:
+                rows = examine(
+                    contrast(read, config.source, name, config.tokens), vectors, config.sets, case.generator(21)
+                )
+                for k, row in enumerate(rows):
+                    last = name == list(CONTRASTS)[-1] and k == len(rows) - 1
+                    part.record(case=case.index, groups=name, n=len(vectors), last=last, **row)
         bench.track("case", case.index + 1, config.cases)
 
 

@@ -36,26 +36,27 @@ NEEDS = (needs.family, needs.more_prompts)
 def run(config: Config, bench: Bench) -> None:
     """One row for each case and vector: the family's, spread over it, the random ones, and the base."""
     for case in cases(bench, config):
-        if bench.has(case=case.index, last=True):
-            continue
-        texts = other_texts(case, config.prompts)
-        vectors = case.family("kl").vectors
-        chosen = sorted({round(k * (len(vectors) - 1) / max(1, config.tried - 1)) for k in range(config.tried)})
-        family = vectors[chosen]
-        random = with_norms(random_vectors(len(family), len(case.base), 1.0, case.generator(1)), family.norm(dim=-1))
-        groups = (("base", [0], case.base[None]), ("random", chosen, random), ("family", chosen, family))
-        for group, indexes, rows in groups:
-            shares = case.keeps(rows, texts)
-            for k, (index, share) in enumerate(zip(indexes, shares, strict=True)):
-                bench.record(
-                    case=case.index,
-                    group=group,
-                    index=index,
-                    of=len(vectors),
-                    prompts=len(texts),
-                    transfer=share,
-                    last=group == "family" and k == len(indexes) - 1,
-                )
+        for part in bench.stage({"last": True}, case=case.index):
+            texts = other_texts(case, config.prompts)
+            vectors = case.family("kl").vectors
+            chosen = sorted({round(k * (len(vectors) - 1) / max(1, config.tried - 1)) for k in range(config.tried)})
+            family = vectors[chosen]
+            random = with_norms(
+                random_vectors(len(family), len(case.base), 1.0, case.generator(1)), family.norm(dim=-1)
+            )
+            groups = (("base", [0], case.base[None]), ("random", chosen, random), ("family", chosen, family))
+            for group, indexes, rows in groups:
+                shares = case.keeps(rows, texts)
+                for k, (index, share) in enumerate(zip(indexes, shares, strict=True)):
+                    part.record(
+                        case=case.index,
+                        group=group,
+                        index=index,
+                        of=len(vectors),
+                        prompts=len(texts),
+                        transfer=share,
+                        last=group == "family" and k == len(indexes) - 1,
+                    )
         bench.track("case", case.index + 1, config.cases)
 
 

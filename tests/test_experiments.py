@@ -22,7 +22,7 @@ from experiments.lab.results import command, write_results
 from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.pages import Estimate, Panel, Series
 from mi_ortho.pages.text import number
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.subject import Subject, Texts
 
 FOLDER = Path(experiments.__file__).parent
 
@@ -119,6 +119,7 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
 def go(experiment: Experiment, out: Path, config: Any = None, fresh: bool = False) -> Any:
     nobody: Any = object.__new__(Subject)  # a planted experiment needs no model
     object.__setattr__(nobody, "device", torch.device("cpu"))
+    object.__setattr__(nobody, "texts", Texts((), (), {}))
     return perform(
         experiment,
         config or experiment.config,

@@ -3,6 +3,7 @@
 import pytest
 
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import whole
 from mi_ortho.studies.family.verdicts import (
     counts,
     decide,
@@ -103,7 +104,7 @@ def test_the_end_is_where_most_of_a_window_fails_not_the_first_failure():
 
 def test_counts_by_quarter_and_rows_recorded_twice_count_once():
     rows = vectors([True] * 10 + [False] * 10)
-    total = counts(rows + rows[:5] + controls("isotropic", [True] + [False] * 19), "kl")
+    total = counts(whole(rows + rows[:5]) + controls("isotropic", [True] + [False] * 19), "kl")
     assert total["found"] == 20 and total["kept"] == 10
     assert total["quarters"] == [5, 5, 0, 0]
     assert total["first_failure"] == 10

@@ -16,7 +16,7 @@ from mi_ortho.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.studies.geometry.config import GeometryConfig
 from mi_ortho.studies.geometry.depth import gap_rows, growth_rows, update_rows
 from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
-from mi_ortho.studies.geometry.study import finished_rows, geometry
+from mi_ortho.studies.geometry.study import geometry
 from mi_ortho.studies.geometry.survey import read_network
 from mi_ortho.studies.geometry.verdicts import claims
 
@@ -170,7 +170,7 @@ def test_an_interrupted_run_ends_with_the_same_rows(run: Path, tmp_path: Path) -
     stages = [k for k, line in enumerate(lines) if '"stage"' in line and '"begun"' in line]
     (again / "records.jsonl").write_text("".join(lines[: stages[3] + 2]))
     quick(again)
-    assert finished_rows(open_run(again)) == finished_rows(open_run(run))
+    assert open_run(again).records() == open_run(run).records()
     assert (again / "summary.json").read_text() == (run / "summary.json").read_text()
 
 

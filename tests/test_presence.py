@@ -10,12 +10,13 @@ import torch
 from mi_ortho.pages.coloured import coloured
 from mi_ortho.probes import isotropic_set
 from mi_ortho.runs.directory import Run, RunError, open_run, start
+from mi_ortho.runs.rows import pick as chosen
 from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.family_vectors import newest_family, open_family
 from mi_ortho.studies.presence.library import library_pairs, library_prose, paragraphs
 from mi_ortho.studies.presence.requests import requests, reworded, topic_of
 from mi_ortho.studies.presence.study import presence
-from mi_ortho.studies.presence.verdicts import chosen, coherent, present, stands
+from mi_ortho.studies.presence.verdicts import coherent, present, stands
 
 
 def test_every_topic_is_asked_for_code_and_for_english() -> None:

@@ -2,13 +2,14 @@
 
 import resource
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 
 from mi_ortho import Run, Slice, readout, resid_post, slice_model, tokenize
+from mi_ortho.runs.rows import forget, pick
 from mi_ortho.studies.subject import Subject
 
 LATER = {"later": True}
@@ -25,24 +26,46 @@ class Bench:
         subject: the model with its prompts and rules.
         say: prints a line.
         track: shows progress: stage, done, total.
+        held: rows of a stage that is not whole yet; None outside stages.
     """
 
     run: Run
     subject: Subject
     say: Say = print
     track: Track = field(default=lambda stage, done, total: None)
+    held: list[dict[str, Any]] | None = None
 
     def rows(self, **wanted: object) -> list[dict[str, Any]]:
         """The recorded rows with these values."""
-        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+        return pick([*self.run.records(), *(self.held or [])], **wanted)
 
     def has(self, **wanted: object) -> bool:
         """Whether a row with these values is recorded: what is need not be measured again."""
         return bool(self.rows(**wanted))
 
     def record(self, **row: object) -> None:
-        """Keep one flat row; it is on disk when this returns."""
-        self.run.record(row)
+        """Keep one flat row; it is on disk when this returns, in a stage with all others of it when the stage ends."""
+        if self.held is None:
+            self.run.record(row)
+        else:
+            self.held.append(row)
+
+    def stage(self, ended: Mapping[str, object] | None = None, **key: object) -> Iterator["Bench"]:
+        """Rows that count together or not at all: `for part in bench.stage(case=3): ... part.record(case=3, ...)`.
+
+        The loop runs once, and not at all where the stage is whole already. Whatever interrupts it, nothing of it
+        is recorded.
+
+        Args:
+            ended: values that only the stage's last row has, beside its key.
+            key: values that all of its rows have, and no others.
+        """
+        if self.has(**key, **(ended or {})):
+            return
+        forget(self.run, lambda row: bool(pick([row], **key)))  # what earlier versions left of an interrupted one
+        part = replace(self, held=[])
+        yield part
+        self.run.record_stage(", ".join(f"{name} {value}" for name, value in key.items()), part.held or [])
 
     def map(self, texts: tuple[str, ...], source: int, target: int, **options: Any) -> Slice:
         """The activation map of some prompts from block `source` to block `target` of the subject's model."""

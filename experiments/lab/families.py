@@ -1,11 +1,10 @@
 """The families of orthogonal vectors that many experiments look at: searched for once, kept, and shared by all of them.
 
-A family depends on the weights, the place, the prompts, the seed and the limits of the search, and on nothing else. It
-lies in the folder `families` beside the run directories, one file each, written every few vectors. Whoever needs it
-first makes it under a lock, others wait; a search that was interrupted continues.
+A family depends on the weights, the place, the prompts, the seed, the limits of the search and the versions of the
+libraries, and on nothing else. It lies in the folder `families` beside the run directories, one file each, written
+every few vectors. Whoever needs it first makes it under a lock, others wait; a search that was interrupted continues.
 """
 
-import fcntl
 import hashlib
 import math
 import tomllib
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +36,9 @@ from mi_ortho import (
 )
 from mi_ortho.elicitation import Goal
 from mi_ortho.model import EMBEDDED
-from mi_ortho.runs.files import make_folder, read_tensors, to_json, write_tensors
+from mi_ortho.runs.environment import versions
+from mi_ortho.runs.files import read_tensors, to_json, write_tensors
+from mi_ortho.runs.locks import LockedError, hold
 from mi_ortho.steering import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
 from mi_ortho.studies.family.job import where
 from mi_ortho.studies.nulls.bench import Share, share
@@ -313,17 +314,21 @@ def _extend(
 
 
 def stored(bench: Bench, key: Mapping[str, object], make: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """What `make` gives, computed once for each key."""
+    """What `make` gives, computed once for each key; where it finds nothing, asked again the next time."""
     file = file_of(bench, key)
     with locked(file):
-        if not file.is_file():
-            write_tensors(file, make())
-        return {name: value.to(bench.device) for name, value in read_tensors(file)[0].items()}
+        if file.is_file():
+            found = read_tensors(file)[0]
+        else:
+            found = dict(make())
+            if all(map(len, found.values())):
+                write_tensors(file, found)
+        return {name: value.to(bench.device) for name, value in found.items()}
 
 
 def file_of(bench: Bench, key: Mapping[str, object]) -> Path:
-    """The file of a key, in the folder beside the run directories of all experiments."""
-    digest = hashlib.sha256(to_json(key).encode()).hexdigest()[:20]
+    """The file of a key under these versions of the libraries, in the folder beside the run directories."""
+    digest = hashlib.sha256(to_json({**key, **versions()}).encode()).hexdigest()[:20]
     return families_folder(bench) / f"{digest}.safetensors"
 
 
@@ -335,23 +340,17 @@ def families_folder(bench: Bench) -> Path:
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Only one process at a time works on a file; the lock goes with the process that holds it."""
-    with _lock_of(file) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with hold(file.with_suffix(".lock"), wait=True):
         yield
 
 
 @contextmanager
 def trying(file: Path) -> Iterator[bool]:
     """The same lock without waiting: whether this process has it now."""
-    with _lock_of(file) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
+    try:
+        lock = hold(file.with_suffix(".lock"))
+    except LockedError:
+        yield False
+        return
+    with lock:
         yield True
-
-
-def _lock_of(file: Path) -> IO[str]:
-    make_folder(file.parent)
-    return open(file.with_suffix(".lock"), "w")

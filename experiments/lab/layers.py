@@ -7,6 +7,7 @@ from typing import Any
 from experiments.lab.bench import Bench
 from mi_ortho import Verdict
 from mi_ortho.model import Model, load_shuffled, load_untrained
+from mi_ortho.runs.rows import stage
 from mi_ortho.studies.geometry.survey import Effort, read_network, stages
 from mi_ortho.studies.refusal.bench import prompt_sets
 from mi_ortho.studies.refusal.config import RefusalConfig
@@ -28,14 +29,18 @@ def record_layers(bench: Bench, wanted: Mapping[str, Sequence[str]], effort: Eff
     found = prompt_sets(config, bench.subject)
     sets = {"harmful": found.train_harmful, "harmless": found.train_harmless}
     for network, names in wanted.items():
-        todo = [name for name in names if not bench.has(kind="stage", network=network, stage=name)]
+        old = bench.rows(kind="stage", network=network)  # of earlier versions
+        known = {*bench.run.ended, *(f"{network} {row['stage']}" for row in old)}
+        todo = [name for name in names if f"{network} {name}" not in known]
         if not todo:
             continue
         measured = stages(read_network(_network(bench, network, effort.seed), sets), effort)
         for name in todo:
-            for row in measured[name]():
-                bench.record(**row, network=network)
-            bench.record(kind="stage", network=network, stage=name)
+            stage(
+                bench.run,
+                f"{network} {name}",
+                lambda network=network, rows=measured[name]: [{**row, "network": network} for row in rows()],
+            )
             bench.track(f"stages of {network}", todo.index(name) + 1, len(todo))
 
 

@@ -14,6 +14,7 @@ from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.pages.text import number
+from mi_ortho.runs.directory import newest_first
 from mi_ortho.runs.files import read_json
 from mi_ortho.studies.subject import Subject, model_hash
 
@@ -63,6 +64,7 @@ def perform(
         "model_hash": settings["model_hash"],
         "experiment": experiment.name,
         "device": device if subject is None else str(subject.device),
+        **({} if subject is None else subject.prompts([*subject.texts.train, *subject.texts.held_out])),
         "argv": command_of(experiment, settings, preset),
     }
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
@@ -147,8 +149,8 @@ def headline(experiment: Experiment, verdicts: list[Verdict]) -> str:
 def finished_run(experiment: Experiment, config: Any, out: Path, preset: Preset | None = None) -> Run | None:
     """The newest finished run of exactly this configuration and these weights; None where there is none."""
     wanted = settings_of(config, preset)
-    for path in sorted((out / experiment.name).glob("*/summary.json"), reverse=True):
-        run = open_run(path.parent)
+    for path in newest_first(path.parent for path in (out / experiment.name).glob("*/summary.json")):
+        run = open_run(path)
         if run.config == _plain(wanted):
             return run
     return None

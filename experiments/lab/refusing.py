@@ -1,7 +1,7 @@
 """Refusal as every experiment about it sees it: disjoint prompts, refusal tokens, directions, ablation."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -103,9 +103,9 @@ def refusing(bench: Bench, *, train: int, validation: int, test: int, seed: int)
 def each_split(config: Splits, bench: Bench, measure: Callable[[Refusing, int], None], **last: object) -> None:
     """Measure, by their number, the splits that are not recorded; a row of these values is the last one of a split."""
     for seed in range(config.seeds):
-        if not bench.has(seed=seed, **last):
+        for part in bench.stage(last, seed=seed):
             study = refusing(bench, train=config.train, validation=config.validation, test=config.test, seed=seed)
-            measure(study, seed)
+            measure(replace(study, bench=part), seed)
         bench.track("splits", seed + 1, config.seeds)
 
 

@@ -50,16 +50,17 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
     """
     import torch
 
+    from mi_ortho.runs.directory import summary_of
     from mi_ortho.studies.overview.study import printable
 
     torch.set_num_threads(options.threads or small_threads(config.model))
     with Progress(sys.stderr if options.json else sys.stdout) as progress:
         run = command(config, **more, at=options.at, fresh=options.fresh, say=progress.say, track=progress.track)
-    summary = json.loads((run.path / "summary.json").read_text("utf-8"))
+    summary = summary_of(run)
     if options.json:
         print(json.dumps({"run": str(run.path), **summary}, ensure_ascii=False, indent=1))
         return
-    print(printable(str(summary["headline"])))
+    print(printable(summary.get("headline", "no headline")))
     if (run.path / "report.html").is_file():
         print(f"report: {run.path / 'report.html'}")
     print(f"details: mi-ortho show {run.path}")

@@ -21,6 +21,10 @@ def short(error: BaseException) -> str:
 
 def unforeseen(error: BaseException) -> str:
     """One line that names the error and the file its traceback was written to."""
+    kind = type(error).__name__
+    for place in getattr(error, "__notes__", []):
+        if place.startswith("its traceback is in"):  # the run it happened in has it
+            return _told(kind, error, place)
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="mi-ortho-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
@@ -29,5 +33,8 @@ def unforeseen(error: BaseException) -> str:
         place = f"its traceback is in {Path(file.name)}"
     except OSError as cause:
         place = f"its traceback could not be written ({cause.strerror})"
-    kind = type(error).__name__
+    return _told(kind, error, place)
+
+
+def _told(kind: str, error: BaseException, place: str) -> str:
     return f"unforeseen {kind}: {short(error)}; {place}; please report it with what `mi-ortho doctor` prints"

@@ -12,17 +12,18 @@ Index = Annotated[bool, Parameter(name="--index", negative="", help="One page ov
 
 
 @app.command
-def report(run: Path | None = None, /, *, index: Index = False) -> None:
+def report(run: Path | None = None, /, *, index: Index = False, to: Path | None = None) -> None:
     """Render the report of a run directory again, or with --index one page over all runs of a folder.
 
     Args:
         run: a run directory; with --index a folder of runs, `runs` when left out.
+        to: the page to write; in the run directory when left out.
     """
     from mi_ortho.studies.overview import study
 
     if run is None and not index:
         raise ValueError("got no run directory; expected one, or --index for a page over all runs; name it")
-    print(f"index: {study.index(run or Path('runs'))}" if index else f"report: {study.report(run or Path())}")
+    print(f"index: {study.index(run or Path('runs'))}" if index else f"report: {study.report(run or Path(), to)}")
 
 
 @app.command

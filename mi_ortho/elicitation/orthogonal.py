@@ -116,6 +116,13 @@ def melbo_ortho(
             yield done
 
 
+def together(settings: OrthoSettings, left: int) -> int:
+    """How many results `melbo_ortho` gives at once where so many directions are left."""
+    if settings.block == 1:
+        return 1
+    return max(settings.restarts, min(settings.block, left))
+
+
 def begin(goal: Goal, base: Float[Tensor, " d_model"], resume: Progress) -> tuple[Subspace, float]:
     """What the next vector must avoid, and the goal's loss without any vector."""
     check_width(goal.z, base)
@@ -136,7 +143,7 @@ def _search(
     attempt: int,
 ) -> list[SearchResult]:
     """One block of vectors, or the best of several restarts of one vector."""
-    rows = max(settings.restarts, min(settings.block, len(base) - len(avoid)))
+    rows = max(settings.restarts, together(settings, len(base) - len(avoid)))
     start = noise(rows, base, float(base.norm()), seed, attempt)
     feasible = Feasible(avoid, settings.min_norm, settings.max_norm, nested=settings.block > 1)
     results = minimise(goal.smooth, start, feasible, settings.solver, precondition)

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from mi_ortho.runs.files import write_file
 
 _HERE = Path(__file__).parent
 _STATIC = _HERE / "static"
+_ELSEWHERE: ContextVar[Path | None] = ContextVar("elsewhere", default=None)
 _CIRCUITS = 'data-component="(?!Heads|Compare|Logits)'  # visuals that need the CircuitsVis bundle
 
 
@@ -65,9 +68,20 @@ def page(
 
 
 def write_page(path: Path, text: str) -> Path:
-    """Replace `path` by a page, whole or not at all."""
+    """Replace `path`, or the file named by `written_to`, by a page, whole or not at all."""
+    path = _ELSEWHERE.get() or path
     write_file(path, text)
     return path
+
+
+@contextmanager
+def written_to(path: Path | None) -> Iterator[None]:
+    """The page written inside goes to `path`, whatever asks for it; None changes nothing."""
+    token = _ELSEWHERE.set(path)
+    try:
+        yield
+    finally:
+        _ELSEWHERE.reset(token)
 
 
 def render(template: str, **values: object) -> Markup:

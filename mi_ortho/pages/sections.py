@@ -15,7 +15,7 @@ from mi_ortho.pages.embed import Visual
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.text import clip, command_line, visible
 from mi_ortho.pages.verdicts import verdict_rows
-from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.directory import open_run, summary_of
 from mi_ortho.runs.files import read_json
 
 _LONGEST = 4000  # characters of a completion on a page
@@ -47,7 +47,7 @@ def write_report(
         data: what the page's script reads besides the parts' own data.
     """
     run, path = open_run(run_dir), Path(run_dir)
-    summary, environment = part(path, "summary.json"), part(path, "environment.json")
+    summary, environment = summary_of(run), part(path, "environment.json")
     model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
     title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
     found = [

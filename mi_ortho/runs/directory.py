@@ -6,33 +6,42 @@ any moment: tensors are replaced atomically, a torn last record is dropped, and 
 or `save_tensors` is lost.
 """
 
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import IO
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mi_ortho.runs.environment import environment
+from mi_ortho.runs.environment import differences, environment
 from mi_ortho.runs.files import (
     append_line,
+    cut_file,
     make_folder,
     plain,
     read_json,
+    read_mapping,
     read_tensors,
     to_json,
     write_file,
     write_tensors,
     writing,
 )
+from mi_ortho.runs.locks import Lock, LockedError, hold
+from mi_ortho.runs.rows import Row, ended, unended, whole
+
+_FORMAT = "%Y%m%dT%H%M%S"
+_STAMP = re.compile(r"(\d{8}T\d{6})-[0-9a-f]{8}")
+TRACED = "its traceback is in"
 
 
 class RunError(ValueError):
@@ -58,11 +67,15 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory. `lock` is the open lock file of the process that writes; None for a run that is only read."""
+    """One run directory. `lock` is held by the process that writes; None for a run that is only read.
+
+    `ended` names the stages that are whole, where this process writes.
+    """
 
     path: Path
     config: dict[str, object]
-    lock: IO[str] | None = None
+    lock: Lock | None = None
+    ended: set[str] = field(default_factory=set)
 
     @property
     def finished(self) -> bool:
@@ -70,13 +83,29 @@ class Run:
         return (self.path / "summary.json").is_file()
 
     def record(self, row: Mapping[str, object]) -> None:
-        """Append one flat row to records.jsonl; it is on disk when this returns. NaN and infinities become null."""
+        """Append one flat row that counts by itself, durably; NaN and infinities become null."""
         self._check_open()
         append_line(self.path / "records.jsonl", to_json(row), RunError)
 
-    def records(self) -> list[dict[str, object]]:
-        """All rows written so far; a torn last line (the process died while writing it) is dropped."""
-        return _rows(self.path / "records.jsonl")[0]
+    def record_stage(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Append all rows of a stage between its marks, in one piece; see `mi_ortho.runs.rows`."""
+        self._check_open()
+        begun, done = ({"kind": "stage", "stage": name, "state": state} for state in ("begun", "done"))
+        append_line(self.path / "records.jsonl", "\n".join(map(to_json, (begun, *rows, done))), RunError)
+        self.ended.add(name)
+
+    def records(self) -> list[Row]:
+        """All rows that count: those of stages that reached their end, and those recorded by themselves."""
+        return whole(self.lines())
+
+    def lines(self) -> list[Row]:
+        """Everything in records.jsonl, marks of stages included; a torn last line is dropped."""
+        return [row for row, _ in _lines(self.path / "records.jsonl")]
+
+    def rewrite(self, lines: Sequence[Mapping[str, object]]) -> None:
+        """Replace all of records.jsonl."""
+        self._check_open()
+        write_file(self.path / "records.jsonl", "".join(f"{to_json(line)}\n" for line in lines), RunError)
 
     def has(self, name: str) -> bool:
         """Whether tensors were saved under `name`."""
@@ -137,6 +166,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.lock is not None and isinstance(error, Exception) and not isinstance(error, ValueError):
+            _keep_trace(self.path / "error.txt", error)
         self.close()
 
     def _check_open(self) -> None:
@@ -172,19 +203,22 @@ def start(
     "command"; `source` becomes source.py.
 
     Raises:
-        RunError: another process uses the run, `at` holds something else or another configuration, or the place
-            cannot be written.
+        RunError: another process uses the run, `at` holds something else or another configuration, the run was begun
+            with other versions of what results depend on or with other prompts, or the place cannot be written.
     """
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise RunError(f"got run name {name!r}; expected a plain name such as family; change it")
-    settings: dict[str, object] = json.loads(to_json(config))
-    path = _choose(Path(root) / name, settings, fresh) if at is None else _check_given(Path(at), settings, fresh)
+    # as they will be read back: a lone surrogate, which UTF-8 cannot hold, becomes "?"
+    settings: dict[str, object] = json.loads(to_json(config).encode("utf-8", "replace"))
+    now = environment({"command": name, **(facts or {})})
+    choose = _choose if at is None else _check_given
+    path = choose(Path(root) / name if at is None else Path(at), settings, fresh, now)
     run = Run(path, settings)
     if run.finished:
         return run
     run = Run(path, settings, _lock(path))
     try:
-        _prepare(run, {"command": name, **(facts or {})}, source)
+        _prepare(run, now, source)
     except BaseException:
         run.close()
         raise
@@ -201,6 +235,44 @@ def open_run(path: Path) -> Run:
     return Run(Path(path), config)
 
 
+def started(path: Path) -> str:
+    """When a run was begun, as text that sorts: what it recorded itself, else its folder's name, else its time."""
+    found = _environment(path).get("started")
+    if not isinstance(found, str):
+        stamp = _STAMP.match(path.name)
+        named = datetime.strptime(stamp[1], _FORMAT).replace(tzinfo=UTC) if stamp else None
+        found = (named or datetime.fromtimestamp(path.stat().st_mtime, UTC)).isoformat(timespec="seconds")
+    return found
+
+
+def newest_first(paths: Iterable[Path]) -> list[Path]:
+    """Run directories by when they were begun; of those of one second the one with the larger number."""
+    return sorted(paths, key=lambda path: (started(path), len(path.name), path.name), reverse=True)
+
+
+def summary_of(run: Run) -> dict[str, Any]:
+    """summary.json of a run, empty where it is not finished.
+
+    Raises:
+        RunError: the file is damaged, or holds something else than a headline and verdicts.
+    """
+    try:
+        found = read_mapping(run.path / "summary.json")
+    except ValueError as cause:
+        raise RunError(str(cause)) from cause
+    verdicts = found.get("verdicts") or []
+    judged = isinstance(verdicts, list) and all(
+        isinstance(one, dict) and isinstance(one.get("claim"), str) and one.get("supported") in (True, False, None)
+        for one in verdicts
+    )
+    if not judged or not isinstance(found.get("headline", ""), str):
+        raise RunError(
+            f"got {run.path / 'summary.json'}, whose headline or verdicts are no such thing; expected a text and a "
+            "list of claims with what became of them; delete the file and run again"
+        )
+    return found
+
+
 def config_hash(config: Mapping[str, object]) -> str:
     """Eight hex digits that name a configuration; the order of keys does not matter.
 
@@ -210,25 +282,52 @@ def config_hash(config: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(plain(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _choose(parent: Path, settings: dict[str, object], fresh: bool) -> Path:
-    """The newest unfinished run of these settings, else the newest finished one, else a directory created here."""
+def _choose(parent: Path, settings: dict[str, object], fresh: bool, now: Mapping[str, object]) -> Path:
+    """The newest unfinished run of these settings and versions, else the newest finished one, else a new directory."""
     digest = config_hash(settings)
-    with writing(parent, RunError):
-        make_folder(parent)
-    with (
-        writing(parent, RunError),
-        open(parent / ".lock", "a+") as choosing,
-    ):  # two processes choose one after the other
-        fcntl.flock(choosing, fcntl.LOCK_EX)
-        same = [path for path in sorted(parent.glob(f"*-{digest}*"), reverse=True) if _is_same(path, settings)]
-        unfinished = [path for path in same if not (path / "summary.json").is_file()]
-        if unfinished or (same and not fresh):
-            return (unfinished or same)[0]
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-        names = [f"{stamp}-{digest}", *(f"{stamp}-{digest}-{i}" for i in range(2, 1000))]
-        path = next(path for path in (parent / name for name in names) if not path.exists())
-        make_folder(path)
+    with hold(parent / ".lock", wait=True, error=RunError):  # two processes choose one after the other
+        with writing(parent, RunError):
+            same = newest_first(path for path in parent.glob(f"*-{digest}*") if _is_same(path, settings))
+        finished = [path for path in same if (path / "summary.json").is_file()]
+        unfinished = [path for path in same if path not in finished]
+        usable = [path for path in unfinished if not differences(_environment(path), now)]
+        if usable or (finished and not fresh):
+            return (usable or finished)[0]
+        if unfinished and not fresh:
+            _refuse(unfinished[0], now, "add --fresh for a new run or choose another --at")
+        with writing(parent, RunError):
+            stamp = _stamp(parent)
+            names = [f"{stamp}-{digest}", *(f"{stamp}-{digest}-{i}" for i in range(2, 1000))]
+            path = next(path for path in (parent / name for name in names) if not path.exists())
+            make_folder(path)
         return path
+
+
+def _stamp(parent: Path) -> str:
+    """Now, but never before a run that is there already, wherever the clock was set to."""
+    stamps = [found[1] for path in parent.iterdir() if (found := _STAMP.match(path.name))]
+    now, last = datetime.now(UTC), max(stamps, default="")
+    if last > now.strftime(_FORMAT):
+        now = datetime.strptime(last, _FORMAT) + timedelta(seconds=1)
+    return now.strftime(_FORMAT)
+
+
+def _refuse(path: Path, now: Mapping[str, object], remedy: str) -> None:
+    """RunError where an unfinished run was begun under what would give other results here."""
+    differing = differences(_environment(path), now)
+    if differing:
+        raise RunError(
+            f"got unfinished run {path}, begun with {'; '.join(differing)}; expected the same, as its halves would not "
+            f"belong together; {remedy}"
+        )
+
+
+def _environment(path: Path) -> dict[str, Any]:
+    """What a run recorded of its start; empty where that cannot be read, for no result depends on the file."""
+    try:
+        return read_mapping(path / "environment.json")
+    except ValueError:
+        return {}
 
 
 def _is_same(path: Path, settings: dict[str, object]) -> bool:
@@ -236,7 +335,7 @@ def _is_same(path: Path, settings: dict[str, object]) -> bool:
     return path.is_dir() and (not (path / "config.json").is_file() or read_json(path / "config.json") == settings)
 
 
-def _check_given(path: Path, settings: dict[str, object], fresh: bool) -> Path:
+def _check_given(path: Path, settings: dict[str, object], fresh: bool, now: Mapping[str, object]) -> Path:
     """Refuse a directory the user named unless it is new, empty or a run of exactly these settings."""
     if path.exists() and not path.is_dir():
         raise RunError(f"got {path}, which is a file; expected a directory for the run; choose another --at")
@@ -246,6 +345,8 @@ def _check_given(path: Path, settings: dict[str, object], fresh: bool) -> Path:
             raise RunError(f"run {path} has another configuration: {_difference(found, settings)}; choose another --at")
         if fresh and (path / "summary.json").is_file():
             raise RunError(f"run {path} is finished and a fresh one was asked for; choose another --at")
+        if not (path / "summary.json").is_file():
+            _refuse(path, now, "choose another --at")
     elif path.is_dir() and any(entry.name != "lock" and entry.suffix != ".tmp" for entry in path.iterdir()):
         raise RunError(
             f"got {path}, which holds other files and no config.json; expected a new directory; choose another --at"
@@ -261,60 +362,71 @@ def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> st
     )
 
 
-def _lock(path: Path) -> IO[str]:
+def _lock(path: Path) -> Lock:
     """Lock a run directory for this process, creating it; the lock ends with the process, however it ends."""
-    with writing(path, RunError):
-        make_folder(path)
-        lock = open(path / "lock", "a+")  # noqa: SIM115 (held until close)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as cause:
-        lock.seek(0)
-        holder = lock.read().strip() or "(unknown)"
-        lock.close()
+        return hold(path / "lock", error=RunError)
+    except LockedError as cause:
         raise RunError(
-            f"run {path} is in use by process {holder}; wait for it or choose another --at or --out"
+            f"run {path} is in use by process {cause.holder}; wait for it or choose another --at or --out"
         ) from cause
-    except BaseException:
-        lock.close()
-        raise
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock
 
 
-def _prepare(run: Run, facts: dict[str, object], source: Path | None) -> None:
+def _prepare(run: Run, now: dict[str, object], source: Path | None) -> None:
     """Write what a new run starts with; on a resumed one drop what a killed process left half done."""
+    for folder, folders, names in os.walk(run.path):
+        for entry in (Path(folder, name) for name in (*folders, *names)):
+            if entry.is_symlink():
+                raise RunError(f"got {entry}, a link inside a run; expected files of the run itself; remove the link")
     for leftover in run.path.glob("**/.*.tmp"):
         leftover.unlink()
     records, config = run.path / "records.jsonl", run.path / "config.json"
     if records.is_file():
-        whole = _rows(records)[1]
-        with writing(records, RunError):
-            os.truncate(records, whole)
+        lines = _lines(records)
+        kept = lines[: len(lines) - unended([row for row, _ in lines])]
+        cut_file(records, kept[-1][1] if kept else 0, RunError)
+        run.ended.update(ended([row for row, _ in kept]))
     if not config.is_file():
         write_file(config, to_json(run.config, indent=1) + "\n", RunError)
-    known = run.path / "environment.json"
-    now = environment(facts)
-    before = read_json(known) if known.is_file() else None
-    kept = {**before, "resumed": [*before.get("resumed", []), now]} if isinstance(before, dict) else now
-    write_file(known, to_json(kept, indent=1) + "\n", RunError)
+    before = _environment(run.path)
+    stamp = _STAMP.match(run.path.name)
+    if before:
+        resumed = before.get("resumed")
+        now = {**before, "resumed": [*(resumed if isinstance(resumed, list) else []), now]}
+    elif stamp:  # the folder's name is never before an older one's, whatever the clock says
+        begun = datetime.strptime(stamp[1], _FORMAT).replace(tzinfo=UTC).isoformat(timespec="seconds")
+        now = {**now, "started": max(begun, str(now["started"]))}
+    write_file(run.path / "environment.json", to_json(now, indent=1) + "\n", RunError)
     if source is not None and not (run.path / "source.py").is_file():
         write_file(run.path / "source.py", source.read_bytes(), RunError)
 
 
-def _rows(path: Path) -> tuple[list[dict[str, object]], int]:
-    """The rows of a record file and the bytes they take: a torn last line is left out, damage before it is an error."""
+def _keep_trace(file: Path, error: Exception) -> None:
+    """Write the traceback of an error that nobody foresaw, and note at the error where it lies."""
+    with suppress(ValueError):
+        write_file(file, "".join(traceback.format_exception(error)))
+        error.add_note(f"{TRACED} {file}")
+
+
+def _lines(path: Path) -> list[tuple[Row, int]]:
+    """Each row of a record file with where its line ends; a torn last one is left out, damage before is an error."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    rows: list[dict[str, object]] = []
+    found: list[tuple[Row, int]] = []
+    end = 0
     for number, line in enumerate(lines, start=1):
+        end += len(line) + 1
         try:
-            rows.append(json.loads(line))
-        except ValueError as cause:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as cause:
             if number < len(lines):
                 raise RunError(f"line {number} of {path} is damaged; expected JSON; delete it and run again") from cause
-    return rows, sum(len(line) + 1 for line in lines[: len(rows)])
+            break
+        if not isinstance(row, dict):
+            raise RunError(
+                f"line {number} of {path} holds a {type(row).__name__}; expected a JSON object; delete it and run again"
+            )
+        found.append((row, end))
+    return found
 
 
 def _key(group: str, name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 PACKAGES = ("mi-ortho", "torch", "transformer-lens", "transformers", "numpy", "safetensors")
+COMPARED = ("mi-ortho", "torch", "transformer-lens", "transformers")  # that results depend on
 
 
 def environment(facts: Mapping[str, object] | None = None) -> dict[str, object]:
@@ -25,6 +26,34 @@ def environment(facts: Mapping[str, object] | None = None) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         **(facts or {}),
     }
+
+
+def versions() -> dict[str, str]:
+    """Python's and the libraries' versions that results depend on."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return {"python": python, **{package: _version(package) or "" for package in COMPARED}}
+
+
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
+    """In what two environments differ that decides results, in words; what either did not record is not compared."""
+    old, new = _versions(before), _versions(now)
+    told = [f"{name} {old[name]}, here {new[name]}" for name in old if new.get(name, old[name]) != old[name]]
+    digests = before.get("prompt_digest"), now.get("prompt_digest")
+    if all(digests) and digests[0] != digests[1]:
+        first, second = (repr(str(known.get("prompt_shown"))[:160]) for known in (before, now))
+        told.append(
+            f"prompts of other tokens, {first}, here {second} (tokenizer or template changed, or writes the date)"
+        )
+    return told
+
+
+def _versions(environment: Mapping[str, object]) -> dict[str, str]:
+    """The versions in a record of an environment, those that are there."""
+    packages = environment.get("packages")
+    found = {name: packages.get(name) for name in COMPARED} if isinstance(packages, Mapping) else {}
+    python = environment.get("python")
+    found["python"] = ".".join(python.split(".")[:2]) if isinstance(python, str) else None
+    return {name: str(version) for name, version in found.items() if version}
 
 
 def _version(package: str) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -28,6 +29,17 @@ def writing(path: Path, error: type[ValueError] = ValueError) -> Iterator[None]:
         if cause.errno in FULL:
             raise error(f"no space left writing {path}; free space and run the same command: it resumes") from cause
         raise error(f"cannot write {path}: {cause.strerror or cause}; choose a folder that can be written") from cause
+
+
+@contextmanager
+def refusing_links(path: Path, error: type[ValueError] = ValueError) -> Iterator[None]:
+    """Turn what opening a symbolic link with O_NOFOLLOW raises into `error`, one line."""
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno != errno.ELOOP:
+            raise
+        raise error(f"got {path}, which is a link; expected a file of the run itself; remove the link") from cause
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,7 +69,8 @@ def write_file(path: Path, data: bytes | str, error: type[ValueError] = ValueErr
     with writing(path, error):
         make_folder(path.parent)
         try:
-            with open(temporary, "wb") as file:
+            temporary.unlink(missing_ok=True)
+            with open(temporary, "xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -69,19 +82,39 @@ def write_file(path: Path, data: bytes | str, error: type[ValueError] = ValueErr
 
 
 def append_line(path: Path, line: str, error: type[ValueError] = ValueError) -> None:
-    """Append `line` and a newline to `path`, synced; when that fails the file is cut back to what it was."""
+    """Append `line` (or several) and a newline to `path`, synced; when that fails the file is cut back to what it was.
+
+    A link is refused.
+    """
     content = line.encode("utf-8", "replace") + b"\n"
-    with writing(path, error), open(path, "ab", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    with writing(path, error), refusing_links(path, error):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
         try:
-            while content:
-                content = content[file.write(content) :]
-            os.fsync(file.fileno())
-        except BaseException:
-            os.ftruncate(file.fileno(), size)
-            raise
+            size = os.fstat(descriptor).st_size
+            try:
+                while content:
+                    content = content[os.write(descriptor, content) :]
+                os.fsync(descriptor)
+            except BaseException:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
         if size == 0:
             sync_folder(path.parent)
+
+
+def cut_file(path: Path, size: int, error: type[ValueError] = ValueError) -> None:
+    """Keep the first `size` bytes of a file, synced; a link is refused."""
+    with writing(path, error), refusing_links(path, error):
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if os.fstat(descriptor).st_size != size:
+                os.ftruncate(descriptor, size)
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_tensors(
@@ -150,8 +183,20 @@ def to_json(value: object, indent: int | None = None) -> str:
 
 
 def read_json(path: Path) -> object:
-    """The content of a JSON file; `ValueError` when it is missing or damaged."""
+    """The content of a JSON file; `ValueError` when it is missing, damaged or nested too deeply."""
     try:
         return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise ValueError(f"got {path}, which cannot be read ({cause}); expected a JSON file; check the path") from cause
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where there is no such file.
+
+    Raises:
+        ValueError: it cannot be read, or holds something else.
+    """
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"got {path}, which holds a {type(found).__name__}; expected a JSON object; make it again")
+    return found

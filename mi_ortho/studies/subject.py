@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Modes, load_modes
-from mi_ortho.model import Model, folder_of, load, require_agreement
+from mi_ortho.model import Model, folder_of, load, prompt_facts, require_agreement, tokenize
 from mi_ortho.runs.files import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -51,9 +51,14 @@ class Subject:
         """What reports call the model."""
         return self.name or "the embedded model"
 
-    def facts(self, seed: int) -> dict[str, object]:
-        """What a run directory keeps about the model and the machine's part in it."""
+    def prompts(self, texts: Sequence[str], system: str | None = None) -> dict[str, object]:
+        """What tells whether these texts are the same tokens later: a template may write the date."""
+        return prompt_facts(self.model, tokenize(self.model, texts, system=system)) if texts else {}
+
+    def facts(self, seed: int, texts: Sequence[str] = (), system: str | None = None) -> dict[str, object]:
+        """What a run directory keeps about the model, the machine's part in it, and the tokens of its prompts."""
         return {
+            **self.prompts(texts, system),
             "model": self.name or "embedded",
             "model_hash": self.digest,
             "device": str(self.device),

@@ -17,18 +17,17 @@ from mi_ortho.effects import kl_divergence, masked_mean
 from mi_ortho.model import Slice, logit_slice, slice_model
 from mi_ortho.objectives import ActivationMap, FunctionMap
 from mi_ortho.runs.directory import Run
+from mi_ortho.runs.rows import pick, stage
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
 from mi_ortho.studies.family.job import Say, Track, readout_of, where
-from mi_ortho.studies.nulls.bench import whole_rows
 from mi_ortho.studies.subject import Subject
 
 Row = dict[str, Any]
 METHODS = ("linear", "projected", "quadratic", "exponential")
 NATURAL = 12  # prompts that ask for a behaviour by themselves
 WHOLE = 48  # tokens of their completions: a program cut off is none
-__all__ = ["METHODS", "Row", "Study", "check", "prepare_study", "whole_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +94,19 @@ class Study:
 
     def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
         """Record what a stage gives and what it cost, unless the run holds all of it already."""
-        started = [row for row in self.run.records() if row.get("stage") == name]
-        if any(row["kind"] == "done" for row in started):
-            return
-        attempt = 1 + max((int(str(row["attempt"])) for row in started), default=-1)
-        began = time.perf_counter()
-        rows = compute()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        cost = {"kind": "cost", "seconds": time.perf_counter() - began, "megabytes": peak}
-        for row in (*rows, cost, {"kind": "done"}):
-            self.run.record({**row, "stage": name, "attempt": attempt})
+
+        def measured() -> list[Mapping[str, object]]:
+            began = time.perf_counter()
+            rows = compute()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            cost = {"kind": "cost", "stage": name, "seconds": time.perf_counter() - began, "megabytes": peak}
+            return [*rows, cost]
+
+        stage(self.run, name, measured)
 
     def rows(self, **wanted: object) -> list[Row]:
-        """Rows of whole stages with these values."""
-        return [
-            dict(row)
-            for row in whole_rows(self.run.records())
-            if all(row.get(key) == value for key, value in wanted.items())
-        ]
+        """Recorded rows with these values."""
+        return pick(self.run.records(), **wanted)
 
 
 def check(config: DctConfig, subject: Subject) -> None:

@@ -20,7 +20,6 @@ from mi_ortho.pages.sections import (
     write_report,
 )
 from mi_ortho.runs.directory import open_run
-from mi_ortho.studies.dct.bench import whole_rows
 from mi_ortho.studies.dct.page_copies import agreement_section, copies_section, together_section
 from mi_ortho.studies.dct.verdicts import RANDOM, Row, by_factor, methods_of, select
 from mi_ortho.studies.family.verdicts import mean_interval
@@ -31,7 +30,7 @@ SHOWN = 2  # factors of each method among the cards
 
 def dct_report(run_dir: Path) -> Path:
     """Write report.html of a `dct` run, finished or not; parts that are not recorded yet are left out."""
-    rows = list(whole_rows(open_run(run_dir).records()))
+    rows = open_run(run_dir).records()
     parts: tuple[Callable[[Rows], Section | None], ...] = (
         _methods,
         _side_by_side,

@@ -7,7 +7,7 @@ from mi_ortho import vectors
 from mi_ortho.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.dct.bench import Study, check, prepare_study, whole_rows
+from mi_ortho.studies.dct.bench import Study, check, prepare_study
 from mi_ortho.studies.dct.config import DctConfig
 from mi_ortho.studies.dct.copies import copy_rows
 from mi_ortho.studies.dct.effects import trial_rows, unsteered_rows
@@ -31,7 +31,8 @@ def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say,
     )
     config = _complete(config, subject)
     check(config, subject)
-    run = start(out, "dct", settings_of(config), fresh=fresh, at=at, facts=subject.facts(config.seeds[0]))
+    facts = subject.facts(config.seeds[0], [*(config.prompts or ()), *(config.held_out or ())], config.system)
+    run = start(out, "dct", settings_of(config), fresh=fresh, at=at, facts=facts)
     with run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
@@ -76,4 +77,4 @@ def _solve(study: Study) -> None:
     title = study.subject.title
     header = vectors.header(study.setting.site, title, {"command": "dct", "radius": radius, "where": config.where})
     study.run.save_tensors("vectors", stacked(study), header)
-    study.run.summary(summarise(list(whole_rows(study.run.records())), title))
+    study.run.summary(summarise(study.run.records(), title))

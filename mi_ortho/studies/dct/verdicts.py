@@ -5,17 +5,13 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import pick as select
 from mi_ortho.studies.dct.fits import RANDOM
 from mi_ortho.studies.family.verdicts import decide, mean_interval
 
 MOVES = 1.5  # times the effect of random directions of the same norm on the target
 TURNS = 0.1  # more completions turned into another known behaviour than by random directions
 Row = Mapping[str, Any]
-
-
-def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values, in recorded order."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def by_factor(rows: Sequence[Row], method: str, column: str) -> list[float]:

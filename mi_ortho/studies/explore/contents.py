@@ -16,6 +16,7 @@ from torch import Tensor
 from mi_ortho.interventions import Add
 from mi_ortho.model import Pieces, Prompts, Written, encode, intervene, pieces, read, readout
 from mi_ortho.runs.directory import Run
+from mi_ortho.runs.rows import stage
 from mi_ortho.sites import Site, attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
 from mi_ortho.studies.family.job import MATCHES
@@ -87,17 +88,22 @@ def explore_frame(
         vectors: all that are shown.
         named: their match and index.
     """
-    run = explored.run
-    if any(row["kind"] == "frame" for row in run.records()):
-        return
+    stage(
+        explored.run, "frame", lambda: _frame(explored, plain, vectors, named), old=lambda row: row["kind"] == "frame"
+    )
+
+
+def _frame(
+    explored: Explored, plain: Sequence[Tensor], vectors: Float[Tensor, "n d_model"], named: Sequence[Named]
+) -> list[dict[str, Any]]:
     prompts = explored.setting.prompts([explored.prompt])
     shown = _pieces(explored, prompts)
     tensors = {"attention": _kept(shown, plain[explored.layer])}
     natural = _natural(explored, vectors)
-    run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
+    explored.run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
     matrix = explored.tokens
     width = vectors.shape[1]
-    run.record(
+    return [
         {
             "kind": "frame",
             "prompt": explored.prompt,
@@ -111,7 +117,7 @@ def explore_frame(
             "d_model": width,
             "null_cosine": None if matrix is None else _null_cosine(matrix, width),
         }
-    )
+    ]
 
 
 def explore_vector(

@@ -11,6 +11,7 @@ import torch
 
 from mi_ortho.model import Written
 from mi_ortho.runs.directory import Run, RunError, open_run, start
+from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting
@@ -23,7 +24,6 @@ from mi_ortho.studies.explore.contents import (
     unsteered_attention,
 )
 from mi_ortho.studies.family.job import Say, Track, where
-from mi_ortho.studies.family.verdicts import pick
 from mi_ortho.studies.nulls.source import Source, open_source
 from mi_ortho.studies.subject import Subject, open_subject
 
@@ -43,7 +43,8 @@ def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None
         say(f"already finished: {known.path} (--fresh computes it again)")
         return _with_page(known)
     subject = _subject(config, source)
-    with start(family, "explore", settings, at=place, facts=subject.facts(source.config.seed)) as run:
+    facts = subject.facts(source.config.seed, source.train[:1], source.config.system)
+    with start(family, "explore", settings, at=place, facts=facts) as run:
         say(f"run {run.path}")
         _solve(run, config, source, subject, track)
     return _with_page(run)
@@ -73,7 +74,7 @@ def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run |
     differing = [key for key in {**settings, **run.config} if settings.get(key) != run.config.get(key)]
     if fresh and (run.finished or differing):
         with start(place.parent, "explore", run.config, at=place):  # refused while another process writes it
-            shutil.rmtree(place)
+            _remove(place)
         return None
     if differing:
         told = ", ".join(f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing)
@@ -82,6 +83,14 @@ def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run |
             "choose another --at, or replace it by --fresh"
         )
     return run
+
+
+def _remove(place: Path) -> None:
+    """A folder leaves under another name: if this is interrupted, what is left is no half a run in its place."""
+    leaving = place.with_name(f".{place.name}.replaced")
+    shutil.rmtree(leaving, ignore_errors=True)
+    place.rename(leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
 
 
 def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, track: Track) -> None:
@@ -110,7 +119,7 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     device = torch.device(config.device)
     plain = unsteered_attention(explored)
     explore_frame(explored, plain, torch.stack([vectors[match][index] for match, index in named]).to(device), named)
-    done = {(row["match"], row["index"]) for row in run.records() if row["kind"] == "vector"}
+    done = {(row["match"], row["index"]) for row in pick(run.records(), kind="vector")}
     for count, (match, index) in enumerate(named, start=1):
         if (match, index) not in done:
             vector = vectors[match][index].to(device)

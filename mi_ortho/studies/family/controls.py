@@ -1,6 +1,7 @@
 """What a family is compared with: controls of its norms, averages, shorter norms, the linear null, a random base."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,11 +14,12 @@ from mi_ortho.nulls.linear import covariance_matched, linear_null, random_in_spa
 from mi_ortho.objectives import match
 from mi_ortho.search import Status
 from mi_ortho.steering import Yardstick, measure, yardstick
-from mi_ortho.studies.family.job import MATCHES, Job, measured, ortho_settings
+from mi_ortho.studies.family.job import BATCH, MATCHES, Job, measured, ortho_settings
 from mi_ortho.subspace import Subspace
 
 CONTROLS = ("isotropic", "covariance", "span", "negated", "scaled_to_base")
 MEANS = (2, 3, 5, 10, 20, 40)
+Row = dict[str, Any]
 
 
 def measure_controls(
@@ -52,16 +54,18 @@ def control_vectors(
 
 def measure_means(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:
     """Record the plain mean, the sqrt(n)-scaled mean and the sum of the first n vectors."""
-    if job.rows(kind="mean", match=name) or not len(found):
-        return
     labels, vectors = [], []
     for n in (n for n in MEANS if n <= len(found)):
         for scale, factor in (("plain", 1.0), ("sqrt_n", n**0.5), ("sum", float(n))):
-            labels.append({"n": n, "scale": scale})
+            labels.append({"kind": "mean", "match": name, "n": n, "scale": scale})
             vectors.append(found[:n].mean(0) * factor)
     if vectors:
-        for label, row in zip(labels, measure(yard, torch.stack(vectors)), strict=True):
-            job.run.record({"kind": "mean", "match": name, **label, **row})
+        job.stage(
+            f"{name} match: means",
+            lambda: [{**label, **row} for label, row in zip(labels, measure(yard, torch.stack(vectors)), strict=True)],
+            kind="mean",
+            match=name,
+        )
 
 
 def shrink_family(
@@ -72,78 +76,69 @@ def shrink_family(
     base: Float[Tensor, " d_model"],
 ) -> None:
     """Record for every eighth vector the shortest norm that keeps 95 % of its effect."""
-    done = {row["index"] for row in job.rows(kind="shrunk", match=name)}
     for index in range(0, len(found), 8):
-        if index not in done:
+        label: Row = {"kind": "shrunk", "match": name, "index": index}
+
+        def compute(index: int = index, label: Row = label) -> list[Row]:
             avoid = Subspace(base[None] / base.norm()).extend(found[:index])
             result = shrink(goal, found[index], avoid)
-            job.run.record(
-                {
-                    "kind": "shrunk",
-                    "match": name,
-                    "index": index,
-                    "norm": float(found[index].norm()),
-                    "norm_shrunk": float(result.vector.norm()),
-                    "goal": result.loss,
-                }
-            )
-            job.track(f"{name} match: shrinking", index + 1, len(found))
+            norms = {"norm": float(found[index].norm()), "norm_shrunk": float(result.vector.norm())}
+            return [{**label, **norms, "goal": result.loss}]
+
+        job.stage(f"{name} match: shrinking {index}", compute, **label)
+        job.track(f"{name} match: shrinking", index + 1, len(found))
 
 
 def predict_linear(job: Job, base: Float[Tensor, " d_model"]) -> None:
     """Record the losses and norms that a linear map with the measured Jacobian would give (conjugate gradients)."""
-    if job.rows(kind="linear_null"):
-        return
+    job.stage("linear null", lambda: _linear(job, base), kind="linear_null")
+
+
+def _linear(job: Job, base: Float[Tensor, " d_model"]) -> list[Row]:
     job.say("linear null: measuring the Jacobian at 0")
     measured = jacobian(job.z, torch.zeros_like(base))
+    label: Row = {"kind": "linear_null", "match": "activation"}
     try:
         null = linear_null(measured.cpu(), base.cpu(), max(job.config.n, min(job.config.n_kl, 128), 1))
     except ValueError as error:
-        job.run.record(
-            {
-                "kind": "linear_null",
-                "match": "activation",
-                "index": 0,
-                "loss": None,
-                "norm": None,
-                "problem": str(error),
-            }
-        )
-        return
+        return [{**label, "index": 0, "loss": None, "norm": None, "problem": str(error)}]
     singular = torch.linalg.svdvals(measured.double())
     efficiency = float((measured.double() @ base.double()).norm() / (singular[0] * base.norm().double()))
-    for index, (loss, norm) in enumerate(zip(null.losses.tolist(), null.norms.tolist(), strict=True)):
-        job.run.record(
-            {
-                "kind": "linear_null",
-                "match": "activation",
-                "index": index,
-                "loss": loss,
-                "norm": norm,
-                "efficiency": efficiency,
-            }
-        )
+    return [
+        {**label, "index": index, "loss": loss, "norm": norm, "efficiency": efficiency}
+        for index, (loss, norm) in enumerate(zip(null.losses.tolist(), null.norms.tolist(), strict=True))
+    ]
 
 
 def random_base(job: Job, base: Float[Tensor, " d_model"]) -> None:
     """Record a control family grown from a random base of the same norm: is the chosen base special at all?"""
-    count = job.config.random_bases
-    if not count or len(job.rows(kind="control", control="random_base")) >= count:
+    if not job.config.random_bases:
         return
     other = random_vectors(1, len(base), float(base.norm()), job.generator(20))[0]
     for name in MATCHES:
-        if not (job.config.n if name == "activation" else job.config.n_kl):
-            continue
-        yard = yardstick(job.setting, job.train, other, match(job.z, other), answer_tokens=job.config.answer_tokens)
-        goal = yard.activation if name == "activation" else yard.behaviour
-        settings = replace(ortho_settings(job.config, float(base.norm())), block=1, restarts=1)
-        curvature = gauss_newton(goal, other, generator=job.generator(21))
-        found = []
-        for result in melbo_ortho(goal, other, seed=job.config.seed, settings=settings, curvature=curvature):
-            found += [result.vector] if result.status not in (Status.COLLAPSED, Status.NONFINITE) else []
-            job.track(f"{name} match: random base", len(found), count)
-            if len(found) >= count:
-                break
-        if found:
-            label = {"kind": "control", "control": "random_base", "match": name}
-            measured(job, yard, torch.stack(found), label, f"{name} match: random base")
+        if job.config.n if name == "activation" else job.config.n_kl:
+            label: Row = {"kind": "control", "control": "random_base", "match": name}
+            job.stage(
+                f"{name} match: random base",
+                lambda name=name, label=label: [
+                    {**label, **row} for row in _grown(job, name, other, float(base.norm()))
+                ],
+                **label,
+            )
+
+
+def _grown(job: Job, name: str, other: Float[Tensor, " d_model"], norm: float) -> list[Row]:
+    """Measurements of a small family of another base."""
+    count = job.config.random_bases
+    yard = yardstick(job.setting, job.train, other, match(job.z, other), answer_tokens=job.config.answer_tokens)
+    goal = yard.activation if name == "activation" else yard.behaviour
+    settings = replace(ortho_settings(job.config, norm), block=1, restarts=1)
+    curvature = gauss_newton(goal, other, generator=job.generator(21))
+    found: list[Tensor] = []
+    for result in melbo_ortho(goal, other, seed=job.config.seed, settings=settings, curvature=curvature):
+        found += [result.vector] if result.status not in (Status.COLLAPSED, Status.NONFINITE) else []
+        job.track(f"{name} match: random base", len(found), count)
+        if len(found) >= count:
+            break
+    rows = [row for part in torch.stack(found).split(BATCH) for row in measure(yard, part)] if found else []
+    return [{"index": index, **row} for index, row in enumerate(rows)]

@@ -1,6 +1,6 @@
 """A configured family run: what is fixed before any search, and what every stage of it shares."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from mi_ortho.elicitation import Goal, OrthoSettings
 from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.objectives import Penalised
 from mi_ortho.runs.directory import Run
+from mi_ortho.runs.rows import pick, stage
 from mi_ortho.runs.settings import check_settings
 from mi_ortho.search import Lbfgs
 from mi_ortho.sites import resid_post
@@ -50,7 +51,11 @@ class Job:
 
     def rows(self, **wanted: object) -> list[dict[str, Any]]:
         """Recorded rows with these values."""
-        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+        return pick(self.run.records(), **wanted)
+
+    def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]], **rows: object) -> None:
+        """Record what a stage gives, unless the run holds it; `rows` are the values of its rows in older runs."""
+        stage(self.run, name, compute, old=lambda row: bool(pick([row], **rows)))
 
 
 def prepare(
@@ -182,16 +187,18 @@ def measured(
     yard: Yardstick,
     vectors: Float[Tensor, "k d_model"],
     label: dict[str, Any],
-    stage: str,
+    title: str,
     held_out: Sequence[str] = (),
 ) -> None:
-    """Record measurements of all vectors under `label`, in fixed batches, skipping what is recorded."""
-    done = {row["index"] for row in job.rows(**label)}
+    """Record measurements of all vectors under `label`, a stage for each batch."""
     for start in range(0, len(vectors), BATCH):
-        indices = range(start, min(start + BATCH, len(vectors)))
-        if set(indices) <= done:
-            continue
-        for index, row in zip(indices, measure(yard, vectors[start : start + BATCH], held_out), strict=True):
-            if index not in done:
-                job.run.record({**label, "index": index, **row})
-        job.track(stage, indices[-1] + 1, len(vectors))
+        part = vectors[start : start + BATCH]
+
+        def compute(part: Tensor = part, start: int = start) -> list[dict[str, Any]]:
+            return [{**label, "index": start + k, **row} for k, row in enumerate(measure(yard, part, held_out))]
+
+        def old(row: Mapping[str, Any], start: int = start) -> bool:
+            return bool(pick([row], **label)) and start <= int(row["index"]) < start + BATCH
+
+        stage(job.run, f"{title}, from {start}", compute, old=old)
+        job.track(title, start + len(part), len(vectors))

@@ -6,6 +6,7 @@ the same command continues after any interruption and ends with the same result.
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from mi_ortho.elicitation import (
     melbo_ortho_published,
     random_vectors,
 )
+from mi_ortho.elicitation.orthogonal import together
 from mi_ortho.model import slice_model
 from mi_ortho.objectives import Match, displace, match
+from mi_ortho.runs.directory import RunError
 from mi_ortho.search import SearchResult, Status
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
@@ -56,49 +59,58 @@ def solve(job: Job) -> None:
 
 def unsteered(job: Job) -> None:
     """Record what the model writes without steering."""
-    if job.rows(kind="unsteered"):
-        return
+    job.stage("unsteered", lambda: _unsteered(job), kind="unsteered")
+
+
+def _unsteered(job: Job) -> list[dict[str, Any]]:
     texts = [*job.train, *job.held_out]
     done = unsteered_completions(job.setting, texts, job.z.d_model, job.device)
-    for index, (text, completion) in enumerate(zip(texts, done, strict=True)):
-        role = "train" if index < len(job.train) else "held_out"
-        job.run.record(
-            {
-                "kind": "unsteered",
-                "prompt": index,
-                "role": role,
-                "prompt_text": text,
-                "text": completion.text,
-                "mode": completion.mode,
-            }
-        )
     job.say(f"unsteered: {done[0].mode}: {_short(done[0].text)}")
+    return [
+        {
+            "kind": "unsteered",
+            "prompt": index,
+            "role": "train" if index < len(job.train) else "held_out",
+            "prompt_text": text,
+            "text": completion.text,
+            "mode": completion.mode,
+        }
+        for index, (text, completion) in enumerate(zip(texts, done, strict=True))
+    ]
 
 
 def candidates(job: Job) -> Float[Tensor, "n d_model"]:
     """MELBO vectors, or the user's own base: saved and recorded with random vectors of the same norm beside them."""
-    config = job.config
-    if not job.run.has("candidates"):
-        vectors, objectives = (_own_base(job), [None]) if config.base else _melbo(job)
-        job.run.save_tensors("candidates", {"melbo": vectors})
-        job.run.record({"kind": "melbo_search", "objectives": objectives, "norm": float(vectors[0].norm())})
+    job.stage("candidates", lambda: _searched(job), kind="melbo_search")
     vectors = job.run.load_tensors("candidates")["melbo"].to(job.device)
-    objectives = job.rows(kind="melbo_search")[-1]["objectives"] if job.rows(kind="melbo_search") else []
+    objectives = job.rows(kind="melbo_search")[-1]["objectives"]
     controls = random_vectors(max(8, len(vectors)), vectors.shape[1], float(vectors[0].norm()), job.generator(2))
-    for kind, rows in (("melbo", vectors), ("melbo_control", controls)):
-        if not job.rows(kind=kind):
-            for index, done in enumerate(complete(job.setting, job.train, rows)):
-                row = {
-                    "kind": kind,
-                    "index": index,
-                    "norm": float(rows[index].norm()),
-                    "mode": done[0].mode,
-                    "text": done[0].text,
-                    "modes": [each.mode for each in done],
-                }
-                value = objectives[index] if kind == "melbo" and index < len(objectives) else None
-                job.run.record(row | {"objective": value})
+    for kind, tried, known in (("melbo", vectors, objectives), ("melbo_control", controls, [])):
+        job.stage(kind, lambda kind=kind, tried=tried, known=known: _completed(job, kind, tried, known), kind=kind)
     return vectors
+
+
+def _searched(job: Job) -> list[dict[str, Any]]:
+    vectors, objectives = (_own_base(job), [None]) if job.config.base else _melbo(job)
+    job.run.save_tensors("candidates", {"melbo": vectors})
+    return [{"kind": "melbo_search", "objectives": objectives, "norm": float(vectors[0].norm())}]
+
+
+def _completed(
+    job: Job, kind: str, vectors: Float[Tensor, "n d_model"], objectives: Sequence[float | None]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": kind,
+            "index": index,
+            "norm": float(vectors[index].norm()),
+            "mode": done[0].mode,
+            "text": done[0].text,
+            "modes": [each.mode for each in done],
+            "objective": objectives[index] if index < len(objectives) else None,
+        }
+        for index, done in enumerate(complete(job.setting, job.train, vectors))
+    ]
 
 
 def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
@@ -159,52 +171,77 @@ def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, 
 
 def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> None:
     """Record the base's own numbers: what transfer and log-odds of the family are compared with."""
-    if not job.rows(kind="base"):
+
+    def compute() -> list[dict[str, Any]]:
         row = measure(yard, base[None], job.held_out)[0]
         index = next(
             (k for k, v in enumerate(job.run.load_tensors("candidates")["melbo"]) if torch.equal(v, base.cpu())), 0
         )
         job.run.save_tensors("vectors/base", {"base": base})
-        job.run.record({"kind": "base", "index": index, **row})
+        return [{"kind": "base", "index": index, **row}]
+
+    job.stage("base", compute, kind="base")
 
 
 def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], count: int) -> Float[Tensor, "k d_model"]:
-    """The orthogonal family for one match: every vector is on disk before the next search starts."""
-    # a block that was killed half-way is searched again: its rows replace the ones it had left
-    past = list({row["attempt"]: row for row in job.rows(kind="search", match=name)}.values())
+    """The orthogonal family for one match: every vector is on disk before the next search starts.
+
+    Vectors that are searched for together are recorded together.
+    """
     block = job.config.block if job.config.solver == "projected" else 1
-    past = past[: len(past) // block * block] if block > 1 and not _ended(past, count, job.config.patience) else past
-    kept = [row for row in past if row["kept"]]
+    past = list({row["attempt"]: row for row in job.rows(kind="search", match=name)}.values())
+    if block > 1 and not _ended(past, count, job.config.patience):  # earlier versions recorded parts of blocks
+        past = past[: len(past) // block * block]
+    vectors = _load(job, name, sum(row["kept"] for row in past))
     if _ended(past, count, job.config.patience):
-        return _load(job, name, len(kept))
-    vectors = _load(job, name, len(kept))
+        return vectors
     started = time.perf_counter()
     trailing = len(past) - max((k + 1 for k, row in enumerate(past) if row["kept"]), default=0)
-    progress = Progress(vectors, len(past), trailing)
-    for attempt, result in enumerate(_family(job, name, goal, base, progress), start=len(past)):
-        good = result.status not in (Status.COLLAPSED, Status.NONFINITE)
-        if good:
-            job.run.save_tensors(f"vectors/{name}/{len(vectors):06d}", {"vector": result.vector})
-            vectors = torch.cat([vectors, result.vector[None]])
-        now = time.perf_counter()
-        row = {
-            "kind": "search",
-            "match": name,
-            "attempt": attempt,
-            "kept": good,
-            "index": len(vectors) - 1 if good else None,
-            "status": result.status.name,
-            "norm": float(result.vector.norm()),
-            "goal": result.loss,
-            "evaluations": result.evaluations,
-            "seconds": now - started,
-        }
-        job.run.record(row)
-        past, started = [*past, row], now
-        job.track(f"{name} match", len(vectors), count)
-        if len(vectors) >= count:
+    results = _family(job, name, goal, base, Progress(vectors, len(past), trailing))
+    attempt = len(past)
+    while len(vectors) < count:
+        size = 1 if block == 1 else together(ortho_settings(job.config, 1.0), job.z.d_model - 1 - len(vectors))
+        found = list(islice(results, size))
+        if not found:
             break
+        rows = []
+        for result in found[: _needed(found, count - len(vectors))]:
+            good = _is_good(result)
+            if good:
+                job.run.save_tensors(f"vectors/{name}/{len(vectors):06d}", {"vector": result.vector})
+                vectors = torch.cat([vectors, result.vector[None]])
+            now = time.perf_counter()
+            row = {
+                "kind": "search",
+                "match": name,
+                "attempt": attempt + len(rows),
+                "kept": good,
+                "index": len(vectors) - 1 if good else None,
+                "status": result.status.name,
+                "norm": float(result.vector.norm()),
+                "goal": result.loss,
+                "evaluations": result.evaluations,
+                "seconds": now - started,
+            }
+            rows.append(row)
+            started = now
+        if block > 1:
+            job.run.record_stage(f"{name} search, from {attempt}", rows)
+        else:
+            job.run.record(rows[0])
+        attempt += len(rows)
+        job.track(f"{name} match", len(vectors), count)
     return vectors
+
+
+def _is_good(result: SearchResult) -> bool:
+    return result.status not in (Status.COLLAPSED, Status.NONFINITE)
+
+
+def _needed(results: Sequence[SearchResult], wanted: int) -> int:
+    """How many of the results it takes to have so many good ones; all of them where they are fewer."""
+    good = [k for k, result in enumerate(results, start=1) if _is_good(result)]
+    return good[wanted - 1] if len(good) >= wanted else len(results)
 
 
 def _ended(past: Sequence[dict[str, Any]], count: int, patience: int) -> bool:
@@ -213,9 +250,15 @@ def _ended(past: Sequence[dict[str, Any]], count: int, patience: int) -> bool:
 
 
 def _load(job: Job, name: str, count: int) -> Float[Tensor, "k d_model"]:
-    rows = job.run.load_rows("vectors").get(name)
-    if rows is None or not count:
-        return torch.zeros(0, job.z.d_model, device=job.device)
+    rows, width = job.run.load_rows("vectors").get(name), job.z.d_model
+    if not count:
+        return torch.zeros(0, width, device=job.device)
+    if rows is None or len(rows) < count or rows.shape[1:] != (width,) or not rows[:count].isfinite().all():
+        told = "no vectors" if rows is None else f"{len(rows)} vectors of shape {tuple(rows.shape[1:])}"
+        raise RunError(
+            f"got {told} for the {name} match in {job.run.path}; expected the {count} finite ones of width {width} "
+            "that its records name; restore the files, or start anew with --fresh or another --at"
+        )
     return rows[:count].to(job.device)
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from mi_ortho.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import settings_of
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.inside import save_visuals
 from mi_ortho.studies.family.job import MATCHES, Job, Say, Track, check, check_alone, prepare
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
-from mi_ortho.studies.family.verdicts import pick, summarise
+from mi_ortho.studies.family.verdicts import summarise
 from mi_ortho.studies.subject import Subject, open_subject
 from mi_ortho.subspace import max_abs_cosine
 from mi_ortho.vectors import header
@@ -73,10 +74,12 @@ def _open(
     )
     check(config if name == "family" else replace(config, n=1, n_kl=0, random_bases=0), subject.model)
     texts = subject.texts
-    train = texts.train if config.prompts is None else config.prompts
-    held_out = texts.held_out if config.held_out is None else config.held_out
+    train = config.prompts if config.prompts is not None else texts.train
+    held_out = config.held_out if config.held_out is not None else texts.held_out
     settings = settings_of(config) | {"prompts": list(train), "held_out": list(held_out)}
-    run = start(out, name, settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    run = start(
+        out, name, settings, fresh=fresh, at=at, facts=subject.facts(config.seed, [*train, *held_out], config.system)
+    )
     say(f"run {run.path}")
     try:
         return subject, prepare(run, config, subject.model, subject.modes, train, held_out, say=say, track=track)

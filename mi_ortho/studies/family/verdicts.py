@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from mi_ortho.nulls.bounds import capacity_bound
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import pick
 
 ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours
 NORM_MATTERS = 0.2  # scaling to the base's norm destroys the effect when it loses this share
@@ -20,20 +21,6 @@ MEANS_DIFFER = 0.5  # share kept by sqrt(n)-scaled means minus share kept by pla
 WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour
 
 Row = Mapping[str, Any]
-
-
-def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values, ordered by index where they have one.
-
-    A batch that was recorded twice counts once.
-    """
-    names = ("index", "attempt", "prompt", "n", "scale")
-    chosen = {
-        tuple(row.get(name) for name in names): row
-        for row in rows
-        if all(row.get(key) == value for key, value in wanted.items())
-    }
-    return sorted(chosen.values(), key=lambda row: (row.get("index") is None, row.get("index") or 0))
 
 
 def numbers(rows: Sequence[Row], name: str) -> list[float]:

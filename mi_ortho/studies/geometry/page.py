@@ -40,7 +40,7 @@ TERMS = [
 def geometry_report(run_dir: Path) -> Path:
     """Write report.html of a `geometry` run, finished or not; parts that were not measured are left out."""
     run = open_run(run_dir)
-    rows = [row for row in run.records() if row["kind"] != "stage"]
+    rows = run.records()
     sections = [
         _growth(rows),
         _sets(rows),

@@ -1,6 +1,7 @@
 """The command `geometry`: the layers of a model and of its control networks, and verdicts on claims about them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mi_ortho.model import Model, load_shuffled, load_untrained
 from mi_ortho.model.trajectories import write_matrices
 from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
 from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.sites import Site
 from mi_ortho.studies.family.job import Say, Track
@@ -35,7 +37,8 @@ def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None,
     sets = prompt_sets(config, subject)
     matrices = _check(config, subject.model, say)
     settings = settings_of(config) | {name: list(texts) for name, texts in sets.items()}
-    with start(out, "geometry", settings, fresh=fresh, at=at, facts=subject.facts(config.seed)) as run:
+    facts = subject.facts(config.seed, [text for texts in sets.values() for text in texts])
+    with start(out, "geometry", settings, fresh=fresh, at=at, facts=facts) as run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
         else:
@@ -43,7 +46,7 @@ def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None,
             _measure(config, subject, sets, run, say, track)
             if matrices:
                 run.save_tensors("overlap", {"both": overlaps(matrices, config.directions)})
-            verdicts = claims(finished_rows(run))
+            verdicts = claims(run.records())
             run.summary({"headline": headline(subject.title, verdicts), "verdicts": verdicts})
     if not (run.path / "report.html").is_file():
         from mi_ortho.studies.geometry.page import geometry_report
@@ -72,19 +75,6 @@ def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str
     return {"harmful": first, "harmless": tuple(text for text in dict.fromkeys(harmless) if text not in first)[:limit]}
 
 
-def finished_rows(run: Run) -> Rows:
-    """The rows of every stage that was completed; those of an interrupted attempt are left out."""
-    rows, kept = [], []
-    for row in run.records():
-        if row["kind"] == "stage":
-            if row["state"] == "done":
-                kept += rows
-            rows = []
-        else:
-            rows.append(row)
-    return kept
-
-
 def headline(title: str, verdicts: list[Any]) -> str:
     """One sentence with the number of claims by outcome."""
     named: Mapping[bool | None, str] = {True: "supported", False: "refuted", None: "undecided"}
@@ -95,25 +85,23 @@ def headline(title: str, verdicts: list[Any]) -> str:
 def _measure(
     config: GeometryConfig, subject: Subject, sets: Mapping[str, tuple[str, ...]], run: Run, say: Say, track: Track
 ) -> None:
-    """Every stage of every network that the records do not have yet."""
-    done = {(row["network"], row["stage"]) for row in run.records() if row.get("state") == "done"}
+    """Every stage of every network that the run does not hold yet."""
     wanted = [
-        (network, stage)
-        for network, names in STAGES.items()
-        for stage in names
-        if config.controls or network == "model"
+        (network, name) for network, names in STAGES.items() for name in names if config.controls or network == "model"
     ]
-    for network in dict.fromkeys(network for network, stage in wanted if (network, stage) not in done):
+
+    @lru_cache(maxsize=1)  # networks come one after the other
+    def todo(network: str) -> Mapping[str, Callable[[], Rows]]:
         say(f"reading {sum(map(len, sets.values()))} prompts: {network}")
-        reading = read_network(_network(network, config, subject), sets, batch=config.batch)
-        todo = stages(reading, _effort(config))
-        for stage in (stage for name, stage in wanted if name == network and (name, stage) not in done):
-            run.record({"kind": "stage", "network": network, "stage": stage, "state": "begun"})
-            for row in todo[stage]():
-                run.record({**row, "network": network})
-            run.record({"kind": "stage", "network": network, "stage": stage, "state": "done"})
-            done.add((network, stage))
-            track("stages", len(done), len(wanted))
+        return stages(read_network(_network(network, config, subject), sets, batch=config.batch), _effort(config))
+
+    for done, (network, name) in enumerate(wanted, start=1):
+        stage(
+            run,
+            f"{network} {name}",
+            lambda network=network, name=name: [{**row, "network": network} for row in todo(network)[name]()],
+        )
+        track("stages", done, len(wanted))
 
 
 def _network(name: str, config: GeometryConfig, subject: Subject) -> Model:

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import pick
 
 STRAIGHT = 0.8  # R² of log variance over depth from which growth is called near-exponential
 DECISIVE = 2.0  # difference of AICc from which one law is preferred
@@ -23,11 +24,6 @@ FLAT = 0.05  # relative excess of detours over a flat cloud's up to which a laye
 
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
-
-
-def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def curves_rise(rows: Sequence[Row]) -> Verdict | None:

@@ -1,6 +1,6 @@
-"""What all stages of a scrutiny share: the map, the two effects, and stages that are recorded whole or not at all."""
+"""What all stages of a scrutiny share: the map and the two effects."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,23 +93,6 @@ class Bench:
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own for every use, on the CPU."""
         return torch.Generator().manual_seed(self.config.seed * 1013 + stage)
-
-    def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
-        """Record what a stage gives, unless the run holds all of it already."""
-        started = [row for row in self.run.records() if row.get("stage") == name]
-        if any(row["kind"] == "done" for row in started):
-            return
-        self.say(f"{name}: computing")
-        attempt = 1 + max((int(str(row["attempt"])) for row in started), default=-1)
-        for row in compute():
-            self.run.record({**row, "stage": name, "attempt": attempt})
-        self.run.record({"kind": "done", "stage": name, "attempt": attempt})
-
-
-def whole_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows of the last attempt at every stage: an attempt killed half-way does not count."""
-    last = {str(row["stage"]): row["attempt"] for row in rows if "stage" in row}
-    return (row for row in rows if "stage" in row and row["attempt"] == last[str(row["stage"])])
 
 
 def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subject, say: Say, track: Track) -> Bench:

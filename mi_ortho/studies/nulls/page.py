@@ -4,7 +4,6 @@ from pathlib import Path
 
 from mi_ortho.pages.sections import glossary, write_report
 from mi_ortho.runs.directory import open_run
-from mi_ortho.studies.nulls.bench import whole_rows
 from mi_ortho.studies.nulls.page_linear import gradients_section, linear_section
 from mi_ortho.studies.nulls.page_shape import completions_section, composition_section, dose_section
 from mi_ortho.studies.nulls.page_structure import clusters_section, multiplicity_section, spectrum_section
@@ -17,7 +16,7 @@ PARTS = (
 
 def nulls_report(run_dir: Path) -> Path:
     """Write report.html of a run of `mi-ortho nulls` and return its path."""
-    rows = list(whole_rows(open_run(run_dir).records()))
+    rows = open_run(run_dir).records()
     sections = [section for part in PARTS if (section := part(rows)) is not None]
     return write_report(Path(run_dir), "Null models", [*sections, glossary(TERMS)])
 

@@ -1,12 +1,14 @@
 """The command `nulls`: hold a finished family run against linear, quadratic and random null models."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho.runs.directory import Run, RunError, start
+from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.job import Say, Track
-from mi_ortho.studies.nulls.bench import Bench, prepare_bench, whole_rows
+from mi_ortho.studies.nulls.bench import Bench, Row, prepare_bench
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.diversity import diversity_rows
 from mi_ortho.studies.nulls.linear import gradient_rows, linear_rows
@@ -36,7 +38,7 @@ def nulls(config: NullsConfig, out: Path, *, fresh: bool, at: Path | None, say: 
     config = replace(config, run=str(source.path), model=source.config.model)
     say(f"testing {source.path}")
     subject = _subject(config, source)
-    facts = subject.facts(config.seed) | {"source": source.path.name}
+    facts = subject.facts(config.seed, source.train, source.config.system) | {"source": source.path.name}
     run = start(out, "nulls", settings_of(config), fresh=fresh, at=at, facts=facts)
     with run:
         if run.finished:
@@ -74,11 +76,16 @@ def _subject(config: NullsConfig, source: Source) -> Subject:
     return subject
 
 
+def _computed(bench: Bench, name: str, compute: Callable[[Bench], list[Row]]) -> list[Row]:
+    bench.say(f"{name}: computing")
+    return compute(bench)
+
+
 def _solve(bench: Bench) -> None:
     for done, (name, compute) in enumerate(STAGES.items()):
-        bench.stage(name, lambda compute=compute: compute(bench))
+        stage(bench.run, name, lambda name=name, compute=compute: _computed(bench, name, compute))
         bench.track("stages", done + 1, len(STAGES))
-    rows = list(whole_rows(bench.run.records()))
+    rows = bench.run.records()
     found = verdicts(rows)
     bench.run.summary(
         {"headline": headline(rows, found, bench.subject.title), "source": str(bench.source.path), "verdicts": found}

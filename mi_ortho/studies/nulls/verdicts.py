@@ -6,6 +6,7 @@ from statistics import fmean
 
 from mi_ortho.effects import rate_interval
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import pick as select
 from mi_ortho.studies.family.verdicts import Row, decide, mean_interval, numbers
 
 SAME_CURVE = 0.1  # mean distance of two loss curves up to which they are the same
@@ -17,11 +18,6 @@ ONE_SIDE = 0.8  # share of vectors on one side of the gradient
 FACTOR = 1.0  # predicted over measured count, distance from 1 in powers of 2
 FEWER_OUTPUTS = 0.5  # effective rank of outputs over that of inputs
 ALPHA = 0.05
-
-
-def select(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values, in recorded order."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
 def below(value: float, interval: tuple[float, float] | None, threshold: float) -> bool | None:

@@ -1,15 +1,17 @@
 """The commands that look at what others made: `report`, `compare`, `show`, `export`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from mi_ortho.export import export_gguf, export_lm_eval, position_note
-from mi_ortho.runs.directory import RunError, open_run
-from mi_ortho.runs.files import read_json
+from mi_ortho.pages.page import written_to
+from mi_ortho.runs.directory import RunError, open_run, summary_of
+from mi_ortho.runs.files import read_mapping
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.family.job import MATCHES
-from mi_ortho.studies.family.verdicts import pick
 from mi_ortho.vectors import load_vectors, save
 
 # what draws the report of each command, imported only when it is drawn
@@ -25,15 +27,13 @@ REPORTS: Mapping[str, str] = {
 }
 
 
-def report(path: Path) -> Path:
-    """Render report.html of a run directory again and return its path.
+def report(path: Path, to: Path | None = None) -> Path:
+    """Render the report of a run directory again, into it or to the file `to`, and return the file.
 
     The command that made the run is in its environment.json; REPORTS says who draws it.
     """
     open_run(path)
-    known = path / "environment.json"
-    facts = read_json(known) if known.is_file() else {}
-    name = str(facts.get("command", "family")) if isinstance(facts, dict) else "family"
+    name = str(read_mapping(path / "environment.json").get("command", "family"))
     place = REPORTS.get(name)
     if place is None or not (path / "records.jsonl").is_file():
         raise RunError(
@@ -41,7 +41,12 @@ def report(path: Path) -> Path:
             "command that draws one; use `mi-ortho show`"
         )
     module, function = place.split(":")
-    return getattr(import_module(module), function)(path)
+    if to is None and not os.access(path, os.W_OK):
+        raise RunError(
+            f"got {path}, where nothing can be written; expected a folder for the page; name a file with --to"
+        )
+    with written_to(to):
+        return getattr(import_module(module), function)(path)
 
 
 def index(folder: Path) -> Path:
@@ -84,14 +89,13 @@ def show(path: Path, limit: int) -> list[str]:
     rows = run.records()
     lines = [f"run {path}: {'finished' if run.finished else 'unfinished (the command that started it continues it)'}"]
     if run.finished:
-        summary = read_json(path / "summary.json")
-        assert isinstance(summary, dict)
-        lines.append(str(summary["headline"]))
-        for verdict in summary.get("verdicts", []):
+        summary = summary_of(run)
+        lines.append(summary.get("headline", "no headline"))
+        for verdict in summary.get("verdicts") or []:
             word = {True: "supported", False: "refuted", None: "undecided"}[verdict["supported"]]
             lines.append(
-                f"  {word:10} {verdict['claim']}: {_number(verdict['value'])} (threshold "
-                f"{_number(verdict['threshold'])}, control {_number(verdict['control'])})"
+                f"  {word:10} {verdict['claim']}: {_number(verdict.get('value'))} (threshold "
+                f"{_number(verdict.get('threshold'))}, control {_number(verdict.get('control'))})"
             )
     for match in MATCHES:
         family_rows = pick(rows, kind="vector", match=match)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.runs.directory import Run, RunError, open_run
+from mi_ortho.runs.directory import Run, RunError, newest_first, open_run
 from mi_ortho.runs.files import read_json
-from mi_ortho.studies.family.verdicts import pick
+from mi_ortho.runs.rows import pick
 
 MATCHES = ("kl", "activation")  # the first one a run has is studied
 HOW = "run `mi-ortho family` first, or name a finished run of it"
@@ -53,9 +53,9 @@ def newest_family(folder: Path, model: str | None = None) -> Path:
     Raises:
         RunError: there is none; the message says which command makes one.
     """
-    for path in sorted((Path(folder) / "family").glob("*/summary.json"), reverse=True):
-        if (path.parent / "config.json").is_file() and open_run(path.parent).config.get("model") == model:
-            return path.parent
+    for path in newest_first(path.parent for path in (Path(folder) / "family").glob("*/summary.json")):
+        if (path / "config.json").is_file() and open_run(path).config.get("model") == model:
+            return path
     extra = f" --model {model}" if model else ""
     raise RunError(
         f"got no finished family run of {model or 'the embedded model'} in {folder}; expected one; "

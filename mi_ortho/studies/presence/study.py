@@ -7,6 +7,7 @@ import torch
 
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.rows import Row, forget, pick, stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.presence.config import PresenceConfig
@@ -14,9 +15,9 @@ from mi_ortho.studies.presence.family_vectors import FamilyVectors, newest_famil
 from mi_ortho.studies.presence.layers import Effort, layer_rows, probe_rows
 from mi_ortho.studies.presence.moments import strongest_rows, token_rows
 from mi_ortho.studies.presence.passages import ROWS, Passage, passage_of, real_passages, write_passages
-from mi_ortho.studies.presence.requests import requests
+from mi_ortho.studies.presence.requests import Request, requests
 from mi_ortho.studies.presence.streams import Stream, read_streams
-from mi_ortho.studies.presence.verdicts import chosen, summarise
+from mi_ortho.studies.presence.verdicts import summarise
 from mi_ortho.studies.subject import Subject, open_subject
 
 Streams = dict[tuple[int, str], Stream]
@@ -36,7 +37,9 @@ def presence(
     subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
     layers = check(config, found, subject)
     settings = settings_of(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
-    run = start(out, "presence", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    asked = [request.prompt for request in requests(subject.texts.natural, config.own, config.seed)]
+    facts = subject.facts(config.seed, asked, found.config.get("system"))
+    run = start(out, "presence", settings, fresh=fresh, at=at, facts=facts)
     say(f"run {run.path}")
     with run:
         if run.finished:
@@ -105,35 +108,39 @@ def check(config: PresenceConfig, family: FamilyVectors, subject: Subject) -> li
 def gather_text(
     run: Run, config: PresenceConfig, family: FamilyVectors, subject: Subject, say: Say, track: Track
 ) -> list[Passage]:
-    """Every passage: what was recorded before, then what the model still has to write, then real text."""
+    """Every passage: what the model writes when asked, in batches of a stage each, then real text."""
     asked = requests(subject.texts.natural, config.own, config.seed)
-    done = {passage.index: passage for row in chosen(run.records(), kind="passage") for passage in [passage_of(row)]}
     say(f"{subject.title} writes: {len(asked)} prompts")
     for first in range(0, len(asked), ROWS):
         part = asked[first : first + ROWS]
-        if not all(first + k in done for k in range(len(part))):
-            written = write_passages(
-                subject.model,
-                subject.modes,
-                part,
-                first,
-                system=family.config.get("system"),
-                max_new_tokens=config.max_new_tokens,
-            )
-            _record(run, done, list(written))
-        track("writing", min(first + ROWS, len(asked)), len(asked))
-    if not chosen(run.records(), kind="text"):
+
+        def written(part: Sequence[Request] = part, first: int = first) -> list[dict[str, object]]:
+            system, most = family.config.get("system"), config.max_new_tokens
+            found = write_passages(subject.model, subject.modes, part, first, system=system, max_new_tokens=most)
+            return [passage.row() for passage in found]
+
+        def old(row: Row, first: int = first, end: int = first + len(part)) -> bool:
+            return row.get("kind") == "passage" and first <= row["index"] < end
+
+        stage(run, f"writing, from {first}", written, old=old)
+        track("writing", first + len(part), len(asked))
+
+    def read() -> list[dict[str, object]]:
         say("reading the standard library")
-        _record(run, done, real_passages(subject.model, config.library, config.text_tokens, config.seed, len(asked)))
-        run.record({"kind": "text", "passages": len(done), "kept": sum(one.kept for one in done.values())})
-    return [done[index] for index in sorted(done)]
+        own = [passage_of(row) for row in pick(run.records(), kind="passage") if row["index"] < len(asked)]
+        found = real_passages(subject.model, config.library, config.text_tokens, config.seed, len(asked))
+        kept = sum(one.kept for one in (*own, *found))
+        told = {"kind": "text", "passages": len(own) + len(found), "kept": kept}
+        return [*(passage.row() for passage in found), told]
 
-
-def _record(run: Run, done: dict[int, Passage], passages: Sequence[Passage]) -> None:
-    for passage in passages:
-        if passage.index not in done:
-            run.record(passage.row())
-            done[passage.index] = passage
+    stage(
+        run,
+        "text",
+        read,
+        old=lambda row: row.get("kind") in ("passage", "text") and row.get("index", len(asked)) >= len(asked),
+    )
+    found = {passage.index: passage for row in pick(run.records(), kind="passage") for passage in [passage_of(row)]}
+    return [found[index] for index in sorted(found)]
 
 
 def measure_layers(
@@ -146,8 +153,9 @@ def measure_layers(
     say: Say,
     track: Track,
 ) -> None:
-    """Record every layer that is not complete yet."""
-    left = [layer for layer in layers if layer not in {row["layer"] for row in chosen(run.records(), kind="layer")}]
+    """Record every layer that is not complete yet, each a stage."""
+    known = {row["layer"] for row in pick(run.records(), kind="layer")}
+    left = [layer for layer in layers if layer not in known]
     if not left:
         return
     vectors = torch.cat([family.vectors, family.base[None]]).to(subject.device)
@@ -163,15 +171,18 @@ def measure_layers(
         system=family.config.get("system"),
         track=track,
     )
-    for done, layer in enumerate(left):
+
+    def measured(layer: int) -> list[dict[str, object]]:
         say(f"layer {layer}: {len(vectors)} vectors against {config.sets} sets of each kind")
         rows = layer_rows(streams, layer, vectors, family.what, topics, effort)
         if layer == int(family.config["source"]):
             rows += _at_the_source(config, family, subject, passages, streams, layer, effort)
-        for row in rows:
-            run.record(row)
-        run.record({"kind": "layer", "layer": layer})
-        track("layers", done + 1, len(left))
+        return [*rows, {"kind": "layer", "layer": layer}]
+
+    for done, layer in enumerate(left, start=1):
+        forget(run, lambda row, layer=layer: row.get("layer") == layer)
+        stage(run, f"layer {layer}", lambda layer=layer: measured(layer))
+        track("layers", done, len(left))
 
 
 def _at_the_source(

@@ -9,6 +9,7 @@ from typing import Any
 
 from mi_ortho.effects import rate_interval
 from mi_ortho.runs.directory import Verdict
+from mi_ortho.runs.rows import pick as chosen
 from mi_ortho.studies.family.verdicts import decide, mean_interval
 from mi_ortho.studies.presence.contrasts import NULLS, PRIMARY
 from mi_ortho.studies.presence.layers import discoveries
@@ -22,17 +23,6 @@ PROBES_SHARE = 0.5  # nullspace probes, as a share of the family's size, from wh
 STRONG = 0.02  # a vector that holds one fiftieth of an activation at its strongest counts as strongly present
 
 Row = Mapping[str, Any]
-
-
-def chosen(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values; what was recorded twice, because a run was interrupted, counts once."""
-    names = ("layer", "contrast", "null", "index", "fit", "seed", "shuffled")
-    found = {
-        tuple(row.get(name) for name in names): row
-        for row in rows
-        if all(row.get(key) == value for key, value in wanted.items())
-    }
-    return list(found.values())
 
 
 def stands(p_value: float, draws: int) -> bool | None:

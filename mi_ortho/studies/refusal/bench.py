@@ -1,6 +1,6 @@
 """What every stage of a refusal study shares: the run, the subject, the prompts of both classes and the judge."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
 from mi_ortho.refusal.scores import refuses_anywhere, substantial
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.rows import pick, stage
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.subject import Subject
 
@@ -43,7 +44,11 @@ class Study:
 
     def rows(self, **wanted: object) -> list[dict[str, Any]]:
         """Recorded rows with these values."""
-        return [row for row in self.run.records() if all(row.get(key) == value for key, value in wanted.items())]
+        return pick(self.run.records(), **wanted)
+
+    def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]], **rows: object) -> None:
+        """Record what a stage gives, unless the run holds it; `rows` are the values of its rows in older runs."""
+        stage(self.run, name, compute, old=lambda row: bool(pick([row], **rows)))
 
     def leave_out(self, what: str, reason: object) -> None:
         """Record, once, what this model cannot be asked, and why."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.refusal.selection import Candidate
 from mi_ortho.refusal.several import extract_again, null_space_rounds
 from mi_ortho.runs.files import to_json, write_file
+from mi_ortho.runs.rows import pick, stage
 from mi_ortho.sites import Site, attn_pattern, mlp_out
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.matrix import ablation_matrix
@@ -66,32 +68,37 @@ def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
 
 
 def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degrees: list[int]) -> None:
-    model = study.subject.model
     texts = (study.sets.test_harmful if kind == "harmful" else study.sets.test_harmless)[: study.config.circle_prompts]
-    done = {row["degrees"] for row in study.rows(kind="circle", plane=name, adaptive=adaptive, prompts=kind)}
+    label = {"kind": "circle", "plane": name, "adaptive": adaptive, "prompts": kind}
     per_batch = max(1, 96 // len(texts))
-    left = [angle for angle in degrees if angle not in done]
-    for start in range(0, len(left), per_batch):
-        part = left[start : start + per_batch]
-        angles = torch.tensor([math.radians(a) for a in part]).repeat_interleave(len(texts))
-        turn: Intervention = RotateTo(plane, angles)
-        turn = When(Above(plane[0]), turn) if adaptive else turn
-        changed = at_every(model, turn, kinds=("resid_pre",))
-        prompts = tokenize(model, texts).repeat(len(part))
-        ids = generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
-        for k, angle in enumerate(part):
-            rows = judged(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
-            study.run.record(
-                {
-                    "kind": "circle",
-                    "plane": name,
-                    "adaptive": adaptive,
-                    "prompts": kind,
-                    "degrees": angle,
-                    "text": rows[0]["text"],
-                    **rates(rows),
-                }
-            )
+    for start in range(0, len(degrees), per_batch):
+        part = degrees[start : start + per_batch]
+
+        def compute(part: list[int] = part) -> list[dict[str, object]]:
+            return [{**label, **row} for row in _turned(study, plane, adaptive, texts, part)]
+
+        def old(row: dict[str, Any], part: list[int] = part) -> bool:
+            return bool(pick([row], **label)) and row["degrees"] in part
+
+        where = f"{name}{', adaptive' * adaptive}, {kind} prompts, from {part[0]}"
+        stage(study.run, f"circle, {where}", compute, old=old)
+
+
+def _turned(
+    study: Study, plane: Tensor, adaptive: bool, texts: Sequence[str], degrees: Sequence[int]
+) -> list[dict[str, object]]:
+    model = study.subject.model
+    angles = torch.tensor([math.radians(a) for a in degrees]).repeat_interleave(len(texts))
+    turn: Intervention = RotateTo(plane, angles)
+    turn = When(Above(plane[0]), turn) if adaptive else turn
+    changed = at_every(model, turn, kinds=("resid_pre",))
+    prompts = tokenize(model, texts).repeat(len(degrees))
+    ids = generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
+    found: list[dict[str, object]] = []
+    for k, angle in enumerate(degrees):
+        rows = judged(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
+        found.append({"degrees": angle, "text": rows[0]["text"], **rates(rows)})
+    return found
 
 
 def again(study: Study, extraction: Extraction, best: Candidate) -> None:
@@ -99,13 +106,15 @@ def again(study: Study, extraction: Extraction, best: Candidate) -> None:
 
     The first round finds the selected direction again.
     """
-    done = len(study.rows(kind="round"))
-    if done >= study.config.rounds:
-        return
+    if study.config.rounds:
+        study.stage("rounds", lambda: _rounds(study, extraction, best), kind="round")
+
+
+def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
-    rows = []
+    rows: list[dict[str, object]] = []
     for one in extract_again(
         model,
         sets.train_harmful,
@@ -133,15 +142,16 @@ def again(study: Study, extraction: Extraction, best: Candidate) -> None:
         )
         study.track("rounds", one.number, study.config.rounds)
         study.run.save_tensors(f"rounds/{one.number:03d}", {"vector": one.direction})
-    for row in rows[done:]:  # rounds build on each other, so an interrupted stage is computed again from its start
-        study.run.record(row)
+    return rows
 
 
 def null_space(study: Study, best: Candidate) -> None:
     """Linear probes projected out one after the other at the selected place, and what ablating them all does."""
-    done = len(study.rows(kind="probe"))
-    if done >= study.config.rounds:
-        return
+    if study.config.rounds:
+        study.stage("probes", lambda: _probes(study, best), kind="probe")
+
+
+def _probes(study: Study, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     samples = [
@@ -149,19 +159,22 @@ def null_space(study: Study, best: Candidate) -> None:
         for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
     ]
     basis = torch.zeros(0, samples[0].shape[1])
+    rows: list[dict[str, object]] = []
     for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
         basis = torch.cat([basis, one.direction[None]])
         score = refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, basis)).mean()
-        if one.number > done:
-            study.run.record({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
+        rows.append({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
+    return rows
 
 
 def cone(study: Study, best: Candidate, r: Tensor) -> None:
     """A cone of directions optimised by gradient, started at the selected direction and random ones; optional."""
-    config = study.config
-    if not config.cone or study.rows(kind="cone"):
-        return
-    model, sets = study.subject.model, study.sets
+    if study.config.cone:
+        study.stage("cone", lambda: [_cone(study, best, r)], kind="cone")
+
+
+def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
+    config, model, sets = study.config, study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     targets = cone_targets(
         model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r), add_at(best.site, r)
@@ -182,16 +195,14 @@ def cone(study: Study, best: Candidate, r: Tensor) -> None:
         for row in (*found.basis, r)
     ]
     cosines = torch.nn.functional.cosine_similarity(found.basis, r[None]).tolist()
-    study.run.record(
-        {
-            "kind": "cone",
-            "dimension": config.cone,
-            "losses": list(found.losses),
-            "scores": scores[:-1],
-            "selected": scores[-1],
-            "cosines": cosines,
-        }
-    )
+    return {
+        "kind": "cone",
+        "dimension": config.cone,
+        "losses": list(found.losses),
+        "scores": scores[:-1],
+        "selected": scores[-1],
+        "cosines": cosines,
+    }
 
 
 def inside(study: Study, site: Site, r: Tensor) -> None:

@@ -6,47 +6,51 @@ from mi_ortho.refusal.extraction import Extraction, Moments, difference_of_means
 from mi_ortho.refusal.rankings import compare_rankings, ranking_scores
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.refusal.selection import Candidate, Limits, Selection, candidates, filter_prompts, select, validation
+from mi_ortho.runs.rows import forget
 from mi_ortho.sites import Site
 from mi_ortho.studies.refusal.bench import Study
 
 
 def extract(study: Study) -> Extraction:
     """Refusal tokens, filtered training prompts, and the moments of both classes: on disk, read back when there."""
-    if not study.rows(kind="extraction"):  # the row is written after the tensors, so it never names what is not there
-        model, config, sets = study.subject.model, study.config, study.sets
-        positions = config.positions or instruction_suffix(model).positions
-        tokens = _tokens(study)
-        kept = filter_prompts(model, sets.train_harmful, sets.train_harmless, tokens)
-        study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
-        sites = residual_sites(model, config.streams)
-        found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
-        scores = {
-            name: refusal_scores(model, texts, tokens).mean().item()
-            for name, texts in (("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))
-        }
-        study.run.save_tensors(
-            "extraction",
-            {
-                f"{name}.{part}": getattr(moments, part)
-                for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
-                for part in ("mean", "variance")
-            },
-        )
-        study.run.record(
-            {
-                "kind": "extraction",
-                "sites": [str(site) for site in sites],
-                "positions": list(positions),
-                "position_tokens": _position_tokens(study, positions),
-                "harmful": len(kept.harmful),
-                "harmless": len(kept.harmless),
-                "dropped_harmful": kept.dropped_harmful,
-                "dropped_harmless": kept.dropped_harmless,
-                "score_harmful": scores["harmful"],
-                "score_harmless": scores["harmless"],
-            }
-        )
+    tokens = _tokens(study)
+    study.stage("extraction", lambda: _extraction(study, tokens), kind="extraction")
     return load_extraction(study)
+
+
+def _extraction(study: Study, tokens: tuple[int, ...]) -> list[dict[str, object]]:
+    model, config, sets = study.subject.model, study.config, study.sets
+    positions = config.positions or instruction_suffix(model).positions
+    kept = filter_prompts(model, sets.train_harmful, sets.train_harmless, tokens)
+    study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
+    sites = residual_sites(model, config.streams)
+    found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
+    scores = {
+        name: refusal_scores(model, texts, tokens).mean().item()
+        for name, texts in (("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))
+    }
+    study.run.save_tensors(
+        "extraction",
+        {
+            f"{name}.{part}": getattr(moments, part)
+            for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
+            for part in ("mean", "variance")
+        },
+    )
+    return [
+        {
+            "kind": "extraction",
+            "sites": [str(site) for site in sites],
+            "positions": list(positions),
+            "position_tokens": _position_tokens(study, positions),
+            "harmful": len(kept.harmful),
+            "harmless": len(kept.harmless),
+            "dropped_harmful": kept.dropped_harmful,
+            "dropped_harmless": kept.dropped_harmless,
+            "score_harmful": scores["harmful"],
+            "score_harmless": scores["harmless"],
+        }
+    ]
 
 
 def load_extraction(study: Study) -> Extraction:
@@ -67,30 +71,28 @@ def _position_tokens(study: Study, positions: tuple[int, ...]) -> list[str]:
 
 
 def _tokens(study: Study) -> tuple[int, ...]:
-    known = study.rows(kind="refusal_tokens")
-    if known:
-        return tuple(known[-1]["ids"])
+    study.stage("refusal tokens", lambda: [_refusal_tokens(study)], kind="refusal_tokens")
+    return tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+
+
+def _refusal_tokens(study: Study) -> dict[str, object]:
     model, named = study.subject.model, study.config.refusal_tokens
     if named:
-        ids = tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in named)
-        study.run.record({"kind": "refusal_tokens", "ids": list(ids), "texts": list(named), "named": True})
-        return ids
+        ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in named]
+        return {"kind": "refusal_tokens", "ids": ids, "texts": list(named), "named": True}
     found = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
     study.say(
         f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
         f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused"
     )
-    study.run.record(
-        {
-            "kind": "refusal_tokens",
-            "ids": list(found.ids),
-            "texts": list(found.texts),
-            "named": False,
-            "harmful_rate": found.harmful_rate,
-            "harmless_rate": found.harmless_rate,
-        }
-    )
-    return found.ids
+    return {
+        "kind": "refusal_tokens",
+        "ids": list(found.ids),
+        "texts": list(found.texts),
+        "named": False,
+        "harmful_rate": found.harmful_rate,
+        "harmless_rate": found.harmless_rate,
+    }
 
 
 def choose(study: Study, extraction: Extraction) -> Selection:
@@ -107,28 +109,29 @@ def choose(study: Study, extraction: Extraction) -> Selection:
             done.append(found)
             study.track("candidates", len(done), total)
     selection = select(done)
-    if not study.rows(kind="selection"):
-        _rank(study, extraction, selection)
-        best = selection.best
-        if best is not None:
-            difference = extraction.direction(best.site, best.position)
-            study.run.save_tensors("direction", {"vector": difference, "unit": difference / difference.norm()})
-        study.run.record({"kind": "selection", "reason": selection.reason, **(best.row() if best else {})})
+    study.stage("selection", lambda: _selection(study, extraction, selection), kind="selection")
     study.say(f"selected {selection.best.site} at {selection.best.position}" if selection.best else selection.reason)
     return selection
 
 
-def _rank(study: Study, extraction: Extraction, selection: Selection) -> None:
+def _selection(study: Study, extraction: Extraction, selection: Selection) -> list[dict[str, object]]:
+    """Other statistics of every candidate, how well each ranks, and the selected one, whose direction is saved."""
+    for kind in ("measures", "ranking"):  # recorded one by one in earlier versions
+        forget(study.run, lambda row, kind=kind: row.get("kind") == kind)
     scores = ranking_scores(
         study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless
     )
     flat = {name: values.flatten().tolist() for name, values in scores.items()}
-    for index in range(len(study.rows(kind="measures")), len(selection.candidates)):
-        study.run.record({"kind": "measures", "index": index} | {name: flat[name][index] for name in flat})
-    if selection.best is not None:
-        done = {row["name"] for row in study.rows(kind="ranking")}
-        for ranking in (one for one in compare_rankings(selection.candidates, flat) if one.name not in done):
-            study.run.record({"kind": "ranking", **vars(ranking)})
+    rows: list[dict[str, object]] = [
+        {"kind": "measures", "index": index} | {name: flat[name][index] for name in flat}
+        for index in range(len(selection.candidates))
+    ]
+    best = selection.best
+    if best is not None:
+        rows += [{"kind": "ranking", **vars(ranking)} for ranking in compare_rankings(selection.candidates, flat)]
+        difference = extraction.direction(best.site, best.position)
+        study.run.save_tensors("direction", {"vector": difference, "unit": difference / difference.norm()})
+    return [*rows, {"kind": "selection", "reason": selection.reason, **(best.row() if best else {})}]
 
 
 def _candidate(row: dict[str, object]) -> Candidate:

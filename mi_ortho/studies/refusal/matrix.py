@@ -29,10 +29,12 @@ def ablation_matrix(study: Study, extraction: Extraction, best: Candidate) -> No
     sources = _sources(extraction, best, shown)
     drawn = random_directions(study, extraction.direction(best.site, best.position))
     sources |= {f"random {number}": row for number, row in enumerate(drawn)}
-    done = {row["source"] for row in study.rows(kind="matrix")}
     for number, (name, direction) in enumerate(sources.items()):
-        if name not in done:
-            study.run.record(_row(study, name, direction, columns))
+
+        def compute(name: str = name, direction: Tensor = direction) -> list[dict[str, object]]:
+            return [_row(study, name, direction, columns)]
+
+        study.stage(f"ablation matrix, {name}", compute, kind="matrix", source=name)
         study.track("ablation matrix", number + 1, len(sources))
 
 

@@ -77,7 +77,8 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
     settings = settings_of(config) | {
         "prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"
     }
-    run = start(out, "refusal", settings, fresh=fresh, at=at, facts=subject.facts(config.seed))
+    facts = subject.facts(config.seed, [text for texts in asdict(sets).values() for text in texts])
+    run = start(out, "refusal", settings, fresh=fresh, at=at, facts=facts)
     if not run.finished:
         write_file(run.path / "prompts.json", prompts + "\n")
     say(f"run {run.path}")

@@ -40,12 +40,14 @@ def try_out(study: Study, extraction: Extraction, best: Candidate) -> None:
     if reason is not None:
         study.leave_out("ablated in the weights", reason)
     conditions = [c for c in conditions_of(study, extraction, best) if reason is None or c.edited is None]
+    _references(study)
     for number, condition in enumerate(conditions):
-        if not study.rows(kind="condition", condition=condition.name, prompts=condition.prompts):
-            _measure(study, condition)
+        label = {"condition": condition.name, "prompts": condition.prompts}
+        name = f"{condition.name}, {condition.prompts} prompts"
+        study.stage(name, lambda condition=condition: _measure(study, condition), **label)
         study.track("conditions", number + 1, len(conditions))
-    if reason is None and not study.rows(kind="weights"):
-        study.run.record({"kind": "weights", **_agreement(study, r)})
+    if reason is None:
+        study.stage("weights", lambda: [{"kind": "weights", **_agreement(study, r)}], kind="weights")
 
 
 def edit_refused(model: Model, direction: Tensor) -> str | None:
@@ -84,7 +86,7 @@ def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list
     return found
 
 
-def _measure(study: Study, condition: Condition) -> None:
+def _measure(study: Study, condition: Condition) -> list[dict[str, object]]:
     model = study.subject.model
     texts = study.sets.test_harmful if condition.prompts == "harmful" else study.sets.test_harmless
     editing = nullcontext() if condition.edited is None else orthogonalised(model, condition.edited)
@@ -93,10 +95,8 @@ def _measure(study: Study, condition: Condition) -> None:
         cost = _damage(study, condition)
     rows = judged(study, texts, ids)
     label = {"condition": condition.name, "prompts": condition.prompts, "control": condition.control}
-    done = len(study.rows(kind="completion", condition=condition.name, prompts=condition.prompts))
-    for index, row in list(enumerate(rows))[done:]:
-        study.run.record({"kind": "completion", "index": index, **label, **row})
-    study.run.record({"kind": "condition", **label, **rates(rows), **cost})
+    told = [{"kind": "completion", "index": index, **label, **row} for index, row in enumerate(rows)]
+    return [*told, {"kind": "condition", **label, **rates(rows), **cost}]
 
 
 def completions(study: Study, texts: Sequence[str], changed: Mapping[Site, Intervention]) -> list[list[int]]:
@@ -169,12 +169,15 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
 
 
 def _references(study: Study) -> tuple[list[str], list[list[int]]]:
-    """Harmless prompts with the unsteered model's completions of them; made with the first condition, then kept."""
-    if not study.rows(kind="reference"):
+    """Harmless prompts with the unsteered model's completions of them; made before the first condition, then kept."""
+
+    def compute() -> list[dict[str, object]]:
         texts = study.sets.validation_harmless
         found = [(text, ids) for text, ids in zip(texts, completions(study, texts, {})) if ids]
         prompts, ids = zip(*found) if found else ((), ())
-        study.run.record({"kind": "reference", "prompts": list(prompts), "ids": list(ids)})
+        return [{"kind": "reference", "prompts": list(prompts), "ids": list(ids)}]
+
+    study.stage("references", compute, kind="reference")
     row = study.rows(kind="reference")[-1]
     return list(row["prompts"]), [list(ids) for ids in row["ids"]]
 

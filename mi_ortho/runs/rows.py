@@ -1,0 +1,143 @@
+"""Which recorded rows count: one selection, and one rule of resumption.
+
+A stage is whole or absent. Its rows lie in records.jsonl between two marks, `{"kind": "stage", "stage": NAME, "state":
+"begun"}` and the same with "done", and are written together, after all that the stage computed and saved. An attempt
+without its second mark does not count for anybody: it is left out when rows are read, and cut off when the run goes on.
+What is recorded by itself (a search whose vector is on disk) is one row, which is there or not.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from mi_ortho.runs.directory import Run
+
+Row = dict[str, Any]
+R = TypeVar("R", bound=Mapping[str, Any])
+VOLATILE = ("seconds", "cpu_seconds", "megabytes")  # of rows and summaries: what differs between two equal runs
+# kinds that earlier versions recorded again, row by row, when a batch was interrupted
+_AGAIN = ("unsteered", "melbo", "melbo_control", "base", "search", "vector", "control", "mean", "shrunk", "linear_null")
+_AGAIN += ("passage", "text", "layer", "presence", "sets", "contrast", "probes", "strongest", "tokens")
+
+
+def pick(rows: Sequence[R], **wanted: object) -> list[R]:
+    """The rows with these values, in recorded order.
+
+    >>> pick([{"kind": "vector", "index": 0}, {"kind": "base"}], kind="vector")
+    [{'kind': 'vector', 'index': 0}]
+    """
+    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+
+
+def whole(lines: Sequence[Row]) -> list[Row]:
+    """The rows that count, without marks: of every stage those of an attempt that reached its end.
+
+    >>> begun, done = ({"kind": "stage", "stage": "a", "state": state} for state in ("begun", "done"))
+    >>> whole([begun, {"x": 1}, begun, {"x": 2}, done, begun, {"x": 3}])
+    [{'x': 2}]
+    """
+    found: list[Row] = []
+    attempt: list[Row] | None = None
+    seen: set[str] = set()
+    finished = {_told(row) for row in lines if row.get("kind") == "done" and _is_marked(row)}
+    for row in lines:
+        if _is_mark(row):
+            found += (attempt or []) if row["state"] == "done" else []
+            attempt = [] if row["state"] == "begun" else None
+        elif attempt is not None:
+            attempt.append(row)
+        elif _counts(row, finished, seen):
+            found.append(row)
+    return found
+
+
+def ended(lines: Sequence[Row]) -> set[str]:
+    """The names of the stages that are whole."""
+    marks = {_name(row) for row in lines if _is_mark(row) and row["state"] == "done"}
+    return marks | {str(row["stage"]) for row in lines if row.get("kind") == "done" and _is_marked(row)}
+
+
+def unended(lines: Sequence[Row]) -> int:
+    """How many lines at the end belong to an attempt that was cut: from its mark on."""
+    marks = [k for k, row in enumerate(lines) if _is_mark(row)]
+    return len(lines) - marks[-1] if marks and lines[marks[-1]]["state"] == "begun" else 0
+
+
+def stage(
+    run: "Run",
+    name: str,
+    compute: Callable[[], Sequence[Mapping[str, object]]],
+    *,
+    old: Callable[[Row], bool] | None = None,
+) -> None:
+    """Record what a stage gives, unless the run holds all of it already.
+
+    Args:
+        run: where to.
+        name: of the stage; one name stands for one computation.
+        compute: everything the stage does; may save tensors, which a later attempt replaces.
+        old: whether a row is one of this stage, in runs begun by versions that did not mark stages. Such rows count if
+            other rows follow them; at the end of the records they may be cut, and are computed again.
+    """
+    if name in run.ended or (old is not None and _is_there(run, old)):
+        return
+    run.record_stage(name, compute())
+
+
+def forget(run: "Run", old: Callable[[Row], bool]) -> None:
+    """Drop the rows of an attempt that an earlier version left unmarked and unfinished."""
+    lines = run.lines()
+    mine = set(_unmarked(lines, old))
+    if mine:
+        run.rewrite([row for k, row in enumerate(lines) if k not in mine])
+
+
+def _is_there(run: "Run", old: Callable[[Row], bool]) -> bool:
+    lines = run.lines()
+    mine = _unmarked(lines, old)
+    if mine and any(row.get("kind") != "cost" for row in lines[mine[-1] + 1 :]):
+        return True
+    forget(run, old)
+    return False
+
+
+def _unmarked(lines: Sequence[Row], old: Callable[[Row], bool]) -> list[int]:
+    """The places of rows that lie in no marked stage and are old ones."""
+    found, inside = [], False
+    for k, row in enumerate(lines):
+        if _is_mark(row):
+            inside = row["state"] == "begun"
+        elif not inside and not _is_marked(row) and old(row):
+            found.append(k)
+    return found
+
+
+def _is_mark(row: Row) -> bool:
+    return row.get("kind") == "stage" and row.get("state") in ("begun", "done")
+
+
+def _is_marked(row: Row) -> bool:
+    """Whether an earlier version wrote stage and attempt into the row itself; an attempt ended by a row "done"."""
+    return "stage" in row and "attempt" in row
+
+
+def _name(mark: Row) -> str:
+    """Of a stage; earlier versions wrote a network's name beside it."""
+    return f"{mark['network']} {mark['stage']}" if "network" in mark else str(mark["stage"])
+
+
+def _told(row: Row) -> tuple[object, ...]:
+    return (row["stage"], row["attempt"])
+
+
+def _counts(row: Row, finished: set[tuple[object, ...]], seen: set[str]) -> bool:
+    """Whether a row outside marks counts: not one of a cut attempt, nor one recorded again."""
+    if _is_marked(row):
+        return _told(row) in finished and row.get("kind") != "done"
+    if row.get("kind") not in _AGAIN:
+        return True
+    same = json.dumps({key: value for key, value in row.items() if key not in VOLATILE}, sort_keys=True)
+    new = same not in seen
+    seen.add(same)
+    return new
