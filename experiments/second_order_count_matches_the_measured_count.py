@@ -147,7 +147,10 @@ def furthest(effect: Effect, strong: Tensor, weak: Tensor, norm: float) -> Tenso
 def strongest(effect: Effect, starts: Tensor, avoid: Subspace, norm: float) -> Tensor | None:
     """The vector of one norm with the largest effect that a search from some starts finds; None below the share."""
     sphere = Feasible(avoid, min_norm=norm, max_norm=norm)
-    results = minimise(lambda theta: (SHARE - effect(theta)).clamp_min(0).square(), starts, sphere, Lbfgs(scale=norm))
+    # aimed above the share: a search for it ends a rounding error below it
+    results = minimise(
+        lambda theta: (1.05 * SHARE - effect(theta)).clamp_min(0).square(), starts, sphere, Lbfgs(scale=norm)
+    )
     vectors = torch.stack([result.vector for result in results])
     with torch.no_grad():
         values = effect(vectors)

@@ -14,6 +14,7 @@ from math import log2
 from typing import Any
 
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
@@ -68,12 +69,16 @@ def grow(case: Case, name: str, base: Tensor | None) -> dict[str, Any]:
 def equalised_base(z: ActivationMap, direction: Tensor, base: Tensor, most: float = 8.0) -> Tensor | None:
     """The direction at the smallest norm where it moves the target as far as the base; None above `most` base norms."""
     origin = z(torch.zeros_like(base)[None])[0]
-    wanted = (z(base[None])[0] - origin).norm()
+    wanted = (z(base[None])[0] - origin).double().norm()
     unit = direction * (base.norm() / direction.norm())
-    scales = torch.linspace(0, most, 161).to(base)[1:]
-    moved = torch.stack([(z(scale * unit[None])[0] - origin).norm() for scale in scales])
-    reached = (moved >= wanted).nonzero().flatten()
-    return scales[reached[0]] * unit if len(reached) else None
+
+    def short(scale: float) -> float:
+        return float(wanted - (z(scale * unit[None])[0] - origin).double().norm())
+
+    # a grid only to find the first root among several; where it lies between two points is solved for
+    scales = [most * k / 160 for k in range(161)]
+    beyond = next((k for k, scale in enumerate(scales) if k and short(scale) <= 0), None)
+    return None if beyond is None else brentq(short, scales[beyond - 1], scales[beyond], rtol=1e-10) * unit
 
 
 def counted(losses: Tensor) -> int:

@@ -19,7 +19,8 @@ from mi_ortho.subspace import Subspace, orthonormal_rows, reject_twice
 class Status(Enum):
     """How a search ended; the value says what to do about it."""
 
-    CONVERGED = "the loss stopped improving"
+    CONVERGED = "stationary: the gradient has no part left along which the vector may move"
+    STALLED = "steps no longer help although the gradient has not vanished: lower the tolerance, or accept the loss"
     MAX_STEPS = "the step limit came first: raise max_steps, or accept the loss as reported"
     COLLAPSED = "no feasible vector has an effect: recorded, not counted; the family has ended or needs another start"
     NONFINITE = "the loss became NaN or infinite: lower the radius, or use float32 blocks"
@@ -155,6 +156,15 @@ def value_and_gradient(objective: Objective, theta: Tensor) -> tuple[Tensor, Ten
     return loss.detach(), gradient
 
 
+def negligible(gain: Float[Tensor, " n"], value: Float[Tensor, " n"], tolerance: float) -> Tensor:
+    """Whether a predicted gain is too small a share of a value to count: below the tolerance, or lost in rounding.
+
+    >>> negligible(torch.tensor([1e-5, 1e-2]), torch.tensor([1.0, 1.0]), 1e-3).tolist()
+    [True, False]
+    """
+    return gain <= max(tolerance, 128 * torch.finfo(value.dtype).eps) * value.abs()
+
+
 @dataclass(eq=False)
 class _State:
     """The one mutable thing of the module: where a running search stands. Never leaves it."""
@@ -168,6 +178,7 @@ class _State:
     failed: Tensor  # line searches in a row without an acceptable point
     evaluations: Tensor
     losses: list[list[float]]
+    converged: Tensor  # rows that stopped where the quasi-Newton model of the loss promises nothing more
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
@@ -176,7 +187,7 @@ class _State:
         none = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
         broken = ~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))
         losses = [[value] for value in loss.tolist()]
-        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses)
+        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses, broken & False)
 
     def done(self) -> Tensor:
         """Rows that no longer move: in a block only once all rows before them, which they must avoid, are done."""
@@ -196,6 +207,37 @@ class _State:
         self.theta, self.loss, self.gradient = theta, loss, gradient
         for row in active.nonzero().flatten().tolist():
             self.losses[row].append(float(loss[row]))
+        self.end(active, feasible, settings, precondition)
+
+    def end(self, active: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None):
+        """Tell which of the rows that have just stopped are stationary.
+
+        Those of a block were quiet while rows before them moved, so a block's row that is not stationary goes on.
+        """
+        ending = active & self.done()
+        if not bool(ending.any()):
+            return
+        start = torch.tensor([losses[0] for losses in self.losses]).to(self.loss)
+        gain = self.promise(feasible, settings, precondition)
+        # the model promises too little where the loss is not quadratic; and a loss that falls to 0 is never small
+        # against itself, but against where it came from
+        small = negligible(10 * gain, self.loss, settings.tolerance) | (
+            gain <= torch.finfo(gain.dtype).eps * start.abs()
+        )
+        self.converged = torch.where(ending, small, self.converged)
+        if self.nested:
+            self.quiet = torch.where(ending & ~small, 0, self.quiet)
+
+    def promise(self, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None) -> Tensor:
+        """By how much the quasi-Newton model says the loss can still fall; without a model, a bound to first order."""
+        projected = -feasible.tangent(self.theta, -self.gradient)
+        first_order = projected.norm(dim=-1) * settings.max_step * settings.scale
+        step = feasible.tangent(self.theta, -two_loop(projected, self.pairs, precondition))
+        model = -(step * projected).sum(-1) / 2
+        known = torch.full_like(self.broken, precondition is not None)
+        for _, _, inverse in self.pairs:
+            known = known | (inverse > 0)
+        return torch.where(known & (model >= 0), model, first_order)
 
     def direction(
         self, projected: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None
@@ -257,10 +299,9 @@ class _State:
 
     def results(self) -> list[SearchResult]:
         sound = ~self.broken & torch.isfinite(self.loss) & torch.isfinite(self.theta).all(-1)
-        status = [
-            Status.NONFINITE if not ok else Status.CONVERGED if done else Status.MAX_STEPS
-            for ok, done in zip(sound.tolist(), self.done().tolist(), strict=True)
-        ]
+        ends = torch.where(self.done(), torch.where(self.converged, 0, 1), 2)
+        ends = torch.where(sound, ends, 3).tolist()
+        status = [(Status.CONVERGED, Status.STALLED, Status.MAX_STEPS, Status.NONFINITE)[end] for end in ends]
         rows = zip(self.theta.detach(), self.losses, status, self.evaluations.tolist(), strict=True)
         return [SearchResult(theta.clone(), tuple(losses), end, count) for theta, losses, end, count in rows]
 
@@ -282,9 +323,11 @@ def two_loop(gradient: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], preco
     if precondition is not None:
         q = precondition(q)
     elif pairs:
-        change, curvature, inverse = pairs[-1]
-        scale = (change * curvature).sum(-1) / curvature.square().sum(-1).clamp_min(1e-38)
-        q = torch.where((inverse > 0)[:, None], scale[:, None] * q, q)
+        scale = torch.ones_like(pairs[0][2])
+        for change, curvature, inverse in pairs:  # each row by the newest pair it did not reject
+            newer = (change * curvature).sum(-1) / curvature.square().sum(-1).clamp_min(1e-38)
+            scale = torch.where(inverse > 0, newer, scale)
+        q = scale[:, None] * q
     for (change, curvature, inverse), weight in zip(pairs, reversed(weights), strict=True):
         q = q + (weight - inverse * (curvature * q).sum(-1))[:, None] * change
     return q

@@ -39,6 +39,7 @@ from mi_ortho import (
     slice_model,
     tokenize,
 )
+from mi_ortho.dct.scale import _upward
 from mi_ortho.dct.steps import projected_start
 from mi_ortho.derivatives.means import displacement_and_gradient
 
@@ -141,7 +142,7 @@ def test_a_pure_quadratic_map_gives_linear_nothing_and_quadratic_everything() ->
             fit(method, z, 5)
     assert reconstruction_error(fit("quadratic", z, 5, steps=30), z, on_sphere(20, 24, 1.0)) < 1e-4
     nothing = fit("published quadratic", z, 5)
-    assert nothing.trace == (0.0,) * 10 and not nothing.inputs.any() and not nothing.weights.any()
+    assert nothing.trace == (0.0,) * 20 and not nothing.inputs.any() and not nothing.weights.any()
     assert reconstruction_error(nothing, z, on_sphere(20, 24, 1.0)) == 1.0
 
 
@@ -203,6 +204,12 @@ def test_weights_solve_the_kernel_system() -> None:
     torch.testing.assert_close(kernel @ found.weights, (found.outputs * effect).sum(-1))
 
 
+def test_a_root_that_is_one_of_the_norms_tried_is_found() -> None:
+    for steps in (0, 1, 3):
+        low, high = _upward(lambda norm: norm, 0.001 * 4.0**steps, 0.001, 1.0)
+        assert low <= 0.001 * 4.0**steps <= high
+
+
 # the published variants
 
 
@@ -227,14 +234,54 @@ def test_published_quadratic_dct_is_power_iteration_on_the_jacobian() -> None:
     def with_hessian(scale: float) -> FunctionMap:
         return FunctionMap(lambda t: t @ matrix.mT + scale * torch.einsum("...b,abc,...c->...a", t, bends, t), 12)
 
+    # inputs and outputs change places at every step, and the first outputs are effects at norm 1, which are not linear
     plain, curved = (fit("published quadratic", with_hessian(scale), 4, steps=30) for scale in (0.0, 10.0))
-    assert torch.equal(plain.inputs, curved.inputs) and torch.equal(plain.outputs, curved.outputs)
+    assert torch.equal(plain.inputs, curved.inputs)
+    plain, curved = (fit("published quadratic", with_hessian(scale), 4, steps=31) for scale in (0.0, 10.0))
+    assert torch.equal(plain.outputs, curved.outputs)
     ours = [fit("quadratic", with_hessian(scale), 4, steps=3) for scale in (1.0, 10.0)]
     assert ours[1].trace[0] == pytest.approx(10 * ours[0].trace[0]), "a second derivative scales with the Hessian"
 
     z, right = linear(spread(12, 1e4))
     power = fit("published quadratic", z, 4, steps=20).inputs
     assert mmcs(right[:2], power) > 0.99, "singular directions, which a linear method finds"
+
+
+def published_start(z, projections: int, k: int, seed: int = 0) -> Tensor:
+    """Columns of V' of random unit combinations of the Jacobian's rows, by the definition."""
+    matrix = jacobian(z, torch.zeros(z.d_model, dtype=DTYPE))
+    mix = unit(torch.randn(projections, len(matrix), generator=rng(seed)).to(DTYPE))
+    return torch.linalg.svd(mix @ matrix, full_matrices=True)[2][:, :k].mT
+
+
+def published_orthogonal(rows: Tensor) -> Tensor:
+    return torch.linalg.qr(rows.mT)[0].mT
+
+
+def test_one_published_quadratic_step_by_hand() -> None:
+    """It starts from columns of V' and their effects at norm 1, whatever the radius, and takes 20 steps."""
+    z, zero = mlp(14), torch.zeros(14, dtype=DTYPE)
+    start = published_start(z, 6, 4)
+    outward = unit(z(start) - z(zero[None]))
+    matrix, inward = jacobian(z, zero), published_orthogonal(start)
+    found = fit("published quadratic", z, 4, radius=3.0, steps=1, projections=6)
+    torch.testing.assert_close(found.outputs, unit(inward @ matrix.mT))
+    torch.testing.assert_close(found.inputs, unit(outward @ matrix))
+    assert len(fit("published quadratic", z, 4).trace) == 20
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.6])
+def test_one_published_exponential_step_by_hand(damping: float) -> None:
+    """Effects and radius times gradients are mixed at their own length with the unit rows before them."""
+    z, zero = mlp(14), torch.zeros(14, dtype=DTYPE)
+    start = published_start(z, 6, 4)
+    before = unit(z(3 * start) - z(zero[None]))
+    inward = published_orthogonal(start)
+    effect = z(3 * inward) - z(zero[None])
+    slopes = torch.stack([before[k] @ jacobian(z, 3 * inward[k]) for k in range(4)])
+    found = fit("published exponential", z, 4, radius=3.0, steps=1, projections=6, damping=damping)
+    torch.testing.assert_close(found.outputs, unit(damping * effect + (1 - damping) * before))
+    torch.testing.assert_close(found.inputs, unit(damping * 3 * slopes + (1 - damping) * inward))
 
 
 def test_published_exponential_dct_ends_without_orthogonalising() -> None:

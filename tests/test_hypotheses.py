@@ -251,9 +251,14 @@ def test_random_bases_do_not_differ_from_random_bases() -> None:
 def test_supervised_base_is_scaled_to_the_same_displacement() -> None:
     name = "supervised_base_has_a_smaller_family"
     z, right = linear(torch.linspace(1, 4, 8), seed=3)
-    scaled = module(name).equalised_base(z, right[-1], 2.0 * right[0])
-    moved = [(z(v[None]) - z(0 * v[None])).norm() for v in (scaled, 2.0 * right[0])]
-    assert float(moved[0]) == pytest.approx(float(moved[1]), rel=0.06)
+    curved = FunctionMap(lambda theta: torch.tanh(z(theta)), 8)
+    for lies_on_a_step in (1.0, 1.0 - 1e-9, 1.0 + 1e-9, 1.03):
+        for one, dtype in ((z, torch.float64), (curved, torch.float64), (curved, torch.float32)):
+            base = (2.0 * lies_on_a_step * right[0]).to(dtype)
+            plain = FunctionMap(lambda theta, one=one, dtype=dtype: one(theta.double()).to(dtype), 8)
+            scaled = module(name).equalised_base(plain, right[-1].to(dtype), base)
+            moved = [float((plain(v[None]) - plain(0 * v[None])).norm()) for v in (scaled, base)]
+            assert moved[0] == pytest.approx(moved[1], rel=1e-8 if dtype is torch.float64 else 1e-6)
     assert module(name).equalised_base(FunctionMap(lambda t: t[:, :1], 8), torch.eye(8)[1], torch.eye(8)[0]) is None
     rows = [
         {"case": k, "melbo": 16, "supervised": 4, "random": 9, "cosine": 0.6 - k / 90, "shuffled": 0.0}

@@ -10,17 +10,20 @@ from toys import (
     conjugate_gradient_residuals,
     constrained_optimum,
     flat_energy,
+    gained,
     linear,
     logits_map,
     mlp,
     randn,
     rng,
     rotation,
+    saturating,
     spread,
     threshold_features,
 )
 
 from mi_ortho import (
+    Feasible,
     FunctionMap,
     Lbfgs,
     LinearMap,
@@ -214,6 +217,69 @@ def test_an_interrupted_family_continues_bit_by_bit(kind: str, block: int) -> No
         assert all(torch.equal(a.vector, b.vector) for a, b in zip(rest, whole[cut:], strict=True))
 
 
+@pytest.mark.parametrize("block", [1, 4])
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_what_has_converged_is_stationary(block: int, tolerance: float) -> None:
+    base = 3 * randn(14, seed=2)
+    settings = OrthoSettings(max_norm=4.0, block=block, solver=Lbfgs(max_steps=120, tolerance=tolerance))
+    maps = {"mlp": mlp(14), "saturating": saturating(14, 3), "sharp": saturating(14, 3, gain=4.0)}
+    converged = 0
+    for z in maps.values():
+        goal = match(z, base)
+        avoid = span(base[None])
+        for result in islice(melbo_ortho(goal, base, seed=0, settings=settings), 8):
+            if result.status is Status.CONVERGED:
+                ball = Feasible(avoid, max_norm=4.0)
+                assert gained(lambda theta, goal=goal: -goal.smooth(theta), result.vector, ball) < 0.005
+                converged += 1
+            if result.status not in LOST:
+                avoid = avoid.extend(result.vector[None])
+    assert converged
+
+
+def test_shrinking_says_what_it_knows() -> None:
+    """CONVERGED only where the next shorter cap was searched to its end and lost the effect."""
+    base = 3 * randn(12, seed=2)
+    goal, avoid = match(mlp(12), base), span(base[None])
+    vector = next(melbo_ortho(goal, base, seed=0, settings=OrthoSettings(solver=THOROUGH))).vector
+    thorough = shrink(goal, vector, avoid, settings=Lbfgs(max_steps=200, tolerance=1e-5, scale=3.0))
+    hasty = shrink(goal, vector, avoid, settings=Lbfgs(max_steps=1, scale=3.0))
+    assert thorough.status is Status.CONVERGED and hasty.status is Status.MAX_STEPS
+    nothing, start = (float(goal(v[None])) for v in (0 * vector, vector))
+    assert thorough.loss <= nothing - 0.95 * (nothing - start) < thorough.loss + 0.02 * (nothing - start)
+    assert abs(float(thorough.vector @ base)) < 1e-9
+
+
+def dying(d_model: int, dims: int) -> tuple[FunctionMap, torch.Tensor]:
+    """A map that sees only a few dimensions, of which the base fills one."""
+    inside = rotation(d_model)[:dims]
+    return FunctionMap(lambda theta: (theta @ inside.mT).square(), d_model), 3 * inside[0]
+
+
+def test_the_published_loop_ends_and_avoids_what_collapsed() -> None:
+    z, base = dying(12, 3)
+    goal = match(z, base)
+    found = list(islice(melbo_ortho_published(goal, base, seed=0, max_steps=30, patience=4), 40))
+    assert [result.status for result in found[-4:]] == [Status.COLLAPSED] * 4 and len(found) < 12
+    assert max_abs_cosine(torch.cat([base[None], stack(found)])) < 1e-10, "collapsed ones are avoided as published"
+    endless = list(islice(melbo_ortho_published(goal, base, seed=0, max_steps=3, patience=99), 40))
+    assert len(endless) == 11, "after d_model - 1 vectors no direction is left"
+    with pytest.raises(ValueError, match="got patience=0"):
+        next(melbo_ortho_published(goal, base, seed=0, patience=0))
+
+
+def test_an_interrupted_published_family_continues_bit_by_bit() -> None:
+    z, base = dying(12, 3)
+    goal = match(z, base)
+    whole = list(melbo_ortho_published(goal, base, seed=0, max_steps=30, patience=5))
+    for cut in (1, len(whole) // 2, len(whole) - 1):
+        collapsed = next((i for i, r in enumerate(reversed(whole[:cut])) if r.status not in LOST), cut)
+        progress = Progress(stack(whole[:cut]), cut, collapsed)
+        rest = list(melbo_ortho_published(goal, base, seed=0, max_steps=30, patience=5, resume=progress))
+        assert len(rest) == len(whole) - cut
+        assert all(torch.equal(a.vector, b.vector) for a, b in zip(rest, whole[cut:], strict=True))
+
+
 def test_nan_ends_a_family_politely() -> None:
     def fragile(theta: torch.Tensor) -> torch.Tensor:
         ok = (theta[..., :1] != 0) & (theta[..., 1:2] == 0)
@@ -257,11 +323,19 @@ def test_shrinking_keeps_the_effect_and_removes_what_has_none() -> None:
     assert abs(float(avoid.basis[0] @ short.vector)) < 1e-12 * float(short.vector.norm())
 
 
+@pytest.mark.parametrize("keep", [0.95, 0.9, 0.81, 0.5])
+def test_shrinking_finds_the_norm_itself_not_a_step_of_its_search(keep: float) -> None:
+    z = LinearMap(torch.eye(6, dtype=DTYPE), torch.zeros(6, dtype=DTYPE))
+    vector = torch.eye(6, dtype=DTYPE)[0]
+    short = shrink(match(z, vector), vector, span(torch.eye(6, dtype=DTYPE)[1:3]), keep=keep)
+    assert keep * (1 - 1e-9) <= float(short.vector.norm()) < 1.011 * keep
+    assert short.status is Status.CONVERGED
+
+
 def test_shrinking_gives_back_what_cannot_be_shorter() -> None:
     z = LinearMap(torch.eye(6, dtype=DTYPE), torch.zeros(6, dtype=DTYPE))
-    base = torch.eye(6, dtype=DTYPE)[0]
-    vector = base.clone()
-    short = shrink(match(z, base), vector, span(torch.eye(6, dtype=DTYPE)[1:3]), keep=0.95)
+    vector = torch.eye(6, dtype=DTYPE)[0]
+    short = shrink(match(z, vector), vector, span(torch.eye(6, dtype=DTYPE)[1:3]), keep=0.999)
     assert torch.equal(short.vector, vector) and short.loss == 0.0
 
 

@@ -29,6 +29,7 @@ from mi_ortho import (
     random_in_span,
     rank_p_value,
     span,
+    upper_p_values,
     with_norms,
 )
 
@@ -229,6 +230,14 @@ def test_impossible_random_families_are_refused() -> None:
             random_cone(n, 8, cosine, rng())
     with pytest.raises(ValueError, match="in 8 dimensions; expected at least 0.2"):
         random_cone(40, 8, 0.01, rng())
+
+
+def test_a_tie_is_a_tie_whatever_its_last_bit() -> None:
+    value = 0.5 - 0.3
+    for tied in (0.7 - 0.5, 0.2, 0.19999999999999996, 0.20000000000000004):
+        assert rank_p_value(value, [tied, 0.1]) == 2 / 3
+        assert upper_p_values(torch.tensor([value]).double(), torch.tensor([tied, 0.1]).double()).tolist() == [2 / 3]
+    assert rank_p_value(0.2 + 1e-6, [0.2, 0.1]) == 1 / 3
 
 
 def test_rank_p_values_by_hand() -> None:

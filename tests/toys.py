@@ -6,7 +6,8 @@ import mpmath
 import torch
 from torch import Tensor
 
-from mi_ortho import FunctionMap, LinearMap
+from mi_ortho import Feasible, FunctionMap, LinearMap
+from mi_ortho.search import value_and_gradient
 
 DTYPE = torch.float64
 
@@ -165,3 +166,35 @@ def planted(
 def unit(rows: Tensor) -> Tensor:
     """The rows at unit length."""
     return torch.nn.functional.normalize(rows, dim=-1)
+
+
+def saturating(d_model: int, positions: int, *, gain: float = 1.5, seed: int = 0) -> FunctionMap:
+    """tanh features at several positions: curved everywhere, and flat where the features are full."""
+    width = d_model + d_model // 2
+    inward = gain * randn(positions, d_model, width, seed=seed) / d_model**0.5
+    outward = randn(positions, width, d_model, seed=seed + 1) / width**0.5
+    shift = randn(positions, width, seed=seed + 2)
+
+    def forward(theta: Tensor) -> Tensor:
+        features = torch.tanh(torch.einsum("...d,pdw->...pw", theta, inward) + shift)
+        return torch.einsum("...pw,pwd->...pd", features, outward)[..., None, :, :]
+
+    return FunctionMap(forward, d_model)
+
+
+def gained(objective: Callable[[Tensor], Tensor], vector: Tensor, feasible: Feasible, *, steps: int = 60) -> float:
+    """By which share of itself the objective still grows along its projected gradient, in steps of at most 5 %."""
+    theta, size = vector[None], 0.05
+    value, gradient = value_and_gradient(objective, theta)
+    first = float(value)
+    for _ in range(steps):
+        way = feasible.tangent(theta, gradient)
+        way = way * vector.norm() / way.norm().clamp_min(1e-300)
+        while size > 1e-9:
+            trial = feasible(theta + size * way)
+            trial_value, trial_gradient = value_and_gradient(objective, trial)
+            if trial_value > value:
+                theta, value, gradient, size = trial, trial_value, trial_gradient, min(0.05, 2 * size)
+                break
+            size /= 2
+    return (float(value) - first) / abs(first)

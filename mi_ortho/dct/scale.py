@@ -84,7 +84,7 @@ def _upward(curve: Callable[[float], float], ratio: float, low: float, high: flo
     while norms[-1] < high:
         norms.append(min(norms[-1] * STRIDE, high))
         values.append(curve(norms[-1]))
-        if values[-2] < ratio < values[-1]:
+        if values[-2] <= ratio <= values[-1] and values[-2] < values[-1]:
             return norms[-2], norms[-1]
     below = min(values) < ratio
     advice = (

@@ -61,7 +61,8 @@ class Progress:
     """Where an interrupted family stands, so that it continues exactly as if it had not been interrupted.
 
     Attributes:
-        kept: the vectors found so far without the collapsed ones, in order, shape (k, d_model).
+        kept: the vectors that later ones avoid, in order, shape (k, d_model): those found so far without the collapsed
+            ones (with them for `melbo_ortho_published`).
         attempts: searches made, collapsed ones included (whole blocks only).
         collapsed: how many of the last searches collapsed in a row.
     """

@@ -66,6 +66,7 @@ def melbo_ortho_published(
     seed: int,
     learning_rate: float = 0.01,
     max_steps: int = 1000,
+    patience: int = 8,
     resume: Progress | None = None,
 ) -> Iterator[SearchResult]:
     """The published MELBO-ortho loop, on the same goal: Adam on the raw gradient, projection after each step.
@@ -73,16 +74,28 @@ def melbo_ortho_published(
     Its fixed point is not the constrained optimum (Adam rescales each coordinate of a gradient that is mostly
     forbidden), so losses are higher than `melbo_ortho`'s on the same problem. The start is small noise: at the base
     itself the loss has no gradient.
+
+    As published every vector avoids all before it, collapsed ones too; `resume.kept` has to hold those as well, in the
+    order of the searches. The published loop was stopped by hand; this one ends after `patience` collapsed searches in
+    a row.
     """
+    if patience < 1:
+        raise ValueError(f"got patience={patience}; expected a positive number; leave it out for the default")
     avoid, nothing = begin(goal, base, resume := resume or Progress(base.new_zeros(0, len(base))))
-    attempts, norm = resume.attempts, float(base.norm())
-    while len(avoid) < len(base):
+    attempts, collapsed, norm = resume.attempts, resume.collapsed, float(base.norm())
+    while len(avoid) < len(base) and collapsed < patience:
         start = avoid.reject(noise(1, base, 0.02 * norm, seed, attempts))
         attempts += 1
         result = judge(goal, _adam(goal, start, avoid, learning_rate, max_steps), nothing, norm)
-        if result.status not in (Status.COLLAPSED, Status.NONFINITE):
+        collapsed = collapsed + 1 if result.status in (Status.COLLAPSED, Status.NONFINITE) else 0
+        if avoidable(result):
             avoid = avoid.extend(result.vector[None])
         yield result
+
+
+def avoidable(result: SearchResult) -> bool:
+    """Whether the published loop makes later vectors orthogonal to this one: it is a direction at all."""
+    return bool(torch.isfinite(result.vector).all() and result.vector.any())
 
 
 def _adam(goal: Match, start: Tensor, avoid: Subspace, learning_rate: float, max_steps: int) -> SearchResult:

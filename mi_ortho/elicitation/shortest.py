@@ -24,23 +24,29 @@ def shrink(
 
     An optimiser lets insensitive coordinates wander, so the norm it ends with is an upper bound. This lowers a norm cap
     by a tenth at a time, re-optimising inside it, as long as the vector keeps the share `keep` of its effect
-    goal(0) - goal(vector).
+    goal(0) - goal(vector), and then closes in on the last cap that keeps it to 1 %.
 
     Returns:
-        The shortest vector that still keeps the effect (the given one if none is shorter).
+        The shortest vector that still keeps the effect (the given one if none is shorter). Its status is that of the
+        search inside the largest cap that lost it: CONVERGED only if no vector as short as that keeps the effect.
     """
     with torch.no_grad():
         nothing, start = (float(goal(v[None])[0]) for v in (torch.zeros_like(vector), vector))
     limit = nothing - keep * (nothing - start)
     settings = settings or Lbfgs(max_steps=6, scale=float(vector.norm()))
-    best, evaluations = SearchResult(vector, (start,), Status.CONVERGED, 0), 0
-    for _ in range(24):
-        ball = Feasible(avoid, max_norm=0.9 * float(best.vector.norm()))
-        trial = minimise(goal.smooth, best.vector[None], ball, settings, precondition)[0]
+    best, evaluations = SearchResult(vector, (start,), Status.MAX_STEPS, 0), 0
+    top = float(vector.norm())
+    kept, lost, status = 1.0, 0.0, Status.MAX_STEPS  # caps relative to the given norm
+    for _ in range(28):
+        cap = max(0.9 * kept, (kept * lost) ** 0.5)
+        trial = minimise(goal.smooth, best.vector[None], Feasible(avoid, max_norm=cap * top), settings, precondition)[0]
         evaluations += trial.evaluations
         with torch.no_grad():
             loss = float(goal(trial.vector[None])[0])
-        if not loss <= limit:
+        if loss <= limit:
+            best, kept = replace(trial, losses=(loss,)), min(cap, float(trial.vector.norm()) / top)
+        else:
+            lost, status = cap, trial.status
+        if kept < 1.01 * lost:
             break
-        best = replace(trial, losses=(loss,))
-    return replace(best, evaluations=evaluations)
+    return replace(best, status=status, evaluations=evaluations)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isclose
 
 import torch
 from jaxtyping import Float
@@ -233,11 +234,12 @@ def random_cone(n: int, d_model: int, cosine: float, generator: torch.Generator)
 def rank_p_value(value: float, null: Sequence[float]) -> float:
     """(1 + how many of the null's values reach `value`) / (1 + n): the chance of one this large under the null.
 
-    Negate both to ask for one this small. The smallest p-value n draws can give is 1 / (n + 1).
+    Negate both to ask for one this small. The smallest p-value n draws can give is 1 / (n + 1). Values that differ by
+    rounding count as equal, so that a tie is one on every machine.
 
     >>> rank_p_value(3.0, [1.0, 2.0, 4.0])
     0.5
     """
     if not null or value != value or any(drawn != drawn for drawn in null):
         raise ValueError(f"got value {value} and {len(null)} null values; expected numbers, and a null that has some")
-    return (1 + sum(drawn >= value for drawn in null)) / (1 + len(null))
+    return (1 + sum(drawn >= value or isclose(drawn, value, rel_tol=1e-9) for drawn in null)) / (1 + len(null))

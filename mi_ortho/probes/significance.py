@@ -15,7 +15,9 @@ def upper_p_values(values: Float[Tensor, " n"], null: Float[Tensor, " draws"]) -
     if len(null) == 0 or bool(values.isnan().any()) or bool(null.isnan().any()):
         raise ValueError(f"got {len(null)} null values; expected at least one, and numbers throughout; draw more")
     ordered = null.double().sort().values
-    reach = len(null) - torch.searchsorted(ordered, values.double(), right=False)
+    # a tie is a tie on every machine, whatever the last bits are
+    edges = values.double() - 1e-9 * values.double().abs()
+    reach = len(null) - torch.searchsorted(ordered, edges, right=False)
     return (1 + reach).double() / (1 + len(null))
 
 
