@@ -31,7 +31,8 @@ _PAGE = """# Can this installation be trusted?
 
 `mi-ortho doctor` measures it on a model of yours and prints a table to paste into a bug report:
 
-```
+<!-- not run here: the second needs the hub and a GPU, the first is what this page shows -->
+```shell
 mi-ortho doctor
 mi-ortho doctor --model Qwen/Qwen1.5-1.8B-Chat --device cuda --dtype bfloat16
 ```

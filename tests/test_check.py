@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import architectures
+import doctor_page
 import pytest
 import torch
 from test_stepping import BROKEN
@@ -188,3 +189,13 @@ def test_the_facts_say_what_was_checked() -> None:
     assert report.facts["model"] == str(EMBEDDED) and "layers" in report.facts["network"]
     assert report.facts["dtype"] == "float32" and report.facts["device"] == "cpu"
     assert checks.machine_facts().items() <= report.facts.items()
+
+
+def test_the_page_has_every_architecture_and_no_failure() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "doctor.md").read_text("utf-8")
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert set(architectures.FAMILIES) <= set(rows) and set(MUST) <= set(rows)
+    assert "**no**" not in page and "| failed |" not in page
+    assert set(doctor_page.SHORT.values()) <= {
+        check.name for check in mo.check_model(architectures.model("qwen2")).checks
+    }

@@ -1,13 +1,17 @@
 """Numbers that are not finite are named with block and dtype; slices of a hooked model are refused."""
 
+from pathlib import Path
 from typing import Any
 
 import architectures
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import mi_ortho as mo
+from mi_ortho.cli import main
+from mi_ortho.model import EMBEDDED
 from mi_ortho.model.blocks import require_equal
 from mi_ortho.sites import attn_out, mlp_out, resid_post, resid_pre
 
@@ -109,3 +113,33 @@ def test_what_counts_as_rounding(dtype: torch.dtype, within: float) -> None:
     for error in (2.5 * within, 0.4, float("nan")):
         with pytest.raises(ValueError, match="relative difference"):
             require_equal(error, dtype, "blocks")
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with a block that overflows in fp16, and only there."""
+    folder = tmp_path_factory.mktemp("narrow")
+    for file in EMBEDDED.iterdir():
+        if file.is_file() and file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(EMBEDDED / "model.safetensors")
+    name = next(name for name in tensors if "layers.4.mlp.down_proj" in name)
+    tensors[name] = tensors[name] * (6e4 / tensors[name].abs().max())
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("command", ["family", "melbo", "dct", "refusal", "geometry", "doctor"])
+def test_commands_name_the_block_and_the_remedy(command: str, narrow: Path, tmp_path: Path, capsys: Any) -> None:
+    settings = ["--model", str(narrow), "--dtype", "float16"]
+    if command == "doctor":
+        with pytest.raises(SystemExit, match="2"):
+            main([command, *settings])
+        said = capsys.readouterr().out
+        assert "failed" in said
+    else:
+        sites = [] if command in ("refusal", "geometry") else ["--source", "2", "--target", "6"]
+        assert main([command, *settings, *sites, "--out", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("mi-ortho: got ") == 1
+    assert "from block 4 on, in float16" in said and "bfloat16" in said and "Traceback" not in said
