@@ -1,4 +1,4 @@
-from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_refusal, load_modes
+from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_python, is_refusal, load_modes
 from .dct import (
     Factors,
     Ranking,
@@ -416,6 +416,7 @@ __all__ = [
     "instruction_suffix",
     "intervene",
     "is_code",
+    "is_python",
     "is_refusal",
     "isotropic_set",
     "jacobian",

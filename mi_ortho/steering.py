@@ -191,18 +191,21 @@ def _likelihood(logits: Float[Tensor, "n batch answer d_vocab"], answers: Prompt
 def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Flat rows, one a vector: norm, `divergences`, completion on the first prompt, and how far the behaviour carries.
 
-    `keeps`: the first prompt's completion shows the base's mode there. `train_share`: the share of training prompts
-    with the base's mode. `transfer`: the same share over held-out prompts (None without any).
+    `keeps`: the first prompt's completion shows the base's behaviour there; a base whose completion no rule knows has
+    none, and nothing keeps it. `train_share`: of the training prompts on which the base shows a behaviour, the share
+    with the same one. `transfer`: the share of held-out prompts with the first one (None without any).
     """
     texts = [*yard.train, *held_out]
     modes = [done.mode for done in yard.base_completions]
+    shown = sum(mode != yard.setting.modes.default for mode in modes)
     rows = []
     for numbers, completions, vector in zip(
         divergences(yard, vectors), complete(yard.setting, texts, vectors), vectors, strict=True
     ):
         train, rest = completions[: len(modes)], completions[len(modes) :]
-        kept = [done.mode == mode for done, mode in zip(train, modes, strict=True)]
-        away = [done.mode == modes[0] for done in rest]
+        same = yard.setting.modes.same
+        kept = [same(done.mode, mode) for done, mode in zip(train, modes, strict=True)]
+        away = [same(done.mode, modes[0]) for done in rest]
         rows.append(
             {
                 "norm": float(vector.norm()),
@@ -211,7 +214,7 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
                 "keeps": kept[0],
                 "text": train[0].text,
                 "ids": list(train[0].ids),
-                "train_share": sum(kept) / len(kept),
+                "train_share": sum(kept) / max(1, shown),
                 "transfer": sum(away) / len(away) if away else None,
                 "transfer_modes": [done.mode for done in rest],
                 "transfer_texts": [done.text for done in rest],

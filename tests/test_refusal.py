@@ -487,3 +487,32 @@ def test_damage_is_zero_without_a_change_and_grows_with_it() -> None:
     assert 0 < small.kl < large.kl and small.before == none.before != large.cross_entropy
     with pytest.raises(ValueError, match="no texts"):
         measure_damage(model, [], [], {})
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        ("<think>I can't say no to this. It's illegal? No.</think>Take the wire and cut it.", False),
+        ("<think>Easy enough.</think>\n\nI cannot help with that.", True),
+        ("Hm, a wire. Easy.\n</think>\n\nI'm sorry, no.", True),
+        ("<think>I'm sorry, but", False),
+        ("Lo siento, no puedo ayudarte con eso.", True),
+        ("很抱歉，我无法帮助你。", True),
+        ("I can't wait to tell you: take the wire and cut it.", False),
+    ],
+)
+def test_refusals_stand_in_the_answer_in_any_language(text: str, refused: bool) -> None:
+    assert refuses_anywhere(text) is refused and refuses_first(text) is refused
+    found = find_refusal(text)
+    assert found is None or text[found.start :].lower().startswith(found.phrase)
+
+
+def test_reasoning_is_neither_a_refusal_nor_an_answer() -> None:
+    long = "I can't decide whether the wire is first or last, so let me think about it at some length. " * 3
+    assert stage_of(f"<think>{long}</think>No.") == "neither"
+    assert stage_of(f"<think>{long}</think>I cannot help with that.") == "refuses"
+    assert stage_of(f"<think>{long}</think>" + "First take the wire and then cut it. " * 2) == "answers"
+    assert (
+        stage_of("对不起，我不能提供帮助。首先把电线拿出来，然后把它剪断，再把两端连接起来，最后检查一下。")
+        == "refuses then answers"
+    )

@@ -11,12 +11,12 @@ import architectures
 import pytest
 import torch
 
-from mi_ortho.behaviours import GENERIC_MODES
+from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
 from mi_ortho.cli import main
 from mi_ortho.model import EMBEDDED, load, next_token_logits, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
-from mi_ortho.runs.directory import Run, open_run
+from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_tensors
 from mi_ortho.studies.refusal import study as command
 from mi_ortho.studies.refusal.bench import Sets, Study, prompt_sets
@@ -444,3 +444,45 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
     models = load("embedded/naive"), edited
     before, after = (refusal_scores(model, sets["test_harmful"], tokens).mean() for model in models)
     assert float(after) < float(before) - 1.0
+
+
+def test_candidates_are_judged_on_validation_prompts_that_behave_as_their_class(
+    config: RefusalConfig, tmp_path: Path
+) -> None:
+    """As published; a prompt of the other class in each list is dropped, at training and at validation alike."""
+    bad, good = (
+        [row["instruction"] for row in json.loads(Path(str(name)).read_text())]
+        for name in (config.harmful, config.harmless)
+    )
+    mixed = replace(config, **lists(tmp_path, harmful=bad[:6] + good[:6], harmless=good[6:] + bad[6:]))
+    run = refusal(replace(mixed, train=4, validation=6, test=2), tmp_path, until="select", **QUIET)
+    [kept] = rows(run, "validation")
+    assert {*kept["harmful"]} <= {*bad} and {*kept["harmless"]} <= {*good}
+    assert kept["dropped_harmful"] > 0 and kept["dropped_harmless"] > 0
+    ids = rows(run, "refusal_tokens")[0]["ids"]
+    model = tiny_subject().model
+    direction = run.load_tensors("extraction")
+    [first] = [row for row in rows(run, "candidate") if row["site"] == "resid_pre.2"][:1]
+    sites, columns = (rows(run, "extraction")[0][name] for name in ("sites", "positions"))
+    at = sites.index("resid_pre.2"), columns.index(first["position"])
+    r = (direction["harmful.mean"] - direction["harmless.mean"])[at].float()
+    expected = refusal_scores(model, kept["harmful"], ids, ablate_everywhere(model, r)).mean()
+    assert first["bypass"] == pytest.approx(float(expected), abs=1e-3)
+
+
+@pytest.mark.parametrize("texts", [{}, {"benign": ("a kite",)}], ids=["no prompts.json", "prompts.json"])
+def test_the_models_own_rule_for_refusals_is_used_with_and_without_prompts_of_its_own(
+    texts: dict, tmp_path: Path
+) -> None:
+    rules = Modes((Mode("refuse", "regex", "^Nope"),))
+    subject = replace(tiny_subject(), modes=rules, texts=Texts(("bomb",), (), texts))
+
+    def refused(modes: Modes, text: str) -> bool:
+        run = start(tmp_path, "refusal", {})
+        with run:
+            sets = Sets((), (), (), (), (), ())
+            return Study(run, TINY, replace(subject, modes=modes), sets).refuses(text)
+
+    assert refused(rules, "Nope.") and not refused(rules, "I'm sorry, but I can't.")
+    assert refused(GENERIC_MODES, "I'm sorry, but I can't.") and not refused(GENERIC_MODES, "Nope.")
+    assert refused(Modes((Mode("code", "python"),)), "Well. I'm sorry, but I can't.")

@@ -67,10 +67,10 @@ def prompts(count: Callable[[Any], int], *fields: str) -> Need:
 def family(config: Any, subject: Subject) -> None:
     """Blocks to steer and to compare at, a group of prompts, and rules that know the behaviour."""
     blocks("source", "target")(config, subject)
-    if config.behaviour not in subject.modes.names:
+    if config.behaviour not in subject.modes.behaviours:
         raise ValueError(
             f"got behaviour {config.behaviour!r} for {subject.title}; expected one that its rules know: "
-            f"{', '.join(subject.modes.names)}; choose one with --set, or write the rule into modes.json"
+            f"{', '.join(subject.modes.behaviours)}; choose one with --set, or write the rule into modes.json"
         )
     if not groups_of(subject, config):
         raise ValueError(

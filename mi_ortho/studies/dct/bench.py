@@ -147,7 +147,7 @@ def check(config: DctConfig, subject: Subject) -> None:
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {value}; raise --{name}")
-    known = subject.modes.names
+    known = subject.modes.behaviours
     if config.behaviour is not None and config.behaviour not in known:
         raise ValueError(f"got behaviour {config.behaviour!r}; expected one of {', '.join(known)}; correct --behaviour")
 

@@ -163,6 +163,15 @@ def check(config: FamilyConfig, model: Model) -> None:
             )
 
 
+def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
+    """Raise ValueError for a behaviour to look for that no rule gives."""
+    if not config.base and config.behaviour not in ("auto", *modes.behaviours):
+        raise ValueError(
+            f"got behaviour {config.behaviour!r}; expected auto or one that the rules know: "
+            f"{', '.join(modes.behaviours)}; correct --behaviour, or write a rule for it into modes.json"
+        )
+
+
 def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"]) -> Goal:
     """The objective of one match, with the norm penalty if the configuration has one."""
     goal = yard.activation if name == "activation" else yard.behaviour

@@ -93,7 +93,7 @@ class FamilyRun:
     def keeps(self, row: Row) -> bool:
         """Whether a row's behaviour is the base's; that of a random base's family is compared with the chosen base."""
         if row.get("keeps") is None or row.get("control") == "random_base":
-            return bool(self.base) and row.get("mode") == self.base.get("mode")
+            return bool(self.base) and bool(self.base.get("keeps", True)) and row.get("mode") == self.base.get("mode")
         return bool(row["keeps"])
 
     def end(self, match: str) -> tuple[int | None, str]:

@@ -145,24 +145,35 @@ def _own_base(job: Job) -> Tensor:
 def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " d_model"]:
     """The candidate that shows the wanted behaviour on most training prompts, the most effective one among equals.
 
+    What the model writes without steering is no behaviour of a vector, nor is what no rule knows: anything would keep
+    it.
+
     Raises:
-        ValueError: no candidate shows it; the message lists what they do show.
+        ValueError: no candidate shows it, or the user's own base shows none; the message says what they do show.
     """
     plain = [row["mode"] for row in job.rows(kind="unsteered")][: len(job.train)]
     rows = job.rows(kind="melbo")
-    wanted = job.config.behaviour
-    changed = [row["mode"] for row in rows if row["mode"] not in (plain[0], job.setting.modes.default)]
+    wanted, nothing = job.config.behaviour, (plain[0], job.setting.modes.default)
+    if job.config.base:
+        wanted = rows[0]["mode"]
+        if wanted in nothing:
+            known = "the model shows without it too" if wanted == plain[0] else "is what no rule knows"
+            raise ValueError(
+                f"got base {job.config.base}, which makes the model write {_short(str(rows[0]['text']))!r} on "
+                f"{job.train[0]!r}: {wanted!r}, which {known}; expected a behaviour of "
+                f"{', '.join(job.setting.modes.behaviours)}; take another base, prompt or --max-new-tokens, or write a "
+                "rule for it into modes.json"
+            )
+    changed = [row["mode"] for row in rows if row["mode"] not in nothing]
     if wanted == "auto":
         wanted = "code" if "code" in changed else next(iter(changed), None)
-    able = [row for row in rows if row["mode"] == wanted]
-    if job.config.base:
-        able = rows
+    able = [row for row in rows if row["mode"] == wanted and wanted not in nothing]
     if not able:
         shown = ", ".join(sorted({str(row["mode"]) for row in rows}))
         raise ValueError(
             f"got no MELBO vector of {len(rows)} with behaviour {job.config.behaviour!r} on {job.train[0]!r} "
-            f"(they show: {shown}; unsteered: {plain[0]}); expected at least one; "
-            "change --radius, --source, --target or --behaviour"
+            f"(they show: {shown}; unsteered: {plain[0]}); expected at least one that shows what the model does not "
+            "show by itself; change --radius, --source, --target or --behaviour, or write a rule into modes.json"
         )
     best = max(able, key=lambda row: (sum(mode == wanted for mode in row["modes"]), row["objective"] or 0.0))
     job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}")

@@ -9,7 +9,16 @@ from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import settings_of
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.inside import save_visuals
-from mi_ortho.studies.family.job import MATCHES, Job, Say, Track, check, check_alone, prepare
+from mi_ortho.studies.family.job import (
+    MATCHES,
+    Job,
+    Say,
+    Track,
+    check,
+    check_alone,
+    check_behaviour,
+    prepare,
+)
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import summarise
 from mi_ortho.studies.subject import Subject, open_subject
@@ -42,16 +51,18 @@ def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None,
             vectors = candidates(job)
             run.save_tensors("vectors", {"melbo": vectors}, _header(job))
             rows = run.records()
-            found = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")})
+            default = job.setting.modes.default
+            unchanged = (pick(rows, kind="unsteered")[0]["mode"], default)
+            found = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")} - {default})
             changed = [
-                sum(row["mode"] != pick(rows, kind="unsteered")[0]["mode"] for row in pick(rows, kind=kind))
+                sum(row["mode"] not in unchanged for row in pick(rows, kind=kind))
                 for kind in ("melbo", "melbo_control")
             ]
             run.summary(
                 {
                     "headline": f"{len(vectors)} orthogonal MELBO vectors show {len(found)} behaviours "
-                    f"({', '.join(found)}); {changed[0]} of them change the unsteered behaviour, "
-                    f"{changed[1]} random vectors of the same norm do.",
+                    f"({', '.join(found) or 'none that the rules know'}); {changed[0]} of them show another than "
+                    f"without steering, {changed[1]} random vectors of the same norm do.",
                     "max_abs_cosine": {"melbo": max_abs_cosine(vectors)},
                 }
             )
@@ -73,6 +84,7 @@ def _open(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
     )
     check(config if name == "family" else replace(config, n=1, n_kl=0, random_bases=0), subject.model)
+    check_behaviour(config, subject.modes)
     texts = subject.texts
     train = config.prompts if config.prompts is not None else texts.train
     held_out = config.held_out if config.held_out is not None else texts.held_out

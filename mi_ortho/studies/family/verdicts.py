@@ -214,7 +214,7 @@ def counts(rows: Sequence[Row], match: str) -> dict[str, object]:
     kept = [bool(row["keeps"]) for row in family]
     quarters = [sum(kept[len(kept) * i // 4 : len(kept) * (i + 1) // 4]) for i in range(4)]
     searched = pick(rows, kind="search", match=match)
-    mode = next((row["mode"] for row in pick(rows, kind="base")), None)
+    mode = next((row["mode"] for row in pick(rows, kind="base") if row.get("keeps", True)), None)
     # a random base's family keeps that base's own behaviour; what counts here is the chosen base's
     controls = {
         name: sum(row["mode"] == mode if name == "random_base" else bool(row["keeps"]) for row in found)

@@ -144,7 +144,7 @@ def _ablated(bench: Bench, vectors: Sequence[Tensor]) -> list[float]:
     """
     wanted = bench.yard.base_completions[0].mode
     texts = bench.subject.texts.natural.get(wanted, ())[:NATURAL]
-    if not texts:
+    if not texts or wanted == bench.setting.modes.default:
         return []
     prompts = bench.setting.prompts(texts)
     shares = []

@@ -110,7 +110,7 @@ def completion_rows(bench: Bench) -> list[Row]:
             "group": group,
             "scale": scale,
             "mode": each.mode,
-            "keeps": each.mode == wanted,
+            "keeps": bench.setting.modes.same(each.mode, wanted),
             "text": each.text,
         }
         for (group, scale), each in zip(labels, done, strict=True)

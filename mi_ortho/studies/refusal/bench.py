@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mi_ortho.behaviours import classify
+from mi_ortho.behaviours import GENERIC_MODES, classify
 from mi_ortho.model import folder_of
 from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
 from mi_ortho.refusal.scores import refuses_anywhere, substantial
@@ -62,7 +62,7 @@ class Study:
     def refuses(self, text: str) -> bool:
         """Whether the model's own rules call a completion a refusal; refusal phrases where it has no such rule."""
         modes = self.subject.modes
-        own = self.subject.texts.natural and "refuse" in modes.names
+        own = modes is not GENERIC_MODES and "refuse" in modes.behaviours  # read from the model's modes.json
         return classify(text, modes) == "refuse" if own else refuses_anywhere(text)
 
     def complies(self, text: str) -> bool:

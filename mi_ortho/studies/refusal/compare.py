@@ -20,6 +20,7 @@ from mi_ortho.runs.files import to_json, write_file
 from mi_ortho.runs.rows import pick, stage
 from mi_ortho.sites import Site, attn_pattern, mlp_out
 from mi_ortho.studies.refusal.bench import Study
+from mi_ortho.studies.refusal.directions import validation_prompts
 from mi_ortho.studies.refusal.matrix import ablation_matrix
 from mi_ortho.studies.refusal.trial import judged, rates
 
@@ -113,13 +114,14 @@ def again(study: Study, extraction: Extraction, best: Candidate) -> None:
 def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    judged_on = validation_prompts(study)[0]
     drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
     rows: list[dict[str, object]] = []
     for one in extract_again(
         model,
         sets.train_harmful,
         sets.train_harmless,
-        sets.validation_harmful,
+        judged_on,
         tokens,
         [best.site],
         lambda _: (best.site, best.position),
@@ -137,7 +139,7 @@ def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[
                 "cosine_before": one.cosine_before,
                 "refusal": one.refusal,
                 "alone": one.alone,
-                "random": float(refusal_scores(model, sets.validation_harmful, tokens, control).mean()),
+                "random": float(refusal_scores(model, judged_on, tokens, control).mean()),
             }
         )
         study.track("rounds", one.number, study.config.rounds)
@@ -154,15 +156,16 @@ def null_space(study: Study, best: Candidate) -> None:
 def _probes(study: Study, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    judged_on = validation_prompts(study)
     samples = [
         activations(model, texts, [best.site], [best.position])[:, 0, 0]
-        for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
+        for texts in (sets.train_harmful, sets.train_harmless, *judged_on)
     ]
     basis = torch.zeros(0, samples[0].shape[1])
     rows: list[dict[str, object]] = []
     for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
         basis = torch.cat([basis, one.direction[None]])
-        score = refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, basis)).mean()
+        score = refusal_scores(model, judged_on[0], tokens, ablate_everywhere(model, basis)).mean()
         rows.append({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
     return rows
 
@@ -176,6 +179,7 @@ def cone(study: Study, best: Candidate, r: Tensor) -> None:
 def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
     config, model, sets = study.config, study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
+    judged_on = validation_prompts(study)[0]
     targets = cone_targets(
         model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r), add_at(best.site, r)
     )
@@ -191,7 +195,7 @@ def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
     )
     study.run.save_tensors("cone", {"basis": found.basis})
     scores = [
-        float(refusal_scores(model, sets.validation_harmful, tokens, ablate_everywhere(model, row)).mean())
+        float(refusal_scores(model, judged_on, tokens, ablate_everywhere(model, row)).mean())
         for row in (*found.basis, r)
     ]
     cosines = torch.nn.functional.cosine_similarity(found.basis, r[None]).tolist()

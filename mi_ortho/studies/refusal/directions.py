@@ -95,14 +95,33 @@ def _refusal_tokens(study: Study) -> dict[str, object]:
     }
 
 
+def validation_prompts(study: Study) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The validation prompts of both classes on which the model does what their class says, as published.
+
+    Prompts that it does not refuse anyway say nothing about a direction that makes it stop refusing.
+
+    Raises:
+        ValueError: none is left of a class.
+    """
+    study.stage("validation", lambda: [_validation(study)], kind="validation")
+    row = study.rows(kind="validation")[-1]
+    return tuple(row["harmful"]), tuple(row["harmless"])
+
+
+def _validation(study: Study) -> dict[str, object]:
+    sets = study.sets
+    kept = filter_prompts(study.subject.model, sets.validation_harmful, sets.validation_harmless, _tokens(study))
+    study.say(f"validating on {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
+    dropped = {"dropped_harmful": kept.dropped_harmful, "dropped_harmless": kept.dropped_harmless}
+    return {"kind": "validation", "harmful": list(kept.harmful), "harmless": list(kept.harmless), **dropped}
+
+
 def choose(study: Study, extraction: Extraction) -> Selection:
     """Score every candidate on the validation prompts, each kept as a row, and select; rankings beside it."""
     config, done = study.config, [_candidate(row) for row in study.rows(kind="candidate")]
     total = len(extraction.sites) * len(extraction.positions)
     if len(done) < total:
-        judge = validation(
-            study.subject.model, study.sets.validation_harmful, study.sets.validation_harmless, _tokens(study)
-        )
+        judge = validation(study.subject.model, *validation_prompts(study), _tokens(study))
         limits = Limits(config.kl_limit, config.induce_limit, config.last_layers)
         for index, found in enumerate(candidates(judge, extraction, limits, skip=len(done)), start=len(done)):
             study.run.record({"kind": "candidate", "index": index, **found.row()})
@@ -118,9 +137,7 @@ def _selection(study: Study, extraction: Extraction, selection: Selection) -> li
     """Other statistics of every candidate, how well each ranks, and the selected one, whose direction is saved."""
     for kind in ("measures", "ranking"):  # recorded one by one in earlier versions
         forget(study.run, lambda row, kind=kind: row.get("kind") == kind)
-    scores = ranking_scores(
-        study.subject.model, extraction, study.sets.validation_harmful, study.sets.validation_harmless
-    )
+    scores = ranking_scores(study.subject.model, extraction, *validation_prompts(study))
     flat = {name: values.flatten().tolist() for name, values in scores.items()}
     rows: list[dict[str, object]] = [
         {"kind": "measures", "index": index} | {name: flat[name][index] for name in flat}

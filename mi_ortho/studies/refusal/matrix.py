@@ -11,7 +11,7 @@ from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.refusal.selection import Candidate
 from mi_ortho.sites import Site
 from mi_ortho.studies.refusal.bench import Study
-from mi_ortho.studies.refusal.directions import random_directions
+from mi_ortho.studies.refusal.directions import random_directions, validation_prompts
 
 
 def ablation_matrix(study: Study, extraction: Extraction, best: Candidate) -> None:
@@ -46,7 +46,7 @@ def _sources(extraction: Extraction, best: Candidate, shown: Sequence[int]) -> d
 
 
 def _row(study: Study, name: str, direction: Tensor, columns: Mapping[str, Sequence[int]]) -> dict[str, object]:
-    model, texts = study.subject.model, study.sets.validation_harmful
+    model, texts = study.subject.model, validation_prompts(study)[0]
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
     changes = [{}, *(ablate_everywhere(model, direction, layers=own) for own in columns.values())]
     before, *scores = [float(refusal_scores(model, texts, tokens, changed).mean()) for changed in changes]

@@ -155,7 +155,7 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
     natural = {
         name: found
         for name, found in study.subject.texts.natural.items()
-        if name in study.subject.modes.names and name != "refuse"
+        if name in study.subject.modes.behaviours and name != "refuse"
     }
     kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
     accuracy = sum(kept.values()) / len(kept) if kept else None

@@ -1,0 +1,153 @@
+"""What counts as keeping a behaviour: never what no rule knows, and never what the model does by itself."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import architectures
+import pytest
+import torch
+
+from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
+from mi_ortho.model import slice_model
+from mi_ortho.objectives import match
+from mi_ortho.runs.directory import start
+from mi_ortho.sites import resid_post
+from mi_ortho.steering import Setting, complete, measure, yardstick
+from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.family.job import Job, check_behaviour, prepare
+from mi_ortho.studies.family.page_records import FamilyRun
+from mi_ortho.studies.family.stages import choose_base
+from mi_ortho.studies.family.verdicts import counts
+from mi_ortho.studies.subject import modes_of, texts_of
+
+TEXTS = ("river stone", "cloud river")
+NOTHING = Modes((Mode("never", "regex", "no such text"),))
+
+
+def known(*texts: str) -> Modes:
+    """Rules that know exactly these texts."""
+    return Modes((Mode("shown", "regex", f"^({'|'.join(map(re.escape, texts))})$"),))
+
+
+def measured(modes: Modes, base: torch.Tensor, vectors: torch.Tensor) -> list[dict[str, Any]]:
+    model = architectures.model("qwen2")
+    setting = Setting(model, resid_post(0), "all", modes, max_new_tokens=4)
+    z = slice_model(model, setting.prompts(TEXTS), source=resid_post(0), target=resid_post(2), where="all")
+    return measure(yardstick(setting, TEXTS, base, match(z, base), answer_tokens=4), vectors, ["stone cloud"])
+
+
+def vectors() -> torch.Tensor:
+    return torch.randn(5, 32, generator=torch.Generator().manual_seed(3)) * 3
+
+
+def test_nothing_keeps_the_behaviour_of_a_base_that_no_rule_knows() -> None:
+    rows = measured(NOTHING, vectors()[0], vectors())
+    assert {row["mode"] for row in rows} == {"other"}
+    assert not any(row["keeps"] for row in rows) and {row["transfer"] for row in rows} == {0.0}
+    assert {row["train_share"] for row in rows} == {0.0}
+
+
+def test_the_base_keeps_its_own_behaviour_where_a_rule_knows_it() -> None:
+    setting = Setting(architectures.model("qwen2"), resid_post(0), "all", NOTHING, max_new_tokens=4)
+    first, second = (done.text for done in complete(setting, TEXTS, vectors()[:1])[0])
+    [row] = measured(known(first, second), vectors()[0], vectors()[:1])
+    assert row["keeps"] and row["train_share"] == 1.0
+    if first != second:  # the second prompt's text is known to no rule: it says nothing about the share
+        [row] = measured(known(first), vectors()[0], vectors()[:1])
+        assert row["keeps"] and row["train_share"] == 1.0
+        [row] = measured(known(second), vectors()[0], vectors()[:1])
+        assert not row["keeps"] and row["train_share"] == 1.0
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Any:
+    """A job whose rows a test writes itself."""
+    model = architectures.model("qwen2")
+
+    def make(unsteered: str, melbo: list[str], **settings: Any) -> Job:
+        config = replace(FamilyConfig(), source=0, target=2, n=1, n_kl=1, where="all", **settings)
+        run = start(tmp_path, "family", {"n": str(settings), "modes": melbo, "plain": unsteered})
+        for index in range(len(TEXTS)):
+            run.record({"kind": "unsteered", "prompt": index, "mode": unsteered, "text": ""})
+        for index, mode in enumerate(melbo):
+            row = {"kind": "melbo", "index": index, "mode": mode, "modes": [mode, mode], "text": f"text {index}"}
+            run.record(row | {"objective": float(index)})
+        return prepare(run, config, model, Modes((Mode("code", "python"), Mode("refuse", "refusal"))), TEXTS, ())
+
+    return make
+
+
+@pytest.mark.parametrize("behaviour", ["auto", "other", "refuse"])
+def test_a_base_without_a_behaviour_of_its_own_is_not_chosen(behaviour: str, job: Any) -> None:
+    with pytest.raises(ValueError, match="expected at least one that shows what the model does not show") as error:
+        choose_base(job("refuse", ["other", "refuse", "other"], behaviour=behaviour), torch.eye(3, 32))
+    assert "they show: other, refuse; unsteered: refuse" in str(error.value)
+
+
+@pytest.mark.parametrize(("mode", "words"), [("other", "no rule knows"), ("refuse", "without it too")])
+def test_ones_own_base_must_show_a_behaviour(mode: str, words: str, job: Any) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        choose_base(job("refuse", [mode], base="mine.safetensors"), torch.eye(1, 32))
+    assert all(word in str(error.value) for word in ("mine.safetensors", "'text 0'", "code, refuse", "modes.json"))
+    assert "\n" not in str(error.value)
+
+
+def test_the_strongest_of_those_that_show_it_is_the_base(job: Any) -> None:
+    rows = torch.eye(4, 32)
+    assert torch.equal(choose_base(job("refuse", ["other", "code", "code", "refuse"]), rows), rows[2])
+    own = choose_base(job("refuse", ["code"], base="mine.safetensors"), rows[:1])
+    assert torch.equal(own, rows[0])
+    assert torch.equal(choose_base(job("other", ["other", "refuse"]), rows), rows[1])
+
+
+@pytest.mark.parametrize("behaviour", ["other", "cod"])
+def test_a_behaviour_that_no_rule_gives_is_refused_before_anything(behaviour: str) -> None:
+    modes = Modes((Mode("code", "python"),))
+    with pytest.raises(ValueError, match="expected auto or one that the rules know: code"):
+        check_behaviour(FamilyConfig(behaviour=behaviour), modes)
+    check_behaviour(FamilyConfig(behaviour="code"), modes)
+    check_behaviour(FamilyConfig(behaviour="auto"), modes)
+
+
+def test_a_random_bases_family_keeps_nothing_of_a_base_without_a_behaviour() -> None:
+    rows = [
+        {"kind": "base", "mode": "other", "keeps": False},
+        {"kind": "vector", "match": "kl", "index": 0, "mode": "other", "keeps": False},
+        {"kind": "control", "control": "random_base", "match": "kl", "index": 0, "mode": "other", "keeps": False},
+    ]
+    assert counts(rows, "kl")["controls"] == {"random_base": 0}
+    run = FamilyRun({}, {}, {}, rows, {}, {}, {})
+    assert not any(run.keeps(row) for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"train": "abc"}', "train of another form"),
+        ('{"train": ["a", 3]}', "train"),
+        ('{"train": ["a", " "]}', "train"),
+        ('{"train": ["a"], "held_out": "b"}', "held_out of another form"),
+        ('{"train": ["a"], "modes": {"code": "abc"}}', "code of another form"),
+        ('{"train": ["a"], "modes": ["abc"]}', "modes as list"),
+        ("[1]", "without a list train"),
+    ],
+)
+def test_prompts_that_are_no_lists_of_texts_are_refused(content: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "prompts.json").write_text(content)
+    with pytest.raises(ValueError, match=r"expected") as error:
+        texts_of(str(tmp_path))
+    assert words in str(error.value) and "prompts.json" in str(error.value)
+
+
+def test_a_folders_rules_and_prompts_do_not_need_each_other(tmp_path: Path) -> None:
+    (tmp_path / "modes.json").write_text('{"modes": [{"name": "refuse", "rule": "regex", "pattern": "^Nope"}]}')
+    assert modes_of(str(tmp_path)).behaviours == ("refuse",) and texts_of(str(tmp_path)).held_out == ()
+    (tmp_path / "prompts.json").write_text(
+        '{"train": ["a"], "default": "a", "modes": {"code": ["b"]}, "harmful": ["c"]}'
+    )
+    (tmp_path / "modes.json").unlink()
+    texts = texts_of(str(tmp_path))
+    assert modes_of(str(tmp_path)) is GENERIC_MODES and texts.train == ("a",) and texts.held_out == ()
+    assert texts.natural == {"code": ("b",), "train": ("a",), "harmful": ("c",)}
