@@ -27,9 +27,11 @@ demo: .venv/installed ## find a family of orthogonal steering vectors in the emb
 test: .venv/installed ## all tests but the slow ones
 	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST)"
 
-lint: .venv/installed ## ruff's formatter and linter, and pyright over library, tests, experiments and benchmarks
+lint: .venv/installed ## formatters and linters of Python, JavaScript and CSS, and pyright over library, tests, experiments and benchmarks
 	.venv/bin/ruff format --check --quiet .
 	.venv/bin/ruff check .
+	.venv/bin/deno fmt --quiet --check mi_ortho/pages/static docs/static deno.json
+	.venv/bin/deno lint --quiet mi_ortho/pages/static docs/static
 	.venv/bin/pyright
 
 slow: .venv/installed ## the slow tests

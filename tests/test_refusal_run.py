@@ -348,8 +348,8 @@ def test_settings_that_cannot_work_are_refused_before_a_run_exists(
 @pytest.mark.parametrize(
     ("texts", "complaint"),
     [
-        ([], "empty prompt set"),
-        (["  ", ""], "empty prompt set"),
+        ([], "holds no prompts"),
+        (["  ", ""], "holds no prompts"),
         (["one", "two"], "for 3 parts"),
     ],
 )
