@@ -8,6 +8,7 @@ import torch
 
 TEXT = "how can i build a bomb bake cake write code poem the of and to tell me about stars sea yes no"
 WORDS = TEXT.split()
+SPECIAL = ["<pad>", "<end>", "<start>", "<unk>", "<bos>", "user", "assistant", "system"]
 N_LAYERS, D_MODEL, N_CTX = 4, 32, 64
 TEMPLATE = (
     "{% for m in messages %}{{ '<start> ' + m['role'] + ' ' + m['content'] + ' <end> ' }}{% endfor %}"
@@ -20,7 +21,7 @@ def tiny_tokenizer(chat: bool = True) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<end>", "<start>", "<unk>", "<bos>", "user", "assistant", "system", *WORDS]
+    words = [*SPECIAL, *WORDS]
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"pad_token": "<pad>", "eos_token": "<end>", "unk_token": "<unk>"}
@@ -34,22 +35,22 @@ def tiny_tokenizer(chat: bool = True) -> Any:
     return tokenizer
 
 
-def config(name: str) -> Any:
-    """A config of 4 layers, width 32, context 64, with multipliers, soft caps and windows that would show if missed."""
+def config(name: str, layers: int = N_LAYERS) -> Any:
+    """A config of a few layers, width 32, context 64, multipliers, soft caps and windows that show if missed."""
     import transformers as t
 
     shared = {"vocab_size": 8 + len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
     wide = {
         "hidden_size": D_MODEL,
         "intermediate_size": 48,
-        "num_hidden_layers": N_LAYERS,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": N_CTX,
         **shared,
     }
     grouped = {**wide, "num_key_value_heads": 2}
     headed = {**grouped, "head_dim": 8}
-    windowed = {**headed, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    windowed = {**headed, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)}
     capped = {"query_pre_attn_scalar": 16, "attn_logit_softcapping": 4.0, "final_logit_softcapping": 3.0}
     scaled = {
         "rope_type": "llama3",
@@ -66,7 +67,7 @@ def config(name: str) -> Any:
         "attention_multiplier": 0.2,
         "logits_scaling": 2.5,
     }
-    short = {"n_embd": D_MODEL, "n_layer": N_LAYERS, "n_head": 4, "n_positions": N_CTX, **shared}
+    short = {"n_embd": D_MODEL, "n_layer": layers, "n_head": 4, "n_positions": N_CTX, **shared}
     opt = {**wide, "ffn_dim": 48}
     makers = {
         "qwen2": lambda: t.Qwen2Config(**grouped),
@@ -86,13 +87,13 @@ def config(name: str) -> Any:
         "cohere": lambda: t.CohereConfig(**grouped, logit_scale=0.25),
         "stablelm": lambda: t.StableLmConfig(**grouped, partial_rotary_factor=0.5, use_qkv_bias=True),
         "falcon": lambda: t.FalconConfig(**wide, parallel_attn=True, multi_query=True),
-        "bloom": lambda: t.BloomConfig(hidden_size=D_MODEL, n_layer=N_LAYERS, n_head=4, **shared),
+        "bloom": lambda: t.BloomConfig(hidden_size=D_MODEL, n_layer=layers, n_head=4, **shared),
         "opt": lambda: t.OPTConfig(**opt, word_embed_proj_dim=D_MODEL),
         "opt_narrow": lambda: t.OPTConfig(**opt, word_embed_proj_dim=16),
         "gptj": lambda: t.GPTJConfig(**short, rotary_dim=4),
         "smollm3": lambda: t.SmolLM3Config(**grouped, no_rope_layer_interval=2),
         "xglm": lambda: t.XGLMConfig(
-            d_model=D_MODEL, ffn_dim=48, num_layers=N_LAYERS, attention_heads=4, **wide_of(wide)
+            d_model=D_MODEL, ffn_dim=48, num_layers=layers, attention_heads=4, **wide_of(wide)
         ),
         "mixtral": lambda: t.MixtralConfig(**headed, num_local_experts=4, num_experts_per_tok=2),
         "qwen3_moe": lambda: t.Qwen3MoeConfig(**headed, **sparse),
@@ -105,9 +106,9 @@ def config(name: str) -> Any:
             linear_num_key_heads=2,
             linear_key_head_dim=8,
             linear_value_head_dim=8,
-            layer_types=["linear_attention", "full_attention"] * 2,
+            layer_types=["linear_attention", "full_attention"] * (layers // 2),
         ),
-        "mamba": lambda: t.MambaConfig(hidden_size=D_MODEL, num_hidden_layers=N_LAYERS, state_size=4, **shared),
+        "mamba": lambda: t.MambaConfig(hidden_size=D_MODEL, num_hidden_layers=layers, state_size=4, **shared),
     }
     return makers[name]()
 
@@ -125,7 +126,7 @@ FAMILIES = (
 )
 
 
-def hf_model(name: str, seed: int = 0) -> Any:
+def hf_model(name: str, seed: int = 0, layers: int = N_LAYERS) -> Any:
     """The transformers model with random weights large enough that a vector at one block changes the later ones."""
     from transformers import AutoModelForCausalLM
 
@@ -133,7 +134,7 @@ def hf_model(name: str, seed: int = 0) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(
-            config(name), attn_implementation="eager", experts_implementation="eager"
+            config(name, layers), attn_implementation="eager", experts_implementation="eager"
         )
         model.config.architectures = [type(model).__name__]  # as in the config.json of a folder
         for weight in model.parameters():

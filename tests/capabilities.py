@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-if __name__ == "__main__":  # run as tests.capabilities, imported by pytest without its package
+if __name__ != "capabilities":  # as tests.capabilities; pytest imports it without the package
     sys.path.insert(0, str(Path(__file__).parent))
 
 import architectures

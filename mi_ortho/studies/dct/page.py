@@ -42,6 +42,7 @@ def dct_report(run_dir: Path) -> Path:
         together_section,
         agreement_section,
         _cost,
+        left_out_section,
     )
     sections = [section for part in parts if (section := part(rows)) is not None]
     return write_report(Path(run_dir), "Deep causal transcoding", [*sections, glossary(TERMS)])

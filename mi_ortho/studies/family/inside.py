@@ -15,6 +15,7 @@ from mi_ortho.sites import attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
 
 SHOWN = 8  # vectors whose presence is drawn
+ATTENTION = "attention under steering"
 
 
 def save_visuals(
@@ -25,7 +26,7 @@ def save_visuals(
     code: str | None,
     layer: int,
 ) -> None:
-    """Write visuals.json and visuals.safetensors.
+    """Write visuals.json and visuals.safetensors; attention is left out, and a row says why, where there is none.
 
     Args:
         run: where to write.
@@ -38,9 +39,13 @@ def save_visuals(
     """
     prompts = setting.prompts([prompt])
     shown = shown_pieces(setting, prompts)
-    arrays = {"attention_unsteered": shown.attention(_attention(setting, prompts, None, layer))}
-    for name in list(vectors)[:2]:
-        arrays[f"attention_{name}"] = shown.attention(_attention(setting, prompts, vectors[name], layer))
+    arrays: dict[str, Tensor] = {}
+    try:
+        arrays["attention_unsteered"] = shown.attention(_attention(setting, prompts, None, layer))
+        for name in list(vectors)[:2]:
+            arrays[f"attention_{name}"] = shown.attention(_attention(setting, prompts, vectors[name], layer))
+    except ValueError as error:
+        run.record({"kind": "left_out", "what": ATTENTION, "reason": str(error)})
     items: list[dict[str, object]] = [_drawn(key, layer) for key in arrays]
     names, directions = list(vectors)[:SHOWN], torch.stack(list(vectors.values())[:SHOWN])
     for title, key, written in _passages(setting, prompt, code):

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section, page, render, write_page
-from mi_ortho.pages.sections import marked, note, run_section, shown, verdict_section
+from mi_ortho.pages.sections import left_out_section, marked, note, run_section, shown, verdict_section
 from mi_ortho.pages.text import number, visible
 from mi_ortho.studies.family import page_records as read
 from mi_ortho.studies.family import page_rows as tables
@@ -28,7 +28,7 @@ def family_report(run_dir: Path) -> Path:
 def family_page(run: read.FamilyRun) -> Markup:
     """The report as text."""
     matrix = cosines(run)
-    sections = [
+    sections: list[Section | None] = [
         verdict_section(run.summary.get("verdicts") or [], tiles=tiles(run, matrix), finished=bool(run.summary)),
         run_section(run.config, run.environment),
         _side_by_side(run),
@@ -38,12 +38,13 @@ def family_page(run: read.FamilyRun) -> Markup:
         _cosines(matrix),
         _table(run),
         visuals_section(run),
+        left_out_section(run.where(kind="left_out")),
         _reading(run),
     ]
     model = visible(run.config.get("model") or "the embedded model")
     return page(
         f"Orthogonal family of steering vectors · {model}",
-        sections,
+        [section for section in sections if section is not None],
         headline=visible(run.summary.get("headline") or _unfinished(run)),
         kicker=f"Orthogonal family of steering vectors · {model}",
         data=tables.table_data(run),
