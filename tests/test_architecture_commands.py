@@ -33,8 +33,8 @@ LEFT_OUT = {
 STOPS = {
     "refusal": set(NO_ATTENTION),
     "explore": set(NO_ATTENTION),
-    "family": REFUSED["slice and steering"],
-    "dct": REFUSED["slice and steering"],
+    "family": REFUSED.get("slice and steering", set()),
+    "dct": REFUSED.get("slice and steering", set()),
 }
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from kills import content, fails_when_full, kept, moments, remembering
 from test_dct_run import SMALL as DCT
 from test_explore_run import SMALL as EXPLORER
@@ -33,7 +32,7 @@ from mi_ortho.studies.dct import copies, fits
 from mi_ortho.studies.dct import study as dct
 from mi_ortho.studies.explore import contents
 from mi_ortho.studies.explore import study as explore
-from mi_ortho.studies.family import controls, job, stages
+from mi_ortho.studies.family import controls, inside, job, stages
 from mi_ortho.studies.family import study as family
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.geometry import study as geometry
@@ -96,14 +95,15 @@ def of_family(**changes: Any) -> Shape:
     places = named(stages, "slice_model", "melbo", "complete", "unsteered_completions", "measure", "yardstick")
     places += named(stages, "gauss_newton", "calibrate_scale")
     places += named(controls, "measure", "yardstick", "gauss_newton", "jacobian", "shrink", "linear_null")
-    places += named(job, "slice_model", "measure")
+    places += named(job, "slice_model", "measure") + named(inside, "unsteered_completions", "_attention")
     return Shape(call, places, ((stages, "melbo_ortho"), (stages, "melbo_ortho_published"), (controls, "melbo_ortho")))
 
 
 def of_own_base(home: Path) -> Shape:
-    vector = torch.randn(1, 128, generator=torch.Generator().manual_seed(0))
+    made = family.family(replace(FAMILY, n=1, n_kl=0, random_bases=0), home / "made", **CALL)
+    vector = made.load_rows("vectors")["base"].reshape(1, -1)  # one that does something
     base = home / "base.safetensors"
-    save(SteeringVectors(9 * vector / vector.norm(), resid_post(3), "embedded"), base)
+    save(SteeringVectors(vector, resid_post(3), "embedded"), base)
     return of_family(base=str(base))
 
 

@@ -15,6 +15,7 @@ from mi_ortho.pages.sections import (
     completions,
     curves,
     glossary,
+    left_out_section,
     note,
     table_section,
     write_report,
