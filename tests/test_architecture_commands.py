@@ -13,9 +13,10 @@ from mi_ortho.model import load
 from mi_ortho.runs.directory import open_run
 
 LAYERS = 6
-MODES = [{"name": "words", "rule": "regex", "pattern": "\\w"}]  # whatever a random model writes
+# a behaviour for each first word: whatever a random model writes, a large vector makes it write something else
+MODES = [{"name": word, "rule": "regex", "pattern": f"^{word}\\b"} for word in architectures.WORDS]
 SMALL = {
-    "family": "--behaviour words --source 1 --target 3 --radius 3 --candidates 2 --n 2 --n-kl 2 --random-bases 1"
+    "family": "--source 1 --target 3 --radius 12 --candidates 8 --n 2 --n-kl 2 --random-bases 1"
     " --max-steps 3 --max-new-tokens 4 --answer-tokens 3",
     "dct": "--source 1 --target 3 --radius 3 --k 2 --steps 2 --projections 4 --draws 10 --max-new-tokens 4"
     " --answer-tokens 3",

@@ -1,7 +1,7 @@
 """The command `refusal`: all stages on a small random model that "refuses", resume, export, report, and bad input."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -66,11 +66,13 @@ def small() -> Iterator[None]:
         yield
 
 
-def classes() -> tuple[tuple[str, ...], list[str], list[str]]:
+def classes(
+    model: Any = None, words: Sequence[str] = architectures.WORDS
+) -> tuple[tuple[str, ...], list[str], list[str]]:
     """First words of "refusals", and prompts after which the model does and does not write one of them."""
-    draw, model = Random(0), tiny_subject().model
+    draw, model = Random(0), model or tiny_subject().model
     texts = list(dict.fromkeys(" ".join(draw.choices(architectures.WORDS, k=4)) for _ in range(120)))
-    tokens = [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in architectures.WORDS]
+    tokens = [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     scores = torch.stack([refusal_scores(model, texts, [token]) for token in tokens])
     spread_most = scores.std(dim=1).argsort(descending=True).tolist()
     for count in range(1, len(tokens)):  # as many words as it takes for some prompts to be refused and some not
@@ -78,7 +80,7 @@ def classes() -> tuple[tuple[str, ...], list[str], list[str]]:
         found = refusal_scores(model, texts, chosen)
         bad, good = ([text for text, score in zip(texts, found) if sign * float(score) > 0] for sign in (1, -1))
         if min(len(bad), len(good)) >= 12:
-            return tuple(architectures.WORDS[k] for k in spread_most[:count]), bad[:12], good[:12]
+            return tuple(words[k] for k in spread_most[:count]), bad[:12], good[:12]
     raise AssertionError("no words tell the prompts apart")
 
 

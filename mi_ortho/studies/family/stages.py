@@ -25,6 +25,7 @@ from mi_ortho.elicitation import (
     random_vectors,
 )
 from mi_ortho.elicitation.orthogonal import together
+from mi_ortho.elicitation.published import avoidable
 from mi_ortho.model import slice_model
 from mi_ortho.objectives import Match, displace, match
 from mi_ortho.runs.directory import RunError
@@ -208,7 +209,9 @@ def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], cou
         return vectors
     started = time.perf_counter()
     trailing = len(past) - max((k + 1 for k, row in enumerate(past) if row["kept"]), default=0)
-    results = _family(job, name, goal, base, Progress(vectors, len(past), trailing))
+    published = job.config.solver == "published" and isinstance(goal, Match)
+    avoided = _avoided(job, name, past, vectors) if published else vectors
+    results = _family(job, name, goal, base, Progress(avoided, len(past), trailing))
     attempt = len(past)
     while len(vectors) < count:
         size = 1 if block == 1 else together(ortho_settings(job.config, 1.0), job.z.d_model - 1 - len(vectors))
@@ -234,6 +237,9 @@ def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], cou
                 "evaluations": result.evaluations,
                 "seconds": now - started,
             }
+            if published and not good and avoidable(result):  # later vectors avoid it, after an interruption too
+                job.run.save_tensors(f"avoided/{name}/{attempt + len(rows):06d}", {"vector": result.vector})
+                row["avoided"] = True
             rows.append(row)
             started = now
         if block > 1:
@@ -243,6 +249,19 @@ def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], cou
         attempt += len(rows)
         job.track(f"{name} match", len(vectors), count)
     return vectors
+
+
+def _avoided(
+    job: Job, name: str, past: Sequence[dict[str, Any]], vectors: Float[Tensor, "k d_model"]
+) -> Float[Tensor, "n d_model"]:
+    """What the published loop made later vectors orthogonal to: the kept vectors and the collapsed ones, in order."""
+    rows = []
+    for row in past:
+        if row["kept"]:
+            rows.append(vectors[row["index"]])
+        elif row.get("avoided"):
+            rows.append(job.run.load_tensors(f"avoided/{name}/{row['attempt']:06d}")["vector"].to(vectors))
+    return torch.stack(rows) if rows else vectors
 
 
 def _is_good(result: SearchResult) -> bool:
