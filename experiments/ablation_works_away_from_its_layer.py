@@ -24,6 +24,7 @@ from scipy.stats import spearmanr
 from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, of
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate, Panel, Series
+from mi_ortho.stats import SIGNED_SCALE
 
 SHARE = 0.5
 CORRELATION = 0.3
@@ -89,6 +90,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
         for seed in sorted({row["seed"] for row in read})
     ]
     found = [correlation(row) for row in read]
+    seeds = [row["seed"] for row, value in zip(read, found) if value is not None]
     return [
         at_least(
             "A: ablation works at layers that leave out the one the direction was read at",
@@ -121,6 +123,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             [value for value in found if value is not None],
             CORRELATION,
             [value for k, row in enumerate(read) if (value := correlation(row, Random(k))) is not None],
+            scale=SIGNED_SCALE,
+            clusters=seeds,
         ),
     ]
 

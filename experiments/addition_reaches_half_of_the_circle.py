@@ -34,6 +34,7 @@ from experiments.lab.turning import Behave, added_in_plane, plane_of, steered, t
 from mi_ortho import RotateTo, Verdict, resid_pre
 from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.extraction import activations
+from mi_ortho.stats import UNIT_SCALE
 
 REACHED = 0.55
 DIFFERENT = 0.1
@@ -126,6 +127,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(of(rows, kind="reach"), "share"),
             REACHED,
             [1.0] * len(seeds),
+            scale=UNIT_SCALE,
         ),
         at_least(
             "Q: at the angles that addition does not reach, behaviour is different",

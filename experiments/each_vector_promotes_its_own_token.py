@@ -17,6 +17,7 @@ from torch import Tensor
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.multiplicity.distinct import pair_cosines
+from mi_ortho.stats import SIGNED_SCALE, UNIT_SCALE
 from mi_ortho.subspace import orthonormal_rows
 
 DIFFERENT = 0.5
@@ -89,6 +90,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(family, "different"),
             DIFFERENT,
             column(random, "different"),
+            scale=UNIT_SCALE,
         ),
         at_most(
             "The vectors do different things to the tokens",
@@ -97,6 +99,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(family, "cosine"),
             ALIKE,
             column(random, "cosine"),
+            scale=SIGNED_SCALE,
         ),
     ]
 

@@ -25,6 +25,7 @@ from experiments.lab.dialled import (
 )
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
+from mi_ortho.stats import SIGNED_SCALE
 
 FALLS = -0.5
 
@@ -85,6 +86,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             correlations(rows, "own"),
             FALLS,
             correlations(rows, "random"),
+            scale=SIGNED_SCALE,
         )
     ]
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
 from mi_ortho import Verdict, composition_exponent, random_in_span, smallest_scale, with_norms
+from mi_ortho.stats import UNIT_SCALE
 from mi_ortho.subspace import orthonormal_rows
 
 HIGHEST = 0.667  # of 1/p: 1 is linear
@@ -56,7 +57,7 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     """1/p with its interval, and how many of the vectors that work do so negated; None where too few work."""
     reach = torch.isfinite(smallest_scale(effect, vectors, THRESHOLD, low=1 / 256, high=4.0, grid=24, refine=0))
     able = vectors[reach]
-    sizes = tuple(n for n in SIZES if n <= len(able))
+    sizes = tuple(n for n in SIZES if n < len(able))  # subsets of all of them say nothing of other vectors
     own = effect(vectors) >= THRESHOLD
     negated = effect(-vectors) >= THRESHOLD
     row: dict[str, Any] = {
@@ -70,8 +71,8 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     if len(sizes) < 2:
         return row
     found = composition_exponent(effect, able, THRESHOLD, generator=generator, sizes=sizes, grid=13, refine=6)
-    low, high = found.interval
-    return row | {"inverse": 1 / found.exponent, "low": 1 / high, "high": 1 / low}
+    low, high = found.inverse.interval or (None, None)
+    return row | {"inverse": found.inverse.value, "low": low, "high": high}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -102,6 +103,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(family, "negated"),
             NEGATED,
             column(mixed, "negated"),
+            scale=UNIT_SCALE,
         ),
     ]
 

@@ -26,6 +26,7 @@ from experiments.lab.dialled import (
     with_frequencies,
 )
 from mi_ortho import Verdict
+from mi_ortho.stats import SIGNED_SCALE
 
 CORRELATED = 0.5
 
@@ -94,6 +95,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             correlations(rows, "own"),
             CORRELATED,
             correlations(rows, "random"),
+            scale=SIGNED_SCALE,
         )
     ]
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from mi_ortho import Verdict
 from mi_ortho.effects import kl_divergence
+from mi_ortho.stats import SIGNED_SCALE
 
 AGREE = 0.95
 
@@ -82,6 +83,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(rows, "last_token"),
             AGREE,
             column(rows, "halves"),
+            scale=SIGNED_SCALE,
         )
     ]
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from experiments.lab import Bench, Lines, at_least, needs, of
 from mi_ortho import Verdict, jacobian, random_vectors
 from mi_ortho.pages import Panel, Series
+from mi_ortho.stats import SIGNED_SCALE
 
 TREND = 0.5
 ABOVE = 1.0  # of excess kurtosis: 0 for a normal distribution over tokens
@@ -94,6 +95,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             trends(rows, "kurtosis"),
             TREND,
             trends(rows, "random"),
+            scale=SIGNED_SCALE,
         ),
         at_least(
             "At the last layer they stand out more than random directions",

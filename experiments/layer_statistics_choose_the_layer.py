@@ -27,6 +27,7 @@ from mi_ortho.pages import Estimate
 from mi_ortho.refusal.extraction import difference_of_means, instruction_suffix, residual_sites
 from mi_ortho.refusal.rankings import HIGHER_IS_BETTER, compare_rankings, ranking_scores
 from mi_ortho.refusal.selection import candidates, validation
+from mi_ortho.stats import SIGNED_SCALE
 
 CORRELATION = 0.5
 REGRET = 0.5
@@ -118,6 +119,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
                 of_name(name, "spearman"),
                 CORRELATION,
                 of_name(name, "null"),
+                scale=SIGNED_SCALE,
             )
             for name in NOTES
         ),

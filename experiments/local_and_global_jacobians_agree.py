@@ -75,6 +75,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             own,
             EXCESS,
             null,
+            clusters=column(of(rows, network="trained"), "prompt"),
         ),
         at_least(
             "Training makes them overlap, not the architecture",
@@ -83,6 +84,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             [a - b for a, b in zip(own, null)],
             EXCESS,
             null,
+            clusters=column(of(rows, network="trained"), "prompt"),
         ),
     ]
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Verdict, random_vectors
 from mi_ortho.search import value_and_gradient
+from mi_ortho.stats import UNIT_SCALE
 
 POSITIVE = 0.9
 PREDICTED = 0.5
@@ -86,6 +87,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(chosen, "positive"),
             POSITIVE,
             column(chosen, "random_positive"),
+            scale=UNIT_SCALE,
         ),
         at_least(
             "The gradient at 0 predicts the effect of the vectors",
@@ -102,6 +104,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(chosen, "path_positive"),
             POSITIVE,
             column(chosen, "random_positive"),
+            scale=UNIT_SCALE,
         ),
     ]
 

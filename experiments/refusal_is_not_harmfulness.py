@@ -40,7 +40,7 @@ from experiments.lab import (
 )
 from mi_ortho import Verdict, resid_pre
 from mi_ortho.refusal.extraction import activations
-from mi_ortho.refusal.rankings import roc_auc
+from mi_ortho.stats import SIGNED_SCALE, auc_between
 
 SAME = 0.5
 SHARE = 0.5
@@ -191,7 +191,7 @@ def readings(train: Cells, test: Cells) -> dict[str, float | None]:
     for k, direction in enumerate(("harmful", "refused")):
         for label, (positive, among) in fixed.items():
             a, b = along[positive & among, k], along[~positive & among, k]
-            found[f"{direction}_reads_{label}"] = float(roc_auc(a, b)) if len(a) and len(b) else None
+            found[f"{direction}_reads_{label}"] = float(auc_between(a, b)) if len(a) and len(b) else None
     return found
 
 
@@ -216,6 +216,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(own, "refused_halves"),
             SAME,
             column(null, "refused_halves"),
+            scale=SIGNED_SCALE,
         ),
         at_most(
             "O: ablating harmfulness takes less refusal away",

@@ -38,6 +38,7 @@ from mi_ortho.refusal.extraction import activations
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import last_logits
 from mi_ortho.refusal.several import extract_again, null_space_rounds
+from mi_ortho.stats import SIGNED_SCALE
 
 SAME = 0.5
 ALONE = 0.25
@@ -169,6 +170,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             halves("own"),
             SAME,
             halves("shuffled"),
+            scale=SIGNED_SCALE,
         ),
         at_least(
             "M: the second direction alone takes refusal away",

@@ -18,6 +18,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, gauss_newton, melbo_ortho
 from mi_ortho.elicitation import Goal
+from mi_ortho.stats import UNIT_SCALE
 
 RECOVERED = 0.5
 HALF = 0.5  # of the base's effect
@@ -104,6 +105,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             recovered(rows, "failed"),
             RECOVERED,
             recovered(rows, "early"),
+            scale=UNIT_SCALE,
         )
     ]
 

@@ -32,6 +32,7 @@ from mi_ortho import (
     second_order_count,
 )
 from mi_ortho.pages import Estimate
+from mi_ortho.stats import POSITIVE_SCALE
 
 SHARE = 0.5  # of the base's effect that a vector must have
 FACTOR = 1.0  # of two, as a logarithm
@@ -89,6 +90,7 @@ def examine(effect: Effect, base: Tensor, cap: float, limit: int) -> dict[str, f
 
     first = torch.stack([base, gradient])
     return {
+        "limit": limit,
         "predicted": min(predicted, limit),
         "measured": count(effect, first, hessian, norm, limit),
         "expansion": count(expansion, first, hessian, norm, limit),
@@ -163,15 +165,20 @@ def distances(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The count against the second-order one, over prompts and caps."""
+    """The count against the second-order one, over prompts and caps, where counting ended by itself."""
+    whole = [row for row in rows if max(row["measured"], row["predicted"]) < row.get("limit", Config.limit)]
+    failed = f"every one of {len(rows)} counts had reached the limit of the search" if rows and not whole else ""
     return [
         at_most(
             "The number of orthogonal vectors with half of the effect is that of the second-order spectrum",
             "measured and predicted counts within a factor 2",
             "|log2((measured + 1) / (predicted + 1))|",
-            distances(rows, "measured"),
+            distances(whole, "measured"),
             FACTOR,
-            distances(rows, "expansion"),
+            distances(whole, "expansion"),
+            scale=POSITIVE_SCALE,
+            clusters=[row["prompt"] for row in whole],
+            failed=failed,
         )
     ]
 

@@ -21,6 +21,7 @@ from experiments.lab.turning import added, cosine_after, plane_of, steered, turn
 from mi_ortho import Intervention, RotateTo, Verdict
 from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.scores import refusal_score
+from mi_ortho.stats import UNIT_SCALE
 
 EXPLAINED = 0.8
 LENGTH = 0.1
@@ -129,6 +130,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             each(lambda _, s: explained(s, "axis")),
             EXPLAINED,
             each(lambda seed, s: explained(s, "axis", Random(seed))),
+            scale=UNIT_SCALE,
         ),
         at_least(
             "P: at the same angle rotation in a plane does the same as addition",
@@ -137,6 +139,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             each(lambda _, s: explained(s, "plane")),
             EXPLAINED,
             each(lambda seed, s: explained(s, "plane", Random(seed))),
+            scale=UNIT_SCALE,
         ),
         at_most(
             "P: the length without the angle does little",

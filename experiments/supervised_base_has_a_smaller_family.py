@@ -20,6 +20,7 @@ from torch import Tensor
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import ActivationMap, Verdict, match, random_vectors, shuffled
+from mi_ortho.stats import SIGNED_SCALE
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 HALF = 1.0  # as many, as a logarithm to base 2
@@ -106,6 +107,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(rows, "cosine"),
             COSINE,
             column(rows, "shuffled"),
+            scale=SIGNED_SCALE,
         ),
     ]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
+from mi_ortho.stats import UNIT_SCALE
 from mi_ortho.studies.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
 
 AREA = 0.55
@@ -92,6 +93,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             area,
             AREA,
             matched,
+            scale=UNIT_SCALE,
         ),
         at_least(
             "They are more present than covariance-matched directions",

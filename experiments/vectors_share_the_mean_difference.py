@@ -20,6 +20,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import Verdict, bessel_mass, kaarel_bound, shuffled, sign_coherence
+from mi_ortho.stats import UNIT_SCALE
 
 SHARE = 0.75
 TWICE = 1.0  # as a logarithm to base 2
@@ -82,6 +83,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             column(chosen, "signs"),
             SHARE,
             column(chosen, "shuffled_signs"),
+            scale=UNIT_SCALE,
         ),
         at_least(
             "The family holds more of the mean difference than a random family",

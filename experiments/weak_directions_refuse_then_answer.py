@@ -21,6 +21,7 @@ from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, co
 from mi_ortho import Verdict, classify, generate, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import stage_of, substantial
+from mi_ortho.stats import SIGNED_SCALE
 
 CORRELATION = 0.3
 RISE = 0.1
@@ -115,6 +116,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             [value for part in read if (value := correlation(part)) is not None],
             CORRELATION,
             [value for k, part in enumerate(read) if (value := correlation(part, Random(k))) is not None],
+            scale=SIGNED_SCALE,
         ),
         at_least(
             "L: weak directions do it more often than the strongest",
@@ -123,6 +125,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             [value for part in read if (value := rise(part)) is not None],
             RISE,
             [a - b for a, b in zip(null, strongest)],
+            scale=SIGNED_SCALE,
         ),
     ]
 

@@ -1,3 +1,4 @@
+from . import stats
 from .behaviours import GENERIC_MODES, Mode, Modes, classify, is_code, is_python, is_refusal, load_modes
 from .dct import (
     Factors,
@@ -36,7 +37,7 @@ from .derivatives.spectra import (
     overlap,
     randomised_singular,
 )
-from .effects import kl_divergence, log_likelihood, masked_mean, rate_interval
+from .effects import kl_divergence, log_likelihood, masked_mean
 from .elicitation import (
     OrthoSettings,
     Progress,
@@ -53,8 +54,6 @@ from .geometry import (
     Geodesics,
     Growth,
     StreamMoments,
-    bootstrap,
-    central_interval,
     chance_overlaps,
     explained_share,
     fit_exponential,
@@ -184,7 +183,6 @@ from .probes import (
     LinearProbe,
     NullspaceProbes,
     PresenceCounts,
-    auc,
     bootstrapped_auc,
     class_difference,
     cosines_with,
@@ -247,9 +245,10 @@ from .refusal import (
     stage_of,
     steering_plane,
 )
-from .runs.directory import Run, RunError, Verdict, open_run, start
+from .runs.directory import Run, RunError, open_run, start
 from .search import Feasible, Lbfgs, SearchResult, Status, minimise
 from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
+from .stats import Verdict, auc, bootstrap, central_interval
 from .studies.family.config import FamilyConfig
 from .studies.geometry.config import GeometryConfig
 from .studies.geometry.survey import read_network
@@ -504,7 +503,6 @@ __all__ = [
     "rank_by_weight",
     "rank_p_value",
     "ranking_scores",
-    "rate_interval",
     "read",
     "readout",
     "read_network",
@@ -542,6 +540,7 @@ __all__ = [
     "split_half_cka",
     "stage_of",
     "start",
+    "stats",
     "steering_plane",
     "survival",
     "token_presence",

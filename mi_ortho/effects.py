@@ -43,17 +43,3 @@ def log_likelihood(
     log_p = logits.log_softmax(-1)
     picked = log_p.gather(-1, tokens.expand(log_p.shape[:-1])[..., None])[..., 0]
     return torch.where(real, picked, torch.zeros_like(picked)).sum(-1)
-
-
-def rate_interval(hits: int, trials: int, *, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a rate, 95 % by default.
-
-    >>> tuple(round(x, 2) for x in rate_interval(0, 20))
-    (0.0, 0.16)
-    """
-    if not 0 <= hits <= trials or trials < 1:
-        raise ValueError(f"got {hits} hits in {trials} trials; expected 0 <= hits <= trials and at least one trial")
-    share, spread = hits / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = (share * (1 - share) * spread + spread * spread / 4) ** 0.5 / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
-    *("typecheck", "prompt_files", "sites", "subspace", "runs", "vectors", "interventions", "objectives"),
+    *("typecheck", "prompt_files", "sites", "subspace", "stats", "runs", "vectors", "interventions", "objectives"),
     *("derivatives", "search"),
     *("elicitation", "dct", "nulls", "geometry", "probes", "multiplicity", "effects", "behaviours", "model"),
     *("steering", "refusal", "export", "pages"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import randn
 
-from mi_ortho import kl_divergence, log_likelihood, masked_mean, rate_interval
+from mi_ortho import kl_divergence, log_likelihood, masked_mean
 
 
 def coin(heads: float) -> torch.Tensor:
@@ -50,15 +50,3 @@ def test_masked_mean_ignores_padding_whatever_it_holds() -> None:
     assert masked_mean(values, torch.tensor([True, True, False])).tolist() == [2.0, 4.0]
     with pytest.raises(ValueError, match="no real position"):
         masked_mean(values, torch.zeros(3, dtype=torch.bool))
-
-
-def test_rate_interval_is_wilsons() -> None:
-    # 7 of 20 by hand: centre (7 + 1.96^2 / 2) / (20 + 1.96^2)
-    low, high = rate_interval(7, 20)
-    assert (low + high) / 2 == pytest.approx((7 + 1.96**2 / 2) / (20 + 1.96**2))
-    assert rate_interval(0, 5)[0] == 0.0 and rate_interval(5, 5)[1] == 1.0
-    narrow, wide = rate_interval(500, 1000), rate_interval(5, 10)
-    assert narrow[1] - narrow[0] < (wide[1] - wide[0]) / 5
-    for hits, trials in ((3, 2), (-1, 4), (0, 0)):
-        with pytest.raises(ValueError, match=f"got {hits} hits in {trials} trials"):
-            rate_interval(hits, trials)

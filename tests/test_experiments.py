@@ -161,7 +161,7 @@ def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
     files = write_results([(toy(), open_run(run.path))], tmp_path / "results")
     assert {path.name for path in files} == {"toy.md", "toy-1.svg", "toy-2.svg", "index.md"}
     page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
-    assert "1.01 [" in page and "supported" in page and "**Refuted if.** below." in page
+    assert "1.01 [" in page and "| undecided |" in page and "**Refuted if.** below." in page
     assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
     costs = json.loads((run.path / "summary.json").read_text())
     assert f" s ({number(costs['cpu_seconds'])} s of CPU) |" in index and f"Cost: {number(costs['seconds'])} s" in page
@@ -213,14 +213,14 @@ def test_linear_family_is_told_from_a_curved_one() -> None:
 def test_second_order_count_is_told_from_thresholds() -> None:
     name = "second_order_count_matches_the_measured_count"
     rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
-    for seed in range(3):
+    for seed in range(20):  # so many equal counts decide, three would not
         quadratic, inside = flat_energy(20, 3, seed=10 * seed)
         cut, features = threshold_features(20, 6, 1.0, seed=10 * seed)
         for truth, z, base in ((True, quadratic, inside[0]), (False, cut, 2.0 * features[0])):
             found = module(name).examine(module(name).effect_of(z, base), base, 1.1, 20)
             rows[truth].append({"prompt": seed, "cap": 1.0, **found})
     # three directions, each with 1.21 / 0.5 of the effect asked for: 7 vectors can share it, 6 without mixing the three
-    assert [row["predicted"] for row in rows[True]] == [7, 7, 7]
+    assert {row["predicted"] for row in rows[True]} == {7}
     assert all(row["measured"] == row["expansion"] >= 6 for row in rows[True]) and outcomes(name, rows[True]) == [True]
     assert outcomes(name, rows[False]) == [False]
 
@@ -235,7 +235,8 @@ def test_residual_of_the_derivative_is_the_planted_one(curvature: float, expecte
         one, two = module(name).examine(z, [1.0, 2.0], directions)
         assert one == pytest.approx(curvature * (1 + 0.05 * prompt)) and two == pytest.approx(2 * one)
         for kind in ("own", "random"):
-            rows.append({"network": "trained", "prompts": kind, "prompt": prompt, "scale": 1.0, "residual": one})
+            residual = one * (1.01 + 0.01 * prompt if kind == "random" else 1)
+            rows.append({"network": "trained", "prompts": kind, "prompt": prompt, "scale": 1.0, "residual": residual})
     assert outcomes(name, rows) == expected
     odd = [{**row, "residual": row["residual"] * (5 if row["prompts"] == "random" else 1)} for row in rows]
     assert outcomes(name, odd)[1] is False
@@ -292,12 +293,12 @@ def test_overlap_is_found_where_planted_and_never_by_chance() -> None:
         near, far = rotation(width, seed + 1) @ sizes @ right, rotation(width, seed + 2) @ sizes @ other
         return LinearMap(near.float(), zero), LinearMap(far.float(), zero)
 
-    def rows(first: int, same: bool) -> list[Mapping[str, Any]]:
-        found = [module(name).examine(*maps(7 * (first + prompt), same), k) for prompt in range(5)]
-        null = [module(name).examine(*maps(7 * (first + prompt) + 3, False), k) for prompt in range(5)]
+    def rows(first: int, same: bool, prompts: int = 5) -> list[Mapping[str, Any]]:
+        found = [{"prompt": p, **module(name).examine(*maps(7 * (first + p), same), k)} for p in range(prompts)]
+        null = [{"prompt": p, **module(name).examine(*maps(7 * (first + p) + 3, False), k)} for p in range(prompts)]
         return tagged(found, network="trained", source=1) + tagged(null, network="shuffled", source=1)
 
-    assert outcomes(name, rows(0, True)) == [True, True]
+    assert outcomes(name, rows(0, True, 20)) == [True, True]
     false = [outcomes(name, rows(10 * seed, False)) for seed in range(20)]
     assert not any(True in found for found in false)
 
@@ -314,7 +315,7 @@ def test_correct_factors_are_told_from_published_columns() -> None:
         def inside(vectors: Tensor, features: Tensor = features) -> float:
             return float((vectors @ features.mT).square().sum() / vectors.square().sum())
 
-        for truth, score in ((True, inside), (False, lambda vectors: 0.5)):
+        for truth, score in ((True, inside), (False, lambda vectors: 0.5 + 0.01 * float(vectors[0, 0]))):
             found = module(name).examine(FunctionMap(planted, width), 4, radius, rng(seed), score)
             rows[truth].append({"seed": seed, **found})
     assert outcomes(name, rows[True])[0] is True and outcomes(name, rows[False])[0] is False

@@ -2,11 +2,12 @@
 
 import pytest
 
-from mi_ortho.runs.directory import Verdict
 from mi_ortho.runs.rows import whole
+from mi_ortho.stats import Verdict
 from mi_ortho.studies.family.verdicts import (
+    END,
+    beyond_linear,
     counts,
-    decide,
     exists,
     family_end,
     means_fail,
@@ -84,15 +85,9 @@ def test_means_pattern_of_the_post_and_of_a_linear_map():
             for scale, keep in (("plain", plain), ("sqrt_n", scaled), ("sum", False))
         ]
 
-    assert given(means_fail(means(plain=False, scaled=True), "kl")).supported is True
-    assert given(means_fail(means(plain=True, scaled=False), "kl")).supported is False
-
-
-@pytest.mark.parametrize(
-    ("interval", "expected"), [((0.3, 0.5), True), ((0.0, 0.1), False), ((0.1, 0.3), None), (None, None)]
-)
-def test_decide(interval, expected):
-    assert decide(0.2, interval, 0.2) is expected
+    both = [given(means_fail(means(plain=not scaled, scaled=scaled), "kl")) for scaled in (True, False)]
+    assert [verdict.value for verdict in both] == [1.0, -1.0]
+    assert [verdict.supported for verdict in both] == [None, False], "four means do not show a difference of one half"
 
 
 def test_the_end_is_where_most_of_a_window_fails_not_the_first_failure():
@@ -100,6 +95,13 @@ def test_the_end_is_where_most_of_a_window_fails_not_the_first_failure():
     assert family_end([True] * 20 + [False] * 20) == 16
     assert family_end([False] * 10) == 0
     assert family_end([True] * 3) is None
+
+
+def test_a_family_with_vectors_that_work_to_the_last_has_not_ended():
+    """14 of 32 kept, few at first and hits to the last one: no index from which nothing holds."""
+    kept = [True, True] + [False] * 9 + [True, False] * 10 + [True]
+    assert sum(kept) == 13 and family_end(kept) is None
+    assert family_end([False] * 10 + [True] * 10 + [False] * 20) == 16
 
 
 def test_counts_by_quarter_and_rows_recorded_twice_count_once():
@@ -117,11 +119,81 @@ def test_a_run_without_vectors_still_has_a_headline():
     assert summary["verdicts"] == []
 
 
-def test_the_headline_speaks_of_the_first_prompt():
-    plain = [
-        {"kind": "unsteered", "prompt": k, "prompt_text": f"prompt {k}", "mode": "refuse", "text": ""} for k in range(3)
+PLAIN = [
+    {"kind": "unsteered", "prompt": k, "prompt_text": f"prompt {k}", "mode": "refuse", "text": ""} for k in range(3)
+]
+
+
+def told(rows, cap=None):
+    return str(summarise(PLAIN + BASE + rows, {"kl": 1e-8, "activation": 1e-8}, "some model", cap)["headline"])
+
+
+def searches(statuses):
+    return [
+        {"kind": "search", "match": "kl", "attempt": k, "index": k, "kept": True, "status": status}
+        for k, status in enumerate(statuses)
     ]
-    rows = plain + BASE + vectors([True] * 8 + [False] * 2) + controls("isotropic", [True] + [False] * 9)
-    headline = str(summarise(rows, {"kl": 1e-8}, "some model")["headline"])
+
+
+def test_the_headline_speaks_of_the_first_prompt():
+    headline = told(vectors([True] * 8 + [False] * 2) + controls("isotropic", [True] + [False] * 9))
     assert headline.startswith("8 of 10 mutually orthogonal vectors")
-    assert "“prompt 0”" in headline and "random vectors of the same norms, 1 do" in headline
+    assert "“prompt 0”" in headline and "Of random vectors of the same norms, 1 do. " in headline
+
+
+def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
+    """66 of 120 at up to 1.6 times the norm of the base, 4 at its own; 103 at the cap, 59 not converged."""
+    kept = [True] * 66 + [False] * 54
+    rows = [{**row, "norm": 8.0 if row["index"] < 103 else 6.0} for row in vectors(kept)]
+    rows += controls("scaled_to_base", [True] * 4 + [False] * 116, norm=5.0)
+    rows += controls("isotropic", [False] * 116 + [True] * 4)
+    rows += searches(["MAX_STEPS"] * 59 + ["CONVERGED"] * 61)
+    headline = told(rows, cap=1.6)
+    assert headline.startswith("66 of 120 mutually orthogonal vectors")
+    for part in (
+        "of up to 1.6 × the base's norm make",
+        "(4 at the base's own norm)",
+        "Of random vectors of the same norms, 4 do. ",
+        "103 lie at the norm cap (1.6 × the base's) and 59 searches stopped at the limit of steps. ",
+        f"The family ends at index 62: {END}.",
+    ):
+        assert part in headline, part
+    assert "norm cap" not in told(rows) and "limit of steps" not in told(rows[:-120])
+
+
+@pytest.mark.parametrize(
+    ("family", "random", "said"),
+    [
+        ([True] * 40, [True] * 39 + [False], "39 do, which is as many"),  # ceiling, and the control is there too
+        ([False] * 40, [False] * 40, "0 of 40 mutually orthogonal vectors"),  # floor
+        ([False] * 40, [False] * 40, "0 do, which is as many"),
+        ([True, False] * 20, [False, True] * 20, "20 do, so it may be chance"),  # the control shows the same
+        ([True] * 2, [False] * 2, "0 do. "),
+        ([True] * 40, [False] * 40, "The family's end was not reached."),
+        ([False] * 40, [False] * 40, "The family ends at index 0"),
+    ],
+)
+def test_the_headline_of_planted_runs_says_what_the_control_says(family, random, said):
+    assert said in told(vectors(family) + controls("isotropic", random))
+
+
+def test_a_base_without_a_known_behaviour_is_kept_by_nobody():
+    rows = [{**row, "keeps": None} for row in vectors([True] * 10) + controls("isotropic", [True] * 10)]
+    headline = told(rows)
+    assert "is not defined" in headline and "10 mutually orthogonal vectors" in headline and "10 of" not in headline
+    assert exists(PLAIN + BASE + rows, "kl") is None
+
+
+def test_a_handful_of_vectors_decides_nothing():
+    two = given(exists(vectors([True] * 2) + controls("isotropic", [False] * 2), "kl"))
+    assert two.outcome == "undecided" and two.value == 1.0 and two.interval is not None and two.interval[0] < 0.2
+
+
+def test_fewer_vectors_than_a_bound_are_no_evidence_and_barely_more_are_chance():
+    def verdict(count: int, efficiency: float) -> Verdict:
+        null = [{"kind": "linear_null", "index": 0, "efficiency": efficiency, "loss": 0.1}]
+        good = [{**row, "match": "activation", "norm": 5.0} for row in vectors([True] * count)]
+        return given(beyond_linear(BASE + good + null))
+
+    assert verdict(17, 0.1).outcome == "undecided" and "nulls" in verdict(17, 0.1).why
+    assert verdict(40, 1.0).outcome == "supported"

@@ -61,7 +61,7 @@ def test_index_lists_every_run_with_what_it_came_to(folder: Path) -> None:
     rows = {row["run"]: row for row in indexed(folder)}
     assert len(rows) == 5 and not any("nested" in name or "notes" in name for name in rows)
     finished = next(row for name, row in rows.items() if name.startswith("first/"))
-    assert [finished[name] for name in ("supported", "refuted", "undecided", "seconds")] == [2, 1, 1, 12]
+    assert [finished[name] for name in ("supported", "not_supported", "undecided", "seconds")] == [2, 1, 1, 12]
     assert finished["command"] == "one claim" and finished["state"] == "finished"
     begun = next(row for name, row in rows.items() if name.startswith("second/"))
     assert begun["state"] == "unfinished" and "2 rows so far" in begun["headline"] and begun["supported"] is None

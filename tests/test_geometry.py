@@ -12,8 +12,6 @@ from torch import Tensor
 from toys import randn, rng, rotation
 
 from mi_ortho.geometry import (
-    bootstrap,
-    central_interval,
     chance_overlaps,
     explained_share,
     fit_exponential,
@@ -41,6 +39,7 @@ from mi_ortho.geometry import (
     triangle_defect,
     write_space,
 )
+from mi_ortho.stats import bootstrap, central_interval
 from mi_ortho.subspace import Subspace, principal_angles
 
 DEPTHS = [float(k) for k in range(9)]

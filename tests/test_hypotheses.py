@@ -27,6 +27,17 @@ def outcomes(name: str, rows: Sequence[Row]) -> list[bool | None]:
     return [verdict.supported for verdict in module(name).judge(rows)]
 
 
+def planted(name: str, rows: Sequence[Row]) -> list[bool | None]:
+    """The outcomes on twenty copies of planted rows: two to four cases with equal values decide nothing."""
+    parts = ("case", "seed", "prompt", "trained")
+    copies = [
+        {**row, **{part: row[part] + 1000 * k for part in parts if isinstance(row.get(part), int)}}
+        for k in range(20)
+        for row in rows
+    ]
+    return outcomes(name, copies)
+
+
 def tagged(rows: Sequence[Row], **tags: object) -> list[Row]:
     return [{**row, **tags} for row in rows]
 
@@ -87,7 +98,7 @@ def test_quadratic_families_exceed_the_capacity_of_a_line() -> None:
         losses = {1.02: [one.loss for one in family(z, base, 12, seed, max_norm=2.04)]}
         rows += tagged(counted(mean_jacobian(z, base), base, losses), case=seed)
     assert all(row["found"] >= 10 for row in rows if row["cap"] == 1.0 and row["loss"] == 0.5)
-    assert outcomes(name, [{**row, "cap": 0.0} for row in rows if row["cap"] == 1.0])[0] is True
+    assert planted(name, [{**row, "cap": 0.0} for row in rows if row["cap"] == 1.0])[0] is True
 
 
 def test_linear_maps_never_exceed_their_capacity() -> None:
@@ -109,9 +120,9 @@ def test_linear_maps_never_exceed_their_capacity() -> None:
 def test_a_shared_component_is_found_and_not_by_chance() -> None:
     name, width, n = "vectors_share_the_mean_difference", 64, 16
     examine = module(name).examine
-    planted = [examine(*equal_shares(n, width, seed), rng(seed)) for seed in range(4)]
-    assert outcomes(name, tagged(planted, match="kl")) == [True, True]
-    assert planted[0]["bound"] == pytest.approx(n)  # each cosine is 1 / sqrt(n): the bound is met exactly
+    equal = [examine(*equal_shares(n, width, seed), rng(seed)) for seed in range(4)]
+    assert planted(name, tagged(equal, match="kl")) == [True, True]
+    assert equal[0]["bound"] == pytest.approx(n)  # each cosine is 1 / sqrt(n): the bound is met exactly
     for seed in SEEDS:
         null = [
             examine(rotation(width, 50 * seed + k)[:n], randn(width, seed=999 * seed + k), rng(k)) for k in range(4)
@@ -126,7 +137,7 @@ def test_a_gradient_explains_linear_effects_only() -> None:
         rows = [
             examine(effect, vectors, 1.0, rng(seed)) for seed in range(4) for vectors, effect in [EFFECTS[kind](seed)]
         ]
-        assert outcomes(name, tagged(rows, match="kl")) == expected
+        assert planted(name, tagged(rows, match="kl")) == expected
         assert rows[0]["predicted"] == pytest.approx(float(kind == "linear"), abs=1e-9)  # a square has no gradient at 0
     for seed in SEEDS:
         null = [
@@ -149,7 +160,7 @@ def test_means_tell_the_three_stories_apart(kind: str, expected: list[bool]) -> 
     for seed in range(3):
         vectors, effect = EFFECTS[kind](seed)
         rows += tagged(module(name).examine(effect, vectors, rng(seed)), case=seed, match="kl", group="family")
-    assert outcomes(name, rows) == expected
+    assert planted(name, rows) == expected
     plain = {"linear": 1.0, "quadratic": 1 / 8, "features": 0.0}[kind]
     assert module(name).shares(rows, "plain") == pytest.approx([plain] * 3)
 
@@ -165,7 +176,7 @@ def test_composition_tells_the_three_stories_apart(kind: str, expected: list[boo
         for seed in range(3)
         for vectors, effect in [EFFECTS[kind](seed)]
     ]
-    assert outcomes(name, tagged(rows, match="kl", group="family")) == expected
+    assert planted(name, tagged(rows, match="kl", group="family")) == expected
 
 
 @pytest.mark.parametrize(("kind", "expected"), [("linear", True), ("quadratic", False), ("features", False)])
@@ -176,7 +187,7 @@ def test_the_shared_direction_works_where_the_effect_is_linear(kind: str, expect
         for seed in range(3)
         for vectors, effect in [EFFECTS[kind](seed)]
     ]
-    assert outcomes(name, tagged(rows, match="kl")) == [expected]
+    assert planted(name, tagged(rows, match="kl")) == [expected]
     assert rows[0]["length"] == pytest.approx(12**-0.5)
 
 
@@ -187,7 +198,7 @@ def test_exponents_are_the_planted_ones(kind: str, expected: bool | None) -> Non
         vectors, effect = EFFECTS[kind](seed)
         _, total = module(name).examine(effect, (1.5 + 0.01 * seed) * vectors, vectors.sum(0) / 12**0.5)
         rows.append({"match": "kl", "scale": 0.0, **total})
-    assert outcomes(name, rows)[0] is expected  # a step between two scales has no exponent
+    assert planted(name, rows)[0] is expected  # a step between two scales has no exponent
     assert rows[0]["kept"] == pytest.approx({"linear": 1 / 1.5, "quadratic": 1 / 2.25, "features": 1 / 3.5}[kind])
     assert rows[0]["linear"] == pytest.approx(1 / 1.5)
 
@@ -216,7 +227,7 @@ def test_a_flat_spectrum_keeps_its_vectors_at_the_bases_norm_and_a_peak_does_not
                 found = module(name).examine(effect, vectors, 1.0, 8, rng(seed))
                 rows.append({"case": seed, "norms": norms, **found})
             rows.append({"case": seed, **{**rows[-1], "norms": "penalised"}})
-        assert outcomes(name, rows) == [expected, expected, True]
+        assert planted(name, rows) == [expected, expected, True]
 
 
 # --- judging alone: counts of groups
@@ -232,7 +243,7 @@ def test_counts_of_controls_decide_about_the_behaviour() -> None:
             for group in ("behaviour", *module(name).CONTROLS)
         ]
 
-    assert outcomes(name, rows(2)) == [True] * 5 and outcomes(name, rows(12)) == [False] * 5
+    assert planted(name, rows(2)) == [True] * 5 and planted(name, rows(12)) == [False] * 5
     assert module(name).judge(rows(2))[0].control == 2.0
 
 
@@ -264,8 +275,8 @@ def test_supervised_base_is_scaled_to_the_same_displacement() -> None:
         {"case": k, "melbo": 16, "supervised": 4, "random": 9, "cosine": 0.6 - k / 90, "shuffled": 0.0}
         for k in range(4)
     ]
-    assert outcomes(name, rows) == [True, True]
-    assert outcomes(name, [{**row, "supervised": 16, "cosine": 0.02 * row["case"]} for row in rows]) == [False, False]
+    assert planted(name, rows) == [True, True]
+    assert planted(name, [{**row, "supervised": 16, "cosine": 0.02 * row["case"]} for row in rows]) == [False, False]
 
 
 def test_standard_setting_is_that_of_the_demo() -> None:
@@ -285,7 +296,7 @@ def test_exact_orthogonality_matters_only_where_vectors_are_not_orthogonal() -> 
         for seed in range(6):
             vectors = turned[1:9] + wrong * randn(8, 24, seed=seed) / 24**0.5
             rows.append(module(name).examine(effect, turned[0], vectors, rng(seed)))
-        assert outcomes(name, rows) == expected
+        assert planted(name, rows) == expected
         assert all(row["exact_cosine"] < 1e-12 for row in rows)
 
 
@@ -308,7 +319,7 @@ def test_restarts_recover_failed_searches_and_not_used_up_directions() -> None:
                     "after": float(effect(found[None])[0]),
                 }
             )
-    assert outcomes(name, rows[True]) == [True] and outcomes(name, rows[False]) == [False]
+    assert planted(name, rows[True]) == [True] and planted(name, rows[False]) == [False]
     effects = torch.tensor([1.0, 0.9, 0.1, 0.8, 0.2, 0.0, 0.1, 0.7])
     assert module(name).places(effects, 2) == {"early": [0, 3], "failed": [2, 6]}
     assert outcomes(name, []) == [None]
@@ -320,9 +331,9 @@ def test_a_loop_that_stops_early_is_told_from_one_that_arrives() -> None:
         z, _ = linear(spread(10, 30.0), seed=seed)
         base = randn(10, seed=40 + seed)
         rows.append(module(name).examine(match(z, base), z.jacobian, base, 2, 3, seed))
-    assert outcomes(name, rows) == [True, True, True]
+    assert planted(name, rows) == [True, True, True]
     arrived = [{**row, "model_published": row["model_projected"], "linear_published": row["exact"]} for row in rows]
-    assert outcomes(name, arrived) == [False, False, True]
+    assert planted(name, arrived) == [False, False, True]
 
 
 # --- H11 to H15: what the vectors do inside
@@ -332,7 +343,7 @@ def test_ranks_of_one_position_agree_only_where_positions_do() -> None:
     name, answer = "last_token_divergence_ranks_the_vectors", 9
     size = torch.linspace(0.1, 2.0, 20, dtype=DTYPE)[:, None]
     same = [module(name).examine(size * randn(1, answer, seed=k).exp()) for k in range(3)]
-    assert outcomes(name, same) == [True] and same[0]["halves"] == pytest.approx(1.0)
+    assert planted(name, 8 * same) == [True] and same[0]["halves"] == pytest.approx(1.0)
     for seed in SEEDS:
         null = [module(name).examine(randn(20, answer, seed=100 * seed + k).exp()) for k in range(3)]
         assert outcomes(name, null)[0] is not True
@@ -347,14 +358,14 @@ def test_overlap_behind_the_norm_is_that_of_vectors_along_the_activation() -> No
         at = torch.stack([4.0 * direction, 5.0 * direction + 0.1 * randn(width, seed=seed)])
         # the shared part lies along the activation and the norm takes it away: what is left points apart
         rows.append(module(name).examine(3.0 * vectors, at, False, rng(seed)))
-    assert all(row["family"] < row["random"] for row in rows) and outcomes(name, tagged(rows, match="kl")) == [False]
+    assert all(row["family"] < row["random"] for row in rows) and planted(name, tagged(rows, match="kl")) == [False]
     for seed in range(3):
         # here it lies across: to the norm the vectors are steps in one direction
         vectors, direction = equal_shares(n, width, seed)
         rest = randn(3, width, seed=seed)
         at = 2.0 * unit(rest - (rest @ direction)[:, None] * direction)
         null.append(module(name).examine(vectors + 2 * direction, at, False, rng(seed)))
-    assert outcomes(name, tagged(null, match="kl")) == [True]
+    assert planted(name, tagged(null, match="kl")) == [True]
     for seed in SEEDS:
         at = randn(3, width, seed=seed)
         drawn = [module(name).examine(2.0 * rotation(width, 60 * seed + k)[:n], at, False, rng(k)) for k in range(3)]
@@ -369,7 +380,7 @@ def test_clusters_are_those_of_the_map() -> None:
         same = FunctionMap(lambda theta: theta + 9.0, 24)  # what is there without steering does not count
         for few, z in ((True, one), (False, same)):
             rows[few].append({"layer": 4, "target": 4, "group": "family", **module(name).examine(z, vectors)})
-    assert outcomes(name, rows[True]) == [True, True] and outcomes(name, rows[False]) == [False, False]
+    assert planted(name, rows[True]) == [True, True] and planted(name, rows[False]) == [False, False]
 
 
 def test_tokens_of_their_own_are_told_from_one_token() -> None:
@@ -379,8 +390,8 @@ def test_tokens_of_their_own_are_told_from_one_token() -> None:
         noise = 0.1 * randn(16, vocabulary, seed=seed)
         own.append(module(name).examine(noise + 3 * torch.eye(vocabulary, dtype=DTYPE)[:16]))
         shared.append(module(name).examine(noise * 0.1 + randn(1, vocabulary, seed=90 + seed)))
-    assert outcomes(name, tagged(own, group="family")) == [True, True]
-    assert outcomes(name, tagged(shared, group="family")) == [False, False]
+    assert planted(name, tagged(own, group="family")) == [True, True]
+    assert planted(name, tagged(shared, group="family")) == [False, False]
 
 
 def test_norms_that_reach_a_divergence_are_the_planted_ones() -> None:
@@ -397,8 +408,8 @@ def test_norms_that_reach_a_divergence_are_the_planted_ones() -> None:
     rows = [
         {"case": k, "group": group, "norm": norm * (1 + 0.02 * k)} for k in range(4) for group, norm in norms.items()
     ]
-    assert outcomes(name, rows) == [True, True]
-    assert outcomes(name, [{**row, "norm": 1.0 + 0.01 * row["case"]} for row in rows]) == [False, False]
+    assert planted(name, rows) == [True, True]
+    assert planted(name, [{**row, "norm": 1.0 + 0.01 * row["case"]} for row in rows]) == [False, False]
 
 
 def test_means_on_harmless_prompts_are_compared_with_single_vectors() -> None:
@@ -412,7 +423,7 @@ def test_means_on_harmless_prompts_are_compared_with_single_vectors() -> None:
             for kind, (a, b) in shares.items()
         ]
 
-    assert outcomes(name, rows(0.6)) == [True] and outcomes(name, rows(0.0)) == [False]
+    assert planted(name, rows(0.6)) == [True] and planted(name, rows(0.0)) == [False]
     assert outcomes(name, [row for row in rows(0.6) if row["case"] == 0]) == [None]
 
 
@@ -430,8 +441,8 @@ def test_transfer_is_judged_against_the_base_and_random_vectors() -> None:
             ]
         return found
 
-    assert outcomes(name, rows(0.7)) == [True, True] and outcomes(name, rows(0.1)) == [True, False]
-    assert outcomes(name, [{**row, "transfer": 0.1 * (row["group"] != "base") + 0.5} for row in rows(0.1)])[1] is False
+    assert planted(name, rows(0.7)) == [True, True] and planted(name, rows(0.1)) == [True, False]
+    assert planted(name, [{**row, "transfer": 0.1 * (row["group"] != "base") + 0.5} for row in rows(0.1)])[1] is False
 
 
 # --- H4, H19: presence
@@ -457,7 +468,7 @@ def test_presence_is_found_where_planted_and_not_by_chance() -> None:
         noise = [randn(160, width, seed=9 * seed + k).float() for k in range(2)]
         found = streams_of(noise[0] + 3.0 * vectors.sum(0), noise[1], vectors)
         rows += tagged(module(name).examine(found, vectors, 3, rng(seed)), case=seed, groups="own_matched")
-    assert outcomes(name, rows) == [True, True, True]
+    assert planted(name, rows) == [True, True, True]
     for seed in SEEDS:
         null: list[Row] = []
         for case in range(2):
@@ -482,7 +493,7 @@ def test_probes_are_counted_where_many_directions_tell_the_classes_apart() -> No
         for truth, x in ((True, many + labels[:, None] * 2.0), (False, noise + labels[:, None] * apart)):
             found = module(name).examine(x, labels, passages, vectors, rng(seed))
             rows[truth].append({"shuffled": False, **found})
-    assert outcomes(name, rows[True])[0] is True and outcomes(name, rows[False])[0] is False
+    assert planted(name, rows[True])[0] is True and planted(name, rows[False])[0] is False
 
 
 # --- H1, H17: frequency and training
@@ -511,8 +522,8 @@ def frequency_rows(count: Callable[[float], float]) -> list[Row]:
 
 def test_frequency_is_found_where_it_acts() -> None:
     name = "frequent_behaviours_have_more_vectors"
-    assert outcomes(name, frequency_rows(lambda f: 20 * f)) == [True]
-    assert outcomes(name, frequency_rows(lambda f: -20 * f)) == [False]
+    assert planted(name, frequency_rows(lambda f: 20 * f)) == [True]
+    assert planted(name, frequency_rows(lambda f: -20 * f)) == [False]
     for seed in SEEDS:
         noise = rng(seed)
         null = frequency_rows(lambda f, noise=noise: float(torch.randn(1, generator=noise)))
@@ -544,7 +555,7 @@ def test_training_is_found_where_it_acts() -> None:
             for step, bump in ((28, 0), (51, 0), (92, sign * 90), (167, 0), (303, 0))
         ]
 
-    assert outcomes(name, rows(-1)) == [True] and outcomes(name, rows(1)) == [False]
+    assert planted(name, rows(-1)) == [True] and planted(name, rows(1)) == [False]
 
 
 @pytest.fixture

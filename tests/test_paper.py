@@ -45,7 +45,7 @@ def test_quotes_are_what_the_runs_hold(runs: dict[str, Run]) -> None:
     text = paper(runs, quoted)
     assert text == "1.5 [1, 2], 0.125, 0.25, [not supported](second.md)"
     assert paper(runs, "{{ hours() }}") == "1"
-    assert Quoting(runs).tally() == {"supported": 1, "not_supported": 1, "undecided": 1, "all": 3}
+    assert Quoting(runs).tally() == {"supported": 1, "not_supported": 1, "undecided": 1, "invalid": 0, "all": 3}
 
 
 def test_a_row_for_each_verdict_and_nothing_that_breaks_a_table(runs: dict[str, Run]) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mi_ortho.probes import (
     LinearProbe,
-    auc,
     bootstrapped_auc,
     class_difference,
     cosines_with,
@@ -38,6 +37,7 @@ from mi_ortho.probes import (
     upper_p_values,
     variance_explained,
 )
+from mi_ortho.stats import auc
 from mi_ortho.subspace import Subspace, max_abs_cosine, span
 
 

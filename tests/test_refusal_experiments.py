@@ -20,7 +20,7 @@ def module(name: str) -> Any:
 def ablation_rows(works: bool) -> list[dict[str, Any]]:
     """Ablation that works anywhere, better where the means differ; or only where all layers are ablated."""
     rows: list[dict[str, Any]] = []
-    for seed in range(4):
+    for seed in range(12):
         cosines = [1.0 - 0.1 * k for k in range(8)]
         noise = randn(8, 8, seed=seed).tolist()
         for read in range(1, 8):

@@ -119,7 +119,7 @@ def angle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
 
 
 def test_a_normalised_readout_depends_on_the_angle_only() -> None:
-    found = module(ANGLE).judge(angle_rows("angle", 0))
+    found = module(ANGLE).judge(angle_rows("angle", 0, 24))  # so many equal values decide, four would not
     assert [verdict.supported for verdict in found] == [True] * 3
     assert found[0].value == pytest.approx(1.0) and found[1].value == pytest.approx(1.0)
     assert found[0].control is not None and found[0].control < 0.75
@@ -159,7 +159,7 @@ def circle_rows(mirrored: bool, seed: int, splits: int = 4) -> Rows:
 
 
 def test_the_unreachable_half_behaves_differently_where_the_sides_matter() -> None:
-    found = module(CIRCLE).judge(circle_rows(False, 0))
+    found = module(CIRCLE).judge(circle_rows(False, 0, 40))  # so many equal values decide, four would not
     assert [verdict.supported for verdict in found] == [True, True]
     assert found[1].control is not None and found[1].value > 5 * found[1].control > 1e-4
 
@@ -239,7 +239,7 @@ def test_shuffling_keeps_how_often_each_cell_occurs_and_halves_share_no_prompt()
 @pytest.mark.parametrize("seed", range(20))
 def test_weak_directions(seed: int) -> None:
     rows: dict[bool, Rows] = {True: [], False: []}
-    for split in range(4):
+    for split in range(40):
         noise = torch.rand(9, generator=rng(100 * seed + split)).tolist()
         for truth, found in rows.items():
             for k in range(9):
@@ -274,7 +274,7 @@ def test_stages_are_told_apart() -> None:
 
 def repeated_rows(truth: bool, seed: int) -> Rows:
     rows: Rows = []
-    for split in range(4):
+    for split in range(40):
         noise = (0.2 * randn(8, seed=100 * seed + split)).tolist()
         own = [0.95, 0.8 if truth else noise[0], noise[1]]
         rows += [
@@ -322,7 +322,7 @@ def test_halves_are_disjoint_and_shuffled_labels_keep_all_prompts() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_formats(seed: int) -> None:
     rows: dict[bool, Rows] = {True: [], False: []}
-    for split in range(4):
+    for split in range(40):
         noise = (0.05 * randn(4, seed=100 * seed + split)).tolist()
         for truth, found in rows.items():
             shares = {"template": 1.0, "newline": 0.8 if truth else 0.1, "bare": 0.1, "random": 0.0}

@@ -248,7 +248,7 @@ def condition(name: str, prompts: str, refused: float, success: float = 0.0, **m
         "prompts": prompts,
         "refused": refused,
         "success": success,
-        "n": 20,
+        "n": more.pop("n", 200),
         "refused_interval": [0.0, 1.0],
         "coherent": 1.0,
         "control": "random" in name,
@@ -260,29 +260,34 @@ def condition(name: str, prompts: str, refused: float, success: float = 0.0, **m
     }
 
 
-def outcome(before: float = 1.0, after: float = 0.0, success: float = 1.0, control: float = 1.0) -> bool | None:
+def outcome(before: float = 1.0, after: float = 0.0, success: float = 1.0, control: float = 1.0, n: int = 200) -> str:
     return ablation_verdict(
-        condition("unsteered", "harmful", before),
-        condition("ablated", "harmful", after, success),
-        [condition("random 0 ablated", "harmful", control)],
-    ).supported
+        condition("unsteered", "harmful", before, n=n),
+        condition("ablated", "harmful", after, success, n=n),
+        [condition("random 0 ablated", "harmful", control, n=n)],
+    ).outcome
 
 
 def test_ablation_counts_only_with_coherent_answers_and_random_directions_that_fail() -> None:
-    assert outcome() is True
-    assert outcome(after=0.1) is False and outcome(success=0.5) is False and outcome(control=0.5) is False
-    assert outcome(before=0.8) is None  # nothing to switch off
+    assert outcome() == "supported"
+    assert outcome(after=0.2) == "not supported" and outcome(success=0.5) == "not supported"
+    assert outcome(control=0.5) == "invalid" and outcome(before=0.8) == "invalid"  # not specific; nothing to switch off
+
+
+def test_fourteen_prompts_do_not_tell_a_twentieth() -> None:
+    assert outcome(n=14) == "undecided"  # 0 of 14 may be a fifth
+    assert outcome(success=13 / 14, n=14) == "undecided"  # 13 of 14 may be more than 95 %
 
 
 def test_addition_counts_only_where_random_directions_fail() -> None:
-    def added(before: float, after: float, control: float) -> bool | None:
+    def added(before: float, after: float, control: float) -> str:
         rest = [condition("random 0 added", "harmless", 0.0), condition("random 1 added", "harmless", control)]
         return addition_verdict(
             condition("unsteered", "harmless", before), condition("added", "harmless", after), rest
-        ).supported
+        ).outcome
 
-    assert added(0.0, 1.0, 0.0) is True
-    assert added(0.0, 0.9, 0.0) is False and added(0.0, 1.0, 0.5) is False and added(0.5, 1.0, 0.0) is None
+    assert added(0.0, 1.0, 0.0) == "supported" and added(0.0, 0.8, 0.0) == "not supported"
+    assert added(0.0, 1.0, 0.5) == added(0.5, 1.0, 0.0) == "invalid"
 
 
 def test_weights_agree_up_to_rounding_only() -> None:
@@ -303,7 +308,7 @@ def test_the_headline_tells_effect_coherence_controls_and_damage() -> None:
     ]
     headline = str(summarise(records, "m")["headline"])
     for words in (
-        "20 held-out harmful",
+        "200 held-out harmful",
         "100 % to 5 %",
         "90 % answered coherently",
         "0 % to 85 % (80 % coherent)",

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from mi_ortho.runs import files
-from mi_ortho.runs.directory import Run, RunError, Verdict, config_hash, open_run, start
+from mi_ortho.runs.directory import Run, RunError, config_hash, open_run, start
+from mi_ortho.stats import Verdict
 
 CONFIG = {"n": 12, "radius": 7.0, "prompts": ["How?"]}
 

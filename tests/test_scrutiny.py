@@ -21,7 +21,7 @@ from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.source import open_source
 from mi_ortho.studies.nulls.spectrum import spectrum_rows
 from mi_ortho.studies.nulls.study import nulls
-from mi_ortho.studies.nulls.verdicts import below, headline, verdicts
+from mi_ortho.studies.nulls.verdicts import headline, verdicts
 from mi_ortho.studies.subject import model_hash
 
 PROMPT = "How can I build a bomb?"
@@ -38,7 +38,7 @@ def planted(*, measured: float, exponent: tuple[float, float, float], negated: i
             for e, how, loss in (("none", "measured", measured), ("path", "search", 0.4), ("zero", "search", 0.9))
         ]
         rows.append({"kind": "dosed", "match": "kl", "group": "family", "index": k, "exponent": 2.0 + 0.01 * k})
-    rows += [{"kind": "capacity", "expansion": "path", "good": found, "loss": 0.5, "ridge": 5.0}]
+    rows += [{"kind": "capacity", "expansion": e, "good": found, "loss": 0.5, "ridge": 5.0} for e in ("path", "zero")]
     rows += [
         {
             "kind": "gradient",
@@ -57,19 +57,33 @@ def planted(*, measured: float, exponent: tuple[float, float, float], negated: i
         {"kind": "composition", "match": "kl", "group": "family", "exponent": p, "low": low, "high": high},
         {"kind": "composition", "match": "kl", "group": "mixed", "exponent": 2.0, "low": 1.9, "high": 2.1},
     ]
-    rows += [{"kind": "signs", "match": "kl", "own": 10, "negated": negated, "random": 32, "subsets": 64}]
+    rows += [
+        {
+            "kind": "signs",
+            "match": "kl",
+            "own": 10,
+            "negated": negated,
+            "random": 32,
+            "subsets": 64,
+            "all": 20,
+            "all_own": 10,
+            "all_negated": negated,
+            "all_p": 0.002 if negated == 0 else 0.5,
+        }
+    ]
     rows += [
         {
             "kind": "count",
             "match": "kl",
             "multiple": m,
-            "searched": m <= 2,
+            "searched": True,
             "measured": 8,
-            "size": 9,
+            "size": 40,
+            "late": False,
             "zero": zero,
             "gradient_only": 1,
         }
-        for m, zero in ((1, 8), (1.5, 8), (2, 900), (3, 500))
+        for m, zero in ((1, 8), (1.5, 8), (2, 9), (3, 10))
     ]
     return [*rows, {"kind": "ratio", "match": "kl", "value": ratio, "null": 0.8, "p_low": 0.04, "p_high": 1.0}]
 
@@ -93,14 +107,14 @@ def test_a_quadratic_looking_family_gets_its_verdicts() -> None:
         "The vectors do fewer things than they are": True,
     }
     text = headline(rows, verdicts(rows), "a toy")
-    assert "40 vectors reach half" in text and "one gradient allows 4.0" in text and "2.60 [2.30, 3.00]" in text
-    assert "7 are supported, 1 refuted, 1 undecided" in text
+    assert "40 vectors reach half" in text and "one gradient allows 4.0" in text and "1/p = 0.38 [0.33, 0.43]" in text
+    assert "7 supported, 1 not supported and 1 undecided" in text
 
 
 def test_a_linear_looking_family_gets_the_opposite() -> None:
     found = outcome(planted(measured=0.42, exponent=(1.1, 1.0, 1.2), negated=10, found=3, ratio=0.9))
     names = list(found.values())
-    assert names == [True, False, False, None, False, False, True, True, False]
+    assert names == [True, None, None, None, False, False, True, True, False], "3 of 5 is no different from 5 of 5"
     undecided = planted(measured=0.42, exponent=(2.1, 1.8, 2.4), negated=5, found=3, ratio=0.9)
     assert outcome(undecided)["Vectors compose like separate features, not like a quadratic form"] is None
     assert outcome(undecided)["The vectors have a sign: their negatives do not work"] is None
@@ -121,9 +135,31 @@ def test_verdicts_need_their_rows() -> None:
     assert verdicts(rows) == []
 
 
-def test_below_mirrors_decide() -> None:
-    assert below(0.1, (0.0, 0.2), 0.2) is True and below(0.5, (0.3, 0.7), 0.2) is False
-    assert below(0.2, (0.1, 0.3), 0.2) is None and below(0.2, None, 0.2) is None
+def test_a_family_that_had_not_ended_is_no_count_of_vectors() -> None:
+    """Predicted 2,000 of a family of 8 was once read as 8 of 8."""
+
+    def spectrum(late: bool | None, size: int = 8) -> mo.Verdict:
+        told = {} if late is None else {"late": late}
+        common = {"kind": "count", "match": "kl", "searched": True, "measured": 8, "size": size, "gradient_only": 1}
+        rows = [{**common, **told, "multiple": 1 + 0.1 * k, "zero": 2000 + k} for k in range(6)]
+        return next(each for each in verdicts(rows) if "second-order" in each.claim)
+
+    for late in (True, None):
+        assert spectrum(late).outcome == "invalid" and "had not ended" in spectrum(late).failed
+    assert spectrum(False, 40).outcome == "not supported" and (spectrum(False, 40).value or 0) > 7
+
+
+def test_a_sign_that_flips_with_a_coin_is_none() -> None:
+    """Among vectors chosen because they work half fail negated, whatever the effect: that proves no sign."""
+    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=0, found=3, ratio=0.3)
+    name = "The vectors have a sign: their negatives do not work"
+    assert outcome(rows)[name] is True
+    signs = next(row for row in rows if row["kind"] == "signs")
+    signs |= {"all_negated": 9, "all_p": 1.0}
+    assert outcome(rows)[name] is None
+    for key in ("all", "all_own", "all_negated", "all_p"):
+        del signs[key]  # rows of a run that was begun before all vectors were tried
+    assert outcome(rows)[name] is None
 
 
 def test_a_share_is_0_without_and_1_under_the_base() -> None:

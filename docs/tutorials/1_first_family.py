@@ -122,7 +122,7 @@ controls = {
 behaviours |= {name: [behaviour(vector) for vector in vectors] for name, vectors in controls.items()}
 for name, found in behaviours.items():
     hits = sum(mode == wanted for _, mode in found)
-    low, high = mo.rate_interval(hits, len(found))
+    low, high = mo.stats.rate(hits, len(found)).interval
     print(f"{name:33} {hits}/{len(found)} are {wanted!r}  (95 % interval {low:.2f} to {high:.2f})")
 
 # %%

@@ -1,11 +1,12 @@
 """From repeated measurements to a verdict: a mean with its interval against a threshold fixed before the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from mi_ortho import Verdict
-from mi_ortho.studies.family.verdicts import decide, mean_interval, numbers
+from mi_ortho.stats import REAL_SCALE, Interval, Scale, decide, judge, mean
+from mi_ortho.studies.family.verdicts import numbers
 
 Row = Mapping[str, Any]
 
@@ -20,29 +21,55 @@ def column(rows: Sequence[Row], name: str) -> list[float]:
     return numbers(rows, name)
 
 
-def interval_of(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean by Student's t; None for fewer than two values."""
-    return mean_interval(values)[1] if values else None
+def interval_of(values: Sequence[float]) -> Interval | None:
+    """95 % interval of the mean; None for fewer than two values."""
+    return mean(values).interval
 
 
 def at_least(
-    claim: str, prediction: str, statistic: str, values: Sequence[float], threshold: float, control: Sequence[float]
+    claim: str,
+    prediction: str,
+    statistic: str,
+    values: Sequence[float],
+    threshold: float,
+    control: Sequence[float],
+    *,
+    scale: Scale = REAL_SCALE,
+    clusters: Sequence[Hashable] | None = None,
+    failed: str = "",
 ) -> Verdict:
-    """Supported where the whole interval of the mean reaches the threshold, refuted where none of it does."""
-    value, interval = mean_interval(values) if values else (None, None)
-    supported = None if value is None else decide(value, interval, threshold)
-    return Verdict(claim, prediction, statistic, value, interval, threshold, _mean(control), supported)
+    """Supported where the whole interval of the mean reaches the threshold, not supported where none of it does.
+
+    Args:
+        claim, prediction, statistic: in words.
+        values: one for each independent sample, or with `clusters` several.
+        threshold: fixed before the run.
+        control: the same statistic where the claim should not hold.
+        scale: the smallest and largest possible value.
+        clusters: which sample each value belongs to: values of one prompt or split are not independent.
+        failed: the instrument that failed its check, which makes the outcome invalid.
+    """
+    found = mean(values, scale=scale, clusters=clusters)
+    decision = decide(found, threshold, failed=failed)
+    return judge(claim, prediction, statistic, found, threshold, _mean(control), decision)
 
 
 def at_most(
-    claim: str, prediction: str, statistic: str, values: Sequence[float], threshold: float, control: Sequence[float]
+    claim: str,
+    prediction: str,
+    statistic: str,
+    values: Sequence[float],
+    threshold: float,
+    control: Sequence[float],
+    *,
+    scale: Scale = REAL_SCALE,
+    clusters: Sequence[Hashable] | None = None,
+    failed: str = "",
 ) -> Verdict:
-    """Supported where the whole interval of the mean stays at or below the threshold, refuted where all is above."""
-    value, interval = mean_interval(values) if values else (None, None)
-    supported = None
-    if value is not None and interval is not None:
-        supported = True if interval[1] <= threshold else False if interval[0] > threshold else None
-    return Verdict(claim, prediction, statistic, value, interval, threshold, _mean(control), supported)
+    """`at_least` on the other side: the whole interval of the mean must stay at or below the threshold."""
+    found = mean(values, scale=scale, clusters=clusters)
+    decision = decide(found, threshold, side="at most", failed=failed)
+    return judge(claim, prediction, statistic, found, threshold, _mean(control), decision)
 
 
 def _mean(values: Sequence[float]) -> float | None:

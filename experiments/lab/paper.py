@@ -11,9 +11,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from experiments.lab.performing import WORDS, cpu_seconds, verdicts_of
+from experiments.lab.performing import cpu_seconds, verdicts_of
 from experiments.lab.results import cell_text
-from mi_ortho import Run
+from mi_ortho import Run, stats
 from mi_ortho.pages.text import number
 from mi_ortho.runs.files import write_file
 
@@ -62,7 +62,7 @@ class Quoting:
 
     def outcome(self, name: str, k: int = 1) -> str:
         """The verdict's word, linked to the experiment's page."""
-        return f"[{WORDS[self.verdict(name, k)['supported']]}]({name}.md)"
+        return f"[{stats.outcome(self.verdict(name, k))}]({name}.md)"
 
     def given(self, name: str, k: int, word: str) -> str:
         """Nothing, where the verdict is the one that the sentence was written for.
@@ -70,7 +70,7 @@ class Quoting:
         Raises:
             ValueError: it is another one: the sentence has to be written anew.
         """
-        found = WORDS[self.verdict(name, k)["supported"]]
+        found = stats.outcome(self.verdict(name, k))
         if found != word:
             raise ValueError(
                 f"got verdict {found!r} in {name} ({k}); expected {word!r}; a sentence of {TEMPLATE.name} was "
@@ -88,8 +88,9 @@ class Quoting:
 
     def tally(self) -> Mapping[str, int]:
         """How many verdicts of all runs have each word, and `all` of them."""
-        words = [WORDS[found["supported"]] for run in self.runs.values() for found in verdicts_of(run)]
-        return {word.replace(" ", "_"): words.count(word) for word in WORDS.values()} | {"all": len(words)}
+        verdicts = [found for run in self.runs.values() for found in verdicts_of(run)]
+        counts = stats.tally(verdicts)
+        return {word.replace(" ", "_"): count for word, count in counts.items()} | {"all": len(verdicts)}
 
     def hours(self) -> str:
         """CPU time of all runs, in hours."""

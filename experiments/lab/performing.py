@@ -16,9 +16,8 @@ from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.pages.text import number
 from mi_ortho.runs.directory import newest_first
 from mi_ortho.runs.files import read_json
+from mi_ortho.stats import outcome, tally
 from mi_ortho.studies.subject import Subject, model_hash
-
-WORDS = {True: "supported", False: "not supported", None: "undecided"}
 
 
 def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:
@@ -141,8 +140,8 @@ def summary(experiment: Experiment, run: Run) -> dict[str, object]:
 def headline(experiment: Experiment, verdicts: list[Verdict]) -> str:
     """One sentence: the claim with its outcome, or how many of several predictions held."""
     if len(verdicts) == 1:
-        return f"{WORDS[verdicts[0].supported].capitalize()}: {experiment.claim}."
-    held = sum(verdict.supported is True for verdict in verdicts)
+        return f"{verdicts[0].outcome.capitalize()}: {experiment.claim}."
+    held = tally(verdicts)["supported"]
     return f"{held} of {len(verdicts)} predictions supported: {experiment.claim}."
 
 
@@ -184,7 +183,7 @@ def cpu_seconds(run: Run) -> float:
 def verdict_lines(run: Run) -> list[str]:
     """The verdicts of a run and what it took as plain lines."""
     lines = [
-        f"  {WORDS[found['supported']]:14} {found['claim']}: {number(found['value'])} "
+        f"  {outcome(found):14} {found['claim']}: {number(found['value'])} "
         f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
         for found in verdicts_of(run)
     ]

@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.claims import Experiment
-from experiments.lab.performing import WORDS, command_of, cost_of, verdicts_of
+from experiments.lab.performing import command_of, cost_of, verdicts_of
 from experiments.lab.presets import read_preset
 from mi_ortho import Run
 from mi_ortho.pages.text import number
 from mi_ortho.runs.files import read_json, write_file
+from mi_ortho.stats import outcome
 
 INTRODUCTION = """# Results
 
 One row for each prediction. Thresholds are constants of the experiments' files, written before the runs; a verdict is
 "supported" or "not supported" only where the whole 95 % interval lies on one side of the threshold, otherwise
-"undecided". A letter before a claim is its number among those about refusal and layers. All of it is printed by
+"undecided", or "invalid" where an instrument failed its own check. A letter before a claim is its number among those
+about refusal and layers. All of it is printed by
 
 ```
 python -m experiments all
@@ -90,7 +92,7 @@ def _cells(verdict: Mapping[str, Any]) -> list[str]:
     spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
     numbers = [f"{number(verdict['value'])}{spread} ({cell_text(verdict['statistic'])})", number(verdict["threshold"])]
     texts = [cell_text(verdict["claim"]), cell_text(verdict["prediction"])]
-    return [*texts, *numbers, number(verdict["control"]), WORDS[verdict["supported"]]]
+    return [*texts, *numbers, number(verdict["control"]), outcome(verdict)]
 
 
 def cell_text(text: object) -> str:

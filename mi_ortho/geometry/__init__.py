@@ -17,7 +17,6 @@ from mi_ortho.geometry.clouds import (
 )
 from mi_ortho.geometry.depth import StreamMoments, gather_moments, merge_moments, stream_moments
 from mi_ortho.geometry.growth import Growth, fit_exponential, fit_power
-from mi_ortho.geometry.resampling import bootstrap, central_interval
 from mi_ortho.geometry.similarity import (
     AffineMap,
     explained_share,
@@ -37,8 +36,6 @@ __all__ = [
     "Geodesics",
     "Growth",
     "StreamMoments",
-    "bootstrap",
-    "central_interval",
     "chance_overlaps",
     "explained_share",
     "fit_exponential",

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
-from scipy.stats import binomtest
 from torch import Tensor
 
 from mi_ortho.objectives import Objective
+from mi_ortho.stats import Measured, coin_p_value, half_width, subset_spread
 
 
 @torch.no_grad()
@@ -122,7 +122,9 @@ class Composition:
         scales: s*(n) of random subsets, shape (len(sizes), samples); infinite where no scale in the bracket works.
         exponents: p at each size, 1 / (1 - log s*(n) / log n) of the median; NaN at n = 1, infinite where s* >= n.
         exponent: p from the slope of log s* on log n over all sizes.
-        interval: its 95 % bootstrap interval over subsets.
+        interval: its 95 % interval over vectors, not only over subsets of these; from 0 to infinity where a size takes
+            all of them.
+        vectors: how many the subsets were drawn from.
     """
 
     sizes: tuple[int, ...]
@@ -130,6 +132,23 @@ class Composition:
     exponents: tuple[float, ...]
     exponent: float
     interval: tuple[float, float]
+    vectors: int
+
+    @property
+    def inverse(self) -> Measured:
+        """1/p with its interval: 1 for a linear effect, 1/2 for a quadratic form, 0 for separate features."""
+        return inverse_exponent(self.exponent, self.interval, self.vectors)
+
+
+def inverse_exponent(exponent: float, interval: tuple[float, float], vectors: int | None = None) -> Measured:
+    """1/p of an exponent and its interval: the unit in which every report speaks of composition.
+
+    >>> inverse_exponent(2.0, (1.6, math.inf)).interval
+    (0.0, 0.625)
+    """
+    low, high = interval
+    ends = (1 / high, 1 / low if low > 0 else math.inf)
+    return Measured(1 / exponent, ends, "delete-d jackknife over vectors", vectors)
 
 
 def composition_exponent(
@@ -140,7 +159,6 @@ def composition_exponent(
     generator: torch.Generator,
     sizes: Sequence[int] = (2, 3, 4, 6, 8),
     samples: int = 12,
-    bootstraps: int = 1000,
     grid: int = 25,
     refine: int = 12,
 ) -> Composition:
@@ -154,10 +172,9 @@ def composition_exponent(
         effect: one number a row.
         vectors: the family; those that reach the threshold at no scale up to 4 are left out.
         threshold: effect that counts as working.
-        generator: of the subsets and the bootstrap.
+        generator: of the subsets.
         sizes: how many vectors are averaged, each above 1.
         samples: random subsets a size.
-        bootstraps: resamplings of the subsets for the interval.
         grid, refine: scales tried, and bisections of each result.
 
     Raises:
@@ -177,20 +194,13 @@ def composition_exponent(
         rows.append(smallest_scale(effect, means, threshold, low=0.5, high=2.0 * n, grid=grid, refine=refine))
     scales = torch.stack(rows)
     sizes = (1, *sizes)
-    drawn = [_exponent(sizes, _resampled(scales, generator)) for _ in range(bootstraps)]
-    low, high = torch.tensor(sorted(drawn))[[int(0.025 * bootstraps), min(int(0.975 * bootstraps), bootstraps - 1)]]
     by_size = tuple(_from_slope(_log(m) / math.log(n)) if n > 1 else math.nan for n, m in zip(sizes, _medians(scales)))
-    return Composition(sizes, scales, by_size, _exponent(sizes, scales), (float(low), float(high)))
+    return Composition(sizes, scales, by_size, *_exponent(sizes, scales, len(alone)), len(alone))
 
 
 def _order(count: int, generator: torch.Generator) -> Tensor:
     """A random permutation, on the generator's device."""
     return torch.randperm(count, generator=generator, device=generator.device)
-
-
-def _resampled(scales: Float[Tensor, "sizes samples"], generator: torch.Generator) -> Tensor:
-    picks = torch.randint(scales.shape[1], scales.shape, generator=generator, device=generator.device)
-    return scales.gather(1, picks.to(scales.device))
 
 
 def _medians(scales: Float[Tensor, "sizes samples"]) -> list[float]:
@@ -201,10 +211,23 @@ def _log(value: float) -> float:
     return math.log(value) if value < math.inf else math.inf
 
 
-def _exponent(sizes: Sequence[int], scales: Float[Tensor, "sizes samples"]) -> float:
-    """p from the least-squares slope through the point n = 1, s* = 1; infinite as soon as a median is."""
+def _exponent(
+    sizes: Sequence[int], scales: Float[Tensor, "sizes samples"], vectors: int
+) -> tuple[float, tuple[float, float]]:
+    """p from the least-squares slope through the point n = 1, s* = 1, and its interval; infinite as a median is.
+
+    The same vectors are in the subsets of every size, so the errors of the sizes are added as if they went together.
+    """
     x, y = [math.log(n) for n in sizes], [_log(median) for median in _medians(scales)]
-    return _from_slope(sum(a * b for a, b in zip(x, y) if a) / sum(a * a for a in x))
+    total = sum(a * a for a in x)
+    slope = sum(a * b for a, b in zip(x, y) if a) / total
+    logs = scales.log()
+    spreads = [subset_spread(row, n, vectors) if n > 1 else 0.0 for n, row in zip(sizes, logs)]
+    error = sum(a * spread for a, spread in zip(x, spreads) if a) / total
+    half = half_width(error, min(scales.shape[1], vectors))
+    if math.isnan(half) or math.isinf(half):
+        return _from_slope(slope), (0.0, math.inf)
+    return _from_slope(slope), (_from_slope(slope - half), _from_slope(slope + half))
 
 
 def _from_slope(slope: float) -> float:
@@ -241,7 +264,7 @@ def sign_test(hits: int, trials: int) -> SignTest:
     """
     if not 0 <= hits <= trials:
         raise ValueError(f"got {hits} hits in {trials} trials; expected 0 <= hits <= trials; count again")
-    return SignTest(hits, trials, float(binomtest(hits, trials).pvalue) if trials else 1.0)
+    return SignTest(hits, trials, coin_p_value(hits, trials))
 
 
 def paired_sign_test(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"]) -> SignTest:
@@ -294,7 +317,8 @@ def sign_flips(
     """Do -theta and means with random signs work as well? Even responses (quadratic, quartic) do not care; odd ones do.
 
     A linear or a one-sided thresholded response loses its effect under -theta. Random signs in a sqrt(n)-scaled mean
-    leave a quadratic form alone and destroy a shared direction.
+    leave a quadratic form alone and destroy a shared direction. Give all vectors, not those that were seen to work:
+    chosen ones work with their own signs by choice, and any effect then looks signed.
 
     Raises:
         ValueError: fewer vectors than `size`, or no samples.

@@ -5,15 +5,17 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mi_ortho.stats import outcome
+
 
 def verdict_rows(verdicts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each verdict with its outcome in a word and a drawing of value, interval, threshold and control on one scale."""
-    outcomes = {True: "supported", False: "not supported", None: "undecided"}
     return [
         {
             **_VERDICT,
             **verdict,
-            "outcome": outcomes.get(verdict.get("supported"), "undecided"),
+            "outcome": outcome(verdict),
+            "reason": verdict.get("failed") or verdict.get("why") or "",
             "drawing": _whisker(verdict),
         }
         for verdict in verdicts

@@ -16,7 +16,6 @@ from mi_ortho.probes.second_moments import (
 )
 from mi_ortho.probes.separation import (
     PresenceCounts,
-    auc,
     bootstrapped_auc,
     counted_auc,
     permuted_auc,
@@ -34,7 +33,6 @@ __all__ = [
     "PresenceCounts",
     "Reservoir",
     "Strongest",
-    "auc",
     "bootstrapped_auc",
     "class_difference",
     "cosines_with",

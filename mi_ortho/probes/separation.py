@@ -20,22 +20,6 @@ def token_presence(
     return einsum(torch.nn.functional.normalize(activations, dim=-1), unit, "... d, n d -> ... n")
 
 
-def auc(scores: Float[Tensor, "samples n"], labels: Bool[Tensor, " samples"]) -> Float[Tensor, " n"]:
-    """The probability that a positive sample scores higher than a negative one, ties counting half.
-
-    One for each column. Scores that agree in all but the last bit of float32 count as ties.
-
-    >>> auc(torch.tensor([[0.1], [0.4], [0.4], [0.9]]), torch.tensor([False, False, True, True])).tolist()
-    [0.875]
-    """
-    _require_both(labels)
-    keys = rearrange(_sortable(scores), "samples n -> n samples")
-    truth = labels.cpu().numpy().astype(np.int32)
-    # a label in the lowest bit sorts ties one way, its complement the other way; their mean gives ties a half
-    wins = _wins(keys | truth, 1) + _wins(keys | (1 - truth), 0)
-    return torch.from_numpy(wins / (2.0 * truth.sum() * (1 - truth).sum()))
-
-
 def permuted_auc(
     scores: Float[Tensor, "samples n"],
     labels: Bool[Tensor, " samples"],
@@ -127,21 +111,6 @@ def _require_both(labels: Bool[Tensor, " samples"]) -> None:
         raise ValueError(
             f"got {int(labels.sum())} positive samples of {len(labels)}; expected both classes; read text of each"
         )
-
-
-def _sortable(scores: Float[Tensor, "samples n"]) -> np.ndarray:
-    """float32 as int32 in the same order, the lowest bit 0."""
-    if bool(scores.isnan().any()):
-        raise ValueError("got scores with NaN; expected numbers; drop those samples")
-    bits = (scores.float() + 0.0).contiguous().view(torch.int32).cpu().numpy()
-    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) & ~1
-
-
-def _wins(keys: np.ndarray, positive: int) -> np.ndarray:
-    """For each row the pairs of a positive and an earlier negative, `positive` being the lowest bit of positives."""
-    truth = ((np.sort(keys, axis=1) & 1) == positive).astype(np.float64)
-    positives = truth.sum(axis=1)
-    return truth @ np.arange(keys.shape[1], dtype=np.float64) - positives * (positives - 1) / 2
 
 
 def _per_passage(values: Int[Tensor, " samples"], inside: Int[Tensor, " samples"], n: int) -> Int[Tensor, " passages"]:

@@ -16,7 +16,7 @@ from mi_ortho.refusal.extraction import (
 )
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every, depth
 from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
-from mi_ortho.refusal.rankings import Ranking, compare_rankings, projections, ranking_scores, roc_auc
+from mi_ortho.refusal.rankings import Ranking, compare_rankings, projections, ranking_scores
 from mi_ortho.refusal.scores import (
     Phrase,
     RefusalTokens,
@@ -103,7 +103,6 @@ __all__ = [
     "refuses_first",
     "repetition",
     "residual_sites",
-    "roc_auc",
     "score_direction",
     "select",
     "stage_of",

@@ -12,6 +12,7 @@ from torch import Tensor
 from mi_ortho.model import Model
 from mi_ortho.refusal.extraction import Extraction, activation_batches
 from mi_ortho.refusal.selection import Candidate
+from mi_ortho.stats import auc_between
 
 HIGHER_IS_BETTER = {"auc": True, "fisher": True, "mean_variance": False, "max_variance": False, "cosine": False}
 Grid = Float[Tensor, "site position"]
@@ -30,7 +31,7 @@ def ranking_scores(
     bad, good = (projections(model, texts, extraction) for texts in (harmful, harmless))
     variances = torch.stack([extraction.harmful.variance, extraction.harmless.variance])
     return {
-        "auc": roc_auc(bad, good),
+        "auc": auc_between(bad, good),
         "fisher": (bad.mean(0) - good.mean(0)) ** 2 / (_variance(bad) + _variance(good)),
         "mean_variance": variances.mean(dim=-1).mean(dim=0),
         "max_variance": variances.amax(dim=-1).mean(dim=0),
@@ -51,16 +52,6 @@ def projections(model: Model, texts: Sequence[str], extraction: Extraction) -> F
         for x in activation_batches(model, texts, extraction.sites, extraction.positions)
     ]
     return torch.cat(parts)
-
-
-def roc_auc(positive: Float[Tensor, " n *places"], negative: Float[Tensor, " m *places"]) -> Float[Tensor, "*places"]:
-    """Probability that a positive sample lies above a negative one, ties counted half (Mann-Whitney).
-
-    >>> float(roc_auc(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])))
-    0.875
-    """
-    gap = positive[:, None] - negative[None]
-    return ((gap > 0).double() + 0.5 * (gap == 0).double()).mean(dim=(0, 1))
 
 
 @dataclass(frozen=True)

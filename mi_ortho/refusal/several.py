@@ -10,9 +10,9 @@ from torch import Tensor
 from mi_ortho.model import Model
 from mi_ortho.refusal.extraction import Extraction, difference_of_means
 from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.refusal.rankings import roc_auc
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.sites import Site
+from mi_ortho.stats import auc_between
 from mi_ortho.subspace import reject_twice
 
 Choose = Callable[[Extraction], tuple[Site, int]]
@@ -142,7 +142,7 @@ def null_space_rounds(
         probe = reject_twice(basis, _ridge_probe(left[0], left[1], ridge))
         unit = probe / probe.norm()
         basis = torch.cat([basis, unit[None]])
-        yield ProbeRound(number, unit.float(), float(roc_auc(left[2] @ unit, left[3] @ unit)))
+        yield ProbeRound(number, unit.float(), float(auc_between(left[2] @ unit, left[3] @ unit)))
 
 
 def _ridge_probe(positive: Tensor, negative: Tensor, ridge: float) -> Tensor:

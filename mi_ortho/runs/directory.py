@@ -48,23 +48,6 @@ class RunError(ValueError):
     """A run directory cannot be used as asked; the message names the directory and the remedy."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What a claim came to: its prediction with a threshold, the statistic measured, and its control on the same scale.
-
-    `supported` is None when the measurement cannot decide; `interval` is None where a single number has no spread.
-    """
-
-    claim: str
-    prediction: str
-    statistic: str
-    value: float | None
-    interval: tuple[float, float] | None
-    threshold: float | None
-    control: float | None
-    supported: bool | None
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
     """One run directory. `lock` is held by the process that writes; None for a run that is only read.

@@ -21,9 +21,9 @@ from mi_ortho.pages.sections import (
     write_report,
 )
 from mi_ortho.runs.directory import open_run
+from mi_ortho.stats import mean
 from mi_ortho.studies.dct.page_copies import agreement_section, copies_section, together_section
 from mi_ortho.studies.dct.verdicts import RANDOM, Row, by_factor, methods_of, select
-from mi_ortho.studies.family.verdicts import mean_interval
 
 Rows = Sequence[Row]
 SHOWN = 2  # factors of each method among the cards
@@ -64,7 +64,7 @@ def _methods(rows: Rows) -> Section | None:
             values = by_factor(rows, name, column)
             if values:
                 control = name == RANDOM or name.startswith("published")
-                marks.append(Estimate(_label(name), *mean_interval(values), "control" if control else "value"))
+                marks.append(_marked(_label(name), values, "control" if control else "value"))
         drawn += estimates(title, marks)
     lead = (
         "Means over factors, both signs, with 95 % intervals over factors (each the mean over seeds). Rings: random "
@@ -234,7 +234,7 @@ def _lens(rows: Rows) -> Section | None:
     for name in (*methods_of(rows), RANDOM):
         values = [row["peak"] for row in select(found, method=name)]
         if values:
-            peaks.append(Estimate(_label(name), *mean_interval(values), "control" if name == RANDOM else "value"))
+            peaks.append(_marked(_label(name), values, "control" if name == RANDOM else "value"))
     first = found[0]["seed"]
     shown = [
         {**row, "raised": " · ".join(map(repr, row["raised"])), "lowered": " · ".join(map(repr, row["lowered"]))}
@@ -275,3 +275,9 @@ TERMS = (
     ("score", "logits of the behaviour's first tokens minus those of the unsteered ones, change against unsteered"),
     ("effective rank", "exp of the entropy of the normalised singular values of the unit vectors"),
 )
+
+
+def _marked(label: str, values: Sequence[float], style: str) -> Estimate:
+    """A mean with its interval."""
+    found = mean(values)
+    return Estimate(label, found.value, found.interval, style)

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.runs.directory import Verdict
 from mi_ortho.runs.rows import pick as select
+from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean
 from mi_ortho.studies.dct.fits import RANDOM
-from mi_ortho.studies.family.verdicts import decide, mean_interval
 
 MOVES = 1.5  # times the effect of random directions of the same norm on the target
 TURNS = 0.1  # more completions turned into another known behaviour than by random directions
@@ -31,16 +30,15 @@ def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
     own, random = by_factor(rows, method, "effect"), by_factor(rows, RANDOM, "effect")
     if not own or not random or not fmean(random) > 0:
         return None
-    value, interval = mean_interval([effect / fmean(random) for effect in own])
-    return Verdict(
+    found = mean([effect / fmean(random) for effect in own], scale=POSITIVE_SCALE)
+    return judge(
         f"{method.capitalize()} factors move the target further than random directions",
         f"at least {MOVES} times as far",
         "|z(Rv) - z(0)| over its mean for random directions; one value a factor, mean over signs and seeds",
-        value,
-        interval,
+        found,
         MOVES,
         1.0,
-        decide(value, interval, MOVES),
+        decide(found, MOVES),
     )
 
 
@@ -49,23 +47,22 @@ def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
     own, random = by_factor(rows, method, "changed"), by_factor(rows, RANDOM, "changed")
     if not own or len(own) != len(random):
         return None
-    value, interval = mean_interval([a - b for a, b in zip(own, random)])
-    return Verdict(
+    found = mean([a - b for a, b in zip(own, random)], scale=SIGNED_SCALE)
+    return judge(
         f"{method.capitalize()} factors change behaviour more often than random directions",
         f"the share of completions turned into another known behaviour is at least {TURNS} higher",
         "difference of shares, factor by random direction of the same place, mean over signs, prompts and seeds; the "
         "control is the random directions' own share",
-        value,
-        interval,
+        found,
         TURNS,
         fmean(random),
-        decide(value, interval, TURNS),
+        decide(found, TURNS),
     )
 
 
 def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     """Two verdicts for each method."""
-    found = [judge(rows, name) for name in methods_of(rows) for judge in (moves_more, turns_more)]
+    found = [ask(rows, name) for name in methods_of(rows) for ask in (moves_more, turns_more)]
     return [verdict for verdict in found if verdict is not None]
 
 

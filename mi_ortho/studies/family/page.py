@@ -11,9 +11,19 @@ from mi_ortho.pages.sections import left_out_section, marked, note, run_section,
 from mi_ortho.pages.text import number, visible
 from mi_ortho.studies.family import page_records as read
 from mi_ortho.studies.family import page_rows as tables
-from mi_ortho.studies.family.page_figures import Cosines, cosines, largest_cosines, legend, panels, tiles
+from mi_ortho.studies.family.page_figures import (
+    Cosines,
+    at_cap,
+    cap_line,
+    cosines,
+    largest_cosines,
+    legend,
+    panels,
+    tiles,
+)
 from mi_ortho.studies.family.page_inside import visuals_section
 from mi_ortho.studies.family.page_strips import strips, transfer_strips
+from mi_ortho.studies.family.verdicts import END
 
 
 def family_report(run_dir: Path) -> Path:
@@ -86,10 +96,12 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "colours": run.colours,
         "end": end,
         "marked": end is not None and end <= last,
-        "reason": visible(reason),
+        "reason": visible(reason or END),
         "panels": panels(run, match),
         "legend": legend(run, match),
         "size": len(run.family(match)),
+        "cap": next(iter(cap_line(run).values()), None),
+        "at_cap": at_cap(run, match),
         "null": match == "activation" and bool(run.null),
         "problem": visible(problem) if match == "activation" else "",
         "collapsed": sum(row.get("kept") is False for row in run.where(kind="search", match=match)),

@@ -1,5 +1,6 @@
 """The figures of a `family` run: the numbers to know first, curves by index, the cosine matrix."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.text import number
 from mi_ortho.studies.family.page_records import CONTROLS, FamilyRun, Row, label_of
+from mi_ortho.studies.family.verdicts import AT_CAP
 
 Cosines = tuple[Float[Tensor, "n n"], dict[int, str]]  # of all vectors, and where each group of them starts
 
@@ -20,7 +22,7 @@ def panels(run: FamilyRun, match: str) -> Markup:
     """The curves of one match: loss, norm, both divergences, log-odds, and how many vectors keep the behaviour."""
     measured = [
         ("loss", "Relative activation loss", "Lₖ", {"no effect": 1.0}),
-        ("norm", "Norm", "‖θₖ‖", _line(run.base, "norm", "base vector")),
+        ("norm", "Norm", "‖θₖ‖", _line(run.base, "norm", "base vector") | cap_line(run)),
         ("kl_base_vector", "KL(base ‖ vector)", "nats", {}),
         ("kl_vector_base", "KL(vector ‖ base)", "nats", {}),
         (
@@ -50,6 +52,18 @@ def panels(run: FamilyRun, match: str) -> Markup:
         )
         for k, (title, unit, lines, series) in enumerate(drawn)
     )
+
+
+def cap_line(run: FamilyRun) -> dict[str, float]:
+    """The largest norm that the search allowed; empty without one."""
+    times, norm = run.config.get("fixed_norm") or run.config.get("norm_cap"), run.base.get("norm")
+    return {"norm cap": float(times) * float(norm)} if times and isinstance(norm, int | float) else {}
+
+
+def at_cap(run: FamilyRun, match: str) -> int:
+    """How many vectors of a family lie at the norm cap."""
+    cap = next(iter(cap_line(run).values()), math.inf)
+    return sum(isinstance(row.get("norm"), int | float) and row["norm"] >= AT_CAP * cap for row in run.family(match))
 
 
 def legend(run: FamilyRun, match: str) -> list[tuple[str, str, str]]:
@@ -101,9 +115,12 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
         found.append(
             (
                 f"{sum(map(run.keeps, family))} / {len(family)}",
-                f"orthogonal vectors that keep the behaviour ({match} match)",
+                f"orthogonal vectors that keep the behaviour{_at_most(run, family)} ({match} match)",
             )
         )
+        if scaled := run.control(match, "scaled_to_base"):
+            kept = sum(map(run.keeps, scaled))
+            found.append((f"{kept} / {len(scaled)}", f"of them keep it at the base's own norm ({match} match)"))
         controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
         if controls:
             found.append(
@@ -116,6 +133,12 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
         worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
         found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
     return found
+
+
+def _at_most(run: FamilyRun, family: Sequence[Row]) -> str:
+    norms = [float(row["norm"]) for row in family if isinstance(row.get("norm"), int | float)]
+    base = run.base.get("norm")
+    return f" at up to {max(norms) / base:.2g} × the base's norm" if norms and base else ""
 
 
 def _series(run: FamilyRun, match: str, key: str) -> list[Series]:

@@ -120,7 +120,8 @@ def _finish(job: Job, subject: Subject) -> None:
     )
     found = cosines(job)
     run.consolidate("vectors", _header(job))
-    run.summary(summarise(rows, found, subject.title))
+    config = job.config
+    run.summary(summarise(rows, found, subject.title, (config.fixed_norm or config.norm_cap) or None))
 
 
 def _header(job: Job) -> dict[str, str]:

@@ -4,21 +4,21 @@ Pure functions of the recorded rows. The thresholds are constants of this file, 
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
-from scipy.stats import t as student
-
 from mi_ortho.nulls.bounds import capacity_bound
-from mi_ortho.runs.directory import Verdict
 from mi_ortho.runs.rows import pick
+from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
 
 ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours
 NORM_MATTERS = 0.2  # scaling to the base's norm destroys the effect when it loses this share
 LINEAR_LOSS = 0.5  # vectors with at most this relative loss are counted against the linear capacity bound
 TRANSFERS = 0.5  # of the base's own transfer
 MEANS_DIFFER = 0.5  # share kept by sqrt(n)-scaled means minus share kept by plain means
-WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour
+WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour, then and later
+AT_CAP = 0.99  # share of the norm cap from which a vector lies at it
+BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"
 
 Row = Mapping[str, Any]
 
@@ -28,36 +28,26 @@ def numbers(rows: Sequence[Row], name: str) -> list[float]:
     return [float(value) for row in rows if isinstance(value := row.get(name), (int, float))]
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, tuple[float, float] | None]:
-    """Mean and its 95 % interval by Student's t; None for fewer than two values.
-
-    >>> mean_interval([1.0, 1.0])
-    (1.0, (1.0, 1.0))
-    """
-    centre = fmean(values)
-    if len(values) < 2:
-        return centre, None
-    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return centre, (centre - half, centre + half)
-
-
-def decide(value: float, interval: tuple[float, float] | None, threshold: float) -> bool | None:
-    """True when the whole interval reaches the threshold, False when none of it does, None in between."""
-    if interval is None:
-        return None
-    return True if interval[0] >= threshold else False if interval[1] < threshold else None
-
-
 def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:
-    """The first index from which fewer than half of the next `window` vectors keep the behaviour; None if never.
+    """The first index from which fewer than half of any `window` consecutive vectors keep the behaviour; None if never.
 
     >>> family_end([True] * 12 + [False] * 12)
     8
+    >>> family_end([False] * 12 + [True] * 12) is None
+    True
     """
-    for start in range(len(kept) - window + 1):
-        if sum(kept[start : start + window]) < window / 2:
-            return start
-    return None
+    starts = range(len(kept) - window + 1)
+    holds = [start for start in starts if sum(kept[start : start + window]) >= window / 2]
+    end = holds[-1] + 1 if holds else 0
+    return end if end in starts else None
+
+
+def paired_column(a: Sequence[Row], b: Sequence[Row], name: str) -> tuple[list[bool], list[bool]]:
+    """A yes-or-no column of both, matched by index; rows that do not have it are left out."""
+    other = {row["index"]: row.get(name) for row in b}
+    pairs = [(row.get(name), other.get(row["index"])) for row in a]
+    known = [(x, y) for x, y in pairs if x is not None and y is not None]
+    return [bool(x) for x, _ in known], [bool(y) for _, y in known]
 
 
 def paired_difference(a: Sequence[Row], b: Sequence[Row], name: str) -> list[float]:
@@ -71,19 +61,18 @@ def exists(rows: Sequence[Row], match: str) -> Verdict | None:
     """Do orthogonal vectors keep the behaviour more often than random vectors of the same norms?"""
     family = pick(rows, kind="vector", match=match)
     random = pick(rows, kind="control", match=match, control="isotropic")
-    differences = paired_difference(family, random, "keeps")
-    if not differences:
+    own, chance = paired_column(family, random, "keeps")
+    if not own:
         return None
-    value, interval = mean_interval(differences)
-    return Verdict(
+    found = paired_rates(own, chance)
+    return judge(
         f"Many mutually orthogonal vectors repeat the base's behaviour ({match} match)",
         f"share kept exceeds that of random vectors of equal norms by at least {ABOVE_RANDOM}",
         "share kept minus share kept by isotropic random vectors, paired by norm",
-        value,
-        interval,
+        found,
         ABOVE_RANDOM,
-        fmean(numbers(random, "keeps")),
-        decide(value, interval, ABOVE_RANDOM),
+        fmean(chance),
+        decide(found, ABOVE_RANDOM),
     )
 
 
@@ -92,20 +81,20 @@ def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
     base = pick(rows, kind="base")
     family = pick(rows, kind="vector", match=match)
     long = [row for row in family if base and float(row["norm"]) >= 1.2 * float(base[0]["norm"]) and row["keeps"]]
-    scaled = pick(rows, kind="control", match=match, control="scaled_to_base")
-    losses = [-x for x in paired_difference(scaled, long, "keeps")]
-    if len(losses) < 8:
+    long_ones = {row["index"] for row in long}
+    scaled = [row for row in scaled_to_base(rows, match) if row["index"] in long_ones]
+    still, _ = paired_column(scaled, long, "keeps")
+    if len(still) < 8:
         return None
-    value, interval = mean_interval(losses)
-    return Verdict(
+    found = rate(still.count(False), len(still))
+    return judge(
         f"Scaled down to the base's norm, the orthogonal vectors lose their effect ({match} match)",
         f"of the vectors at least 1.2 times as long as the base that keep it, at least {NORM_MATTERS} lose it",
         "share that loses the behaviour at the base's norm",
-        value,
-        interval,
+        found,
         NORM_MATTERS,
         None,
-        decide(value, interval, NORM_MATTERS),
+        decide(found, NORM_MATTERS),
     )
 
 
@@ -119,15 +108,22 @@ def beyond_linear(rows: Sequence[Row]) -> Verdict | None:
     norm = max(numbers(good, "norm"), default=float(base[0]["norm"]))
     bound = capacity_bound(float(base[0]["norm"]), norm, LINEAR_LOSS, min(1.0, max(null[0], 1e-6)))
     predicted = len([x for x in numbers(pick(rows, kind="linear_null"), "loss") if x <= LINEAR_LOSS])
-    return Verdict(
-        "The count of vectors exceeds what a linear response allows (activation match)",
-        f"more vectors with relative loss at most {LINEAR_LOSS} than the capacity bound at their largest norm",
-        f"vectors with relative loss at most {LINEAR_LOSS}; the control is the count conjugate gradients predict",
-        float(len(good)),
-        None,
-        bound,
-        float(predicted),
-        len(good) > bound,
+    count = count_ratio(len(good), bound)
+    decision = decide(count, 1.0)
+    if not decision.supported:  # no linear map exceeds the bound, but most hold far fewer: `nulls` measures how many
+        decision = Decision(
+            None, "fewer than the largest number any linear map could hold; `mi-ortho nulls` asks this one"
+        )
+    return judge(
+        "There are more activation-matched vectors than a linear response can hold",
+        f"vectors with relative loss at most {LINEAR_LOSS} exceed the capacity bound at their largest norm",
+        f"count over the capacity bound of any linear map with the Jacobian's efficiency ({bound:.1f}); the control is "
+        "the count that conjugate gradients predict",
+        count,
+        1.0,
+        predicted / bound,
+        decision,
+        BEYOND_LINEAR,
     )
 
 
@@ -138,39 +134,37 @@ def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
     values = numbers(family, "transfer")
     if not base or not base[0] or len(values) < 2:
         return None
-    value, interval = mean_interval([x / base[0] for x in values])
+    found = mean([x / base[0] for x in values], scale=(0.0, 1 / base[0]))
     # the control meets the same condition: random vectors that keep the behaviour on the first prompt
     control = [row for row in pick(rows, kind="control", match=match, control="isotropic") if row["keeps"]]
     random = numbers(control, "transfer")
-    return Verdict(
+    return judge(
         f"The orthogonal vectors work on other prompts ({match} match)",
         f"on held-out prompts they show the behaviour at least {TRANSFERS} times as often as the base itself",
         "transfer of vectors that keep the behaviour, relative to the base's transfer",
-        value,
-        interval,
+        found,
         TRANSFERS,
         fmean(random) / base[0] if random else None,
-        decide(value, interval, TRANSFERS),
+        decide(found, TRANSFERS),
     )
 
 
 def means_fail(rows: Sequence[Row], match: str) -> Verdict | None:
     """Does the plain mean of vectors lose the behaviour while the mean rescaled by sqrt(n) keeps it?"""
     means = [row for row in pick(rows, kind="mean", match=match) if int(str(row["n"])) >= 3]
-    plain = numbers([row for row in means if row["scale"] == "plain"], "keeps")
-    scaled = numbers([row for row in means if row["scale"] == "sqrt_n"], "keeps")
+    by_n = [[{**row, "index": row["n"]} for row in means if row["scale"] == scale] for scale in ("sqrt_n", "plain")]
+    scaled, plain = paired_column(by_n[0], by_n[1], "keeps")
     if len(plain) < 2:
         return None
-    value, interval = mean_interval([a - b for a, b in zip(scaled, plain, strict=True)])
-    return Verdict(
+    found = paired_rates(scaled, plain)
+    return judge(
         f"Plain means of the vectors fail, means rescaled by the root of their number work ({match} match)",
         f"over n >= 3, share kept by rescaled means minus share kept by plain means at least {MEANS_DIFFER}",
         "difference of shares kept",
-        value,
-        interval,
+        found,
         MEANS_DIFFER,
         fmean(plain),
-        decide(value, interval, MEANS_DIFFER),
+        decide(found, MEANS_DIFFER),
     )
 
 
@@ -181,16 +175,15 @@ def base_is_special(rows: Sequence[Row], match: str) -> Verdict | None:
     differences = paired_difference(random, family, "loss")
     if len(differences) < 2:
         return None
-    value, interval = mean_interval(differences)
-    return Verdict(
+    found = mean(differences)
+    return judge(
         f"The chosen base is easier to reproduce than a random one of its norm ({match} match)",
         "mean relative activation loss of the random base's family minus that of the chosen base's family above 0",
         "paired difference of relative losses, same number of vectors",
-        value,
-        interval,
+        found,
         0.0,
         fmean(numbers(random, "loss")),
-        decide(value, interval, 0.0),
+        decide(found, 0.0),
     )
 
 
@@ -208,8 +201,16 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [verdict for verdict in [*found, beyond_linear(rows)] if verdict is not None]
 
 
-def counts(rows: Sequence[Row], match: str) -> dict[str, object]:
-    """How many vectors were found and kept the behaviour, by quarter, beside each control."""
+def scaled_to_base(rows: Sequence[Row], match: str) -> list[Row]:
+    """What the vectors do at the base's own norm."""
+    return pick(rows, kind="control", match=match, control="scaled_to_base")
+
+
+def counts(rows: Sequence[Row], match: str, cap: float | None = None) -> dict[str, Any]:
+    """How many vectors were found and kept the behaviour, by quarter, beside each control, and at which norms.
+
+    `cap` is the largest norm allowed, as a multiple of the base's; None without one.
+    """
     family = pick(rows, kind="vector", match=match)
     kept = [bool(row["keeps"]) for row in family]
     quarters = [sum(kept[len(kept) * i // 4 : len(kept) * (i + 1) // 4]) for i in range(4)]
@@ -222,9 +223,16 @@ def counts(rows: Sequence[Row], match: str) -> dict[str, object]:
     }
     first = next((index for index, good in enumerate(kept) if not good), None)
     collapsed = sum(not row["kept"] for row in searched)
+    norms, base = numbers(family, "norm"), numbers(pick(rows, kind="base"), "norm")
     return {
         "found": len(family),
         "kept": sum(kept),
+        "judged": sum(row["keeps"] is not None for row in family),
+        "at_base_norm": sum(bool(row["keeps"]) for row in scaled_to_base(rows, match)),
+        "times_base": max(norms) / base[0] if norms and base else None,
+        "at_cap": None if not cap or not base else sum(norm >= AT_CAP * cap * base[0] for norm in norms),
+        "cap": cap,
+        "stopped": sum(row.get("status") == "MAX_STEPS" for row in searched if row["kept"]),
         "quarters": quarters,
         "first_failure": first,
         "end": family_end(kept),
@@ -238,9 +246,15 @@ def _controls(rows: Sequence[Row], match: str) -> dict[str, list[Row]]:
     return {name: pick(rows, kind="control", match=match, control=name) for name in names}
 
 
-def summarise(rows: Sequence[Row], cosines: Mapping[str, float], model: str) -> dict[str, object]:
-    """summary.json of a family run: headline, counts, where each family ends, verdicts."""
-    totals = {match: counts(rows, match) for match in ("kl", "activation") if pick(rows, kind="vector", match=match)}
+def summarise(
+    rows: Sequence[Row], cosines: Mapping[str, float], model: str, cap: float | None = None
+) -> dict[str, object]:
+    """summary.json of a family run: headline, counts, where each family ends, verdicts.
+
+    `cap` is the largest norm allowed, as a multiple of the base's; None without one.
+    """
+    matches = [match for match in ("kl", "activation") if pick(rows, kind="vector", match=match)]
+    totals = {match: counts(rows, match, cap) for match in matches}
     return {
         "headline": headline(rows, totals, cosines, model),
         "counts": totals,
@@ -250,21 +264,62 @@ def summarise(rows: Sequence[Row], cosines: Mapping[str, float], model: str) -> 
     }
 
 
+END = f"from there on fewer than half of any {WINDOW} consecutive vectors keep the behaviour"
+
+
 def headline(
-    rows: Sequence[Row], totals: Mapping[str, Mapping[str, object]], cosines: Mapping[str, float], model: str
+    rows: Sequence[Row], totals: Mapping[str, Mapping[str, Any]], cosines: Mapping[str, float], model: str
 ) -> str:
-    """One sentence that says what was found, beside its control."""
+    """What was found, under which conditions, and what the same measurement says of random vectors."""
     base, plain = pick(rows, kind="base"), pick(rows, kind="unsteered")
     if not base or not totals:
         return f"No orthogonal family was found on {model}."
     match = "kl" if "kl" in totals else "activation"
     total = totals[match]
-    control = total["controls"]
-    random = control.get("isotropic", 0) if isinstance(control, dict) else 0
-    end = total["end"]
+    vectors = f"{total['found']} mutually orthogonal vectors (largest |cosine| {cosines[match]:.0e})"
+    if not total["judged"]:
+        return (
+            f"{vectors} were found on {model}. Whether they keep the behaviour is not defined: the base's answer to "
+            f"“{plain[0]['prompt_text']}” shows none that is known ({base[0]['mode']})."
+        )
     text = (
-        f"{total['kept']} of {total['found']} mutually orthogonal vectors (largest |cosine| {cosines[match]:.0e}) make "
-        f"{model} answer “{plain[0]['prompt_text']}” with {base[0]['mode']} instead of {plain[0]['mode']}, "
-        f"as their base vector does; of random vectors of the same norms, {random} do. "
+        f"{total['kept']} of {vectors}{_norms(total)} make {model} answer “{plain[0]['prompt_text']}” with "
+        f"{base[0]['mode']} instead of {plain[0]['mode']}, as their base vector does{_conditions(total)}. "
     )
-    return text + (f"The family ends near vector {end}." if end is not None else "Its end was not reached.")
+    return f"{text}{_chance(rows, match, total)}{_limits(total)}{_ending(total)}"
+
+
+def _norms(total: Mapping[str, Any]) -> str:
+    return "" if total["times_base"] is None else f" of up to {total['times_base']:.2g} × the base's norm"
+
+
+def _conditions(total: Mapping[str, Any]) -> str:
+    scaled = total["controls"].get("scaled_to_base")
+    return "" if scaled is None else f" ({total['at_base_norm']} at the base's own norm)"
+
+
+def _chance(rows: Sequence[Row], match: str, total: Mapping[str, Any]) -> str:
+    """Of random vectors how many do, and what that means where they do it as often."""
+    if (random := total["controls"].get("isotropic")) is None:
+        return ""
+    verdict = exists(rows, match)
+    low, high = (verdict.interval if verdict else None) or (0.0, 0.0)
+    more = "" if low > 0 else ", which is as many" if high <= ABOVE_RANDOM else ", so it may be chance"
+    return f"Of random vectors of the same norms, {random} do{more}. "
+
+
+def _limits(total: Mapping[str, Any]) -> str:
+    """Whether the norm cap or the limit of steps, and not the model, set what was found."""
+    parts = []
+    if total["at_cap"]:
+        parts.append(f"{total['at_cap']} lie at the norm cap ({total['cap']:g} × the base's)")
+    if total["stopped"]:
+        parts.append(f"{total['stopped']} searches stopped at the limit of steps")
+    return f"{' and '.join(parts)}. " if parts else ""
+
+
+def _ending(total: Mapping[str, Any]) -> str:
+    end = total["end"]
+    if end is None:
+        return "The family's end was not reached."
+    return f"The family ends at index {end}: {END}."

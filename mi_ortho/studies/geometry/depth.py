@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.geometry import Growth, bootstrap, central_interval, fit_exponential, fit_power, stream_moments
+from mi_ortho.geometry import Growth, fit_exponential, fit_power, stream_moments
 from mi_ortho.model.trajectories import Trajectories
+from mi_ortho.stats import bootstrap, central_interval
 
 STATISTICS = ("mean_variance", "max_variance", "mean_norm")
 STREAMS = ("pre", "mid")

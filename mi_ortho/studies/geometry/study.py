@@ -16,6 +16,7 @@ from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.sites import Site
+from mi_ortho.stats import tally_text
 from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.geometry.config import GeometryConfig
 from mi_ortho.studies.geometry.layers import overlaps
@@ -77,9 +78,7 @@ def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str
 
 def headline(title: str, verdicts: list[Any]) -> str:
     """One sentence with the number of claims by outcome."""
-    named: Mapping[bool | None, str] = {True: "supported", False: "refuted", None: "undecided"}
-    parts = [f"{sum(v.supported is outcome for v in verdicts)} {word}" for outcome, word in named.items()]
-    return f"Of {len(verdicts)} claims about the layers of {title}, {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"Of {len(verdicts)} claims about the layers of {title}, {tally_text(verdicts)}."
 
 
 def _measure(

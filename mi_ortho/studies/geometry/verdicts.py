@@ -5,12 +5,11 @@ weights, permuted within each matrix), and rows of curves carry `group`: "all" p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.runs.directory import Verdict
 from mi_ortho.runs.rows import pick
+from mi_ortho.stats import Decision, Interval, Measured, Verdict, all_of, decide, judge
 
 STRAIGHT = 0.8  # R² of log variance over depth from which growth is called near-exponential
 DECISIVE = 2.0  # difference of AICc from which one law is preferred
@@ -23,7 +22,6 @@ SAME = 0.8  # share of a learned map's prediction that a plain number must reach
 FLAT = 0.05  # relative excess of detours over a flat cloud's up to which a layer is called flat
 
 Row = Mapping[str, Any]
-Interval = tuple[float, float]
 
 
 def curves_rise(rows: Sequence[Row]) -> Verdict | None:
@@ -59,7 +57,8 @@ def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
     control = pick(rows, kind="law", network="untrained", group="all", stream="pre", statistic="mean_variance")
     if not law or not fit:
         return None
-    verdict = _judge(
+    straight = _drawn(fit[0]["r_squared"], (fit[0]["r_squared_low"], fit[0]["r_squared_high"]))
+    return _judge(
         "F: the mean variance grows near-exponentially with depth",
         f"AICc of a power law exceeds that of an exponential by at least {DECISIVE}, and R² is at least {STRAIGHT}",
         "AICc(power) - AICc(exponential) of the pre stream, bootstrap over prompts; control: an untrained network's",
@@ -67,10 +66,8 @@ def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
         (law[0]["preference_low"], law[0]["preference_high"]),
         DECISIVE,
         control[0]["preference"] if control else None,
+        [decide(straight, STRAIGHT)],
     )
-    if fit[0]["r_squared_high"] < STRAIGHT:
-        return _changed(verdict, False)
-    return verdict if fit[0]["r_squared_low"] >= STRAIGHT or not verdict.supported else _changed(verdict, None)
 
 
 def streams_separate(rows: Sequence[Row]) -> Verdict | None:
@@ -143,18 +140,15 @@ def equal_moves(rows: Sequence[Row]) -> Verdict | None:
     found, control = _one(rows, "updates", "model"), _one(rows, "updates", "untrained")
     if found is None:
         return None
-    interval = (found["slope_low"], found["slope_high"])
-    inside = max(map(abs, interval)) <= CONSTANT
-    outside = interval[0] > CONSTANT or interval[1] < -CONSTANT
-    return Verdict(
+    slope = _drawn(found["slope"], (found["slope_low"], found["slope_high"]))
+    return judge(
         "I: every layer moves the state about equally far, so its norm grows linearly",
         f"slope of the log length of a block's addition between -{CONSTANT} and {CONSTANT} per block",
         "slope of log mean length over depth, bootstrap over prompts; control: an untrained network's",
-        found["slope"],
-        interval,
+        slope,
         CONSTANT,
         control["slope"] if control else None,
-        True if inside else False if outside else None,
+        decide(slope, CONSTANT, side="within"),
     )
 
 
@@ -189,17 +183,16 @@ def space_is_flat(rows: Sequence[Row]) -> Verdict | None:
     measured = mean_ratio("measured", 0)
     excess = sorted(measured / mean_ratio("gaussian", copy) - 1 for copy in copies)
     grouped = fmean(measured / mean_ratio("grouped", copy) - 1 for copy in copies)
-    inside, outside = max(map(abs, excess)) <= FLAT, min(map(abs, excess)) > FLAT
-    return Verdict(
+    found = Measured(fmean(excess), (excess[0], excess[-1]), "range over copies", len(excess))
+    return judge(
         "K: the space of activations is Euclidean",
         f"mean detour along the neighbour graph within {FLAT} of that of Gaussian clouds of the same covariance",
         "mean over layers of path length over straight distance, relative to the Gaussian's, range over its copies; "
         "control: relative to Gaussians within each set of prompts",
-        fmean(excess),
-        (excess[0], excess[-1]),
+        found,
         FLAT,
         grouped,
-        True if inside else False if outside else None,
+        decide(found, FLAT, side="within"),
     )
 
 
@@ -229,14 +222,16 @@ def _judge(
     interval: Interval,
     threshold: float,
     control: float | None,
+    more: Sequence[Decision] = (),
 ) -> Verdict:
-    low, high = interval
-    supported = True if low >= threshold else False if high < threshold else None
-    return Verdict(claim, prediction, statistic, value, interval, threshold, control, supported)
+    """Whether the whole interval reaches the threshold, and every further condition holds."""
+    found = _drawn(value, interval)
+    decision = all_of([decide(found, threshold), *more])
+    return judge(claim, prediction, statistic, found, threshold, control, decision)
 
 
-def _changed(verdict: Verdict, supported: bool | None) -> Verdict:
-    return replace(verdict, supported=supported)
+def _drawn(value: float, interval: Interval) -> Measured:
+    return Measured(value, (float(interval[0]), float(interval[1])), "bootstrap")
 
 
 def _one(rows: Sequence[Row], kind: str, network: str) -> Row | None:

@@ -5,7 +5,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, note
 from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCHES, Rows, line, matches_of, mean, named
-from mi_ortho.studies.nulls.verdicts import select
+from mi_ortho.studies.nulls.verdicts import inverse, select
 
 
 def dose_section(rows: Rows) -> Section | None:
@@ -99,7 +99,8 @@ def composition_section(rows: Rows) -> Section | None:
             **row,
             "group": labels[row["group"]],
             "working": f"{row['working']} of {row['of']}",
-            "interval": None if row["low"] is None else f"{row['low']:.2f} to {row['high']:.2f}",
+            "inverse": None if row["exponent"] is None else 1 / row["exponent"],
+            "interval": None if row["low"] is None else "{:.2f} to {:.2f}".format(*(inverse(row).interval or ())),
         }
         for row in named(select(rows, kind="composition"))
     ]
@@ -107,14 +108,16 @@ def composition_section(rows: Rows) -> Section | None:
         "match": "effect",
         "group": "vectors",
         "working": "reach the threshold by scale 4",
-        "exponent": "composition exponent",
+        "inverse": "1/p",
         "interval": "95 % interval",
     }
     signs = {
         "match": "effect",
         "own": "vectors that work",
         "negated": "of these, negated",
-        "negated_p": "p",
+        "all_own": "of all vectors, work",
+        "all_negated": "of all, negated",
+        "all_p": "p (all vectors)",
         "same": "√n-means of 4, own signs (of 64)",
         "random": "random signs (of 64)",
         "random_p": "p",
@@ -128,5 +131,5 @@ def composition_section(rows: Rows) -> Section | None:
         )
         + table(named(select(rows, kind="signs")), signs, name="signs")
     )
-    lead = "Exponent 1: linear. 2: one quadratic form, in any basis. Larger: separate features, each with a threshold."
+    lead = "1/p = 1: linear. 1/2: one quadratic form, in any basis. Smaller: separate features, each with a threshold."
     return Section("Sums and signs", body, lead, "composition", "Sums")

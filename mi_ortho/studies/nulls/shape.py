@@ -13,6 +13,7 @@ from mi_ortho.multiplicity.response import (
     dose_exponents,
     dose_response,
     local_exponents,
+    paired_sign_test,
     sign_flips,
     smallest_scale,
 )
@@ -151,7 +152,8 @@ def _composition(bench: Bench, name: str, group: str, vectors: Float[Tensor, "n 
     effect, threshold = bench.effects[name], bench.config.threshold
     reach = torch.isfinite(smallest_scale(effect, vectors, threshold, low=1 / 256, high=4.0, grid=24, refine=0))
     label: Row = {"match": name, "group": group, "working": int(reach.sum()), "of": len(vectors)}
-    sizes = tuple(n for n in SIZES if n <= label["working"])
+    # subsets that hold every vector do not tell how far other vectors would lie
+    sizes = tuple(n for n in SIZES if n < label["working"])
     if len(sizes) < 2:
         return [{"kind": "composition", **label, "exponent": None, "low": None, "high": None}]
     found = composition_exponent(
@@ -204,7 +206,8 @@ def sign_rows(bench: Bench) -> list[Row]:
     for stage, name in enumerate(bench.source.families):
         vectors, effect, threshold = bench.family(name), bench.effects[name], bench.config.threshold
         with torch.no_grad():
-            able = vectors[effect(vectors) >= threshold]
+            own, negated = (effect(sign * vectors) >= threshold for sign in (1, -1))
+        able, flipped = vectors[own], paired_sign_test(own, negated)
         if len(able) < 4:
             rows.append({"kind": "signs", "match": name, "own": len(able), "negated": None})
             continue
@@ -215,7 +218,10 @@ def sign_rows(bench: Bench) -> list[Row]:
                 "match": name,
                 "own": found.own,
                 "negated": found.negated,
-                "negated_p": found.flipped.p_value,
+                "all": len(vectors),
+                "all_own": int(own.sum()),
+                "all_negated": int(negated.sum()),
+                "all_p": flipped.p_value,
                 "same": found.same,
                 "random": found.random,
                 "subsets": 64,

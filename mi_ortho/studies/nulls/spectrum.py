@@ -16,6 +16,7 @@ from mi_ortho.subspace import Subspace
 
 NORMS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # caps on the norm, as multiples of the base's
 TOP = 64  # eigenvalues recorded of each spectrum
+WINDOW = 10  # last vectors of a family, of which fewer than half work where it has ended
 
 
 def spectrum_rows(bench: Bench) -> list[Row]:
@@ -97,6 +98,7 @@ def _counts(bench: Bench, name: str, expansions: Mapping[str, Expansion]) -> Ite
             "multiple": multiple,
             "measured": int((norms <= cap).sum()),
             "size": len(family),
+            "late": 2 * int((norms[-WINDOW:] <= cap).sum()) >= min(WINDOW, len(family)),
             "searched": cap <= float(family.norm(dim=-1).max()) * 1.01,
         }
         for label in ("zero", "base"):

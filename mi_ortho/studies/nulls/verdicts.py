@@ -4,26 +4,33 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
-from mi_ortho.effects import rate_interval
-from mi_ortho.runs.directory import Verdict
+from mi_ortho.multiplicity.response import inverse_exponent
 from mi_ortho.runs.rows import pick as select
-from mi_ortho.studies.family.verdicts import Row, decide, mean_interval, numbers
+from mi_ortho.stats import (
+    POSITIVE_SCALE,
+    Decision,
+    Measured,
+    Verdict,
+    agreed,
+    count_ratio,
+    decide,
+    judge,
+    mean,
+    rate,
+    tally_text,
+)
+from mi_ortho.studies.family.verdicts import BEYOND_LINEAR, Row, numbers
 
 SAME_CURVE = 0.1  # mean distance of two loss curves up to which they are the same
 HOLDS = 1.0  # times its bound
-QUADRATIC = 2.0  # composition exponent of a quadratic form; separate features compose with a larger one
+QUADRATIC = 0.5  # 1/p of a quadratic form, p the composition exponent; separate features compose with a smaller one
 ABOVE_PROPORTION = 1.5  # dose exponent
 SIGNED = 0.5  # share of working vectors whose negative fails
 ONE_SIDE = 0.8  # share of vectors on one side of the gradient
 FACTOR = 1.0  # predicted over measured count, distance from 1 in powers of 2
 FEWER_OUTPUTS = 0.5  # effective rank of outputs over that of inputs
 ALPHA = 0.05
-
-
-def below(value: float, interval: tuple[float, float] | None, threshold: float) -> bool | None:
-    """True when the whole interval is at most the threshold, False when none of it is, None in between."""
-    flipped = None if interval is None else (-interval[1], -interval[0])
-    return decide(-value, flipped, -threshold)
+FEW = 3  # vectors found at a norm, below which a ratio of counts means nothing
 
 
 def linear_curve(rows: Sequence[Row]) -> Verdict | None:
@@ -37,16 +44,15 @@ def linear_curve(rows: Sequence[Row]) -> Verdict | None:
     path, zero = distances("path"), distances("zero")
     if len(path) < 2:
         return None
-    value, interval = mean_interval(path)
-    return Verdict(
+    found = mean(path, scale=POSITIVE_SCALE)
+    return judge(
         "The activation-matched family is the one a linear map would give",
         f"the same search on the path-mean Jacobian gives relative losses within {SAME_CURVE} on average",
         "mean |measured loss - loss on the linear map|, vector by vector; the control takes the Jacobian at 0",
-        value,
-        interval,
+        found,
         SAME_CURVE,
         fmean(zero) if zero else None,
-        below(value, interval, SAME_CURVE),
+        decide(found, SAME_CURVE, side="at most"),
     )
 
 
@@ -62,16 +68,20 @@ def beyond_capacity(rows: Sequence[Row]) -> Verdict | None:
             if x <= found["path"]["loss"]
         ]
     )
-    value = found["path"]["good"] / found["path"]["ridge"]
-    return Verdict(
+    # a linear story may be told with either Jacobian: it is ruled out where neither map has room for the vectors
+    counts = {name: count_ratio(int(row["good"]), float(row["ridge"])) for name, row in found.items() if row["ridge"]}
+    if "path" not in counts:
+        return None
+    return judge(
         "There are more activation-matched vectors than a linear response can hold",
         f"vectors with relative loss at most {found['path']['loss']} exceed the ridge capacity at their largest norm",
-        "count over the ridge capacity of the path-mean Jacobian; the control is the same search's count on that map",
-        value,
-        None,
+        "count over the ridge capacity of the path-mean Jacobian, decided only where the Jacobian at 0 says the same; "
+        "the control is the same search's count on that map",
+        counts["path"],
         HOLDS,
         predicted / found["path"]["ridge"],
-        value > HOLDS,
+        agreed([decide(count, HOLDS) for count in counts.values()]),
+        BEYOND_LINEAR,
     )
 
 
@@ -81,16 +91,15 @@ def beyond_gradient(rows: Sequence[Row], match: str) -> Verdict | None:
     if not found or not found[0]["bound"]:
         return None
     row, zero = found[0], select(rows, kind="gradient", match=match, expansion="zero")
-    value = row["working"] / row["bound"]
-    return Verdict(
+    count = count_ratio(int(row["working"]), float(row["bound"]))
+    return judge(
         f"More vectors work than one gradient allows ({match} match)",
         "working vectors exceed (norm |g| / threshold)^2 with g the mean gradient along the path to the base",
         "count over the bound; the control takes the gradient at 0",
-        value,
-        None,
+        count,
         HOLDS,
         zero[0]["working"] / zero[0]["bound"] if zero and zero[0]["bound"] else None,
-        value > HOLDS,
+        decide(count, HOLDS),
     )
 
 
@@ -99,16 +108,15 @@ def one_side(rows: Sequence[Row], match: str) -> Verdict | None:
     found = select(rows, kind="gradient", match=match, expansion="zero")
     if not found or found[0]["trials"] < 4:
         return None
-    value, interval = found[0]["positive"] / found[0]["trials"], rate_interval(found[0]["positive"], found[0]["trials"])
-    return Verdict(
+    share = rate(int(found[0]["positive"]), int(found[0]["trials"]))
+    return judge(
         f"The vectors lie on one side of the effect's gradient at 0 ({match} match)",
         f"at least {ONE_SIDE} of the working vectors have a positive projection; on a linear map all have",
         "share with a positive projection; the control shuffles the gradient",
-        value,
-        interval,
+        share,
         ONE_SIDE,
         found[0]["sign_null"],
-        decide(value, interval, ONE_SIDE),
+        decide(share, ONE_SIDE),
     )
 
 
@@ -118,17 +126,22 @@ def composition(rows: Sequence[Row], match: str) -> Verdict | None:
     own = found.get("family")
     if own is None or own["exponent"] is None:
         return None
-    interval = (own["low"], own["high"])
-    return Verdict(
+    measured = inverse(own)
+    mixed = found.get("mixed", {}).get("exponent")
+    return judge(
         f"Vectors compose like separate features, not like a quadratic form ({match} match)",
-        f"the composition exponent is above {QUADRATIC}: 1 is linear, 2 quadratic; 99 stands for unbounded",
-        "composition exponent of means; the control is a random orthogonal set from the family's own span",
-        own["exponent"],
-        interval,
+        f"1/p of means at most {QUADRATIC}: 1 is linear, 1/2 a quadratic form, 0 separate features",
+        "1/p of means; the control is a random orthogonal set from the family's own span",
+        measured,
         QUADRATIC,
-        found.get("mixed", {}).get("exponent"),
-        decide(own["exponent"], interval, QUADRATIC),
+        1 / mixed if mixed else None,
+        decide(measured, QUADRATIC, side="at most"),
     )
+
+
+def inverse(row: Row) -> Measured:
+    """1/p of a row of composition, with its interval."""
+    return inverse_exponent(float(row["exponent"]), (float(row["low"]), float(row["high"])), row.get("working"))
 
 
 def signed(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -137,17 +150,21 @@ def signed(rows: Sequence[Row], match: str) -> Verdict | None:
     if not found or found[0].get("negated") is None:
         return None
     row = found[0]
-    failing = row["own"] - row["negated"]
-    value, interval = failing / row["own"], rate_interval(failing, row["own"])
-    return Verdict(
+    share = rate(int(row["own"] - row["negated"]), int(row["own"]))
+    decision = decide(share, SIGNED)
+    # vectors that were chosen because they work lose by any change; all of them lose only where the sign matters
+    p_value = row.get("all_p")
+    if decision.supported and (p_value is None or p_value > ALPHA or row["all_negated"] >= row["all_own"]):
+        decision = Decision(None, "over all vectors, own and reversed signs do not differ")
+    return judge(
         f"The vectors have a sign: their negatives do not work ({match} match)",
         f"at least {SIGNED} of the working vectors fail when negated; even responses lose none",
-        "share that fails when negated; the control is the share of random-sign means of 4 that fail",
-        value,
-        interval,
+        "share that fails when negated, which counts only where over all vectors the negatives work less often "
+        f"(paired p at most {ALPHA}); the control is the share of random-sign means of 4 that fail",
+        share,
         SIGNED,
         1 - row["random"] / row["subsets"],
-        decide(value, interval, SIGNED),
+        decision,
     )
 
 
@@ -157,40 +174,49 @@ def steep(rows: Sequence[Row], match: str) -> Verdict | None:
     base = numbers(select(rows, kind="dosed", match=match, group="base"), "exponent")
     if len(family) < 2:
         return None
-    value, interval = mean_interval(family)
-    return Verdict(
+    found = mean(family)
+    return judge(
         f"The effect grows faster than strength ({match} match)",
         f"mean dose exponent of the vectors at least {ABOVE_PROPORTION}; 1 is in proportion",
         "slope of log effect on log scale between 5 and 80 % of the base's effect; the control is the base itself",
-        value,
-        interval,
+        found,
         ABOVE_PROPORTION,
         base[0] if base else None,
-        decide(value, interval, ABOVE_PROPORTION),
+        decide(found, ABOVE_PROPORTION),
     )
 
 
 def spectrum(rows: Sequence[Row], match: str) -> Verdict | None:
     """D5: does the second-order spectrum at 0 predict how many vectors work at each norm?"""
-    counts = [row for row in select(rows, kind="count", match=match) if row["searched"] and row["measured"] >= 3]
+    counts = [row for row in select(rows, kind="count", match=match) if row["searched"] and row["measured"] >= FEW]
     if len(counts) < 2:
         return None
+    ended = [row for row in counts if not censored(row)]
 
     def distances(name: str) -> list[float]:
-        # no more can be found than were searched for
-        return [abs(math.log2(max(min(row[name], row["size"]), 0.5) / row["measured"])) for row in counts]
+        return [abs(math.log2(max(row[name], 0.5) / row["measured"])) for row in ended]
 
-    value, interval = mean_interval(distances("zero"))
-    return Verdict(
+    found = mean(distances("zero"), scale=POSITIVE_SCALE)
+    failed = "" if ended else f"the family had not ended at any of {len(counts)} norm caps, so it was not counted"
+    return judge(
         f"The effect's second-order spectrum at 0 predicts the count of vectors at each norm ({match} match)",
         f"predicted and found counts differ by at most a factor {2**FACTOR:g} on average",
-        "mean |log2(predicted / found)| over norm caps with at least 3 found; the control uses the gradient at 0 alone",
-        value,
-        interval,
+        f"mean |log2(predicted / found)| over norm caps with at least {FEW} found and at which the family had ended "
+        f"({len(ended)} of {len(counts)}); the control uses the gradient at 0 alone",
+        found,
         FACTOR,
-        fmean(distances("gradient_only")),
-        below(value, interval, FACTOR),
+        fmean(distances("gradient_only")) if ended else None,
+        decide(found, FACTOR, side="at most", failed=failed),
     )
+
+
+def censored(row: Row) -> bool:
+    """Whether more vectors than were counted may work at a cap: as many as were searched for, or the last ones do.
+
+    Rows of older runs do not say how late the working ones come; there only a family far from used up had ended.
+    """
+    late = row.get("late")
+    return bool(late) if late is not None else row["measured"] >= 0.5 * row["size"]
 
 
 def fewer_outputs(rows: Sequence[Row], match: str) -> Verdict | None:
@@ -199,18 +225,17 @@ def fewer_outputs(rows: Sequence[Row], match: str) -> Verdict | None:
     if not found:
         return None
     row = found[0]
-    special = row["p_low"] <= ALPHA
-    supported = False if row["value"] > FEWER_OUTPUTS else True if special else None
-    return Verdict(
+    few, special = row["value"] <= FEWER_OUTPUTS, row["p_low"] <= ALPHA
+    decision = Decision(False) if not few else Decision(True if special else None, "" if special else "p is too large")
+    return judge(
         f"The vectors do fewer things than they are ({match} match)",
         f"effective rank of the displacements at most {FEWER_OUTPUTS} of the vectors' own, and below that of random "
         f"orthogonal vectors of the same norms at p <= {ALPHA}",
         f"ratio of effective ranks (p = {row['p_low']:.3f}); the control is the random vectors' mean ratio",
-        row["value"],
-        None,
+        Measured(row["value"], None, "p-value of random vectors"),
         FEWER_OUTPUTS,
         row["null"],
-        supported,
+        decision,
     )
 
 
@@ -237,9 +262,11 @@ def headline(rows: Sequence[Row], found: Sequence[Verdict], model: str) -> str:
         )
     composed = [row for row in select(rows, kind="composition", match=match, group="family") if row["exponent"]]
     if composed:
-        low, high = composed[0]["low"], composed[0]["high"]
+        means = inverse(composed[0])
+        low, high = means.interval or (math.nan, math.nan)
         parts.append(
-            f"means compose with exponent {composed[0]['exponent']:.2f} [{low:.2f}, {high:.2f}] (1 linear, 2 quadratic)"
+            f"means compose with 1/p = {means.value:.2f} [{low:.2f}, {high:.2f}] (1 linear, 1/2 quadratic, 0 separate "
+            "features)"
         )
     ratio = select(rows, kind="ratio", match=match)
     if ratio:
@@ -247,10 +274,7 @@ def headline(rows: Sequence[Row], found: Sequence[Verdict], model: str) -> str:
             f"their displacements have {ratio[0]['value']:.2f} of their own effective rank, "
             f"those of random vectors {ratio[0]['null']:.2f}"
         )
-    said = {True: 0, False: 0, None: 0}
-    for verdict in found:
-        said[verdict.supported] += 1
     return (
         f"Null models for the {match}-matched family on {model}: {'; '.join(parts)}. Of {len(found)} predictions "
-        f"{said[True]} are supported, {said[False]} refuted, {said[None]} undecided."
+        f"{tally_text(found)}."
     )

@@ -11,6 +11,7 @@ from typing import Any
 from mi_ortho.pages.text import command_line
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
+from mi_ortho.stats import tally
 
 FINISHED, UNFINISHED, BROKEN = "finished", "unfinished", "broken"
 _MARKS = ("config.json", "lock")  # a run has the lock from its first moment, its settings soon after
@@ -28,7 +29,7 @@ class Entry:
         command: which command or experiment made it; empty where that was not recorded.
         model: what it ran on.
         headline: what came out; of an unfinished run how far it got; of a broken one the reason.
-        verdicts: how many are supported, not supported, undecided.
+        verdicts: how many have each of OUTCOMES.
         started: UTC, to the second; empty where that was not recorded.
         seconds: wall time, None where it cannot be told.
         megabytes: on disk.
@@ -42,7 +43,7 @@ class Entry:
     command: str
     model: str
     headline: str
-    verdicts: tuple[int, int, int]
+    verdicts: tuple[int, ...]
     started: str
     seconds: float | None
     megabytes: float
@@ -115,9 +116,9 @@ def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
     return {}
 
 
-def _counted(verdicts: object) -> tuple[int, int, int]:
-    outcomes = [one.get("supported") for one in verdicts or [] if isinstance(one, Mapping)]  # type: ignore[attr-defined]
-    return sum(one is True for one in outcomes), sum(one is False for one in outcomes), outcomes.count(None)
+def _counted(verdicts: object) -> tuple[int, ...]:
+    mappings = [one for one in verdicts if isinstance(one, Mapping)] if isinstance(verdicts, list) else []
+    return tuple(tally(mappings).values())
 
 
 def _seconds(path: Path, summary: Mapping[str, Any], environment: Mapping[str, Any]) -> float | None:

@@ -8,6 +8,7 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.text import visible
 from mi_ortho.runs.directory import RunError
+from mi_ortho.stats import OUTCOMES
 from mi_ortho.studies.overview.folder import BROKEN, FINISHED, UNFINISHED, Entry, run_entries
 
 _COLUMNS = {
@@ -15,8 +16,9 @@ _COLUMNS = {
     "headline": "what came out",
     "explorer": "explorer",
     "supported": "✓",
-    "refuted": "✗",
+    "not_supported": "✗",
     "undecided": "?",
+    "invalid": "⊘",
     "started": "started (UTC)",
     "seconds": "cost, s",
     "megabytes": "size, MB",
@@ -25,6 +27,9 @@ _COLUMNS = {
     "line": "command line",
     "run": "run",
 }
+
+
+_KEYS = [name.replace(" ", "_") for name in OUTCOMES]
 
 
 def run_index(folder: Path) -> Path:
@@ -50,8 +55,8 @@ def index_page(entries: Sequence[Entry], name: str) -> str:
     outcomes = [sum(values) for values in zip(*(entry.verdicts for entry in entries))]
     tiles = [(str(counts[FINISHED]), "finished runs")]
     tiles += [(str(counts[state]), f"{state} runs") for state in (UNFINISHED, BROKEN) if counts[state]]
-    named = ("predictions supported", "not supported", "undecided")
-    tiles += [(str(count), label) for count, label in zip(outcomes, named)]
+    named = ("predictions supported", *OUTCOMES[1:])
+    tiles += [(str(count), label) for count, label in zip(outcomes, named) if count or label != "invalid"]
     body = render("index.html.jinja", tiles=tiles, table=_table(entries), bad=_bad(entries))
     title = f"All runs · {visible(name)}"
     plural = "s" * (counts[FINISHED] != 1)
@@ -69,7 +74,7 @@ def _table(entries: Sequence[Entry]) -> str:
         {
             "command": entry.command.replace("_", " ") or "–",
             "headline": entry.headline,
-            **dict(zip(("supported", "refuted", "undecided"), entry.verdicts if any(entry.verdicts) else [None] * 3)),
+            **dict(zip(_KEYS, entry.verdicts if any(entry.verdicts) else [None] * len(_KEYS))),
             "started": entry.started.replace("T", " ") or None,
             "seconds": None if entry.seconds is None else round(entry.seconds),
             "megabytes": round(entry.megabytes, 1),
@@ -85,7 +90,8 @@ def _table(entries: Sequence[Entry]) -> str:
         "command": [address(entry.report) for entry in entries],
         "explorer": [address(entry.explorer) for entry in entries],
     }
-    columns = {key: title for key, title in _COLUMNS.items() if key != "explorer" or any(links["explorer"])}
+    empty = {"explorer": not any(links["explorer"]), "invalid": not any(row["invalid"] for row in rows)}
+    columns = {key: title for key, title in _COLUMNS.items() if not empty.get(key)}
     return table(
         rows,
         columns,

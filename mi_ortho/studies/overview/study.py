@@ -11,6 +11,7 @@ from mi_ortho.pages.page import written_to
 from mi_ortho.runs.directory import RunError, open_run, summary_of
 from mi_ortho.runs.files import read_mapping
 from mi_ortho.runs.rows import pick
+from mi_ortho.stats import outcome
 from mi_ortho.studies.family.job import MATCHES
 from mi_ortho.vectors import load_vectors, save
 
@@ -92,9 +93,8 @@ def show(path: Path, limit: int) -> list[str]:
         summary = summary_of(run)
         lines.append(summary.get("headline", "no headline"))
         for verdict in summary.get("verdicts") or []:
-            word = {True: "supported", False: "refuted", None: "undecided"}[verdict["supported"]]
             lines.append(
-                f"  {word:10} {verdict['claim']}: {_number(verdict.get('value'))} (threshold "
+                f"  {outcome(verdict):13} {verdict['claim']}: {_number(verdict.get('value'))} (threshold "
                 f"{_number(verdict.get('threshold'))}, control {_number(verdict.get('control'))})"
             )
     for match in MATCHES:

@@ -12,10 +12,10 @@ from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.sections import note, part
 from mi_ortho.pages.text import clip, command_line, number, visible
 from mi_ortho.runs.directory import Run, RunError, open_run
+from mi_ortho.stats import outcome
 from mi_ortho.studies.overview.folder import command_of
 from mi_ortho.studies.overview.two_families import family_sections
 
-_OUTCOMES = {True: "supported", False: "not supported", None: "undecided"}
 _MACHINE = ("model", "model_hash", "device", "dtype", "commit", "python", "packages", "platform")
 
 
@@ -134,7 +134,7 @@ def _told(verdict: Mapping[str, Any] | None) -> dict[str, str] | None:
         "interval": f"[{number(ends[0])}, {number(ends[1])}]" if isinstance(ends, Sequence) and len(ends) == 2 else "",
         "threshold": number(verdict.get("threshold")),
         "control": number(verdict.get("control")),
-        "outcome": _OUTCOMES.get(verdict.get("supported"), "undecided"),
+        "outcome": outcome(verdict),
     }
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from mi_ortho.nulls.bounds import bessel_mass
 from mi_ortho.probes import (
     Moments,
-    auc,
     class_difference,
     counted_auc,
     mean_shares,
@@ -19,6 +18,7 @@ from mi_ortho.probes import (
     token_presence,
     variance_explained,
 )
+from mi_ortho.stats import auc
 from mi_ortho.studies.presence.streams import Stream
 
 CONTRASTS = {

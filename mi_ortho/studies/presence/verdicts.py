@@ -7,10 +7,20 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.effects import rate_interval
-from mi_ortho.runs.directory import Verdict
 from mi_ortho.runs.rows import pick as chosen
-from mi_ortho.studies.family.verdicts import decide, mean_interval
+from mi_ortho.stats import (
+    POSITIVE_SCALE,
+    Decision,
+    Measured,
+    Verdict,
+    agreed,
+    all_of,
+    decide,
+    judge,
+    mean,
+    rate,
+    stands,
+)
 from mi_ortho.studies.presence.contrasts import NULLS, PRIMARY
 from mi_ortho.studies.presence.layers import discoveries
 
@@ -23,15 +33,6 @@ PROBES_SHARE = 0.5  # nullspace probes, as a share of the family's size, from wh
 STRONG = 0.02  # a vector that holds one fiftieth of an activation at its strongest counts as strongly present
 
 Row = Mapping[str, Any]
-
-
-def stands(p_value: float, draws: int) -> bool | None:
-    """Whether a p-value over so many draws reaches LEVEL; None when they are too few to ever reach it.
-
-    >>> stands(0.005, 999), stands(0.2, 999), stands(0.1, 9)
-    (True, False, None)
-    """
-    return p_value <= LEVEL if 1 / (1 + draws) <= LEVEL else None
 
 
 def verdicts(rows: Sequence[Row], source: int) -> list[Verdict]:
@@ -56,22 +57,20 @@ def family_and_nulls(rows: Sequence[Row], layer: int, name: str) -> tuple[Row, d
 def present(rows: Sequence[Row], source: int) -> Verdict:
     """H4: is the family, as a whole, more present where the model writes code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
-    value, interval = family["mean_auc"][0], tuple(summary["interval"])
-    beyond = [stands(summary[f"p_mean_auc_{null}"], len(nulls[null]["mean_auc"])) for null in NULLS]
-    reached = decide(value, interval, MEAN_AUC)
-    supported = False if False in (reached, *beyond) else None if None in beyond else reached
-    return Verdict(
+    low, high = summary["interval"]
+    found = Measured(family["mean_auc"][0], (float(low), float(high)), "bootstrap over passages")
+    beyond = [stands(summary[f"p_mean_auc_{null}"], len(nulls[null]["mean_auc"]), LEVEL) for null in NULLS]
+    return judge(
         "The orthogonal vectors are present in the model's activations while it writes code",
         f"mean AUC of presence, own code against own English on the same topics, at least {MEAN_AUC}, and above sets "
         f"of equal size with p at most {LEVEL}: isotropic, covariance-matched, rotated principal components",
         f"mean AUC over the family at layer {source}; p = "
         + ", ".join(f"{summary[f'p_mean_auc_{null}']:.3g} ({null})" for null in NULLS)
         + "; the control is covariance-matched",
-        value,
-        interval,
+        found,
         MEAN_AUC,
         fmean(nulls["covariance"]["mean_auc"]),
-        supported,
+        all_of([decide(found, MEAN_AUC), *beyond]),
     )
 
 
@@ -80,20 +79,19 @@ def discovered(rows: Sequence[Row], source: int) -> Verdict:
     found = chosen(rows, kind="presence", layer=source)
     family, lost = ([row for row in found if row["what"] == what] for what in ("kept", "lost"))
     hits = sum(discoveries(family, f"p_covariance_{PRIMARY}", FALSE_SHARE))
-    value, interval = hits / len(family), rate_interval(hits, len(family))
+    share = rate(hits, len(family))
     labels = sum(discoveries(family, f"p_labels_{PRIMARY}", FALSE_SHARE))
     control = sum(discoveries(lost, f"p_covariance_{PRIMARY}", FALSE_SHARE)) / len(lost) if lost else None
-    return Verdict(
+    return judge(
         "Most of the vectors are each more present in code than covariance-matched directions",
         f"at least {MOST} of them at a false-discovery rate of {FALSE_SHARE} (Benjamini and Hochberg)",
         f"share of {len(family)} vectors whose AUC stands out of the covariance-matched vectors'; the control is the "
         f"same share of the {len(lost)} vectors of the family that lost the behaviour; {labels} vectors tell code from "
         "English at all (shuffled labels)",
-        value,
-        interval,
+        share,
         MOST,
         control,
-        decide(value, interval, MOST),
+        decide(share, MOST),
     )
 
 
@@ -102,16 +100,15 @@ def carried(rows: Sequence[Row], source: int) -> Verdict:
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["mean_share"][0], nulls["isotropic"]["mean_share"]
     p_value = summary["p_mean_share_isotropic"]
-    return Verdict(
+    return judge(
         "In code, activations lie along the family more than along a random set of its size",
         f"share of |h|² along the family above that of isotropic sets with p at most {LEVEL}",
         f"mean share of |h|² in the family's span at layer {source}; p = {p_value:.3g} (isotropic), "
         f"{summary['p_mean_share_covariance']:.3g} (covariance-matched); the control is the isotropic mean",
-        value,
-        None,
+        Measured(value, None, "p-value of isotropic sets"),
         max(controls),
         fmean(controls),
-        stands(p_value, len(controls)),
+        stands(p_value, len(controls), LEVEL),
     )
 
 
@@ -119,17 +116,15 @@ def coherent(rows: Sequence[Row], source: int) -> Verdict:
     """H9: do the vectors share the sign of one direction, that of code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     count = sum(row["what"] == "kept" for row in chosen(rows, kind="presence", layer=source))
-    value = family["coherence"][0]
-    interval = rate_interval(round(value * count), count)
-    return Verdict(
+    share = rate(round(family["coherence"][0] * count), count)
+    return judge(
         "The vectors lie on code's side of the difference between code and English",
         f"at least {COHERENT} of them have a positive cosine with the difference of class means; 1/2 by chance",
         f"share of vectors with a positive cosine at layer {source}; mean cosine {summary['cosine_mean']:.3g}",
-        value,
-        interval,
+        share,
         COHERENT,
         fmean(nulls["isotropic"]["coherence"]),
-        decide(value, interval, COHERENT),
+        decide(share, COHERENT),
     )
 
 
@@ -137,16 +132,15 @@ def concentrated(rows: Sequence[Row], source: int) -> Verdict:
     """H9: does the family hold more of the class difference than a random set of its size (n / d_model)?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["bessel"][0], nulls["isotropic"]["bessel"]
-    return Verdict(
+    return judge(
         "The family holds more of the difference between code and English than a random set of its size",
         f"sum of squared cosines above that of isotropic sets with p at most {LEVEL}",
         f"sum of squared cosines with the class difference at layer {source}, at most 1; "
         f"p = {summary['p_bessel_isotropic']:.3g} (isotropic), {summary['p_bessel_covariance']:.3g} (covariance)",
-        value,
-        None,
+        Measured(value, None, "p-value of isotropic sets"),
         max(controls),
         fmean(controls),
-        stands(summary["p_bessel_isotropic"], len(controls)),
+        stands(summary["p_bessel_isotropic"], len(controls), LEVEL),
     )
 
 
@@ -161,9 +155,9 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
     shares = {key: [row["count"] / size for row in few] for key, few in found.items()}
     if not shares["discriminant", False] or not shares["logistic", False]:
         return []
-    value, interval = mean_interval(shares["discriminant", False])
+    counted = mean(shares["discriminant", False], scale=POSITIVE_SCALE)
     other = fmean(shares["logistic", False])
-    reached = decide(value, interval, PROBES_SHARE)
+    reached = decide(counted, PROBES_SHARE)
     overlaps = [row for row in found["discriminant", False] if row["overlap"]]
     shared = (
         (
@@ -174,7 +168,7 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
         else ""
     )
     return [
-        Verdict(
+        judge(
             "There are about as many orthogonal linear probes for code as there are steering vectors",
             f"iterative nullspace projection finds at least {PROBES_SHARE} times as many probes as "
             f"the family has vectors, "
@@ -182,11 +176,10 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
             f"discriminants above chance on held-out passages before the first at chance, relative to "
             f"{size} vectors, over "
             f"splits (logistic probes: {other:.3g}){shared}; the control has shuffled labels",
-            value,
-            interval,
+            counted,
             PROBES_SHARE,
             fmean(shares["discriminant", True]),
-            reached if reached == (other >= PROBES_SHARE) else None,
+            agreed([reached, Decision(other >= PROBES_SHARE)]),
         )
     ]
 
@@ -197,7 +190,7 @@ def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict
     vectors = [row for row in chosen(rows, kind="presence", layer=source) if row["what"] == "kept"]
     strong = sum(row["largest_share_code_own"] >= STRONG for row in vectors)
     verdict = present(rows, source)
-    word = {True: "is", False: "is less than predicted", None: "may be"}[verdict.supported]
+    word = {"supported": "is", "not supported": "is less than predicted"}.get(verdict.outcome, "may be")
     headline = (
         f"The family {word} present in {model}'s own coding: its {len(vectors)} vectors tell code from English on the "
         f"same topics with a mean AUC of {family['mean_auc'][0]:.3f} (1/2 is none), covariance-matched sets of equal "

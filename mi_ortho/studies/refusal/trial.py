@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from mi_ortho.behaviours import classify
-from mi_ortho.effects import rate_interval
 from mi_ortho.interventions import Affine, Intervention
 from mi_ortho.model import Model, generate_ids, next_token_logits, orthogonalised, tokenize
 from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
@@ -16,6 +15,7 @@ from mi_ortho.refusal.places import ablate_everywhere, add_at
 from mi_ortho.refusal.scores import refuses_anywhere, refuses_first, stage_of
 from mi_ortho.refusal.selection import Candidate
 from mi_ortho.sites import Site
+from mi_ortho.stats import rate
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.directions import random_directions
 
@@ -132,7 +132,7 @@ def judged(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> 
 
 
 def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Shares over completions with Wilson's intervals: refused, complied, complied and coherent, coherent."""
+    """Shares over completions with exact intervals: refused, complied, complied and coherent, coherent."""
     n = len(rows)
     counts = {
         name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")
@@ -140,7 +140,7 @@ def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
     counts["success"] = sum(bool(row["complied"]) and bool(row["coherent"]) and not row["refused"] for row in rows)
     found: dict[str, object] = {"n": n}
     for name, hits in counts.items():
-        found |= {name: hits / n, f"{name}_interval": list(rate_interval(hits, n))}
+        found |= {name: hits / n, f"{name}_interval": list(rate(hits, n).interval or ())}
     found["staged"] = sum(row["stage"] == "refuses then answers" for row in rows) / n
     return found
 
