@@ -56,8 +56,8 @@ def planted(effect: float, changed: float, *, random: float = 0.1, k: int = 8, s
                 "index": k_,
                 "sign": sign,
                 "prompts": 4,
-                "effect": one + spread * (k_ % 3),
-                "changed": share + spread * (k_ % 3),
+                "effect": one + spread * ((k_ if method == "linear" else 2 * k_) % 3),
+                "changed": min(1.0, share + spread * ((k_ if method == "linear" else 2 * k_) % 3)),
             }
             for seed in (0, 1)
             for sign in (1, -1)
@@ -71,7 +71,7 @@ def planted(effect: float, changed: float, *, random: float = 0.1, k: int = 8, s
 
 @pytest.mark.parametrize(
     ("effect", "changed", "further", "more"),
-    [(4.0, 0.6, True, True), (2.0, 0.1, False, False), (2.9, 0.15, False, False)],
+    [(4.0, 0.6, True, True), (2.0, 0.1, False, False), (2.9, 0.12, False, False)],
 )
 def test_verdicts_of_planted_rows(effect: float, changed: float, further: bool, more: bool) -> None:
     found = summarise(planted(effect, changed), "a toy")["verdicts"]

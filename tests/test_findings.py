@@ -158,6 +158,8 @@ def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
         f"The family ends at index 62: {END}.",
     ):
         assert part in headline, part
+    stalled = told([*rows[:-61], *searches(["STALLED"] * 61)], cap=1.6)
+    assert ", 59 searches stopped at the limit of steps and 61 stalled before the gradient vanished. " in stalled
     assert "norm cap" not in told(rows) and "limit of steps" not in told(rows[:-120])
 
 

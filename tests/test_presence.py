@@ -11,12 +11,13 @@ from mi_ortho.pages.coloured import coloured
 from mi_ortho.probes import isotropic_set
 from mi_ortho.runs.directory import Run, RunError, open_run, start
 from mi_ortho.runs.rows import pick as chosen
+from mi_ortho.stats import stands
 from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.family_vectors import newest_family, open_family
 from mi_ortho.studies.presence.library import library_pairs, library_prose, paragraphs
 from mi_ortho.studies.presence.requests import requests, reworded, topic_of
 from mi_ortho.studies.presence.study import presence
-from mi_ortho.studies.presence.verdicts import coherent, present, stands
+from mi_ortho.studies.presence.verdicts import LEVEL, coherent, present
 
 
 def test_every_topic_is_asked_for_code_and_for_english() -> None:
@@ -104,7 +105,7 @@ def test_signs_decide_by_their_interval() -> None:
     assert coherent(planted(0.6, 0.01, 0.95), 3).supported is True
     assert coherent(planted(0.6, 0.01, 0.5), 3).supported is False
     assert coherent(planted(0.6, 0.01, 0.75), 3).supported is None
-    assert stands(0.02, 200) is False
+    assert stands(0.02, 200, LEVEL).outcome == "not supported"
 
 
 def test_colours_are_bounded_and_tokens_stay_text() -> None:

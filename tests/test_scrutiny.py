@@ -35,7 +35,11 @@ def planted(*, measured: float, exponent: tuple[float, float, float], negated: i
     for k in range(10):
         rows += [
             {"kind": "linear", "expansion": e, "how": how, "index": k, "loss": loss, "norm": 1.0}
-            for e, how, loss in (("none", "measured", measured), ("path", "search", 0.4), ("zero", "search", 0.9))
+            for e, how, loss in (
+                ("none", "measured", measured + 0.001 * k),
+                ("path", "search", 0.4),
+                ("zero", "search", 0.9),
+            )
         ]
         rows.append({"kind": "dosed", "match": "kl", "group": "family", "index": k, "exponent": 2.0 + 0.01 * k})
     rows += [{"kind": "capacity", "expansion": e, "good": found, "loss": 0.5, "ridge": 5.0} for e in ("path", "zero")]
@@ -322,7 +326,7 @@ def test_mistakes_are_one_line(
     assert "run `mi-ortho family` first" in error(capsys, *out)
     assert "--model gpt2` first" in error(capsys, *out, "--model", "gpt2")
     assert "expected a run of `family`" in error(capsys, str(done), *out)
-    assert "config.json" in error(capsys, str(tmp_path / "nowhere"), *out)
+    assert "which is no folder" in error(capsys, str(tmp_path / "nowhere"), *out)
     assert "got threshold 1.5" in error(capsys, str(family_run), *out, "--threshold", "1.5")
     assert "got draws=3; expected at least 10" in error(capsys, str(family_run), *out, "--draws", "3")
     changed = tmp_path / "family" / family_run.name

@@ -39,9 +39,12 @@ def exported(text: str) -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for node in ast.parse(text).body:
-        if isinstance(node, ast.ImportFrom) and node.level == 1:
-            module = (node.module or "").split(".")[0]
+        if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
+            module = node.module.split(".")[0]
             found.setdefault(module, []).extend(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 1:  # whole modules
+            for alias in node.names:
+                found.setdefault(alias.name, [])
     return found
 
 

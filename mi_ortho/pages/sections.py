@@ -17,6 +17,7 @@ from mi_ortho.pages.text import clip, command_line, visible
 from mi_ortho.pages.verdicts import verdict_rows
 from mi_ortho.runs.directory import open_run, summary_of
 from mi_ortho.runs.files import read_json
+from mi_ortho.stats import OUTCOMES
 
 _LONGEST = 4000  # characters of a completion on a page
 _MARKED = 400  # words up to which two texts are compared
@@ -70,7 +71,9 @@ def verdict_section(
     verdicts: Sequence[Mapping[str, Any]], *, tiles: Sequence[Sequence[str]] = (), finished: bool = True
 ) -> Section:
     """The few numbers to know first (pairs of number and label), then each verdict with its drawing."""
-    body = render("verdicts.html.jinja", tiles=tiles, verdicts=verdict_rows(verdicts), finished=finished)
+    body = render(
+        "verdicts.html.jinja", tiles=tiles, verdicts=verdict_rows(verdicts), finished=finished, outcomes=OUTCOMES
+    )
     return Section("Verdict", body, "", "verdict")
 
 

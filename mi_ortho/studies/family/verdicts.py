@@ -233,6 +233,7 @@ def counts(rows: Sequence[Row], match: str, cap: float | None = None) -> dict[st
         "at_cap": None if not cap or not base else sum(norm >= AT_CAP * cap * base[0] for norm in norms),
         "cap": cap,
         "stopped": sum(row.get("status") == "MAX_STEPS" for row in searched if row["kept"]),
+        "stalled": sum(row.get("status") == "STALLED" for row in searched if row["kept"]),
         "quarters": quarters,
         "first_failure": first,
         "end": family_end(kept),
@@ -315,7 +316,9 @@ def _limits(total: Mapping[str, Any]) -> str:
         parts.append(f"{total['at_cap']} lie at the norm cap ({total['cap']:g} × the base's)")
     if total["stopped"]:
         parts.append(f"{total['stopped']} searches stopped at the limit of steps")
-    return f"{' and '.join(parts)}. " if parts else ""
+    if total["stalled"]:
+        parts.append(f"{total['stalled']} stalled before the gradient vanished")
+    return f"{', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}. " if parts else ""
 
 
 def _ending(total: Mapping[str, Any]) -> str:
