@@ -157,7 +157,7 @@ def decide(found: Measured, threshold: float, *, side: Side = "at least", failed
         failed: the instrument that failed its check, in words; nothing is decided then.
 
     >>> decide(rate(20, 20), 0.5).outcome, decide(rate(0, 20), 0.5).outcome, decide(rate(0, 14), 0.05).outcome
-    ('supported', 'not supported', 'not supported')
+    ('supported', 'not supported', 'undecided')
     """
     if failed:
         return Decision(None, failed=failed)
