@@ -32,6 +32,7 @@ class Setting:
         max_new_tokens: length limit of completions.
         temperature: 0 for greedy completions.
         seed: of sampled completions.
+        sinks: include steers and reads attention sinks like any other position, exclude leaves them out.
     """
 
     model: Model
@@ -42,10 +43,12 @@ class Setting:
     max_new_tokens: int = 48
     temperature: float = 0.0
     seed: int = 0
+    sinks: str = "include"
 
     def prompts(self, texts: Sequence[str], answers: Sequence[Sequence[int]] | None = None) -> Prompts:
         """The texts tokenised for this setting's model."""
-        return tokenize(self.model, texts, system=self.system, answers=answers)
+        prompts = tokenize(self.model, texts, system=self.system, answers=answers)
+        return prompts if self.sinks == "include" else without_sinks(self.model, prompts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Token ids as text without special tokens."""

@@ -24,7 +24,7 @@ SMALL = {
     " --angle-step 180 --circle-prompts 1 --rounds 1 --max-new-tokens 4",
     "geometry": "--limit 8 --draws 5 --rotations 4 --splits 2 --neighbours 3 --triangles 20 --copies 2",
     "explore": "--vectors 2 --nearest 2",
-    "nulls": "--nodes 2 --samples 2 --draws 2",
+    "nulls": "--nodes 2 --samples 2 --draws 10",
 }
 # what commands leave out where, and commands that stop before any work
 LEFT_OUT = {
@@ -66,7 +66,7 @@ def test_every_command_finishes_or_says_what_it_leaves_out(
     for command, small in SMALL.items():
         if command in ("explore", "nulls") and family in STOPS["family"]:
             continue  # there is no family to explore
-        place = out / command
+        place = out / ("family/explore" if command == "explore" else command)
         subject = [str(out / "family")] if command in ("explore", "nulls") else ["--model", str(folder)]
         code = main([command, *subject, *small.split(), *more.get(command, []), "--at", str(place)])
         told = capsys.readouterr()

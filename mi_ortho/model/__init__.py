@@ -25,7 +25,7 @@ from mi_ortho.model.prompts import (
     tokenize,
 )
 from mi_ortho.model.readout import LogitLens, readout
-from mi_ortho.model.sinks import Sinks, sinks
+from mi_ortho.model.sinks import Sinks, ordinary, sinks, without_sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
 from mi_ortho.model.stepping import require_agreement
@@ -71,6 +71,8 @@ __all__ = [
     "read",
     "require_same_prompts",
     "sinks",
+    "ordinary",
+    "without_sinks",
     "require_agreement",
     "readout",
     "require_plain_writes",

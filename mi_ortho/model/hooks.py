@@ -133,7 +133,7 @@ def hook_point(model: Model, site: Site) -> Any:
 def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
     """Which of the columns `start .. start + width` are steered; columns after the prompts' own are generated ones."""
     column = torch.arange(start, start + width, device=prompts.mask.device)
-    known = prompts.mask[:, start : start + width]
+    known = prompts.active[:, start : start + width]
     real = torch.nn.functional.pad(known, (0, width - known.shape[1]), value=True)
     in_prompt = column < prompts.prompt_length
     if where == "all":

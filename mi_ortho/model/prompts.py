@@ -22,13 +22,15 @@ class Prompts:
     """A batch of prompts, each followed by its answer if it has one.
 
     Columns `[0, prompt_length)` are the prompts, padded on the left so that all end at the same column; the rest are
-    the answers, padded on the right. `mask` is True at real tokens.
+    the answers, padded on the right. `mask` is True at real tokens; `passive`, where there is one, at those that are
+    neither steered nor read (attention sinks, see `without_sinks`).
     """
 
     tokens: Int[Tensor, "batch pos"]
     mask: Bool[Tensor, "batch pos"]
     prompt_length: int
     texts: tuple[str, ...]
+    passive: Bool[Tensor, "batch pos"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -38,14 +40,21 @@ class Prompts:
         """Whether any column of any row is padding."""
         return not bool(self.mask.all())
 
+    @property
+    def active(self) -> Bool[Tensor, "batch pos"]:
+        """Real tokens that may be steered and read."""
+        return self.mask if self.passive is None else self.mask & ~self.passive
+
     def repeat(self, n: int) -> "Prompts":
         """The whole batch n times over, copy after copy: row `i * len(self) + j` is prompt j of copy i."""
-        return Prompts(self.tokens.repeat(n, 1), self.mask.repeat(n, 1), self.prompt_length, self.texts * n)
+        passive = None if self.passive is None else self.passive.repeat(n, 1)
+        return Prompts(self.tokens.repeat(n, 1), self.mask.repeat(n, 1), self.prompt_length, self.texts * n, passive)
 
     def prompts_only(self) -> "Prompts":
         """The same prompts without their answers."""
         end = self.prompt_length
-        return Prompts(self.tokens[:, :end], self.mask[:, :end], end, self.texts)
+        passive = None if self.passive is None else self.passive[:, :end]
+        return Prompts(self.tokens[:, :end], self.mask[:, :end], end, self.texts, passive)
 
 
 class Written(str):

@@ -1,6 +1,6 @@
 """Attention sinks: the few positions whose residual stream is many times as long as everywhere else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -50,3 +50,20 @@ def sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Sinks:
     medians = torch.stack([row[real].median() for row in norms])
     ratios = norms / medians[:, None, None]
     return Sinks(torch.where(real, ratios, 0.0), factor)
+
+
+def without_sinks(model: Model, prompts: Prompts) -> Prompts:
+    """The same prompts with every position that is a sink somewhere neither steered nor read; as they are without one.
+
+    A vector added everywhere, and an objective read everywhere, are mostly the sink's where there is one.
+    """
+    found = sinks(model, prompts).anywhere()
+    return replace(prompts, passive=found.to(prompts.mask.device)) if bool(found.any()) else prompts
+
+
+def ordinary(model: Model, prompts: Prompts, site: Site) -> Bool[Tensor, "batch pos"]:
+    """The real positions that are no sink at a site: those whose covariance says something about the stream.
+
+    One sink of thirty times the usual length makes "random" vectors of that covariance nearly parallel to it.
+    """
+    return prompts.active & ~sinks(model, prompts).at(site).to(prompts.mask.device)

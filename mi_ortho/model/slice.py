@@ -155,7 +155,7 @@ def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, i
 
 
 def _reader(prompts: Prompts, readout: Readout) -> tuple[_Read, Bool[Tensor, "batch read"]]:
-    mask = prompts.mask
+    mask = prompts.active
     if readout == "all":
         clean = _cleaner(mask)
         return (lambda x: clean(x.float())), mask

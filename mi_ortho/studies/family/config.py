@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mi_ortho.runs.settings import later
+
 
 @dataclass(frozen=True)
 class FamilyConfig:
@@ -41,6 +43,7 @@ class FamilyConfig:
         device: cpu, cuda, cuda:1, mps.
         dtype: of the model's weights: float32, bfloat16, float16.
         trust_remote_code: run code from the model's repository.
+        sinks: exclude leaves attention sinks out of steering and reading, include treats them like other positions.
     """
 
     model: str | None = None
@@ -75,3 +78,4 @@ class FamilyConfig:
     device: str = "cpu"
     dtype: str = "float32"
     trust_remote_code: bool = False
+    sinks: str = later("exclude")

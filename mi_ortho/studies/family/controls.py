@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mi_ortho.derivatives.first import gauss_newton, jacobian
 from mi_ortho.elicitation import Goal, melbo_ortho, random_vectors, shrink
-from mi_ortho.model import read
+from mi_ortho.model import ordinary, read
 from mi_ortho.nulls.linear import covariance_matched, linear_null, random_in_span, with_norms
 from mi_ortho.objectives import match
 from mi_ortho.search import Status
@@ -41,7 +41,8 @@ def control_vectors(
     texts = [*job.train, *job.held_out]
     prompts = job.setting.prompts(texts)
     site = job.setting.site
-    activations = read(job.setting.model, prompts, [site])[site][prompts.mask].float()
+    chosen = ordinary(job.setting.model, prompts, site)
+    activations = read(job.setting.model, prompts, [site])[site][chosen].float()
     isotropic = random_vectors(len(found), found.shape[1], 1.0, generator)
     return {
         "isotropic": with_norms(isotropic, norms),
