@@ -19,7 +19,7 @@ from torch import Tensor
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
 from experiments.lab.families import candidates, stored, unbased, with_model
 from mi_ortho import Match, Verdict, covariance_matched, match, random_vectors, resid_post
-from mi_ortho.model import load_shuffled, load_untrained, read
+from mi_ortho.model import load_shuffled, load_untrained, ordinary, read
 from mi_ortho.studies.subject import DTYPES
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
@@ -77,7 +77,9 @@ def own(case: Case, group: str) -> tuple[Match, Tensor]:
         base = random_vectors(1, len(case.base), case.norm, case.generator(13))[0]
     else:
         prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-        activations = read(case.setting.model, prompts, [site])[site][prompts.mask].float()
+        activations = read(case.setting.model, prompts, [site])[site][
+            ordinary(case.setting.model, prompts, site)
+        ].float()
         drawn = covariance_matched(activations, 1, case.generator(14))[0]
         base = drawn * (case.norm / drawn.norm())
     return match(case.z, base), base

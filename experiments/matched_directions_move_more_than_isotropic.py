@@ -28,7 +28,7 @@ from mi_ortho import (
     with_norms,
 )
 from mi_ortho.effects import kl_divergence, masked_mean
-from mi_ortho.model import read
+from mi_ortho.model import ordinary, read
 
 TWICE = 1.0  # as a logarithm to base 2
 LARGEST = 16.0  # base norms; directions that do not get there count as this
@@ -85,7 +85,7 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
     texts = case.bench.subject.texts
     every = tuple(dict.fromkeys([*texts.train, *texts.held_out, *(t for ts in texts.natural.values() for t in ts)]))
     prompts, site = case.setting.prompts(every[: config.prompts] or case.texts), resid_post(case.setup.source)
-    seen = read(case.setting.model, prompts, [site])[site][prompts.mask].float()
+    seen = read(case.setting.model, prompts, [site])[site][ordinary(case.setting.model, prompts, site)].float()
     family, generator, n = case.family("kl").vectors, case.generator(20), config.directions
     matched = covariance_matched(seen, n, generator)
     return {

@@ -79,7 +79,10 @@ def equalised_base(z: ActivationMap, direction: Tensor, base: Tensor, most: floa
     # a grid only to find the first root among several; where it lies between two points is solved for
     scales = [most * k / 160 for k in range(161)]
     beyond = next((k for k, scale in enumerate(scales) if k and short(scale) <= 0), None)
-    return None if beyond is None else brentq(short, scales[beyond - 1], scales[beyond], rtol=1e-10) * unit
+    if beyond is None:
+        return None
+    solved: Any = brentq(short, scales[beyond - 1], scales[beyond], rtol=1e-10)  # pyright: ignore[reportArgumentType]
+    return float(solved) * unit
 
 
 def counted(losses: Tensor) -> int:

@@ -37,8 +37,7 @@ def tiny_tokenizer(chat: bool = True) -> Any:
 
 def config(name: str, layers: int = N_LAYERS) -> Any:
     """A config of a few layers, width 32, context 64, multipliers, soft caps and windows that show if missed."""
-    import transformers as t
-
+    t: Any = import_module("transformers")
     shared = {"vocab_size": 8 + len(WORDS), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
     wide = {
         "hidden_size": D_MODEL,

@@ -1,7 +1,7 @@
 """The command `refusal`: all stages on a small random model that "refuses", resume, export, report, and bad input."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -66,9 +66,7 @@ def small() -> Iterator[None]:
         yield
 
 
-def classes(
-    model: Any = None, words: Sequence[str] = architectures.WORDS
-) -> tuple[tuple[str, ...], list[str], list[str]]:
+def classes(model: Any = None, words: Any = architectures.WORDS) -> tuple[tuple[str, ...], list[str], list[str]]:
     """First words of "refusals", and prompts after which the model does and does not write one of them."""
     draw, model = Random(0), model or tiny_subject().model
     texts = list(dict.fromkeys(" ".join(draw.choices(architectures.WORDS, k=4)) for _ in range(120)))

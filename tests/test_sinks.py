@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import mi_ortho as mo
-from mi_ortho.model.sinks import sinks
+from mi_ortho.model.sinks import ordinary, sinks, without_sinks
+from mi_ortho.nulls.linear import covariance_matched, mean_abs_cosine
 from mi_ortho.sites import attn_out, resid_post, resid_pre
 
 NAMES = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
@@ -66,3 +67,48 @@ def test_norms_are_those_of_what_is_read():
         norms = mo.read(model, prompts, [site])[site].norm(dim=-1)
         ratios = norms / norms[prompts.mask].median()
         assert torch.allclose(found.ratios[site.boundary][prompts.mask], ratios[prompts.mask], rtol=1e-5)
+
+
+@NAMES
+def test_sinks_are_neither_steered_nor_read(name: str):
+    model = architectures.model(name)
+    prompts = mo.tokenize(model, TEXTS)
+    row, column = 2, 3
+    scale = 100.0 / float(sinks(model, prompts).ratios[2, row, column])
+    with mo.intervene(model, {resid_post(1): Lengthened(row, column, scale)}, prompts=prompts):  # pyright: ignore
+        left = without_sinks(model, prompts)
+    assert without_sinks(model, prompts) is prompts  # none where none is
+    assert left.passive is not None and left.passive.nonzero().tolist() == [[row, column]]
+    sites: Any = {"source": resid_post(1), "target": resid_post(2)}
+    z, plain = (mo.slice_model(model, each, **sites, readout="all") for each in (left, prompts))
+    theta = torch.randn(z.d_model, generator=torch.Generator().manual_seed(0))
+    assert not z.where_mask[row, column] and int(z.where_mask.sum()) == int(plain.where_mask.sum()) - 1
+    assert not z.real[row, column] and not z(theta)[row, column].any() and plain(theta)[row, column].any()
+    mean = mo.slice_model(model, left, **sites, readout="mean")(theta)[row, 0]
+    assert torch.allclose(mean, z(theta)[row][left.active[row]].mean(0), atol=1e-5)
+    # the same places under hooks, in copies and in generation
+    with mo.intervene(model, {resid_post(1): mo.Add(theta)}, prompts=left):
+        steered = mo.read(model, left, [resid_post(1)])[resid_post(1)]
+    before = mo.read(model, prompts, [resid_post(1)])[resid_post(1)]
+    moved = (steered - before).norm(dim=-1) > 1e-6
+    assert torch.equal(moved & prompts.mask, z.where_mask)
+    twice = left.repeat(2).passive
+    assert twice is not None and int(twice.sum()) == 2 and left.prompts_only().passive is not None
+
+
+def test_covariance_controls_without_sinks_are_no_single_direction():
+    model = architectures.model("llama")
+    prompts, site, row, column = mo.tokenize(model, TEXTS), resid_post(1), 2, 3
+    scale = 100.0 / float(sinks(model, prompts).ratios[2, row, column])
+    with mo.intervene(model, {site: Lengthened(row, column, scale)}, prompts=prompts):  # pyright: ignore
+        chosen = ordinary(model, prompts, site)
+        stream = mo.read(model, prompts, [site])[site]
+        longer = stream.clone()
+        if float(longer[row, column].norm()) < 10 * float(longer[prompts.mask].norm(dim=-1).median()):
+            longer[row, column] *= scale  # read before the hook that lengthens it
+    assert int(chosen.sum()) == int(prompts.mask.sum()) - 1
+    likeness = {}
+    for kept, where in (("with", prompts.mask), ("without", chosen)):
+        drawn = covariance_matched(longer[where].float(), 64, torch.Generator().manual_seed(0))
+        likeness[kept] = float(mean_abs_cosine(drawn))
+    assert likeness["with"] > 0.8 and likeness["without"] < 0.5, likeness

@@ -10,7 +10,8 @@ from functools import lru_cache
 from textwrap import dedent
 from typing import Any
 
-import parso
+from parso.grammar import load_grammar
+from parso.parser import ParserSyntaxError
 
 from mi_ortho.behaviours.answers import JUDGED, LANGUAGES, PYTHON, TEXTS, answer_of, before_fences, fences
 
@@ -210,7 +211,7 @@ def _first_error(source: str) -> tuple[int, int, str] | None:
     """Line (from 1), column and text of the first token that no program goes on with; None for a program."""
     try:
         _grammar().parse(source, error_recovery=False)
-    except parso.ParserSyntaxError as error:
+    except ParserSyntaxError as error:
         leaf = error.error_leaf
         return leaf.line, leaf.column, leaf.value
     return None
@@ -231,4 +232,4 @@ def _is_cut(source: str, lines: list[str], error: tuple[int, int, str]) -> bool:
 
 @lru_cache(maxsize=1)
 def _grammar() -> Any:
-    return parso.load_grammar(version=GRAMMAR)
+    return load_grammar(version=GRAMMAR)

@@ -135,7 +135,8 @@ class _Held(nn.Module):
 
     def __init__(self, pairs: bool) -> None:
         super().__init__()
-        self.pairs, self.stream = pairs, None
+        self.pairs = pairs
+        self.stream: Tensor | None = None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return (self.stream,) if self.pairs else self.stream

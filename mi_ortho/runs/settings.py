@@ -19,14 +19,14 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 def check_settings(config: Any, least: Mapping[str, float] | None = None) -> None:
     """Raise ValueError for a number that cannot be meant: not finite, a seed out of range, or below its least value."""
-    for name, value in asdict(config).items():
-        numbers = value if isinstance(value, (list, tuple)) else [value]
+    for name, value in dict[str, Any](asdict(config)).items():
+        numbers = list(value) if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
             raise ValueError(f"got {name}={value}; expected a finite number; correct --{_flag(name)}")
         if name in ("seed", "seeds") and not all(0 <= seed < 2**31 for seed in numbers):
             raise ValueError(f"got {name}={value}; expected 0 to {2**31 - 1}; correct --{_flag(name)}")
         floor = (least or {}).get(name)
-        if floor is not None and value is not None and value < floor:
+        if floor is not None and value is not None and min(numbers) < floor:
             raise ValueError(f"got {name}={value}; expected at least {floor:g}; raise --{_flag(name)}")
 
 

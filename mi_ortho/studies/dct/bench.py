@@ -21,7 +21,7 @@ from mi_ortho.runs.rows import pick, stage
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
-from mi_ortho.studies.family.job import Say, Track, readout_of, where
+from mi_ortho.studies.family.job import Say, Track, readout_of, sinks_of, where
 from mi_ortho.studies.subject import Subject
 
 Row = dict[str, Any]
@@ -162,6 +162,7 @@ def prepare_study(run: Run, config: DctConfig, subject: Subject, say: Say, track
         subject.modes,
         config.system,
         config.max_new_tokens,
+        sinks=sinks_of(config.sinks, subject.model, [*train, *held_out], config.system),
     )
     width = int(subject.model.cfg.d_model)
     plain = unsteered_completions(setting, [*train, *held_out], width, subject.device)

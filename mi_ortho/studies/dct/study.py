@@ -24,7 +24,7 @@ def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say,
     """Transcode a slice of a model; continue where an earlier call was interrupted."""
     config = with_texts(config)
     check_settings(config)
-    where(config.where), readout_of(config.readout)
+    _ = where(config.where), readout_of(config.readout)  # wrong ones raise
     say(f"loading {config.model or 'the embedded model'}")
     subject = open_subject(
         config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code

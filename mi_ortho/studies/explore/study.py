@@ -23,7 +23,7 @@ from mi_ortho.studies.explore.contents import (
     explore_vector,
     unsteered_attention,
 )
-from mi_ortho.studies.family.job import Say, Track, where
+from mi_ortho.studies.family.job import Say, Track, sinks_of, where
 from mi_ortho.studies.nulls.source import Source, open_source
 from mi_ortho.studies.subject import Subject, open_subject
 
@@ -106,6 +106,7 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
         known.max_new_tokens,
         known.temperature,
         known.seed,
+        sinks_of(known.sinks, subject.model, source.train, known.system),
     )
     explored = Explored(run, setting, source.train[0], next(iter(natural), None), known.target, config.nearest)
     vectors = {"base": source.base[None], **source.families}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mi_ortho.behaviours import Modes
 from mi_ortho.elicitation import Goal, OrthoSettings
-from mi_ortho.model import Model, Slice, readout, slice_model
+from mi_ortho.model import Model, Slice, readout, sinks, slice_model, tokenize
 from mi_ortho.objectives import Penalised
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import pick, stage
@@ -73,7 +73,15 @@ def prepare(
     check(config, model)
     site = resid_post(config.source)
     setting = Setting(
-        model, site, where(config.where), modes, config.system, config.max_new_tokens, config.temperature, config.seed
+        model,
+        site,
+        where(config.where),
+        modes,
+        config.system,
+        config.max_new_tokens,
+        config.temperature,
+        config.seed,
+        sinks_of(config.sinks, model, [*train, *held_out], config.system),
     )
     z = slice_model(
         model,
@@ -86,6 +94,17 @@ def prepare(
     setting.prompts(held_out or train)
     readout(model)  # the logits are measured after the search only
     return Job(run, config, setting, tuple(train), tuple(held_out), z, say, track or (lambda stage, done, total: None))
+
+
+def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None) -> str:
+    """What is done with attention sinks: exclude where the model has some on these texts and that is asked for.
+
+    Models without sinks are not measured again at every use.
+    """
+    if asked not in ("include", "exclude"):
+        raise ValueError(f"got sinks {asked!r}; expected exclude or include; correct --sinks")
+    there = asked == "exclude" and bool(sinks(model, tokenize(model, texts, system=system)).anywhere().any())
+    return "exclude" if there else "include"
 
 
 def where(text: str) -> Any:
@@ -130,7 +149,9 @@ def check_alone(config: FamilyConfig) -> None:
     if config.radius is not None and not 0 < config.radius < float("inf"):
         raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
     check_settings(config, LEAST)
-    where(config.where), readout_of(config.readout), readout_of(config.melbo_readout)
+    _ = where(config.where), readout_of(config.readout), readout_of(config.melbo_readout)  # wrong ones raise
+    if config.sinks not in ("include", "exclude"):
+        raise ValueError(f"got sinks {config.sinks!r}; expected exclude or include; correct --sinks")
     if config.n + config.n_kl == 0 or config.candidates == 0:
         raise ValueError("got no vectors to search for; expected n or n_kl, and candidates, above 0; raise them")
     if config.solver not in ("projected", "published"):

@@ -18,6 +18,7 @@ from mi_ortho.studies.family.job import (
     check_alone,
     check_behaviour,
     prepare,
+    sinks_of,
 )
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import summarise
@@ -89,6 +90,9 @@ def _open(
     train = config.prompts if config.prompts is not None else texts.train
     held_out = config.held_out if config.held_out is not None else texts.held_out
     settings = settings_of(config) | {"prompts": list(train), "held_out": list(held_out)}
+    if sinks_of(config.sinks, subject.model, [*train, *held_out], config.system) == "exclude":
+        settings["sinks"] = "exclude"  # part of what the run is; models without sinks are as they were
+        say("attention sinks are left out of steering and reading (--sinks include takes them in)")
     run = start(
         out, name, settings, fresh=fresh, at=at, facts=subject.facts(config.seed, [*train, *held_out], config.system)
     )

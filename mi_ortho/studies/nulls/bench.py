@@ -13,7 +13,7 @@ from mi_ortho.objectives import ActivationMap, Match, match
 from mi_ortho.runs.directory import Run
 from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
-from mi_ortho.studies.family.job import Say, Track, readout_of, where
+from mi_ortho.studies.family.job import Say, Track, readout_of, sinks_of, where
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.source import Source
 from mi_ortho.studies.subject import Subject
@@ -99,7 +99,15 @@ def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subjec
     """Build the maps of the source run again: its prompts, places, readout and teacher-forced answers."""
     known = source.config
     site, base = resid_post(known.source), source.base.to(subject.device)
-    setting = Setting(subject.model, site, where(known.where), subject.modes, known.system, known.max_new_tokens)
+    setting = Setting(
+        subject.model,
+        site,
+        where(known.where),
+        subject.modes,
+        known.system,
+        known.max_new_tokens,
+        sinks=sinks_of(known.sinks, subject.model, source.train, known.system),
+    )
     z = slice_model(
         subject.model,
         setting.prompts(source.train),

@@ -61,4 +61,5 @@ def _config(settings: Mapping[str, object]) -> FamilyConfig:
     """The settings this version knows; lists become tuples as in the class."""
     names = {field.name for field in fields(FamilyConfig)}
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    values.setdefault("sinks", "include")  # runs without the setting had no sinks, or steered them
     return FamilyConfig(**{key: value for key, value in values.items() if key in names})  # pyright: ignore
