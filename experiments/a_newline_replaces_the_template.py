@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, of
+from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, pick
 from mi_ortho import Verdict, next_token_logits, resid_pre, tokenize
 from mi_ortho.refusal.extraction import difference_of_means
 from mi_ortho.refusal.places import ablate_everywhere
@@ -91,7 +91,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """N."""
 
     def shares(name: str) -> list[float]:
-        return column(of(rows, kind="format", read=name), "share")
+        return column(pick(rows, kind="format", read=name), "share")
 
     lead = [a - b for a, b in zip(shares("newline"), shares("bare"))]
     return [
@@ -118,7 +118,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Each format's direction used in chats, and what it removes in each format of use."""
     names = {"template": "chat template", "newline": "newline", "bare": "bare prompt", "random": "random direction"}
-    found = {name: of(rows, kind="format", read=name) for name in names}
+    found = {name: pick(rows, kind="format", read=name) for name in names}
     if not any(found.values()):
         return []
     groups = [

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, of
+from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, pick
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate, Panel, Series
 from mi_ortho.stats import SIGNED_SCALE
@@ -82,11 +82,11 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """A, B, J and C."""
 
     def shares(subset: str, direction: str = "refusal") -> list[float]:
-        return column(of(rows, kind="subset", subset=subset, direction=direction), "share")
+        return column(pick(rows, kind="subset", subset=subset, direction=direction), "share")
 
-    read = of(rows, kind="read")
+    read = pick(rows, kind="read")
     other = [
-        fmean([r["everywhere"] for r in of(read, seed=seed) if r["read"] != r["own"]])
+        fmean([r["everywhere"] for r in pick(read, seed=seed) if r["read"] != r["own"]])
         for seed in sorted({row["seed"] for row in read})
     ]
     found = [correlation(row) for row in read]
@@ -145,7 +145,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     drawn = []
     for subset in SUBSETS:
         for kind, style in (("refusal", "value"), ("random", "control")):
-            values = column(of(rows, kind="subset", subset=subset, direction=kind), "share")
+            values = column(pick(rows, kind="subset", subset=subset, direction=kind), "share")
             if values:
                 verdict = at_least("", "", "", values, SHARE, [])
                 drawn.append(
@@ -153,10 +153,10 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
                         f"{subset}{', random' if kind == 'random' else ''}", verdict.value, verdict.interval, style
                     )
                 )
-    read = of(rows, kind="read")
+    read = pick(rows, kind="read")
     series = []
     for k, layer in enumerate(sorted({row["read"] for row in read})):
-        found = of(read, read=layer)
+        found = pick(read, read=layer)
         mean = [fmean(values) for values in zip(*[row["shares"] for row in found])]
         series.append(Series(f"read at {layer}", list(range(len(mean))), mean, f"c{k % 8}", f"r{layer}"))
     panel = Panel("Ablation at a single layer", "share of the effect of all layers", "layer ablated")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
+from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
 from mi_ortho.studies.geometry.survey import Effort
@@ -58,9 +58,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     for field, title in (("ratio", "Detour along the neighbour graph"), ("defect", "Triangle defect")):
         series = []
         for cloud, style in CLOUDS.items():
-            found = of(rows, kind="flat", cloud=cloud)
+            found = pick(rows, kind="flat", cloud=cloud)
             depths = sorted({row["depth"] for row in found})
-            means = [fmean(row[field] for row in of(found, depth=depth)) for depth in depths]
+            means = [fmean(row[field] for row in pick(found, depth=depth)) for depth in depths]
             series += [Series(cloud, depths, means, style, cloud)] if depths else []
         if series:
             caption = "After each block, last token; copies are averaged."

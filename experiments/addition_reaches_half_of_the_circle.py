@@ -28,7 +28,7 @@ from experiments.lab import (
     column,
     each_split,
     needs,
-    of,
+    pick,
 )
 from experiments.lab.turning import Behave, added_in_plane, plane_of, steered, turned
 from mi_ortho import RotateTo, Verdict, resid_pre
@@ -113,10 +113,10 @@ def nearest(behave: Behave, plane: Tensor) -> dict[int, float]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Q."""
-    seeds = sorted({row["seed"] for row in of(rows, kind="reach")})
+    seeds = sorted({row["seed"] for row in pick(rows, kind="reach")})
 
     def means(angles: Sequence[int]) -> list[float]:
-        found = [of(rows, kind="angle", seed=seed, axis="plane") for seed in seeds]
+        found = [pick(rows, kind="angle", seed=seed, axis="plane") for seed in seeds]
         return [fmean(row["nearest"] for row in part if row["degrees"] in angles) for part in found]
 
     return [
@@ -124,7 +124,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             "Q: addition reaches only half of the angles",
             f"at most {REACHED} of the circle",
             "share of the circle's sectors, mean over prompts; control: a rotation's",
-            column(of(rows, kind="reach"), "share"),
+            column(pick(rows, kind="reach"), "share"),
             REACHED,
             [1.0] * len(seeds),
             scale=UNIT_SCALE,
@@ -143,20 +143,20 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """Distance to the nearest reachable behaviour by angle, in the plane and in one with a random second axis."""
-    if not of(rows, kind="angle"):
+    if not pick(rows, kind="angle"):
         return []
     series = []
     for axis, label, style in (("plane", "plane of refusal directions", "family"), ("random", "random axis", "null")):
-        found = of(rows, kind="angle", axis=axis)
+        found = pick(rows, kind="angle", axis=axis)
         angles = sorted({row["degrees"] for row in found})
-        means = [fmean(column(of(found, degrees=a), "nearest")) for a in angles]
+        means = [fmean(column(pick(found, degrees=a), "nearest")) for a in angles]
         series.append(Series(label, angles, means, style, axis))
     panel = Panel("Behaviour that addition does not reach", "KL to the nearest reachable one, nats", "angle, degrees")
     caption = "Angles above 180 degrees lie on the side that no multiple of the direction reaches. Means over splits."
     share = bars(
         "Share of the circle that addition reaches",
         "One value a split.",
-        [("addition", column(of(rows, kind="reach"), "share"), "value")],
+        [("addition", column(pick(rows, kind="reach"), "share"), "value")],
         REACHED,
         "share",
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, of, random_texts, shuffled_weights
+from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, pick, random_texts, shuffled_weights
 from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
 from mi_ortho.pages import Panel, Series
 
@@ -81,9 +81,9 @@ def examine(z: ActivationMap, norms: Sequence[float], directions: torch.Tensor) 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """lambda at the working norm, and how far random prompts are from the model's own."""
-    at = of(rows, scale=1.0)
+    at = pick(rows, scale=1.0)
     conditions = (("trained", "own"), ("trained", "random"), ("shuffled", "own"))
-    own, odd, null = (column(of(at, network=one, prompts=kind), "residual") for one, kind in conditions)
+    own, odd, null = (column(pick(at, network=one, prompts=kind), "residual") for one, kind in conditions)
     ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(own, odd)]
     return [
         at_least(
@@ -114,9 +114,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     }
     series = []
     for (network, kind), (style, label) in styles.items():
-        chosen = of(rows, network=network, prompts=kind)
+        chosen = pick(rows, network=network, prompts=kind)
         scales = sorted({row["scale"] for row in chosen})
-        values = [fmean(column(of(chosen, scale=scale), "residual")) for scale in scales]
+        values = [fmean(column(pick(chosen, scale=scale), "residual")) for scale in scales]
         series.append(Series(label, scales, values, style, f"{network}-{kind}"))
     panel = Panel(
         "Residual of the derivative", "lambda", "norm / working norm", {"threshold": LAMBDA}, logx=True, log=True

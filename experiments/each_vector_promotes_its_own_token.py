@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.multiplicity.distinct import pair_cosines
 from mi_ortho.stats import SIGNED_SCALE, UNIT_SCALE
@@ -81,7 +81,7 @@ def examine(lifts: Tensor) -> dict[str, float]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Tokens and cosines."""
-    family, random = of(rows, group="family"), of(rows, group="random")
+    family, random = pick(rows, group="family"), pick(rows, group="random")
     return [
         at_least(
             "The vectors raise different tokens",
@@ -113,7 +113,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         ("cosine", "Mean cosine of the changes", ALIKE),
     ):
         groups = [
-            (label, column(of(rows, group=group), name), style)
+            (label, column(pick(rows, group=group), name), style)
             for group, label, style in (("family", "family", "value"), ("random", "random vectors", "control"))
         ]
         drawn.append(bars(title, "Means over bases.", groups, limit))

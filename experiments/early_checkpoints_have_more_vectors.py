@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Lines, at_most, column, of
+from experiments.lab import Bench, Lines, at_most, column, pick
 from experiments.lab.dialled import (
     BASES,
     BEHAVIOURS,
@@ -71,7 +71,7 @@ def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
     """One value for each behaviour and prompt."""
     found = []
     for behaviour, case in dict.fromkeys((row["behaviour"], row["case"]) for row in rows if "step" in row):
-        own = of(rows, behaviour=behaviour, case=case)
+        own = pick(rows, behaviour=behaviour, case=case)
         found.append(partial_correlation([(row["step"], row[base], row[f"{base}_moved"]) for row in own]))
     return [value for value in found if value is not None]
 
@@ -95,7 +95,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Counts along training."""
     steps = sorted({row["step"] for row in rows if "step" in row})
     series = [
-        Series(f"{base} base", steps, [fmean(column(of(rows, step=step), base)) for step in steps], style, base)
+        Series(f"{base} base", steps, [fmean(column(pick(rows, step=step), base)) for step in steps], style, base)
         for base, style in zip(BASES, ("family", "null", "c6"), strict=True)
     ]
     caption = "Vectors that miss at most half of the squared effect; means over behaviours and prompts."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
 from mi_ortho import Verdict, composition_exponent, random_in_span, smallest_scale, with_norms
 from mi_ortho.stats import UNIT_SCALE
 from mi_ortho.subspace import orthonormal_rows
@@ -77,7 +77,7 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """1/p from both sides, and signs, of the distribution-matched families."""
-    family, mixed = of(rows, match="kl", group="family"), of(rows, match="kl", group="mixed")
+    family, mixed = pick(rows, match="kl", group="family"), pick(rows, match="kl", group="mixed")
     what = "1/p: 1 for a linear effect, 0.5 for a quadratic form, 0 for separate features; the control is mixed vectors"
     return [
         at_most(
@@ -116,7 +116,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
             (match, *kind) for match in ("kl", "activation") for kind in (("family", "value"), ("mixed", "control"))
         ]
         groups = [
-            (f"{match} match, {group}", column(of(rows, match=match, group=group), name), style)
+            (f"{match} match, {group}", column(pick(rows, match=match, group=group), name), style)
             for match, group, style in kinds
         ]
         drawn.append(bars(title, "Means over bases.", groups))

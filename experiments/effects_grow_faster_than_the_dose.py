@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of
+from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick
 from mi_ortho import Verdict, dose_exponents, dose_response, with_norms
 from mi_ortho.pages import Panel, Series
 
@@ -78,7 +78,7 @@ def middle(values: Tensor) -> float | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Exponents and what is kept, of the distribution-matched families."""
-    totals = of(rows, match="kl", scale=0.0)
+    totals = pick(rows, match="kl", scale=0.0)
     return [
         at_least(
             "The effect grows faster than the dose",
@@ -102,17 +102,17 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Effect over scale."""
-    scales = [scale for scale in SCALES if of(rows, scale=scale)]
+    scales = [scale for scale in SCALES if pick(rows, scale=scale)]
     series = [
         Series(
             f"{match} match",
             scales,
-            [fmean(column(of(rows, match=match, scale=scale), "effect")) for scale in scales],
+            [fmean(column(pick(rows, match=match, scale=scale), "effect")) for scale in scales],
             style,
             match,
         )
         for match, style in (("kl", "family"), ("activation", "c1"))
-        if of(rows, match=match)
+        if pick(rows, match=match)
     ]
     caption = "Effect as a share of the base's; means over vectors and bases."
     return [Lines(caption, Panel("Dose response", "effect", "scale"), tuple(series))] if series else []

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.families import candidates, stored, unbased, with_model
 from mi_ortho import Match, Verdict, covariance_matched, match, random_vectors, resid_post
 from mi_ortho.model import load_shuffled, load_untrained, ordinary, read
@@ -130,10 +130,10 @@ def activation_norm(bench: Bench, case: Case) -> float:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The behaviour's family against each control's."""
-    own_count = {row["case"]: row["found"] for row in of(rows, group="behaviour")}
+    own_count = {row["case"]: row["found"] for row in pick(rows, group="behaviour")}
     found = []
     for group, what in CONTROLS.items():
-        pairs = [(own_count[row["case"]], row["found"]) for row in of(rows, group=group) if row["case"] in own_count]
+        pairs = [(own_count[row["case"]], row["found"]) for row in pick(rows, group=group) if row["case"] in own_count]
         found.append(
             at_least(
                 f"The behaviour's base has a larger family than {what}",
@@ -149,7 +149,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts by group."""
-    groups = [("the behaviour's base", column(of(rows, group="behaviour"), "found"), "value")]
-    groups += [(what, column(of(rows, group=name), "found"), "control") for name, what in CONTROLS.items()]
+    groups = [("the behaviour's base", column(pick(rows, group="behaviour"), "found"), "value")]
+    groups += [(what, column(pick(rows, group=name), "found"), "control") for name, what in CONTROLS.items()]
     caption = "Missing at most half of the squared effect; means over bases."
     return [bars("Vectors that repeat the base", caption, groups)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Ranking, at_least, bars, column, of
+from experiments.lab import Bench, Ranking, at_least, bars, column, pick
 from experiments.lab.dialled import (
     BASES,
     BEHAVIOURS,
@@ -72,7 +72,7 @@ def points(rows: Sequence[Mapping[str, Any]], base: str) -> list[tuple[float, fl
     """Frequency, mean count and mean displacement of every organism and behaviour."""
     found = []
     for name, behaviour in dict.fromkeys((row["organism"], row["behaviour"]) for row in rows):
-        own = of(rows, organism=name, behaviour=behaviour)
+        own = pick(rows, organism=name, behaviour=behaviour)
         found.append((own[0]["frequency"], fmean(column(own, base)), fmean(column(own, f"{base}_moved"))))
     return found
 
@@ -80,7 +80,7 @@ def points(rows: Sequence[Mapping[str, Any]], base: str) -> list[tuple[float, fl
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
     """One value a seed of training."""
     seeds = dict.fromkeys(row["trained"] for row in rows if "trained" in row)
-    found = [partial_correlation(points(of(rows, trained=seed), base)) for seed in seeds]
+    found = [partial_correlation(points(pick(rows, trained=seed), base)) for seed in seeds]
     return [value for value in found if value is not None]
 
 
@@ -106,7 +106,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     groups = [
         (
             f"frequency {frequency:g}, {base} base",
-            column(of(rows, frequency=frequency), base),
+            column(pick(rows, frequency=frequency), base),
             "value" if base == "own" else "control",
         )
         for frequency in frequencies

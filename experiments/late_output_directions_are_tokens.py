@@ -19,7 +19,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, at_least, needs, of
+from experiments.lab import Bench, Lines, at_least, needs, pick
 from mi_ortho import Verdict, jacobian, random_vectors
 from mi_ortho.pages import Panel, Series
 from mi_ortho.stats import SIGNED_SCALE
@@ -79,14 +79,14 @@ def peakedness(logits: Tensor) -> float:
 def trends(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Rank correlation of one column with depth, one value a prompt."""
     prompts = dict.fromkeys(row["prompt"] for row in rows)
-    found = [of(rows, prompt=prompt) for prompt in prompts]
+    found = [pick(rows, prompt=prompt) for prompt in prompts]
     ranked = [spearmanr([row["target"] for row in one], [row[name] for row in one]) for one in found if len(one) > 2]
     return [float(one.statistic) for one in ranked]  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The trend with depth, and the last layer against chance."""
-    last = of(rows, target=max((row["target"] for row in rows), default=None))
+    last = pick(rows, target=max((row["target"] for row in rows), default=None))
     return [
         at_least(
             "Output directions become more like tokens with depth",
@@ -111,7 +111,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Kurtosis by target layer."""
     targets = sorted({row["target"] for row in rows})
-    mean = {name: [fmean(row[name] for row in of(rows, target=t)) for t in targets] for name in ("kurtosis", "random")}
+    mean = {
+        name: [fmean(row[name] for row in pick(rows, target=t)) for t in targets] for name in ("kurtosis", "random")
+    }
     series = (
         Series("top output directions", targets, mean["kurtosis"], "family", "outputs"),
         Series("random directions", targets, mean["random"], "c2", "random"),

@@ -21,7 +21,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, column, needs, of, refusing
+from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, column, needs, pick, refusing
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
 from mi_ortho.refusal.extraction import difference_of_means, instruction_suffix, residual_sites
@@ -103,7 +103,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """One verdict for each statistic of the notes, and one for the place their order takes first."""
 
     def of_name(name: str, field: str) -> list[float]:
-        return column(of(rows, kind="ranking", name=name), field)
+        return column(pick(rows, kind="ranking", name=name), field)
 
     words = {
         "mean_variance": "low mean variance",
@@ -139,7 +139,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     drawn = []
     for name in HIGHER_IS_BETTER:
         for field, label, style in (("spearman", name, "value"), ("null", f"{name}, shuffled", "control")):
-            values = column(of(rows, kind="ranking", name=name), field)
+            values = column(pick(rows, kind="ranking", name=name), field)
             if values:
                 verdict = at_least("", "", "", values, CORRELATION, [])
                 drawn.append(Estimate(label.replace("_", " "), verdict.value, verdict.interval, style))

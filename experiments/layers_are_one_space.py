@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Ranking, needs, of, record_layers, verdicts_of
+from experiments.lab import Bench, Ranking, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
 from mi_ortho.studies.geometry.survey import Effort
@@ -58,7 +58,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Share of variance predicted under each kind of map, for neighbours and for all pairs."""
-    carried, drawn = of(rows, kind="carried", network="model"), []
+    carried, drawn = pick(rows, kind="carried", network="model"), []
     following = [row for row in carried if row["target"] == row["source"] + 1]
     for label, part in (("next layer", following), ("any layer", carried)):
         drawn += [

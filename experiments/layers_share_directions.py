@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab import Bench, Ranking, needs, of, record_layers, verdicts_of
+from experiments.lab import Bench, Ranking, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
 from mi_ortho.studies.geometry.survey import Effort
@@ -54,7 +54,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Overlap over chance for attention, MLP and both."""
     drawn = []
     for network, style in (("model", "value"), ("shuffled", "control")):
-        for row in of(rows, kind="overlap", network=network):
+        for row in pick(rows, kind="overlap", network=network):
             ends = (row["value"] / row["chance_high"], row["value"] / row["chance_low"])
             drawn.append(Estimate(f"{row['part']}, {network}", row["value"] / row["chance"], ends, style))
     caption = "Mean overlap between layers over that of random rotations; intervals over the rotations."

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import DEMO, Bench, Lines, at_most, needs, of
+from experiments.lab import DEMO, Bench, Lines, at_most, needs, pick
 from mi_ortho import (
     ActivationMap,
     Status,
@@ -88,12 +88,12 @@ def examine(z: ActivationMap, base: torch.Tensor, n: int, seed: int) -> list[dic
 def differences(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Mean |loss - predicted loss| over the vectors of each prompt."""
     prompts = dict.fromkeys(row["prompt"] for row in rows)
-    return [fmean(abs(row[name] - row["predicted"]) for row in of(rows, prompt=prompt)) for prompt in prompts]
+    return [fmean(abs(row[name] - row["predicted"]) for row in pick(rows, prompt=prompt)) for prompt in prompts]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The null against the measurement, at the working norm and far below it."""
-    small, full = of(rows, scale=SMALL), of(rows, scale=1.0)
+    small, full = pick(rows, scale=SMALL), pick(rows, scale=1.0)
     statistic = "mean |loss - loss of the linear null| over the first vectors, one value a prompt"
     return [
         at_most(
@@ -119,10 +119,10 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Losses by index, at both norms."""
     found = []
     for scale, title in ((1.0, "At the working norm"), (SMALL, "At a tenth of it")):
-        chosen = of(rows, scale=scale)
+        chosen = pick(rows, scale=scale)
         indexes = sorted({row["index"] for row in chosen})
         mean = {
-            name: [fmean(row[name] for row in of(chosen, index=k)) for k in indexes]
+            name: [fmean(row[name] for row in pick(chosen, index=k)) for k in indexes]
             for name in ("predicted", "linear", "measured")
         }
         series = (

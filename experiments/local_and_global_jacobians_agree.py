@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, at_least, column, interval_of, needs, of, shuffled_weights
+from experiments.lab import Bench, Ranking, at_least, column, interval_of, needs, pick, shuffled_weights
 from mi_ortho import ActivationMap, Subspace, Verdict, jacobian, principal_angles
 from mi_ortho.pages import Estimate
 
@@ -66,7 +66,7 @@ def top_inputs(matrix: Tensor, k: int) -> Subspace:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """One verdict over all layers and prompts of the trained network."""
-    own, null = (column(of(rows, network=network), "excess") for network in ("trained", "shuffled"))
+    own, null = (column(pick(rows, network=network), "excess") for network in ("trained", "shuffled"))
     return [
         at_least(
             "Sensitive directions of the next block and of the whole rest overlap beyond chance",
@@ -75,7 +75,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             own,
             EXCESS,
             null,
-            clusters=column(of(rows, network="trained"), "prompt"),
+            clusters=column(pick(rows, network="trained"), "prompt"),
         ),
         at_least(
             "Training makes them overlap, not the architecture",
@@ -84,7 +84,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             [a - b for a, b in zip(own, null)],
             EXCESS,
             null,
-            clusters=column(of(rows, network="trained"), "prompt"),
+            clusters=column(pick(rows, network="trained"), "prompt"),
         ),
     ]
 
@@ -94,7 +94,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     found = []
     for network, style in (("trained", "value"), ("shuffled", "control")):
         for source in dict.fromkeys(row["source"] for row in rows):
-            values = column(of(rows, network=network, source=source), "excess")
+            values = column(pick(rows, network=network, source=source), "excess")
             if values:
                 found.append(
                     Estimate(f"{network}, from block {source}", sum(values) / len(values), interval_of(values), style)

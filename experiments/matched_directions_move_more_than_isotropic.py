@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import (
     Verdict,
     covariance_matched,
@@ -106,8 +106,8 @@ def examine(effect: Callable[[Tensor], Tensor], directions: Tensor, threshold: f
 
 def ratios(rows: Sequence[Mapping[str, Any]], above: str, below: str) -> list[float]:
     """log2 of the norm one kind needs over that of another, by case."""
-    other = {row["case"]: row["norm"] for row in of(rows, group=below)}
-    return [log2(row["norm"] / other[row["case"]]) for row in of(rows, group=above) if row["case"] in other]
+    other = {row["case"]: row["norm"] for row in pick(rows, group=below)}
+    return [log2(row["norm"] / other[row["case"]]) for row in pick(rows, group=above) if row["case"] in other]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -135,7 +135,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Norms that reach the divergence."""
     groups = [
-        (label, column(of(rows, group=name), "norm"), "value" if name == "family" else "control")
+        (label, column(pick(rows, group=name), "norm"), "value" if name == "family" else "control")
         for name, label in GROUPS.items()
     ]
     return [

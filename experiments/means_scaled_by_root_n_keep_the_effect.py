@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, of, random_order
+from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick, random_order
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.pages import Panel, Series
 from mi_ortho.subspace import orthonormal_rows
@@ -75,8 +75,8 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
 
 def shares(rows: Sequence[Mapping[str, Any]], kind: str, group: str = "family", n: int = JUDGED) -> list[float]:
     """Effect of the means as a share of what the family's vectors do alone, one value a case."""
-    chosen = of(rows, match="kl", group=group, n=n, kind_of_mean=kind)
-    own = {row["case"]: row["alone"] for row in of(rows, match="kl", group="family", n=n, kind_of_mean=kind)}
+    chosen = pick(rows, match="kl", group=group, n=n, kind_of_mean=kind)
+    own = {row["case"]: row["alone"] for row in pick(rows, match="kl", group="family", n=n, kind_of_mean=kind)}
     return [row["effect"] / own[row["case"]] for row in chosen if own.get(row["case"], 0.0) > 0]
 
 
@@ -117,12 +117,12 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     for match in ("kl", "activation"):
         series = []
         for kind, style in zip(KINDS, ("family", "c1", "c2", "c3"), strict=True):
-            chosen = of(rows, match=match, group="family", kind_of_mean=kind)
+            chosen = pick(rows, match=match, group="family", kind_of_mean=kind)
             sizes = sorted({row["n"] for row in chosen})
-            series.append(Series(kind, sizes, [fmean(column(of(chosen, n=n), "effect")) for n in sizes], style, kind))
-        chosen = of(rows, match=match, group="random", kind_of_mean="root")
+            series.append(Series(kind, sizes, [fmean(column(pick(chosen, n=n), "effect")) for n in sizes], style, kind))
+        chosen = pick(rows, match=match, group="random", kind_of_mean="root")
         sizes = sorted({row["n"] for row in chosen})
-        values = [fmean(column(of(chosen, n=n), "effect")) for n in sizes]
+        values = [fmean(column(pick(chosen, n=n), "effect")) for n in sizes]
         series.append(Series("random vectors, root", sizes, values, "null", "random"))
         caption = "Effect as a share of the base's; means over bases and subsets."
         panel = Panel(f"Means of vectors, {match} match", "effect", "vectors averaged")

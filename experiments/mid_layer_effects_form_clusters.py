@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, needs, of
+from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, needs, pick
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, random_vectors, resid_post, slice_model, with_norms
 from mi_ortho.pages import Panel, Series
 from mi_ortho.subspace import orthonormal_rows
@@ -72,7 +72,7 @@ def examine(z: ActivationMap, vectors: Tensor) -> dict[str, float]:
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """At the target layer."""
     there = [row for row in rows if "layer" in row and row["layer"] == row["target"]]
-    family, random = of(there, group="family"), of(there, group="random")
+    family, random = pick(there, group="family"), pick(there, group="random")
     return [
         at_most(
             "The vectors' effects have fewer dimensions than there are vectors",
@@ -99,9 +99,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     for name, title in (("rank", "Effective rank of the changes"), ("clusters", "Clusters of the changes")):
         series = []
         for group, label, style in (("family", "family", "family"), ("random", "random vectors", "null")):
-            chosen = of(rows, group=group)
+            chosen = pick(rows, group=group)
             layers = sorted({row["layer"] for row in chosen})
-            values = [fmean(column(of(chosen, layer=layer), name)) for layer in layers]
+            values = [fmean(column(pick(chosen, layer=layer), name)) for layer in layers]
             series.append(Series(label, layers, values, style, group))
         drawn.append(Lines("Over the number of vectors; means over bases.", Panel(title, name, "layer"), tuple(series)))
     return drawn

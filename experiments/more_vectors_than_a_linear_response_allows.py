@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, cases, column, needs, of
+from experiments.lab import Bench, Lines, Setup, at_least, cases, column, needs, pick
 from mi_ortho import (
     LinearMap,
     OrthoSettings,
@@ -109,7 +109,7 @@ def decidable(row: Mapping[str, Any]) -> bool:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The count against the bound, and against the count at the base's own norm."""
-    standard, unit = of(rows, cap=STANDARD, loss=LOSS), of(rows, cap=1.0, loss=LOSS)
+    standard, unit = pick(rows, cap=STANDARD, loss=LOSS), pick(rows, cap=1.0, loss=LOSS)
     standard = [row for row in standard if decidable(row)]
     growth = [(a, b) for a in standard for b in unit if a["case"] == b["case"]]
     return [
@@ -136,10 +136,10 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """N(norm, loss): counts over the loss, one drawing a cap."""
     found = []
     for cap in dict.fromkeys(row["cap"] for row in rows if "cap" in row):
-        chosen = of(rows, cap=cap)
+        chosen = pick(rows, cap=cap)
         losses = sorted({row["loss"] for row in chosen})
         mean = {
-            name: [fmean(column(of(chosen, loss=loss), name)) for loss in losses]
+            name: [fmean(column(pick(chosen, loss=loss), name)) for loss in losses]
             for name in ("found", "linear", "bound")
         }
         mean["bound"] = [min(value, max(column(chosen, "searched"))) for value in mean["bound"]]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors
 from mi_ortho.search import value_and_gradient
 from mi_ortho.stats import UNIT_SCALE
@@ -77,7 +77,7 @@ def gradients(effect: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The gradient at 0 and the mean gradient along the paths, for the distribution-matched families."""
-    chosen = of(rows, match="kl")
+    chosen = pick(rows, match="kl")
     signs, size = "share of vectors with a positive product", "the control is gradients at random points"
     return [
         at_least(
@@ -118,7 +118,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     ):
         groups = []
         for match in ("kl", "activation"):
-            chosen = of(rows, match=match)
+            chosen = pick(rows, match=match)
             kinds = (("at 0", "", "value"), ("along paths", "path_", "value"), ("random", "random_", "control"))
             groups += [
                 (f"{match} match, {label}", column(chosen, prefix + name), style) for label, prefix, style in kinds

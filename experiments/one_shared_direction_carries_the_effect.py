@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.subspace import orthonormal_rows
 
@@ -64,7 +64,7 @@ def examine(
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Of the distribution-matched families."""
-    chosen = of(rows, match="kl")
+    chosen = pick(rows, match="kl")
     return [
         at_least(
             "The shared direction carries the effect",
@@ -89,7 +89,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         bars(
             f"Effect of the shared direction, {match} match",
             "As a share of the vectors' mean effect.",
-            [(label, column(of(rows, match=match), name), style) for name, label, style in labels],
+            [(label, column(pick(rows, match=match), name), style) for name, label, style in labels],
             SHARE,
         )
         for match in ("kl", "activation")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of, random_order
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick, random_order
 from mi_ortho import Verdict
 from mi_ortho.steering import unsteered_completions
 
@@ -79,7 +79,7 @@ def harmless(case: Case, count: int) -> tuple[str, ...]:
 
 def differences(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[int, float]:
     """Share on harmless prompts minus share on the prompts searched on, by case."""
-    return {row["case"]: row["harmless"] - row["own"] for row in of(rows, kind_of_mean=kind)}
+    return {row["case"]: row["harmless"] - row["own"] for row in pick(rows, kind_of_mean=kind)}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -103,7 +103,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Shares on both kinds of prompts."""
     labels = (("single", "single vectors"), ("plain", "plain means"), ("root", "means scaled by the root"))
     groups = [
-        (f"{label}, {where} prompts", column(of(rows, kind_of_mean=kind), where), style)
+        (f"{label}, {where} prompts", column(pick(rows, kind_of_mean=kind), where), style)
         for kind, label in labels
         for where, style in (("harmless", "value"), ("own", "control"))
     ]

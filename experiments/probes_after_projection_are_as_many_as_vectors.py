@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict, span
 from mi_ortho.probes import nullspace_probes, shuffled_labels, subspace_overlap
@@ -80,7 +80,7 @@ def examine(
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Counts and overlaps."""
-    true, shuffled = of(rows, shuffled=False), of(rows, shuffled=True)
+    true, shuffled = pick(rows, shuffled=False), pick(rows, shuffled=True)
     return [
         at_least(
             "Probes for code are as many as vectors that write it",
@@ -104,8 +104,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts."""
     groups = [
-        ("probes for code", column(of(rows, shuffled=False), "probes"), "value"),
-        ("working vectors", column(of(rows, shuffled=False), "n"), "value"),
-        ("probes for shuffled labels", column(of(rows, shuffled=True), "probes"), "control"),
+        ("probes for code", column(pick(rows, shuffled=False), "probes"), "value"),
+        ("working vectors", column(pick(rows, shuffled=False), "n"), "value"),
+        ("probes for shuffled labels", column(pick(rows, shuffled=True), "probes"), "control"),
     ]
     return [bars("Orthogonal probes and vectors", "Means over bases and splits of the text.", groups)]

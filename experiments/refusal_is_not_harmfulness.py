@@ -35,7 +35,7 @@ from experiments.lab import (
     column,
     each_split,
     needs,
-    of,
+    pick,
     random_order,
 )
 from mi_ortho import Verdict, resid_pre
@@ -197,8 +197,8 @@ def readings(train: Cells, test: Cells) -> dict[str, float | None]:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """O."""
-    own, null = (of(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
-    ablation = of(rows, kind="ablation")
+    own, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
+    ablation = pick(rows, kind="ablation")
     return [
         at_most(
             "O: refusal and harmfulness are different directions",
@@ -231,7 +231,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Cosines, ablations, and what each direction reads."""
-    own, null = (of(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
+    own, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
     if not own:
         return []
     names = {
@@ -251,11 +251,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         "null": "shuffled labels",
     }
     ablated = [
-        (label, column(of(rows, kind="ablation"), name), "control" if name == "null" else "value")
+        (label, column(pick(rows, kind="ablation"), name), "control" if name == "null" else "value")
         for name, label in labels.items()
     ]
     reads = [
-        (f"{a} direction reads {b}", column(of(rows, kind="reading"), f"{a}_reads_{b}"), "value")
+        (f"{a} direction reads {b}", column(pick(rows, kind="reading"), f"{a}_reads_{b}"), "value")
         for a in ("harmful", "refused")
         for b in ("harmful", "refused")
     ]

@@ -28,7 +28,7 @@ from experiments.lab import (
     column,
     each_split,
     needs,
-    of,
+    pick,
     refuses,
 )
 from mi_ortho import Verdict, generate, resid_pre, tokenize
@@ -157,10 +157,10 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """M."""
 
     def halves(labels: str) -> list[float]:
-        return [row["cosines"][1] for row in of(rows, kind="halves", labels=labels) if len(row["cosines"]) > 1]
+        return [row["cosines"][1] for row in pick(rows, kind="halves", labels=labels) if len(row["cosines"]) > 1]
 
     def second(method: str, name: str) -> list[float]:
-        return column(of(rows, kind="round", method=method, round=2), name)
+        return column(pick(rows, kind="round", method=method, round=2), name)
 
     return [
         at_least(
@@ -193,7 +193,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """Rounds by method: alone and together; and what the halves agree on."""
-    found = of(rows, kind="round")
+    found = pick(rows, kind="round")
     if not found:
         return []
     drawn: list[Lines | Ranking] = []
@@ -206,8 +206,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     for name, (title, unit) in titles.items():
         series = []
         for k, (method, label) in enumerate(WORDS.items()):
-            numbers = sorted({row["round"] for row in of(found, method=method)})
-            values = [column(of(found, method=method, round=n), name) for n in numbers]
+            numbers = sorted({row["round"] for row in pick(found, method=method)})
+            values = [column(pick(found, method=method, round=n), name) for n in numbers]
             if all(values):
                 means = [sum(v) / len(v) for v in values]
                 series.append(Series(label, numbers, means, "null" if method == "random" else f"c{k}", method))
@@ -216,7 +216,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     halves = [
         (
             f"round {k + 1}, {labels} labels",
-            [row["cosines"][k] for row in of(rows, kind="halves", labels=labels) if k < len(row["cosines"])],
+            [row["cosines"][k] for row in pick(rows, kind="halves", labels=labels) if k < len(row["cosines"])],
             style,
         )
         for k in range(3)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, gauss_newton, melbo_ortho
 from mi_ortho.elicitation import Goal
 from mi_ortho.stats import UNIT_SCALE
@@ -86,8 +86,8 @@ def again(
 def recovered(rows: Sequence[Mapping[str, Any]], group: str) -> list[float]:
     """Share of a case's places that work after the restarts."""
     found = []
-    for case in dict.fromkeys(row["case"] for row in of(rows, group=group)):
-        values = column(of(rows, case=case, group=group), "after")
+    for case in dict.fromkeys(row["case"] for row in pick(rows, group=group)):
+        values = column(pick(rows, case=case, group=group), "after")
         found.append(sum(value >= HALF for value in values) / len(values))
     return found
 
@@ -113,5 +113,5 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Effects before and after."""
     kinds = [(*kind, when) for kind in (("failed", "value"), ("early", "control")) for when in ("before", "after")]
-    groups = [(f"{group} places, {when}", column(of(rows, group=group), when), style) for group, style, when in kinds]
+    groups = [(f"{group} places, {when}", column(pick(rows, group=group), when), style) for group, style, when in kinds]
     return [bars("Effect before and after restarts", "As a share of the base's; means over places.", groups, HALF)]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, needs, of
+from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, needs, pick
 from mi_ortho import (
     ActivationMap,
     Feasible,
@@ -193,7 +193,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     )
     for cap in dict.fromkeys(row["cap"] for row in rows):
         for name, label, style in names:
-            values = column(of(rows, cap=cap), name)
+            values = column(pick(rows, cap=cap), name)
             found.append(Estimate(f"cap {cap:g} x base: {label}", fmean(values), interval_of(values), style))
     caption = "Orthogonal vectors with at least half of the base's effect below a norm cap; means over prompts."
     return [Ranking("Counts below a norm cap", caption, tuple(found), unit="vectors")]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, at_most, bars, each_split, needs, of
+from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, at_most, bars, each_split, needs, pick
 from experiments.lab.turning import added, cosine_after, plane_of, steered, turned, with_length_of
 from mi_ortho import Intervention, RotateTo, Verdict
 from mi_ortho.pages import Panel, Series
@@ -88,7 +88,7 @@ def ways_to(add: Intervention) -> dict[str, Intervention]:
 
 def table(rows: Sequence[Mapping[str, Any]], seed: int) -> Scores:
     """The recorded scores of one split."""
-    found = of(rows, kind="score", seed=seed)
+    found = pick(rows, kind="score", seed=seed)
     return {(row["grid"], row["method"], row["degrees"]): torch.tensor(row["scores"]) for row in found}
 
 
@@ -116,7 +116,7 @@ def relative(scores: Scores, method: str) -> float | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """P."""
-    tables = {row["seed"]: table(rows, row["seed"]) for row in of(rows, kind="split")}
+    tables = {row["seed"]: table(rows, row["seed"]) for row in pick(rows, kind="split")}
 
     def each(value: Callable[[int, Scores], float | None]) -> list[float]:
         return [found for seed, scores in tables.items() if (found := value(seed, scores)) is not None]
@@ -155,16 +155,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """The score by angle for each method, means over prompts and splits, and what the angle explains."""
-    if not of(rows, kind="score"):
+    if not pick(rows, kind="score"):
         return []
     drawn: list[Lines | Ranking] = []
     titles = {"axis": "angle between state and direction", "plane": "angle of the state inside the plane"}
     for grid, label in titles.items():
         series = []
         for k, method in enumerate(("added", "restored", "turned", "length")):
-            found = of(rows, kind="score", grid=grid, method=method)
+            found = pick(rows, kind="score", grid=grid, method=method)
             angles = sorted({row["degrees"] for row in found})
-            means = [float(torch.tensor([row["scores"] for row in of(found, degrees=a)]).mean()) for a in angles]
+            means = [float(torch.tensor([row["scores"] for row in pick(found, degrees=a)]).mean()) for a in angles]
             series += [Series(method, angles, means, f"c{k}", method)] if angles else []
         panel = Panel(f"Refusal score by {label}", "refusal score, nats", f"{label}, degrees")
         drawn.append(
@@ -176,7 +176,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
             )
         )
     shares = [("addition, with and without length", "axis"), ("addition and rotation", "plane")]
-    tables = [table(rows, row["seed"]) for row in of(rows, kind="split")]
+    tables = [table(rows, row["seed"]) for row in pick(rows, kind="split")]
     groups = []
     for label, grid in shares:
         groups.append((label, [v for s in tables if (v := explained(s, grid)) is not None], "value"))

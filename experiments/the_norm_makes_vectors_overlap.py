@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, resid_post, with_norms
 from mi_ortho.model import read
 from mi_ortho.subspace import orthonormal_rows
@@ -78,7 +78,7 @@ def examine(vectors: Tensor, at: Tensor, centred: bool, generator: torch.Generat
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Of the distribution-matched families."""
-    chosen = of(rows, match="kl")
+    chosen = pick(rows, match="kl")
     what = "mean cosine between two vectors' changes minus that of random orthogonal vectors, which is the control"
     return [
         at_least(
@@ -95,5 +95,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Overlaps of families and random vectors."""
     kinds = [(match, *kind) for match in ("kl", "activation") for kind in (("family", "value"), ("random", "control"))]
-    groups = [(f"{match} match, {group}", column(of(rows, match=match), group), style) for match, group, style in kinds]
+    groups = [
+        (f"{match} match, {group}", column(pick(rows, match=match), group), style) for match, group, style in kinds
+    ]
     return [bars("Mean cosine behind the norm", "Over pairs and positions; means over bases.", groups)]

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab import Bench, Lines, needs, of, record_layers, verdicts_of
+from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
 from mi_ortho.studies.geometry.survey import Effort
@@ -60,13 +60,14 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Mean variance of both streams, and the length of each block's addition, beside the untrained network."""
-    points = of(rows, kind="point", group="all", statistic="mean_variance")
+    points = pick(rows, kind="point", group="all", statistic="mean_variance")
     shown = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", "c2"))
     curves = [
-        (f"{network}, {stream}", style, of(points, network=network, stream=stream)) for network, stream, style in shown
+        (f"{network}, {stream}", style, pick(points, network=network, stream=stream))
+        for network, stream, style in shown
     ]
     moves = [
-        (network, style, of(rows, kind="update", network=network))
+        (network, style, pick(rows, kind="update", network=network))
         for network, style in (("model", "family"), ("untrained", "c2"))
     ]
     drawn = []

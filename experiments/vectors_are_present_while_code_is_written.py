@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
 from mi_ortho.stats import UNIT_SCALE
@@ -76,7 +76,7 @@ def examine(found: Contrast, vectors: Tensor, sets: int, generator: torch.Genera
 
 def values(rows: Sequence[Mapping[str, Any]], kind: str, name: str, groups: str = PRIMARY) -> list[float]:
     """One number of a kind of set, in the order of cases."""
-    return column(sorted(of(rows, set=kind, groups=groups), key=lambda row: row["case"]), name)
+    return column(sorted(pick(rows, set=kind, groups=groups), key=lambda row: row["case"]), name)
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
 from mi_ortho.objectives import Penalised
 
@@ -73,14 +73,14 @@ def examine(
 
 def ratios(rows: Sequence[Mapping[str, Any]], kind: str) -> list[float]:
     """Counts over those below the cap, one value a case where there are any."""
-    below = {row["case"]: row["found"] for row in of(rows, norms="cap")}
-    return [row["found"] / below[row["case"]] for row in of(rows, norms=kind) if below.get(row["case"])]
+    below = {row["case"]: row["found"] for row in pick(rows, norms="cap")}
+    return [row["found"] / below[row["case"]] for row in pick(rows, norms=kind) if below.get(row["case"])]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Counts at the base's norm and with a penalty, and the penalised lengths."""
     what = f"vectors with at least {HALF} of the effect over those below the cap; the control is random vectors' share"
-    penalised = of(rows, norms="penalised")
+    penalised = pick(rows, norms="penalised")
     return [
         at_least(
             "As many vectors have the effect at the base's norm",
@@ -88,7 +88,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             what,
             ratios(rows, "fixed"),
             RATIO,
-            column(of(rows, norms="fixed"), "random"),
+            column(pick(rows, norms="fixed"), "random"),
         ),
         at_least(
             "As many vectors have the effect with a penalty on the norm",
@@ -104,7 +104,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             "median norm over the base's; the control is that below the cap",
             column(penalised, "length"),
             LENGTH,
-            column(of(rows, norms="cap"), "length"),
+            column(pick(rows, norms="cap"), "length"),
         ),
     ]
 
@@ -112,8 +112,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts and lengths for each way of limiting the norm."""
     labels = (("cap", "below the cap"), ("fixed", "at the base's norm"), ("penalised", "with a penalty"))
-    counts = [(label, column(of(rows, norms=kind), "found"), "value") for kind, label in labels]
-    lengths = [(label, column(of(rows, norms=kind), "length"), "value") for kind, label in labels]
+    counts = [(label, column(pick(rows, norms=kind), "found"), "value") for kind, label in labels]
+    lengths = [(label, column(pick(rows, norms=kind), "length"), "value") for kind, label in labels]
     return [
         bars("Vectors with half of the effect", "Counts of the vectors searched for; means over bases.", counts),
         bars("Median norm over the base's", "Means over bases.", lengths, LENGTH),

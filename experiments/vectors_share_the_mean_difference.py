@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import Verdict, bessel_mass, kaarel_bound, shuffled, sign_coherence
 from mi_ortho.stats import UNIT_SCALE
@@ -74,7 +74,7 @@ def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> d
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Signs and mass of the distribution-matched families."""
-    chosen = of(rows, match="kl")
+    chosen = pick(rows, match="kl")
     return [
         at_least(
             "The vectors lie on one side of the mean difference",
@@ -103,7 +103,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     for name, title, limit in (("signs", "Vectors on one side", SHARE), ("mass", "log2 of mass over n / d", TWICE)):
         groups = []
         for match in ("kl", "activation"):
-            chosen = of(rows, match=match)
+            chosen = pick(rows, match=match)
             groups += [
                 (f"{match} match", column(chosen, name), "value"),
                 (f"{match} match (shuffled)", column(chosen, f"shuffled_{name}"), "control"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, of
+from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
 
 RATIO = 0.5  # of the base's own transfer
@@ -71,7 +71,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The family against its base, and its last third against random vectors."""
     ratios, excess, random, base = [], [], [], []
     for case in dict.fromkeys(row["case"] for row in rows if "case" in row):
-        own = {name: of(rows, case=case, group=name) for name in ("base", "family", "random")}
+        own = {name: pick(rows, case=case, group=name) for name in ("base", "family", "random")}
         if not all(own.values()):
             continue
         alone = fmean(column(own["base"], "transfer"))
@@ -111,10 +111,10 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         ("family", "orthogonal family", "value"),
         ("random", "random vectors", "control"),
     )
-    groups = [(label, per_case(of(rows, group=name)), style) for name, label, style in names]
+    groups = [(label, per_case(pick(rows, group=name)), style) for name, label, style in names]
     return [bars("Behaviour on other prompts", "Share of prompts not searched on; means over bases.", groups)]
 
 
 def per_case(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     """The mean of each case."""
-    return [fmean(column(of(rows, case=case), "transfer")) for case in dict.fromkeys(row["case"] for row in rows)]
+    return [fmean(column(pick(rows, case=case), "transfer")) for case in dict.fromkeys(row["case"] for row in rows)]

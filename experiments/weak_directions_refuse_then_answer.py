@@ -17,7 +17,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, of, refuses
+from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, pick, refuses
 from mi_ortho import Verdict, classify, generate, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import stage_of, substantial
@@ -99,7 +99,7 @@ def rise(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """L."""
-    splits = [of(rows, kind="direction", seed=seed) for seed in sorted({r["seed"] for r in of(rows, kind="split")})]
+    splits = [pick(rows, kind="direction", seed=seed) for seed in sorted({r["seed"] for r in pick(rows, kind="split")})]
     read = [[row for row in split if str(row["direction"]).startswith("layer")] for split in splits]
     strongest = [max(part, key=lambda row: row["strength"])["refuses then answers"] for part in read if part]
     null = [
@@ -132,12 +132,12 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """What completions do, by direction."""
-    found = of(rows, kind="direction")
+    found = pick(rows, kind="direction")
     names = list(dict.fromkeys(row["direction"] for row in found))
     drawn = []
     for stage in ("refuses then answers", "refuses", "answers"):
         groups = [
-            (name, column(of(found, direction=name), stage), "value" if name.startswith("layer") else "control")
+            (name, column(pick(found, direction=name), stage), "value" if name.startswith("layer") else "control")
             for name in names
         ]
         threshold = RISE if stage == "refuses then answers" else None

@@ -10,7 +10,7 @@ import torch
 from mi_ortho.pages.coloured import coloured
 from mi_ortho.probes import isotropic_set
 from mi_ortho.runs.directory import Run, RunError, open_run, start
-from mi_ortho.runs.rows import pick as chosen
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import stands
 from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.family_vectors import newest_family, open_family
@@ -150,12 +150,12 @@ def test_a_random_family_is_not_found_present(finished: Run) -> None:
     assert len(outcomes) == 6
     assert not any(outcome for claim, outcome in outcomes.items() if "probes" not in claim)
     rows = finished.records()
-    assert len(chosen(rows, kind="presence")) == 2 * 25 and {row["what"] for row in chosen(rows, kind="presence")} == {
+    assert len(pick(rows, kind="presence")) == 2 * 25 and {row["what"] for row in pick(rows, kind="presence")} == {
         "kept",
         "lost",
         "base",
     }
-    for row in chosen(rows, kind="presence", layer=3):
+    for row in pick(rows, kind="presence", layer=3):
         assert abs(row["auc_own_matched"] - row["sampled_auc_own_matched"]) < 0.2  # the sample tells of all tokens
 
 
@@ -176,7 +176,7 @@ def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: 
     again = presence(SMALL, family, tmp_path, fresh=False, at=None, say=quiet, track=quiet)
     assert again.path == run.path
     for kind in ("sets", "contrast", "probes"):
-        assert chosen(again.records(), kind=kind) == chosen(finished.records(), kind=kind)
+        assert pick(again.records(), kind=kind) == pick(finished.records(), kind=kind)
 
 
 def test_the_newest_family_is_one_of_the_model(tmp_path: Path) -> None:

@@ -4,9 +4,10 @@ from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
-from experiments.lab.judging import at_least, at_most, column, interval_of, of
+from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import record_layers, verdicts_of
 from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
+from mi_ortho.runs.rows import pick
 
 __all__ = [
     "DEMO",
@@ -25,7 +26,7 @@ __all__ = [
     "column",
     "each_split",
     "interval_of",
-    "of",
+    "pick",
     "random_order",
     "random_texts",
     "record_layers",

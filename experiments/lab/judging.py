@@ -11,11 +11,6 @@ from mi_ortho.studies.family.verdicts import numbers
 Row = Mapping[str, Any]
 
 
-def of(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values."""
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-
-
 def column(rows: Sequence[Row], name: str) -> list[float]:
     """One column as floats, missing values left out."""
     return numbers(rows, name)

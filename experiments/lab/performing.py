@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.lab.bench import Bench, Cost, Say, Track, identity
 from experiments.lab.claims import Experiment
-from experiments.lab.judging import column, of
+from experiments.lab.judging import column
 from experiments.lab.needs import check
 from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
@@ -16,6 +16,7 @@ from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.pages.text import number
 from mi_ortho.runs.directory import newest_first
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import outcome, tally
 from mi_ortho.studies.subject import Subject, model_hash
 
@@ -125,7 +126,7 @@ def _listed(value: object) -> object:
 def summary(experiment: Experiment, run: Run) -> dict[str, object]:
     """summary.json: headline, verdicts, cost."""
     rows = run.records()
-    costs = of(rows, kind="cost")
+    costs = pick(rows, kind="cost")
     verdicts = experiment.judge([row for row in rows if row.get("kind") != "cost"])
     worked = column(costs, "cpu_seconds")
     return {

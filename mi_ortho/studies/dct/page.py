@@ -21,9 +21,10 @@ from mi_ortho.pages.sections import (
     write_report,
 )
 from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import mean
 from mi_ortho.studies.dct.page_copies import agreement_section, copies_section, together_section
-from mi_ortho.studies.dct.verdicts import RANDOM, Row, by_factor, methods_of, select
+from mi_ortho.studies.dct.verdicts import RANDOM, Row, by_factor, methods_of
 
 Rows = Sequence[Row]
 SHOWN = 2  # factors of each method among the cards
@@ -51,7 +52,7 @@ def dct_report(run_dir: Path) -> Path:
 
 def _methods(rows: Rows) -> Section | None:
     names = [*methods_of(rows), RANDOM]
-    if not select(rows, kind="factor"):
+    if not pick(rows, kind="factor"):
         return None
     drawn = Markup("")
     for column, title in (
@@ -79,7 +80,7 @@ def _methods(rows: Rows) -> Section | None:
         "gain": "Objective, first → last",
         "seconds": "Seconds",
     }
-    fits = [{**row, "gain": _gain(row["trace"])} for row in select(rows, kind="fit")]
+    fits = [{**row, "gain": _gain(row["trace"])} for row in pick(rows, kind="fit")]
     below = note(
         "Share missed: of |z(θ) − z(0)|² on random θ of the norm, what the fitted sum of factors leaves "
         "unexplained; 1 is no better than no factors. Exponential and quadratic factors fit derivatives at 0, "
@@ -98,13 +99,13 @@ def _gain(trace: Sequence[float]) -> str:
 
 
 def _side_by_side(rows: Rows) -> Section | None:
-    plain = select(rows, kind="unsteered")
-    found = select(rows, kind="factor")
+    plain = pick(rows, kind="unsteered")
+    found = pick(rows, kind="factor")
     if not plain or not found:
         return None
     cards = [Card("Unsteered", plain[0]["text"], plain[0]["mode"])]
     for name in (*methods_of(rows), RANDOM):
-        own = sorted(select(found, method=name, seed=found[0]["seed"]), key=lambda row: row["rank"])
+        own = sorted(pick(found, method=name, seed=found[0]["seed"]), key=lambda row: row["rank"])
         for row in own[: SHOWN if name != RANDOM else 1]:
             score = "" if row["score"] is None else f", score {row['score']:.3g}"
             cards.append(
@@ -127,7 +128,7 @@ def _side_by_side(rows: Rows) -> Section | None:
 
 def _factors(rows: Rows) -> Section | None:
     found = [
-        {**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"} for row in select(rows, kind="factor")
+        {**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"} for row in pick(rows, kind="factor")
     ]
     if not found:
         return None
@@ -156,7 +157,7 @@ def _factors(rows: Rows) -> Section | None:
 
 
 def _scale(rows: Rows) -> Section | None:
-    found, radius = select(rows, kind="nonlinearity"), select(rows, kind="radius")
+    found, radius = pick(rows, kind="nonlinearity"), pick(rows, kind="radius")
     if not found or not radius:
         return None
     norms = [row["norm"] for row in found]
@@ -181,12 +182,12 @@ def _scale(rows: Rows) -> Section | None:
 
 
 def _spectra(rows: Rows) -> Section | None:
-    found = select(rows, kind="singular")
+    found = pick(rows, kind="singular")
     if not found:
         return None
     panels = []
     for letter, name in zip("abc", dict.fromkeys(row["map"] for row in found)):
-        own = select(found, map=name)
+        own = pick(found, map=name)
         places = [row["index"] + 1 for row in own]
         series = [
             Series("measured", places, [row["value"] for row in own], "family", "measured"),
@@ -217,8 +218,8 @@ def _spectra(rows: Rows) -> Section | None:
         "p_value": "p",
         "smallest_angle": "Smallest angle, rad",
     }
-    body += table(select(rows, kind="spectrum"), columns, name="spectra")
-    body += table(select(rows, kind="overlap"), shared, name="overlaps")
+    body += table(pick(rows, kind="spectrum"), columns, name="spectra")
+    body += table(pick(rows, kind="overlap"), shared, name="overlaps")
     lead = (
         "Does the slice single out directions? Its first block alone and all blocks to the end say how local that is: "
         "overlap is the mean squared cosine of the principal angles between the leading right singular spaces."
@@ -227,12 +228,12 @@ def _spectra(rows: Rows) -> Section | None:
 
 
 def _lens(rows: Rows) -> Section | None:
-    found = select(rows, kind="lens")
+    found = pick(rows, kind="lens")
     if not found:
         return None
     peaks = []
     for name in (*methods_of(rows), RANDOM):
-        values = [row["peak"] for row in select(found, method=name)]
+        values = [row["peak"] for row in pick(found, method=name)]
         if values:
             peaks.append(_marked(_label(name), values, "control" if name == RANDOM else "value"))
     first = found[0]["seed"]
@@ -251,7 +252,7 @@ def _lens(rows: Rows) -> Section | None:
 
 
 def _cost(rows: Rows) -> Section | None:
-    found = select(rows, kind="cost")
+    found = pick(rows, kind="cost")
     if not found:
         return None
     columns = {"stage": "Stage", "seconds": "Seconds", "megabytes": "Peak memory so far, MB"}

@@ -10,7 +10,8 @@ from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, figure, table_section
-from mi_ortho.studies.dct.verdicts import Row, select
+from mi_ortho.runs.rows import pick
+from mi_ortho.studies.dct.verdicts import Row
 
 WORDS = {
     "mean_cosine": "mean |cosine|",
@@ -25,7 +26,7 @@ STYLES = {"inputs": "family", "outputs": "c1", "outputs of random directions": "
 
 def copies_section(rows: Sequence[Row]) -> Section | None:
     """Cosines of all pairs of inputs and outputs, and every number against its null families."""
-    found = select(rows, kind="multiplicity")
+    found = pick(rows, kind="multiplicity")
     if not found:
         return None
     panels, ranks = [], []
@@ -33,10 +34,10 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
     for letter, name in zip("abcdefghi", names):
         series = []
         for what, style in STYLES.items():
-            own = select(rows, kind="cosines", method=name, what=what)
+            own = pick(rows, kind="cosines", method=name, what=what)
             series.append(Series(what, [row["cosine"] for row in own], [row["share"] for row in own], style, what))
         panels.append(curve(Panel(f"Cosines, {name}", "share of pairs", "cosine", letter=letter), series))
-        for row in select(found, method=name, name="effective_rank"):
+        for row in pick(found, method=name, name="effective_rank"):
             if row["what"] == "inputs":
                 ranks.append(Estimate(f"{name}: inputs", row["value"]))
             if row["against"] == "outputs of random directions":
@@ -65,7 +66,7 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
 
 def together_section(rows: Sequence[Row]) -> Section | None:
     """The best quarter of the factors: alone, averaged, at the members' norm, and their top direction."""
-    found = select(rows, kind="copies")
+    found = pick(rows, kind="copies")
     if not found:
         return None
     columns = {
@@ -93,7 +94,7 @@ def together_section(rows: Sequence[Row]) -> Section | None:
 
 def agreement_section(rows: Sequence[Row]) -> Section | None:
     """Which methods find the same space, and whether a method finds it again from another start."""
-    found = select(rows, kind="agreement")
+    found = pick(rows, kind="agreement")
     if not found:
         return None
     names = list(dict.fromkeys(row["first"] for row in found)) + [found[0]["second"]]

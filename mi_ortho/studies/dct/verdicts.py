@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.runs.rows import pick as select
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean
 from mi_ortho.studies.dct.fits import RANDOM
 
@@ -15,14 +15,14 @@ Row = Mapping[str, Any]
 
 def by_factor(rows: Sequence[Row], method: str, column: str) -> list[float]:
     """One value for each index: the mean over signs and seeds."""
-    found = select(rows, kind="factor", method=method)
+    found = pick(rows, kind="factor", method=method)
     indices = sorted({row["index"] for row in found})
     return [fmean(row[column] for row in found if row["index"] == index) for index in indices]
 
 
 def methods_of(rows: Sequence[Row]) -> list[str]:
     """The methods that were tried, in their order, random directions left out."""
-    return [name for name in dict.fromkeys(row["method"] for row in select(rows, kind="factor")) if name != RANDOM]
+    return [name for name in dict.fromkeys(row["method"] for row in pick(rows, kind="factor")) if name != RANDOM]
 
 
 def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
@@ -68,17 +68,17 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
     """Headline, tiles and verdicts of a finished run."""
-    radius = select(rows, kind="radius")[-1]
+    radius = pick(rows, kind="radius")[-1]
     names = methods_of(rows)
-    random = select(rows, kind="factor", method=RANDOM)
-    shares = [f"{name} {_percent(select(rows, kind='factor', method=name), 'changed')}" for name in names]
+    random = pick(rows, kind="factor", method=RANDOM)
+    shares = [f"{name} {_percent(pick(rows, kind='factor', method=name), 'changed')}" for name in names]
     headline = (
         f"At norm {radius['radius']:.3g}, {random[0]['prompts']} prompts, factors of {title} turn this share of "
         f"completions into another known behaviour: {', '.join(shares)}; random directions "
         f"{_percent(random, 'changed')}."
     )
     tiles = [
-        [_percent(select(rows, kind="factor", method=name), "changed"), f"of completions changed by {name} factors"]
+        [_percent(pick(rows, kind="factor", method=name), "changed"), f"of completions changed by {name} factors"]
         for name in names
     ]
     tiles.append([_percent(random, "changed"), "changed by random directions of the same norm"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from mi_ortho.pages.categories import category_colours
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.rows import pick
 
 Row = Mapping[str, Any]
 CONTROLS = {  # name in the records → (label, colour)
@@ -45,7 +46,7 @@ class FamilyRun:
 
     def where(self, **wanted: object) -> list[Row]:
         """The rows whose fields have these values."""
-        return [row for row in self.rows if all(row.get(key) == value for key, value in wanted.items())]
+        return pick(self.rows, **wanted)
 
     @cached_property
     def base(self) -> Row:

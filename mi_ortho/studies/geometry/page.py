@@ -18,6 +18,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, glossary, left_out_section, note, table_section, write_report
 from mi_ortho.runs.directory import Run, open_run
+from mi_ortho.runs.rows import pick
 
 Row = Mapping[str, Any]
 DEPTH = "layer"
@@ -55,10 +56,6 @@ def geometry_report(run_dir: Path) -> Path:
     return write_report(run_dir, "Layer geometry", [section for section in sections if section is not None])
 
 
-def _where(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-
-
 def _series(rows: Sequence[Row], label: str, style: str, *, y: str = "value", key: str = "") -> Series:
     """One line of a column over depth; a depth recorded twice counts once."""
     points = {row["depth"]: row[y] for row in rows}
@@ -66,7 +63,7 @@ def _series(rows: Sequence[Row], label: str, style: str, *, y: str = "value", ke
 
 
 def _growth(rows: Sequence[Row]) -> Section | None:
-    found = _where(rows, kind="point", network="model", group="all")
+    found = pick(rows, kind="point", network="model", group="all")
     if not found:
         return None
     panels = [_growth_panel(rows, statistic, letter) for statistic, letter in zip(LINES, "abc")]
@@ -82,7 +79,7 @@ def _growth(rows: Sequence[Row]) -> Section | None:
         "(the embedding of a last token that all prompts share) are left out."
     )
     body = curves(panels, caption, legend=legend)
-    gaps = _where(rows, kind="gap", network="model")
+    gaps = pick(rows, kind="gap", network="model")
     if gaps:
         body += estimates(
             "log(variance of mid / variance of pre), with 95 % intervals over prompts",
@@ -93,14 +90,14 @@ def _growth(rows: Sequence[Row]) -> Section | None:
 
 def _growth_panel(rows: Sequence[Row], statistic: str, letter: str) -> Markup:
     def points(network: str, stream: str) -> list[Row]:
-        return _where(rows, kind="point", network=network, group="all", statistic=statistic, stream=stream)
+        return pick(rows, kind="point", network=network, group="all", statistic=statistic, stream=stream)
 
     pre = points("model", "pre")
-    fits = _where(rows, kind="fit", network="model", group="all", statistic=statistic, stream="pre")
+    fits = pick(rows, kind="fit", network="model", group="all", statistic=statistic, stream="pre")
     series = [_series(pre, "pre", "family")]
     series += [_series(points("model", "mid"), "mid", "c6")] * bool(points("model", "mid"))
     for form, style in (("exponential", "null"), ("power", "second")):
-        for fit in _where(fits, form=form)[:1]:
+        for fit in pick(fits, form=form)[:1]:
             line = [{"depth": row["depth"], "value": _fitted(fit, row["depth"])} for row in pre]
             series.append(_series(line, f"{form} fit", style))
     series += [_series(points("untrained", "pre"), "untrained", "c2")] * bool(points("untrained", "pre"))
@@ -119,7 +116,7 @@ def _intervals(rows: Sequence[Row], label: str) -> list[Estimate]:
 
 def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
     mean = [("mean over layers", "model", "value"), ("untrained, mean over layers", "untrained", "control")]
-    found = [(label, _where(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
+    found = [(label, pick(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
     return [
         Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
         for label, part, style in found
@@ -128,14 +125,14 @@ def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
 
 
 def _sets(rows: Sequence[Row]) -> Section | None:
-    points = _where(rows, kind="point", network="model")
+    points = pick(rows, kind="point", network="model")
     names = [name for name in dict.fromkeys(row.get("group") for row in points) if name != "all"]
     if not names:
         return None
     panels, styles = [], ("family", "c1", "c4", "c5")
     shown = [(stream, statistic) for statistic in ("mean_variance", "max_variance") for stream in ("pre", "mid")]
     for letter, (stream, statistic) in zip("abcd", shown):
-        parts = [_where(points, group=name, stream=stream, statistic=statistic) for name in names]
+        parts = [pick(points, group=name, stream=stream, statistic=statistic) for name in names]
         series = [_series(part, str(name), style) for name, part, style in zip(names, parts, styles) if part]
         if series:
             panel = Panel(f"{LINES[statistic]}, {stream}", "", DEPTH, log=True, letter=letter, group="sets")
@@ -145,7 +142,7 @@ def _sets(rows: Sequence[Row]) -> Section | None:
 
 
 def _updates(rows: Sequence[Row]) -> Section | None:
-    found = {name: _where(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
+    found = {name: pick(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
     if not found["model"]:
         return None
     styles = {"model": "family", "untrained": "c2", "shuffled": "c3"}
@@ -164,7 +161,7 @@ def _updates(rows: Sequence[Row]) -> Section | None:
 
 
 def _directions(rows: Sequence[Row], run: Run) -> Section | None:
-    found = _where(rows, kind="overlap", network="model")
+    found = pick(rows, kind="overlap", network="model")
     if not found:
         return None
     drawn = []
@@ -174,7 +171,7 @@ def _directions(rows: Sequence[Row], run: Run) -> Section | None:
         drawn.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
         drawn += [
             Estimate(f"{row['part']}: shuffled weights", other["value"], None, "control")
-            for other in _where(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
+            for other in pick(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
         ]
     body = estimates(f"Mean overlap of the {found[0]['k']} leading directions between layers", drawn)
     if run.has("overlap"):
@@ -192,8 +189,8 @@ def _directions(rows: Sequence[Row], run: Run) -> Section | None:
 
 
 def _likeness(rows: Sequence[Row]) -> Section | None:
-    found = _where(rows, kind="likeness", network="model")
-    carried = _where(rows, kind="carried", network="model")
+    found = pick(rows, kind="likeness", network="model")
+    carried = pick(rows, kind="carried", network="model")
     if not found or not carried:
         return None
     size = 1 + max(row["source"] for row in found)
@@ -249,7 +246,7 @@ def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
 
 
 def _flat(rows: Sequence[Row]) -> Section | None:
-    found = _where(rows, kind="flat", network="model")
+    found = pick(rows, kind="flat", network="model")
     if not found:
         return None
     clouds = (
@@ -261,8 +258,7 @@ def _flat(rows: Sequence[Row]) -> Section | None:
     columns = {"ratio": "Detour along the neighbour graph", "defect": "Triangle defect", "dimension": "Local dimension"}
     for letter, (column, title) in zip("abc", columns.items()):
         series = [
-            _series(_means(_where(found, cloud=cloud), column), label, style, key=cloud)
-            for cloud, label, style in clouds
+            _series(_means(pick(found, cloud=cloud), column), label, style, key=cloud) for cloud, label, style in clouds
         ]
         panels.append(curve(Panel(title, "", DEPTH, letter=letter, group="flat"), series))
     copies = 1 + max(row["copy"] for row in found)
@@ -290,7 +286,7 @@ def _fits(rows: Sequence[Row]) -> Section:
         "r_squared": "R²",
         "aicc": "AICc",
     }
-    found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in _where(rows, kind="fit")]
+    found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in pick(rows, kind="fit")]
     if not found:
         return Section("Growth laws", note("No growth law was fitted yet."))
     lead = "Slope per layer of the exponential, exponent of the power law, with 95 % bootstrap intervals over prompts."

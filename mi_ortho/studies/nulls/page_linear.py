@@ -6,8 +6,8 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, curve
 from mi_ortho.pages.sections import curves, note
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.nulls.page_parts import Rows, line, named
-from mi_ortho.studies.nulls.verdicts import select
 
 LINEAR = (
     ("measured", "none", "measured", "family"),
@@ -19,7 +19,7 @@ LINEAR = (
 
 def linear_section(rows: Rows) -> Section | None:
     chosen = {
-        label: (select(rows, kind="linear", expansion=expansion, how=how), style)
+        label: (pick(rows, kind="linear", expansion=expansion, how=how), style)
         for label, expansion, how, style in LINEAR
     }
     if not any(found for found, _ in chosen.values()):
@@ -46,8 +46,8 @@ def linear_section(rows: Rows) -> Section | None:
         "mismatch": "relative error of J·base",
     }
     names = {"zero": "at 0", "path": "mean along the path"}
-    capacity = [{**row, "expansion": names[row["expansion"]]} for row in select(rows, kind="capacity")]
-    problems = Markup("").join(note(str(row["problem"])) for row in select(rows, kind="linear_problem"))
+    capacity = [{**row, "expansion": names[row["expansion"]]} for row in pick(rows, kind="capacity")]
+    problems = Markup("").join(note(str(row["problem"])) for row in pick(rows, kind="linear_problem"))
     lead = (
         "On a linear map the whole family follows from the Jacobian. Counts above the ridge capacity are impossible "
         "for a linear response, whatever was searched."
@@ -63,7 +63,7 @@ def gradients_section(rows: Rows) -> Section | None:
             "expansion": {"zero": "at 0", "path": "mean along the path"}[row["expansion"]],
             "positive": f"{row['positive']} of {row['trials']}",
         }
-        for row in named(select(rows, kind="gradient"))
+        for row in named(pick(rows, kind="gradient"))
     ]
     if not found:
         return None
@@ -99,7 +99,7 @@ def gradients_section(rows: Rows) -> Section | None:
             "Below: the one direction all working vectors share equally. Every orthogonal family has one (Σcos² 1 by "
             "construction). A linear effect would reach the mean effect of one vector already at the implied norm."
         )
-        + table(named(select(rows, kind="shared")), shared, name="shared")
+        + table(named(pick(rows, kind="shared")), shared, name="shared")
     )
     lead = "If the effect were linear, every vector would have the same positive projection on one gradient."
     return Section("Does one gradient explain every vector?", body, lead, "gradient", "Gradient")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mi_ortho.pages.plots import Series
-from mi_ortho.studies.nulls.verdicts import select
+from mi_ortho.runs.rows import pick
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -46,4 +46,4 @@ def mean(rows: Rows, name: str) -> float | None:
 
 
 def matches_of(rows: Rows, kind: str) -> list[str]:
-    return [match for match in MATCHES if select(rows, kind=kind, match=match)]
+    return [match for match in MATCHES if pick(rows, kind=kind, match=match)]

@@ -4,8 +4,9 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, note
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCHES, Rows, line, matches_of, mean, named
-from mi_ortho.studies.nulls.verdicts import inverse, select
+from mi_ortho.studies.nulls.verdicts import inverse
 
 
 def dose_section(rows: Rows) -> Section | None:
@@ -15,8 +16,8 @@ def dose_section(rows: Rows) -> Section | None:
     for letter, match in zip("ab", matches):
         lines = []
         for group, label, style in GROUPS:
-            lines += line(label, select(rows, kind="dose", match=match, group=group), "scale", "mean", style)
-            dosed = select(rows, kind="dosed", match=match, group=group)
+            lines += line(label, pick(rows, kind="dose", match=match, group=group), "scale", "mean", style)
+            dosed = pick(rows, kind="dosed", match=match, group=group)
             if dosed:
                 table_rows.append(
                     {
@@ -30,7 +31,7 @@ def dose_section(rows: Rows) -> Section | None:
                     }
                 )
         panels.append(curve(Panel(MATCHES[match], EFFECTS[match], "scale of each vector", letter=letter), lines))
-    legend = [(label, label, style) for group, label, style in GROUPS if select(rows, kind="dose", group=group)]
+    legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="dose", group=group)]
     drawn = curves(
         panels,
         "Mean effect of a group at every scale of its own vectors; random vectors have the family's norms.",
@@ -52,7 +53,7 @@ def dose_section(rows: Rows) -> Section | None:
 
 
 def completions_section(rows: Rows) -> Section | None:
-    found = select(rows, kind="completion")
+    found = pick(rows, kind="completion")
     if not found:
         return None
     first = {}
@@ -74,9 +75,9 @@ def composition_section(rows: Rows) -> Section | None:
         lines = [
             s
             for group, label, style in GROUPS
-            for s in line(label, select(rows, kind="composed", match=match, group=group), "n", "scale", style)
+            for s in line(label, pick(rows, kind="composed", match=match, group=group), "n", "scale", style)
         ]
-        sizes = sorted({float(row["n"]) for row in select(rows, kind="composed", match=match)})
+        sizes = sorted({float(row["n"]) for row in pick(rows, kind="composed", match=match)})
         if not sizes:  # too few vectors reach the threshold: nothing to draw on logarithmic axes
             continue
         lines += [
@@ -85,7 +86,7 @@ def composition_section(rows: Rows) -> Section | None:
         ]
         axes = ("critical scale s*(n) of the mean", "vectors averaged, n")
         panels.append(curve(Panel(MATCHES[match], *axes, log=True, logx=True, letter=letter), lines))
-    legend = [(label, label, style) for group, label, style in GROUPS if select(rows, kind="composed", group=group)]
+    legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="composed", group=group)]
     legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
     caption = (
         "How much the mean of n vectors, each first scaled to where it alone just works, must be scaled up. "
@@ -102,7 +103,7 @@ def composition_section(rows: Rows) -> Section | None:
             "inverse": None if row["exponent"] is None else 1 / row["exponent"],
             "interval": None if row["low"] is None else "{:.2f} to {:.2f}".format(*(inverse(row).interval or ())),
         }
-        for row in named(select(rows, kind="composition"))
+        for row in named(pick(rows, kind="composition"))
     ]
     columns = {
         "match": "effect",
@@ -129,7 +130,7 @@ def composition_section(rows: Rows) -> Section | None:
             "Signs: an even response (quadratic, quartic) works as well under −θ and under random signs; a linear or "
             "one-sided thresholded one does not. p-values are exact binomial (paired)."
         )
-        + table(named(select(rows, kind="signs")), signs, name="signs")
+        + table(named(pick(rows, kind="signs")), signs, name="signs")
     )
     lead = "1/p = 1: linear. 1/2: one quadratic form, in any basis. Smaller: separate features, each with a threshold."
     return Section("Sums and signs", body, lead, "composition", "Sums")

@@ -4,8 +4,8 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, curve
 from mi_ortho.pages.sections import curves
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.nulls.page_parts import EFFECTS, MATCHES, Rows, line, matches_of, named
-from mi_ortho.studies.nulls.verdicts import select
 
 SPECTRA = (
     ("zero", "Hessian / 2 at 0", "family"),
@@ -30,10 +30,10 @@ def spectrum_section(rows: Rows) -> Section | None:
         lines = [
             s
             for at, label, style in SPECTRA
-            for s in line(label, select(rows, kind="eigenvalue", match=match, at=at), "index", "value", style)
+            for s in line(label, pick(rows, kind="eigenvalue", match=match, at=at), "index", "value", style)
         ]
         spectra.append(curve(Panel(f"Spectrum, {MATCHES[match]}", "eigenvalue", "index", letter=letter), lines))
-        found = select(rows, kind="count", match=match)
+        found = pick(rows, kind="count", match=match)
         lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
         counts.append(
             curve(
@@ -63,16 +63,14 @@ def spectrum_section(rows: Rows) -> Section | None:
         "dimension": "effective dimension",
     }
     names = {at: label for at, label, _ in SPECTRA}
-    table_rows = [{**row, "at": names[row["at"]]} for row in named(select(rows, kind="spectrum"))]
+    table_rows = [{**row, "at": names[row["at"]]} for row in named(pick(rows, kind="spectrum"))]
     budget = {
         "match": "effect",
         "working": "vectors that work",
         "budget": "budget Σ(R√τ/|θ|)²",
         "median_norm": "median norm, × base",
     }
-    body += table(table_rows, columns, name="spectra") + table(
-        named(select(rows, kind="budget")), budget, name="budget"
-    )
+    body += table(table_rows, columns, name="spectra") + table(named(pick(rows, kind="budget")), budget, name="budget")
     lead = (
         "N orthogonal vectors no longer than ρ can reach an effect τ under a quadratic form exactly when its N largest "
         "eigenvalues sum to N τ / ρ² (Schur and Horn)."
@@ -88,12 +86,12 @@ def multiplicity_section(rows: Rows) -> Section | None:
         lines = [
             s
             for what, style in (("inputs", "family"), ("outputs", "second"))
-            for s in line(what, select(rows, kind="cosines", match=match, what=what), "cosine", "share", style)
+            for s in line(what, pick(rows, kind="cosines", match=match, what=what), "cosine", "share", style)
         ]
         panels.append(curve(Panel(f"Cosines, {MATCHES[match]}", "share of pairs", "cosine", letter=letter), lines))
     kept = []
     for letter, match in zip("ab", matches):
-        found = select(rows, kind="survival", match=match)
+        found = pick(rows, kind="survival", match=match)
         lines = [
             s
             for name, label, style in (("family", "family", "family"), ("random", "isotropic random", "null"))
@@ -111,7 +109,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
         "clusters": "clusters",
     }
     table_rows = [
-        {**row, "name": words.get(row["name"], row["name"])} for row in named(select(rows, kind="multiplicity"))
+        {**row, "name": words.get(row["name"], row["name"])} for row in named(pick(rows, kind="multiplicity"))
     ]
     columns = {
         "match": "family",
@@ -134,7 +132,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
             "All pairs. Inputs are orthogonal by construction; outputs are z(θ) − z(0).",
             legend=[("inputs", "inputs", "family"), ("outputs", "outputs", "second")],
         )
-        + table(named(select(rows, kind="ratio")), ratio, name="ratio")
+        + table(named(pick(rows, kind="ratio")), ratio, name="ratio")
         + table(table_rows, columns, name="multiplicity")
         + curves(
             kept,
@@ -147,7 +145,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
 
 
 def clusters_section(rows: Rows) -> Section | None:
-    found = named(select(rows, kind="cluster"))
+    found = named(pick(rows, kind="cluster"))
     if not found:
         return None
     columns = {

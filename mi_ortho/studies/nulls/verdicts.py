@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mi_ortho.multiplicity.response import inverse_exponent
-from mi_ortho.runs.rows import pick as select
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import (
     POSITIVE_SCALE,
     Decision,
@@ -35,10 +35,10 @@ FEW = 3  # vectors found at a norm, below which a ratio of counts means nothing
 
 def linear_curve(rows: Sequence[Row]) -> Verdict | None:
     """D2: is the activation-matched family what the same search finds on the linear map?"""
-    measured = numbers(select(rows, kind="linear", how="measured"), "loss")
+    measured = numbers(pick(rows, kind="linear", how="measured"), "loss")
 
     def distances(expansion: str) -> list[float]:
-        found = numbers(select(rows, kind="linear", how="search", expansion=expansion), "loss")
+        found = numbers(pick(rows, kind="linear", how="search", expansion=expansion), "loss")
         return [abs(a - b) for a, b in zip(measured, found)]
 
     path, zero = distances("path"), distances("zero")
@@ -58,13 +58,13 @@ def linear_curve(rows: Sequence[Row]) -> Verdict | None:
 
 def beyond_capacity(rows: Sequence[Row]) -> Verdict | None:
     """Are there more good vectors than the path-mean linear map can hold at their norm?"""
-    found = {row["expansion"]: row for row in select(rows, kind="capacity")}
-    if "path" not in found or not select(rows, kind="linear", how="measured"):
+    found = {row["expansion"]: row for row in pick(rows, kind="capacity")}
+    if "path" not in found or not pick(rows, kind="linear", how="measured"):
         return None
     predicted = len(
         [
             x
-            for x in numbers(select(rows, kind="linear", how="search", expansion="path"), "loss")
+            for x in numbers(pick(rows, kind="linear", how="search", expansion="path"), "loss")
             if x <= found["path"]["loss"]
         ]
     )
@@ -87,10 +87,10 @@ def beyond_capacity(rows: Sequence[Row]) -> Verdict | None:
 
 def beyond_gradient(rows: Sequence[Row], match: str) -> Verdict | None:
     """Are there more working vectors than one gradient could serve?"""
-    found = select(rows, kind="gradient", match=match, expansion="path")
+    found = pick(rows, kind="gradient", match=match, expansion="path")
     if not found or not found[0]["bound"]:
         return None
-    row, zero = found[0], select(rows, kind="gradient", match=match, expansion="zero")
+    row, zero = found[0], pick(rows, kind="gradient", match=match, expansion="zero")
     count = count_ratio(int(row["working"]), float(row["bound"]))
     return judge(
         f"More vectors work than one gradient allows ({match} match)",
@@ -105,7 +105,7 @@ def beyond_gradient(rows: Sequence[Row], match: str) -> Verdict | None:
 
 def one_side(rows: Sequence[Row], match: str) -> Verdict | None:
     """Do all vectors lie on one side of the effect's gradient at 0?"""
-    found = select(rows, kind="gradient", match=match, expansion="zero")
+    found = pick(rows, kind="gradient", match=match, expansion="zero")
     if not found or found[0]["trials"] < 4:
         return None
     share = rate(int(found[0]["positive"]), int(found[0]["trials"]))
@@ -122,7 +122,7 @@ def one_side(rows: Sequence[Row], match: str) -> Verdict | None:
 
 def composition(rows: Sequence[Row], match: str) -> Verdict | None:
     """Do means need a larger scale than a quadratic form's?"""
-    found = {row["group"]: row for row in select(rows, kind="composition", match=match)}
+    found = {row["group"]: row for row in pick(rows, kind="composition", match=match)}
     own = found.get("family")
     if own is None or own["exponent"] is None:
         return None
@@ -146,7 +146,7 @@ def inverse(row: Row) -> Measured:
 
 def signed(rows: Sequence[Row], match: str) -> Verdict | None:
     """Does the effect go away under -theta?"""
-    found = select(rows, kind="signs", match=match)
+    found = pick(rows, kind="signs", match=match)
     if not found or found[0].get("negated") is None:
         return None
     row = found[0]
@@ -170,8 +170,8 @@ def signed(rows: Sequence[Row], match: str) -> Verdict | None:
 
 def steep(rows: Sequence[Row], match: str) -> Verdict | None:
     """Does the effect grow faster than strength?"""
-    family = numbers(select(rows, kind="dosed", match=match, group="family"), "exponent")
-    base = numbers(select(rows, kind="dosed", match=match, group="base"), "exponent")
+    family = numbers(pick(rows, kind="dosed", match=match, group="family"), "exponent")
+    base = numbers(pick(rows, kind="dosed", match=match, group="base"), "exponent")
     if len(family) < 2:
         return None
     found = mean(family)
@@ -188,7 +188,7 @@ def steep(rows: Sequence[Row], match: str) -> Verdict | None:
 
 def spectrum(rows: Sequence[Row], match: str) -> Verdict | None:
     """D5: does the second-order spectrum at 0 predict how many vectors work at each norm?"""
-    counts = [row for row in select(rows, kind="count", match=match) if row["searched"] and row["measured"] >= FEW]
+    counts = [row for row in pick(rows, kind="count", match=match) if row["searched"] and row["measured"] >= FEW]
     if len(counts) < 2:
         return None
     ended = [row for row in counts if not censored(row)]
@@ -221,7 +221,7 @@ def censored(row: Row) -> bool:
 
 def fewer_outputs(rows: Sequence[Row], match: str) -> Verdict | None:
     """H22: do the vectors do fewer things than they are?"""
-    found = select(rows, kind="ratio", match=match)
+    found = pick(rows, kind="ratio", match=match)
     if not found:
         return None
     row = found[0]
@@ -252,15 +252,15 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
 
 def headline(rows: Sequence[Row], found: Sequence[Verdict], model: str) -> str:
     """One sentence: which simple stories the family's numbers leave standing."""
-    match = "kl" if select(rows, kind="gradient", match="kl") else "activation"
+    match = "kl" if pick(rows, kind="gradient", match="kl") else "activation"
     parts = []
-    gradient = select(rows, kind="gradient", match=match, expansion="path")
+    gradient = pick(rows, kind="gradient", match=match, expansion="path")
     if gradient:
         parts.append(
             f"{gradient[0]['working']} vectors reach half of the base's effect where one gradient allows "
             f"{gradient[0]['bound']:.1f}"
         )
-    composed = [row for row in select(rows, kind="composition", match=match, group="family") if row["exponent"]]
+    composed = [row for row in pick(rows, kind="composition", match=match, group="family") if row["exponent"]]
     if composed:
         means = inverse(composed[0])
         low, high = means.interval or (math.nan, math.nan)
@@ -268,7 +268,7 @@ def headline(rows: Sequence[Row], found: Sequence[Verdict], model: str) -> str:
             f"means compose with 1/p = {means.value:.2f} [{low:.2f}, {high:.2f}] (1 linear, 1/2 quadratic, 0 separate "
             "features)"
         )
-    ratio = select(rows, kind="ratio", match=match)
+    ratio = pick(rows, kind="ratio", match=match)
     if ratio:
         parts.append(
             f"their displacements have {ratio[0]['value']:.2f} of their own effective rank, "

@@ -14,10 +14,11 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, figure, note, write_report
 from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.presence.contrasts import CONTRASTS, NULLS, PRIMARY
 from mi_ortho.studies.presence.page_text import passages_table, strongest_passages, terms, token_by_token, vectors_table
 from mi_ortho.studies.presence.passages import GROUPS
-from mi_ortho.studies.presence.verdicts import Row, chosen
+from mi_ortho.studies.presence.verdicts import Row
 
 STYLES = {"family": "family", "isotropic": "c2", "covariance": "c1", "rotated": "c4"}
 NAMES = {
@@ -69,7 +70,7 @@ def presence_report(run_dir: Path) -> Path:
     path = Path(run_dir)
     run = open_run(path)
     rows, source = run.records(), int(str(run.config["source"]))
-    layers = sorted({int(row["layer"]) for row in chosen(rows, kind="layer")})
+    layers = sorted({int(row["layer"]) for row in pick(rows, kind="layer")})
     if source not in layers:
         waiting = Section("Measurements", note("The layer of the vectors is not measured yet; run the command again."))
         return write_report(path, "Presence in real code", [passages_table(rows), waiting])
@@ -95,7 +96,7 @@ def separation(rows: Sequence[Row], layers: Sequence[int], source: int) -> Secti
 
 def _distribution(rows: Sequence[Row], layer: int, name: str, title: str) -> Markup:
     series = []
-    for row in chosen(rows, kind="sets", layer=layer, contrast=name):
+    for row in pick(rows, kind="sets", layer=layer, contrast=name):
         xs = [float(x) for x in row["auc_quantiles"]]
         ys = [k / (len(xs) - 1) for k in range(len(xs))]
         series.append(Series(NAMES[row["null"]], xs, ys, style=STYLES[row["null"]], key=row["null"]))
@@ -105,8 +106,8 @@ def _distribution(rows: Sequence[Row], layer: int, name: str, title: str) -> Mar
 def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
     drawn = []
     for layer in layers:
-        [summary] = chosen(rows, kind="contrast", layer=layer, contrast=PRIMARY)
-        sets = {row["null"]: row["mean_auc"] for row in chosen(rows, kind="sets", layer=layer, contrast=PRIMARY)}
+        [summary] = pick(rows, kind="contrast", layer=layer, contrast=PRIMARY)
+        sets = {row["null"]: row["mean_auc"] for row in pick(rows, kind="sets", layer=layer, contrast=PRIMARY)}
         drawn.append(Estimate(f"layer {layer}: the family", sets["family"][0], _pair(summary["interval"])))
         middle = torch.quantile(torch.tensor(sets["covariance"]), torch.tensor([0.025, 0.975])).tolist()
         mean = fmean(sets["covariance"])
@@ -116,7 +117,7 @@ def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
 
 def shares(rows: Sequence[Row], source: int) -> Section:
     """How much of an activation each vector holds, and the span of all of them."""
-    found = [row for row in chosen(rows, kind="presence", layer=source) if row["what"] != "base"]
+    found = [row for row in pick(rows, kind="presence", layer=source) if row["what"] != "base"]
     panels = [
         _share_panel(found, "share", "Mean share of |h|²", {}),
         _share_panel(found, "largest_share", "Largest share of |h|²", {"1/50": 0.02}),
@@ -137,7 +138,7 @@ def _share_panel(found: Sequence[Row], field: str, title: str, lines: dict[str, 
 
 
 def _explained(rows: Sequence[Row], source: int) -> Markup:
-    sets = {row["null"]: row["explained"] for row in chosen(rows, kind="sets", layer=source, contrast=PRIMARY)}
+    sets = {row["null"]: row["explained"] for row in pick(rows, kind="sets", layer=source, contrast=PRIMARY)}
     drawn = [Estimate("the family", sets["family"][0])]
     drawn += [Estimate(NAMES[null], fmean(sets[null]), (min(sets[null]), max(sets[null])), "control") for null in NULLS]
     return figure(estimates("Variance of own code inside the span", drawn), _EXPLAINED)
@@ -145,7 +146,7 @@ def _explained(rows: Sequence[Row], source: int) -> Markup:
 
 def every_layer(rows: Sequence[Row], layers: Sequence[int]) -> Section:
     """AUC of each vector at each layer in each comparison."""
-    found = {(row["layer"], row["index"]): row for row in chosen(rows, kind="presence")}
+    found = {(row["layer"], row["index"]): row for row in pick(rows, kind="presence")}
     indices = sorted({index for _, index in found})
     values = [[found[layer, index][f"auc_{name}"] - 0.5 for index in indices] for name in CONTRASTS for layer in layers]
     labels = [f"{name.replace('_', ' ')}, layer {layer}" for name in CONTRASTS for layer in layers]
@@ -164,7 +165,7 @@ def every_layer(rows: Sequence[Row], layers: Sequence[int]) -> Section:
 
 def probes(rows: Sequence[Row], source: int) -> list[Section]:
     """Iterative nullspace projection: one line a split, with its shuffled control."""
-    found = chosen(rows, kind="probes", layer=source)
+    found = pick(rows, kind="probes", layer=source)
     if not found:
         return []
     series = []

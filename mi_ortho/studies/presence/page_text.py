@@ -11,9 +11,10 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.sections import glossary, note, table_section
 from mi_ortho.pages.text import number, visible
 from mi_ortho.probes import false_discoveries
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.presence.contrasts import PRIMARY
 from mi_ortho.studies.presence.passages import GROUPS
-from mi_ortho.studies.presence.verdicts import Row, chosen
+from mi_ortho.studies.presence.verdicts import Row
 
 _VECTORS, _OPEN = 150, 6  # vectors whose strongest passages are on the page, and of these shown without a click
 _COLUMNS = {
@@ -52,7 +53,7 @@ _ALL = (
 def token_by_token(rows: Sequence[Row]) -> Section:
     """Whole passages of every group, one choice each."""
     buttons, drawn = [], []
-    for k, row in enumerate(chosen(rows, kind="tokens")):
+    for k, row in enumerate(pick(rows, kind="tokens")):
         title = visible(f"{GROUPS[row['group']]}: {row['title']}")
         visual = token_values(row["tokens"], torch.tensor(row["values"]), row["labels"], title=title)
         button = Markup('<button type="button" aria-pressed="{}">{}</button> ')
@@ -69,7 +70,7 @@ def strongest_passages(rows: Sequence[Row], source: int) -> Section:
     found: dict[int, list[Row]] = {}
     for row in sorted(_moments(rows), key=lambda row: (row["index"], row["rank"])):
         found.setdefault(row["index"], []).append(row)
-    known = {row["index"]: row for row in chosen(rows, kind="presence", layer=source)}
+    known = {row["index"]: row for row in pick(rows, kind="presence", layer=source)}
     order = sorted(found, key=lambda index: (known[index]["what"] != "base", -known[index][f"auc_{PRIMARY}"]))
     blocks = [_block(known[index], found[index], k < _OPEN) for k, index in enumerate(order[:_VECTORS])]
     if len(blocks) > _OPEN:
@@ -117,7 +118,7 @@ def _block(known: Row, moments: Sequence[Row], shown: bool) -> Markup:
 def vectors_table(rows: Sequence[Row], source: int) -> Section:
     """Every vector with its numbers at the layer it was made for."""
     first = {row["index"]: str(row["group"]) for row in _moments(rows) if row["rank"] == 0}
-    found = chosen(rows, kind="presence", layer=source)
+    found = pick(rows, kind="presence", layer=source)
     p_values = torch.tensor([float(row[f"p_covariance_{PRIMARY}"]) for row in found], dtype=torch.float64)
     shown = [
         {
@@ -150,7 +151,7 @@ def vectors_table(rows: Sequence[Row], source: int) -> Section:
 
 def passages_table(rows: Sequence[Row]) -> Section:
     """Every passage, with those that were left out."""
-    passages = chosen(rows, kind="passage")
+    passages = pick(rows, kind="passage")
     shown = [{**row, "group": GROUPS[row["group"]], "tokens": len(row["ids"])} for row in passages]
     read = sum(len(row["ids"]) for row in passages if row["kept"])
     left = sum(not row["kept"] for row in passages)

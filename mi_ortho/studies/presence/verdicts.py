@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.runs.rows import pick as chosen
+from mi_ortho.runs.rows import pick
 from mi_ortho.stats import (
     POSITIVE_SCALE,
     Decision,
@@ -49,8 +49,8 @@ def verdicts(rows: Sequence[Row], source: int) -> list[Verdict]:
 
 def family_and_nulls(rows: Sequence[Row], layer: int, name: str) -> tuple[Row, dict[str, Row], Row]:
     """The records of the family's own set, of each null, and of the contrast itself."""
-    sets = {str(row["null"]): row for row in chosen(rows, kind="sets", layer=layer, contrast=name)}
-    [summary] = chosen(rows, kind="contrast", layer=layer, contrast=name)
+    sets = {str(row["null"]): row for row in pick(rows, kind="sets", layer=layer, contrast=name)}
+    [summary] = pick(rows, kind="contrast", layer=layer, contrast=name)
     return sets["family"], {null: sets[null] for null in NULLS}, summary
 
 
@@ -76,7 +76,7 @@ def present(rows: Sequence[Row], source: int) -> Verdict:
 
 def discovered(rows: Sequence[Row], source: int) -> Verdict:
     """H4, vector by vector: how many are more present in code than members of covariance-matched sets?"""
-    found = chosen(rows, kind="presence", layer=source)
+    found = pick(rows, kind="presence", layer=source)
     family, lost = ([row for row in found if row["what"] == what] for what in ("kept", "lost"))
     hits = sum(discoveries(family, f"p_covariance_{PRIMARY}", FALSE_SHARE))
     share = rate(hits, len(family))
@@ -115,7 +115,7 @@ def carried(rows: Sequence[Row], source: int) -> Verdict:
 def coherent(rows: Sequence[Row], source: int) -> Verdict:
     """H9: do the vectors share the sign of one direction, that of code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
-    count = sum(row["what"] == "kept" for row in chosen(rows, kind="presence", layer=source))
+    count = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
     share = rate(round(family["coherence"][0] * count), count)
     return judge(
         "The vectors lie on code's side of the difference between code and English",
@@ -146,9 +146,9 @@ def concentrated(rows: Sequence[Row], source: int) -> Verdict:
 
 def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
     """H19: are there as many orthogonal linear probes for code as there are vectors?"""
-    size = sum(row["what"] == "kept" for row in chosen(rows, kind="presence", layer=source))
+    size = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
     found = {
-        (fit, shuffled): chosen(rows, kind="probes", fit=fit, shuffled=shuffled)
+        (fit, shuffled): pick(rows, kind="probes", fit=fit, shuffled=shuffled)
         for fit in ("discriminant", "logistic")
         for shuffled in (False, True)
     }
@@ -187,7 +187,7 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
 def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict[str, object]:
     """summary.json of a presence run."""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
-    vectors = [row for row in chosen(rows, kind="presence", layer=source) if row["what"] == "kept"]
+    vectors = [row for row in pick(rows, kind="presence", layer=source) if row["what"] == "kept"]
     strong = sum(row["largest_share_code_own"] >= STRONG for row in vectors)
     verdict = present(rows, source)
     word = {"supported": "is", "not supported": "is less than predicted"}.get(verdict.outcome, "may be")

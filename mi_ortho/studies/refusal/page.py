@@ -14,6 +14,7 @@ from mi_ortho.pages.sections import Card, completions, curves, glossary, left_ou
 from mi_ortho.pages.text import number
 from mi_ortho.pages.wheel import Lap, wheel
 from mi_ortho.runs.directory import open_run
+from mi_ortho.runs.rows import pick
 from mi_ortho.studies.refusal.page_inside import inside_section
 from mi_ortho.studies.refusal.page_places import candidate_section, layer_section, matrix_section
 
@@ -63,12 +64,8 @@ def refusal_report(run_dir: Path) -> Path:
     return write_report(run_dir, "Refusal direction", [part for part in parts if part is not None])
 
 
-def _pick(rows: Rows, kind: str) -> list[Row]:
-    return [row for row in rows if row.get("kind") == kind]
-
-
 def _conditions(rows: Rows) -> Section | None:
-    found = _pick(rows, "condition")
+    found = pick(rows, kind="condition")
     if not found:
         return None
     columns = {
@@ -108,7 +105,7 @@ def _estimates(rows: Rows, key: str) -> list[Estimate]:
 
 
 def _side_by_side(rows: Rows) -> Section | None:
-    found = [row for row in _pick(rows, "completion") if row["index"] == 0]
+    found = [row for row in pick(rows, kind="completion") if row["index"] == 0]
     if not found:
         return None
     body = Markup("")
@@ -128,7 +125,7 @@ def _side_by_side(rows: Rows) -> Section | None:
         "text": "Completion",
     }
     body += _HEADING.format("All completions") + table(
-        _pick(rows, "completion"), columns, name="completions", chips=("stage",)
+        pick(rows, kind="completion"), columns, name="completions", chips=("stage",)
     )
     lead = "The first test prompt of each class under every condition, then all; the words that differ are marked."
     return Section("Completions", body, lead, "completions")
@@ -139,7 +136,7 @@ def _remark(row: Row) -> str:
 
 
 def _circle(rows: Rows) -> Section | None:
-    found = _pick(rows, "circle")
+    found = pick(rows, kind="circle")
     if not found:
         return None
     wheels, panels = Markup(""), []
@@ -194,7 +191,7 @@ def _arc_name(arc: tuple[str, bool, str]) -> str:
 
 
 def _several(rows: Rows) -> Section | None:
-    rounds, probes, cones = (_pick(rows, kind) for kind in ("round", "probe", "cone"))
+    rounds, probes, cones = (pick(rows, kind=kind) for kind in ("round", "probe", "cone"))
     if not rounds and not probes and not cones:
         return None
     body = Markup("")
@@ -238,7 +235,7 @@ def _several(rows: Rows) -> Section | None:
 
 
 def _rankings(rows: Rows) -> Section | None:
-    found = [{**row, "name": str(row["name"]).replace("_", " ")} for row in _pick(rows, "ranking")]
+    found = [{**row, "name": str(row["name"]).replace("_", " ")} for row in pick(rows, kind="ranking")]
     columns = {
         "name": "Score",
         "spearman": "Spearman, admissible",

@@ -12,6 +12,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves
 from mi_ortho.pages.text import number, visible
+from mi_ortho.runs.rows import pick
 
 Row = Mapping[str, Any]
 LETTERS = {"not a number": "N", "last layers": "L", "KL too large": "K", "does not induce": "I"}
@@ -24,10 +25,10 @@ MEASURES = {
 
 def candidate_section(rows: Sequence[Row]) -> Section | None:
     """Layer by position for each score, letters for the reasons of a rejection, the selected candidate framed."""
-    found, extraction = _pick(rows, "candidate"), _pick(rows, "extraction")
+    found, extraction = pick(rows, kind="candidate"), pick(rows, kind="extraction")
     if not found or not extraction:
         return None
-    chosen = next((row for row in reversed(_pick(rows, "selection")) if "site" in row), {})
+    chosen = next((row for row in reversed(pick(rows, kind="selection")) if "site" in row), {})
     maps = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
     body = Markup('<div class="two">{}</div>').format(maps)
     columns = {
@@ -39,7 +40,7 @@ def candidate_section(rows: Sequence[Row]) -> Section | None:
         "kl": "KL",
         "rejected": "Rejected for",
     }
-    ended = _pick(rows, "selection")
+    ended = pick(rows, kind="selection")
     lead = f"Selection: {ended[-1]['reason']}. " if ended else "Selection has not ended. "
     reasons = "; ".join(f"{letter} {reason}" for reason, letter in LETTERS.items())
     lead += f"Letters say why a candidate is rejected: {reasons}. No letter: admissible. Framed: selected."
@@ -68,10 +69,10 @@ def _cell(row: Row | None, chosen: Row, key: str) -> Cell:
 
 def layer_section(rows: Sequence[Row]) -> Section | None:
     """Norm and the three scores by layer, at the position that was selected (the last one where none was)."""
-    found = _pick(rows, "candidate")
+    found = pick(rows, kind="candidate")
     if not found:
         return None
-    chosen = next((row["position"] for row in reversed(_pick(rows, "selection")) if "site" in row), None)
+    chosen = next((row["position"] for row in reversed(pick(rows, kind="selection")) if "site" in row), None)
     position = max(row["position"] for row in found) if chosen is None else chosen
     streams = list(dict.fromkeys(row["stream"] for row in found))
     parts = {
@@ -118,7 +119,7 @@ def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
 
 def matrix_section(rows: Sequence[Row]) -> Section | None:
     """By how much refusal falls: rows where the direction was read, columns where it is ablated; random ones below."""
-    found = list({row["source"]: row for row in _pick(rows, "matrix")}.values())
+    found = list({row["source"]: row for row in pick(rows, kind="matrix")}.values())
     if not found:
         return None
     cells = [
@@ -143,7 +144,3 @@ def matrix_section(rows: Sequence[Row]) -> Section | None:
 def _where(row: Row, k: int) -> str:
     layers = ", ".join(map(str, row["layers"][k]))
     return visible(f"{row['source']} ablated in layers {layers}: score {number(row['scores'][k])}")
-
-
-def _pick(rows: Sequence[Row], kind: str) -> list[Row]:
-    return [row for row in rows if row.get("kind") == kind]
