@@ -14,6 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 import mi_ortho as mo
+from mi_ortho.runs.rows import pick
 
 SETTINGS = Path(__file__).parents[2] / "mi_ortho" / "organism"
 BEHAVIOURS = ("demo", "alien", "stem", "help")  # names of settings files; demo is code
@@ -56,12 +57,6 @@ def run_families(
         else:
             done[name] = out / name
     return done
-
-
-def pick(rows: Sequence[Row], **wanted: object) -> list[Row]:
-    """The rows with these values, one for each index."""
-    chosen = [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
-    return list({row.get("index", number): row for number, row in enumerate(chosen)}.values())
 
 
 def figures(rows: Sequence[Row], match: str) -> Row | None:
