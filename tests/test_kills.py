@@ -297,4 +297,4 @@ def test_everywhere(shape: Shape, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", FAST, indirect=True)
 def test_here_and_there(shape: Shape, tmp_path: Path) -> None:
-    interrupted_everywhere(shape, tmp_path, 11)
+    interrupted_everywhere(shape, tmp_path, 23)
