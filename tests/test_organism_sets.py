@@ -16,6 +16,7 @@ from experiments.organism.export import export
 from experiments.organism.recipe import PRESETS, Recipe
 from experiments.organism.tokenizer import train_tokenizer
 from experiments.organism.train import Training
+from mi_ortho.runs.rows import whole
 
 TINY = replace(PRESETS["tiny"], vocab_size=2304, steps=4, corpus=PRESETS["dial"].corpus)
 
@@ -160,7 +161,10 @@ def family_rows(kept: int, random: int, found: int = 10) -> list[dict]:
 
 
 def test_figures_of_a_family() -> None:
-    found = families.figures(family_rows(6, 1), "kl")
+    lines = family_rows(6, 1)
+    rows = whole(lines)  # as a run's records are read: the batch recorded twice counts once
+    assert len(lines) == len(rows) + 1
+    found = families.figures(rows, "kl")
     assert found is not None and (found["kept"], found["found"], found["random"]) == (6, 10, 1)
     assert (found["norm"], found["transfer"], found["random_transfer"]) == (1.5, 0.5, 0.2)
     assert families.figures(family_rows(6, 1), "activation") is None
