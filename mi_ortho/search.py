@@ -179,6 +179,7 @@ class _State:
     evaluations: Tensor
     losses: list[list[float]]
     converged: Tensor  # rows that stopped where the quasi-Newton model of the loss promises nothing more
+    settled: Tensor  # rows of a block that have stopped once since the rows before them do not move
     pairs: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
 
     @classmethod
@@ -187,7 +188,7 @@ class _State:
         none = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
         broken = ~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))
         losses = [[value] for value in loss.tolist()]
-        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses, broken & False)
+        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses, broken & False, broken & False)
 
     def done(self) -> Tensor:
         """Rows that no longer move: in a block only once all rows before them, which they must avoid, are done."""
@@ -212,7 +213,8 @@ class _State:
     def end(self, active: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None):
         """Tell which of the rows that have just stopped are stationary.
 
-        Those of a block were quiet while rows before them moved, so a block's row that is not stationary goes on.
+        Those of a block were quiet while rows before them moved, and learnt their curvature then: such a row goes on,
+        once on what it learns from now on, and as long as it is not stationary.
         """
         ending = active & self.done()
         if not bool(ending.any()):
@@ -226,7 +228,10 @@ class _State:
         )
         self.converged = torch.where(ending, small, self.converged)
         if self.nested:
-            self.quiet = torch.where(ending & ~small, 0, self.quiet)
+            again = ending & ~(small & self.settled)
+            self.quiet, self.failed = (torch.where(again, 0, count) for count in (self.quiet, self.failed))
+            self.pairs = [(change, curve, torch.where(again, 0, inverse)) for change, curve, inverse in self.pairs]
+            self.settled = self.settled | ending
 
     def promise(self, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None) -> Tensor:
         """By how much the quasi-Newton model says the loss can still fall; without a model, a bound to first order."""

@@ -217,10 +217,12 @@ def test_an_interrupted_family_continues_bit_by_bit(kind: str, block: int) -> No
         assert all(torch.equal(a.vector, b.vector) for a, b in zip(rest, whole[cut:], strict=True))
 
 
-@pytest.mark.parametrize("block", [1, 4])
-@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
-def test_what_has_converged_is_stationary(block: int, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("block", "tolerance", "moved"), [(1, 1e-3, 0), (1, 1e-6, 0), (4, 1e-3, 0), (4, 1e-6, 0), (4, 1e-3, 3), (4, 1e-3, 4)]
+)
+def test_what_has_converged_is_stationary(block: int, tolerance: float, moved: int) -> None:
     base = 3 * randn(14, seed=2)
+    base = base * (1 + 1e-7 * randn(14, seed=moved)) if moved else base  # as another processor would round
     settings = OrthoSettings(max_norm=4.0, block=block, solver=Lbfgs(max_steps=120, tolerance=tolerance))
     maps = {"mlp": mlp(14), "saturating": saturating(14, 3), "sharp": saturating(14, 3, gain=4.0)}
     converged = 0
@@ -230,7 +232,7 @@ def test_what_has_converged_is_stationary(block: int, tolerance: float) -> None:
         for result in islice(melbo_ortho(goal, base, seed=0, settings=settings), 8):
             if result.status is Status.CONVERGED:
                 ball = Feasible(avoid, max_norm=4.0)
-                assert gained(lambda theta, goal=goal: -goal.smooth(theta), result.vector, ball) < 0.005
+                assert gained(lambda theta, goal=goal: -goal.smooth(theta), result.vector, ball, within=0.05) < 0.005
                 converged += 1
             if result.status not in LOST:
                 avoid = avoid.extend(result.vector[None])

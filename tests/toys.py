@@ -182,8 +182,19 @@ def saturating(d_model: int, positions: int, *, gain: float = 1.5, seed: int = 0
     return FunctionMap(forward, d_model)
 
 
-def gained(objective: Callable[[Tensor], Tensor], vector: Tensor, feasible: Feasible, *, steps: int = 60) -> float:
-    """By which share of itself the objective still grows along its projected gradient, in steps of at most 5 %."""
+def gained(
+    objective: Callable[[Tensor], Tensor],
+    vector: Tensor,
+    feasible: Feasible,
+    *,
+    steps: int = 60,
+    within: float = float("inf"),
+) -> float:
+    """By which share of itself the objective still grows along its projected gradient, in steps of at most 5 %.
+
+    `within` is how far it may go, as a share of the vector's norm: a point that is stationary within a tolerance can be
+    near a saddle, from which a long way leads further.
+    """
     theta, size = vector[None], 0.05
     value, gradient = value_and_gradient(objective, theta)
     first = float(value)
@@ -193,7 +204,8 @@ def gained(objective: Callable[[Tensor], Tensor], vector: Tensor, feasible: Feas
         while size > 1e-9:
             trial = feasible(theta + size * way)
             trial_value, trial_gradient = value_and_gradient(objective, trial)
-            if trial_value > value:
+            near = float((trial - vector).norm()) <= within * float(vector.norm())
+            if near and trial_value > value:
                 theta, value, gradient, size = trial, trial_value, trial_gradient, min(0.05, 2 * size)
                 break
             size /= 2
