@@ -188,7 +188,9 @@ class _State:
         none = torch.zeros(len(theta), dtype=torch.long, device=theta.device)
         broken = ~(torch.isfinite(loss) & torch.isfinite(gradient).all(-1))
         losses = [[value] for value in loss.tolist()]
-        return cls(nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses, broken & False, broken & False)
+        return cls(
+            nested, theta, loss, gradient, broken, none, none.clone(), none + 1, losses, broken & False, broken & False
+        )
 
     def done(self) -> Tensor:
         """Rows that no longer move: in a block only once all rows before them, which they must avoid, are done."""

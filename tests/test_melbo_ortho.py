@@ -218,7 +218,8 @@ def test_an_interrupted_family_continues_bit_by_bit(kind: str, block: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("block", "tolerance", "moved"), [(1, 1e-3, 0), (1, 1e-6, 0), (4, 1e-3, 0), (4, 1e-6, 0), (4, 1e-3, 3), (4, 1e-3, 4)]
+    ("block", "tolerance", "moved"),
+    [(1, 1e-3, 0), (1, 1e-6, 0), (4, 1e-3, 0), (4, 1e-6, 0), (4, 1e-3, 3), (4, 1e-3, 4)],
 )
 def test_what_has_converged_is_stationary(block: int, tolerance: float, moved: int) -> None:
     base = 3 * randn(14, seed=2)

@@ -66,19 +66,26 @@ def small() -> Iterator[None]:
         yield
 
 
-def classes(model: Any = None, words: Any = architectures.WORDS) -> tuple[tuple[str, ...], list[str], list[str]]:
-    """First words of "refusals", and prompts after which the model does and does not write one of them."""
+def classes(
+    model: Any = None, words: Any = architectures.WORDS, *, wanted: int = 12
+) -> tuple[tuple[str, ...], list[str], list[str]]:
+    """First words of "refusals", and `wanted` prompts after which the model does, and does not, write one of them."""
     draw, model = Random(0), model or tiny_subject().model
     texts = list(dict.fromkeys(" ".join(draw.choices(architectures.WORDS, k=4)) for _ in range(120)))
     tokens = [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
     scores = torch.stack([refusal_scores(model, texts, [token]) for token in tokens])
-    spread_most = scores.std(dim=1).argsort(descending=True).tolist()
-    for count in range(1, len(tokens)):  # as many words as it takes for some prompts to be refused and some not
-        chosen = [tokens[k] for k in spread_most[:count]]
-        found = refusal_scores(model, texts, chosen)
-        bad, good = ([text for text, score in zip(texts, found) if sign * float(score) > 0] for sign in (1, -1))
-        if min(len(bad), len(good)) >= 12:
-            return tuple(words[k] for k in spread_most[:count]), bad[:12], good[:12]
+    orders = [scores.std(dim=1).argsort(descending=True).tolist()]
+    orders += [
+        draw.sample(range(len(tokens)), len(tokens)) for _ in range(40)
+    ]  # where one word decides for all prompts
+    for order in orders:
+        for count in range(1, len(tokens)):  # as many words as it takes for some prompts to be refused and some not
+            found = refusal_scores(model, texts, [tokens[k] for k in order[:count]])
+            bad, good = ([text for text, score in zip(texts, found) if sign * float(score) > 0] for sign in (1, -1))
+            if min(len(bad), len(good)) >= wanted:
+                return tuple(words[k] for k in order[:count]), bad[:wanted], good[:wanted]
+            if len(good) < wanted:
+                break
     raise AssertionError("no words tell the prompts apart")
 
 
