@@ -16,9 +16,9 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.multiplicity.distinct import pair_cosines
 from mi_ortho.stats import SIGNED_SCALE, UNIT_SCALE
-from mi_ortho.subspace import orthonormal_rows
 
 DIFFERENT = 0.5
 ALIKE = 0.9

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
 from mi_ortho import Verdict, composition_exponent, random_in_span, smallest_scale, with_norms
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.stats import UNIT_SCALE
-from mi_ortho.subspace import orthonormal_rows
 
 HIGHEST = 0.667  # of 1/p: 1 is linear
 LOWEST = 0.333  # 0 is separate features

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_most, bars, cases, column, needs
 from mi_ortho import Verdict, max_abs_cosine, random_vectors, with_norms
-from mi_ortho.subspace import orthonormal_rows
+from mi_ortho.interventions.subspace import orthonormal_rows
 
 LARGEST = 0.001
 CHANGE = 0.01

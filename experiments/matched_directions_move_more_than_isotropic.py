@@ -27,8 +27,8 @@ from mi_ortho import (
     span,
     with_norms,
 )
-from mi_ortho.effects import kl_divergence, masked_mean
 from mi_ortho.model import ordinary, read
+from mi_ortho.model.logits import kl_divergence, masked_mean
 
 TWICE = 1.0  # as a logarithm to base 2
 LARGEST = 16.0  # base norms; directions that do not get there count as this

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick, random_order
 from mi_ortho import Verdict, random_vectors, with_norms
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.pages import Panel, Series
-from mi_ortho.subspace import orthonormal_rows
 
 LOST = 0.5
 KEPT = 0.75

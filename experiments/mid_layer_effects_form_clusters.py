@@ -17,8 +17,8 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, needs, pick
 from mi_ortho import ActivationMap, Verdict, multiplicity_of, random_vectors, resid_post, slice_model, with_norms
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.pages import Panel, Series
-from mi_ortho.subspace import orthonormal_rows
 
 FEW = 0.5
 

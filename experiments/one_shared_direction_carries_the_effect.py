@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.subspace import orthonormal_rows
+from mi_ortho.interventions.subspace import orthonormal_rows
 
 SHARE = 0.5
 

@@ -32,7 +32,7 @@ from experiments.lab import (
     refuses,
 )
 from mi_ortho import Verdict, generate, resid_pre, tokenize
-from mi_ortho.effects import kl_divergence
+from mi_ortho.model.logits import kl_divergence
 from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal.extraction import activations
 from mi_ortho.refusal.places import ablate_everywhere

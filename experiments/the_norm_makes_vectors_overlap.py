@@ -16,8 +16,8 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, resid_post, with_norms
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.model import read
-from mi_ortho.subspace import orthonormal_rows
 
 ABOVE = 0.05
 

@@ -37,7 +37,6 @@ from .derivatives.spectra import (
     overlap,
     randomised_singular,
 )
-from .effects import kl_divergence, log_likelihood, masked_mean
 from .elicitation import (
     OrthoSettings,
     Progress,
@@ -48,6 +47,21 @@ from .elicitation import (
     random_vectors,
     shrink,
 )
+from .elicitation.objectives import (
+    ActivationMap,
+    Displace,
+    FunctionMap,
+    LinearMap,
+    Match,
+    MatchDistribution,
+    Objective,
+    Penalised,
+    displace,
+    match,
+    match_distribution,
+    unsteered,
+)
+from .elicitation.search import Feasible, Lbfgs, SearchResult, Status, minimise
 from .geometry import (
     AffineMap,
     Flatness,
@@ -79,7 +93,17 @@ from .geometry import (
     triangle_defect,
     write_space,
 )
-from .interventions import Ablate, Above, Add, Affine, Erase, Intervention, Rotate, RotateTo, When
+from .interventions.edits import Ablate, Above, Add, Affine, Erase, Intervention, Rotate, RotateTo, When
+from .interventions.sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
+from .interventions.subspace import (
+    Subspace,
+    cosine_matrix,
+    empty_subspace,
+    max_abs_cosine,
+    orthonormal_rows,
+    principal_angles,
+    span,
+)
 from .model import (
     LogitLens,
     Model,
@@ -105,6 +129,7 @@ from .model import (
     slice_model,
     tokenize,
 )
+from .model.logits import kl_divergence, log_likelihood, masked_mean
 from .multiplicity.distinct import (
     Compared,
     Multiplicity,
@@ -163,20 +188,6 @@ from .nulls.linear import (
     random_in_span,
     rank_p_value,
     with_norms,
-)
-from .objectives import (
-    ActivationMap,
-    Displace,
-    FunctionMap,
-    LinearMap,
-    Match,
-    MatchDistribution,
-    Objective,
-    Penalised,
-    displace,
-    match,
-    match_distribution,
-    unsteered,
 )
 from .probes import (
     FitProbe,
@@ -246,19 +257,16 @@ from .refusal import (
     steering_plane,
 )
 from .runs.directory import Run, RunError, open_run, start
-from .search import Feasible, Lbfgs, SearchResult, Status, minimise
-from .sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
 from .stats import Verdict, auc, bootstrap, central_interval
 from .studies.family.config import FamilyConfig
+from .studies.family.finished import FamilyVectors, newest_family, open_family
 from .studies.geometry.config import GeometryConfig
 from .studies.geometry.survey import read_network
 from .studies.presence.config import PresenceConfig
-from .studies.presence.family_vectors import FamilyVectors, newest_family, open_family
 from .studies.presence.library import library_pairs, library_prose
 from .studies.refusal.config import RefusalConfig
-from .studies.subject import Subject, Texts, open_subject
-from .subspace import Subspace, cosine_matrix, empty_subspace, max_abs_cosine, orthonormal_rows, principal_angles, span
-from .vectors import SteeringVectors, load_vectors, save
+from .studies.shared.subject import Subject, Texts, open_subject
+from .vectors.files import SteeringVectors, load_vectors, save
 
 __all__ = [
     "Ablate",

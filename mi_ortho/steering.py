@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
-from mi_ortho.effects import kl_divergence, log_likelihood, masked_mean
-from mi_ortho.interventions import Add
+from mi_ortho.elicitation.objectives import Match, MatchDistribution, match_distribution
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, Slice, Where, generate_ids, logit_slice, tokenize, without_sinks
-from mi_ortho.objectives import Match, MatchDistribution, match_distribution
-from mi_ortho.sites import Site
+from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
 
 ROWS = 64  # rows of one generation batch
 

@@ -18,7 +18,8 @@ if __name__ != "capabilities":  # as tests.capabilities; pytest imports it witho
 import architectures
 
 from mi_ortho.derivatives.first import pullback, pushforward
-from mi_ortho.interventions import Add
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import attn_out, attn_pattern, resid_post
 from mi_ortho.model import (
     Prompts,
     answer_logits,
@@ -35,7 +36,6 @@ from mi_ortho.model import (
 )
 from mi_ortho.model.trajectories import write_matrices
 from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.sites import attn_out, attn_pattern, resid_post
 
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea"]
 ANSWERS = ["yes i can", "no", "the stars"]

@@ -12,32 +12,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import house
 import pytest
 import torch
 
 import mi_ortho
-from mi_ortho.sites import resid_post
-from mi_ortho.subspace import span
+from mi_ortho.interventions.sites import resid_post
+from mi_ortho.interventions.subspace import span
 
 ROOT = Path(__file__).resolve().parent.parent
 
 # Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
-    *("typecheck", "prompt_files", "sites", "subspace", "stats", "runs", "vectors", "interventions", "objectives"),
-    *("derivatives", "search"),
-    *("elicitation", "dct", "nulls", "geometry", "probes", "multiplicity", "effects", "behaviours", "model"),
-    *("steering", "refusal", "export", "pages"),
-    *("studies", "studies.subject", "studies.family", "studies.presence", "studies.nulls", "studies.dct"),
-    *("studies.refusal", "studies.geometry", "studies.explore", "studies.overview", "cli"),
+    *("typecheck", "stats", "runs", "behaviours", "interventions"),
+    *("vectors", "elicitation", "probes", "pages", "model"),
+    *("derivatives", "steering", "refusal", "studies.shared"),
+    *("dct", "nulls", "geometry", "multiplicity"),
+    *("studies", "studies.family", "studies.refusal"),
+    *("studies.dct", "studies.geometry", "studies.presence", "studies.nulls", "studies.explore"),
+    *("studies.overview", "cli"),
 )
+LIMITS = {"rooms": 36, "arrows": 130, "levels": 8}
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "pages", "matplotlib": "pages", "jinja2": "pages"}
-ONLY_IN |= {"cyclopts": "cli"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
 VAGUE = ("util", "utils", "helper", "helpers", "manager", "process", "common", "misc")
 
 
 def imports(module: str, source: str, is_package: bool = False) -> Iterator[tuple[str, str | None]]:
-    """Every (module, name) that `module` imports, absolute; the name is None for `import module`."""
+    """Every (module, name) that `module` imports, absolute; the name is None for `import module`, also by name."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -46,6 +48,15 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[tupl
             base = parts[: len(parts) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             yield from ((origin, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and house.PLACE.match(node.value):
+            if is_module(named := node.value.split(":")[0]):
+                yield named, None  # imported by name at run time
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name of the package is a file or folder of it."""
+    place = ROOT.joinpath(*name.split("."))
+    return place.is_dir() or place.with_suffix(".py").is_file()
 
 
 def unit(name: str) -> str:
@@ -67,6 +78,8 @@ def library_faults(module: str, source: str, is_package: bool = False) -> list[s
             faults.append(f"{module} turns its annotations into text, which dataclass fields then never check")
         if ONLY_IN.get(top, own) != own:
             faults.append(f"{module} imports {top}, which only {ONLY_IN[top]} may")
+        if top == "cyclopts" and own != "cli" and not module.endswith(".command"):
+            faults.append(f"{module} imports cyclopts, which only cli and a study's command may")
         if top == "mi_ortho":
             whole = f"{origin}.{name}" if name and origin in ("mi_ortho", "mi_ortho.studies") else origin
             used = unit(whole) or "the whole package"
@@ -111,6 +124,32 @@ def test_library_imports_in_order(module: str, path: Path) -> None:
         assert library_faults(module, path.read_text(), path.name == "__init__.py") == []
 
 
+def test_the_house_is_as_small_as_it_was_meant_to_be() -> None:
+    counted = house.read_house()
+    assert counted.levels, "the rooms import each other in a circle"
+    numbers = {"rooms": len(counted.lines), "arrows": len(counted.arrows), "levels": max(counted.levels.values())}
+    assert all(numbers[name] <= limit for name, limit in LIMITS.items()), numbers
+    assert not [(a, b) for a, b in counted.arrows if counted.levels[a] <= counted.levels[b]]
+
+
+def test_the_house_is_counted(tmp_path: Path) -> None:
+    files = {
+        "one.py": "import mi_ortho.two\n",
+        "two/__init__.py": "",
+        "two/inside.py": "def f():\n    from ..three import g\n",
+        "three.py": "PLACE = 'mi_ortho.studies.four.page:draw'\n",
+        "studies/__init__.py": "",
+        "studies/four/page.py": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "mi_ortho" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mi_ortho" / name).write_text(text)
+    counted = house.read_house(tmp_path / "mi_ortho")
+    assert counted.levels == {"studies.four": 1, "three": 2, "two": 3, "one": 4}
+    (tmp_path / "mi_ortho/studies/four/page.py").write_text("from mi_ortho.one import x\n")
+    assert house.read_house(tmp_path / "mi_ortho").levels == {}
+
+
 @pytest.mark.parametrize(("module", "path"), sources("experiments") + sources("benchmarks"), ids=str)
 def test_experiments_use_public_names_only(module: str, path: Path) -> None:
     assert experiment_faults(module, path.read_text()) == []
@@ -119,15 +158,19 @@ def test_experiments_use_public_names_only(module: str, path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("mi_ortho.subspace", "from mi_ortho.search import minimise", "imports search, which does not come before it"),
-        ("mi_ortho.subspace", "import mi_ortho.search", "imports search"),
-        ("mi_ortho.subspace", "from mi_ortho import search", "imports search"),
-        ("mi_ortho.subspace", "from .search import minimise", "imports search"),
-        ("mi_ortho.subspace", "from . import search", "imports search"),
-        ("mi_ortho.subspace", "def f():\n    from mi_ortho.cli import main", "imports cli"),
+        ("mi_ortho.stats", "from mi_ortho.pages import Section", "imports pages, which does not come before it"),
+        ("mi_ortho.stats", "import mi_ortho.pages", "imports pages"),
+        ("mi_ortho.stats", "from mi_ortho import pages", "imports pages"),
+        ("mi_ortho.stats", "from .pages import Section", "imports pages"),
+        ("mi_ortho.stats", "from . import pages", "imports pages"),
+        ("mi_ortho.stats", "def f():\n    from mi_ortho.cli import main", "imports cli"),
+        ("mi_ortho.stats", "def f():\n    return import_module('mi_ortho.cli.doctor')", "imports cli"),
+        ("mi_ortho.runs.rows", "PAGE = 'mi_ortho.studies.dct.page:dct_report'", "imports studies.dct"),
+        ("mi_ortho.studies.dct.page", "import mi_ortho.studies.nulls.page", "imports studies.nulls"),
+        ("mi_ortho.studies.dct.page", "from cyclopts import App", "which only cli and a study's command may"),
         ("mi_ortho.model.slice", "from ..steering import measure", "imports steering"),
-        ("mi_ortho.subspace", "import mi_ortho", "imports the whole package"),
-        ("mi_ortho.subspace", "from mi_ortho import load", "imports load"),
+        ("mi_ortho.stats", "import mi_ortho", "imports the whole package"),
+        ("mi_ortho.stats", "from mi_ortho import load", "imports load"),
         ("mi_ortho.runs.directory", "def f():\n    import transformer_lens.hook_points", "which only model may"),
         ("mi_ortho.studies.family.stages", "from matplotlib import pyplot", "which only pages may"),
         ("mi_ortho.runs.directory", "import jinja2", "which only pages may"),
@@ -144,7 +187,12 @@ def test_library_faults_are_seen(module: str, source: str, fault: str) -> None:
 def test_what_is_allowed_is_not_a_fault() -> None:
     source = "import torch\nfrom mi_ortho.model.hooks import run\nfrom .prompts import Prompts\nimport transformer_lens"
     assert library_faults("mi_ortho.model.slice", source) == []
-    assert library_faults("mi_ortho.model", "from .slice import Slice\nfrom mi_ortho.sites import Site", True) == []
+    assert (
+        library_faults(
+            "mi_ortho.model", "from .slice import Slice\nfrom mi_ortho.interventions.sites import Site", True
+        )
+        == []
+    )
     assert library_faults("mi_ortho.pages.page", "import jinja2\nfrom mi_ortho.runs.directory import open_run") == []
     assert experiment_faults("experiments.organism.train", "from experiments.organism.network import build") == []
     assert experiment_faults("experiments.claim", "import mi_ortho as mo\nfrom mi_ortho import load, slice_model") == []

@@ -16,10 +16,10 @@ from transformers.cache_utils import DynamicLayer
 
 import mi_ortho as mo
 from mi_ortho.cli import main
-from mi_ortho.interventions import Add
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import check as checks
 from mi_ortho.model.load import EMBEDDED
-from mi_ortho.sites import resid_post
 
 EVERY = pytest.mark.parametrize("name", architectures.FAMILIES)
 MUST = (

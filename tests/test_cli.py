@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mi_ortho.cli import main
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import EMBEDDED
-from mi_ortho.sites import resid_post
-from mi_ortho.vectors import SteeringVectors, save
+from mi_ortho.vectors.files import SteeringVectors, save
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_help_does_not_wait_for_torch():
 NOISY = """
 import sys
 from mi_ortho.cli import main
-from mi_ortho.cli.app import app
+from mi_ortho.studies.shared.command import app
 
 @app.command
 def noisy():

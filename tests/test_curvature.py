@@ -13,7 +13,7 @@ from mi_ortho import (
     jacobian,
     second_derivatives,
 )
-from mi_ortho.search import value_and_gradient
+from mi_ortho.elicitation.search import value_and_gradient
 
 
 def quadratic_form(d_model: int, m: int) -> torch.Tensor:

@@ -20,7 +20,7 @@ from mi_ortho.studies.dct.page import dct_report
 from mi_ortho.studies.dct.spectrum import gaussian_spectrum, singular
 from mi_ortho.studies.dct.study import dct
 from mi_ortho.studies.dct.verdicts import by_factor, moves_more, summarise, turns_more
-from mi_ortho.studies.subject import open_subject
+from mi_ortho.studies.shared.subject import open_subject
 
 K = 3
 SMALL = DctConfig(

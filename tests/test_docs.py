@@ -17,7 +17,7 @@ import pytest
 
 from mi_ortho import load_modes
 from mi_ortho.cli import configuration
-from mi_ortho.cli.app import app
+from mi_ortho.studies.shared.command import app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -11,7 +11,7 @@ import pytest
 
 from mi_ortho import cli
 from mi_ortho.cli import main
-from mi_ortho.cli.app import app
+from mi_ortho.studies.shared.command import app
 
 COMMANDS = ("family", "melbo", "nulls", "presence", "dct", "refusal", "geometry", "explore")
 
@@ -129,7 +129,7 @@ def raising(error: BaseException) -> Any:
 
 
 def test_an_interruption_says_how_to_go_on(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mi_ortho.cli.family.execute", raising(KeyboardInterrupt()))
+    monkeypatch.setattr("mi_ortho.studies.family.command.execute", raising(KeyboardInterrupt()))
     assert main(["family"]) == 130
     assert "the same command continues" in capsys.readouterr().err
 
@@ -143,7 +143,7 @@ def test_an_interruption_says_how_to_go_on(capsys: Any, monkeypatch: pytest.Monk
     ],
 )
 def test_a_lack_of_memory_is_one_line(error: Exception, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mi_ortho.cli.family.execute", raising(error))
+    monkeypatch.setattr("mi_ortho.studies.family.command.execute", raising(error))
     assert "out of memory" in mistake(capsys, "family")
 
 
@@ -154,7 +154,7 @@ def test_what_nobody_foresaw_is_one_line_and_a_file(
     error: Exception, capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("mi_ortho.cli.family.execute", raising(error))
+    monkeypatch.setattr("mi_ortho.studies.family.command.execute", raising(error))
     assert main(["family"]) == 1
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1 and len(captured) < 500

@@ -16,7 +16,7 @@ from experiments.lab.presets import FOLDER, read_preset
 from experiments.lab.program import main
 from mi_ortho import open_subject
 from mi_ortho.model import EMBEDDED
-from mi_ortho.studies.subject import BOMB, Subject
+from mi_ortho.studies.shared.subject import BOMB, Subject
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 # any model will do: they need prompts, which are shipped, or organisms, which they train

@@ -22,7 +22,7 @@ from experiments.lab.results import command, write_results
 from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.pages import Estimate, Panel, Series
 from mi_ortho.pages.text import number
-from mi_ortho.studies.subject import Subject, Texts
+from mi_ortho.studies.shared.subject import Subject, Texts
 
 FOLDER = Path(experiments.__file__).parent
 

@@ -22,7 +22,7 @@ from mi_ortho.cli import main
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.explore import study as command
 from mi_ortho.studies.explore.config import ExploreConfig
-from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.studies.shared.subject import Subject, open_subject
 
 SMALL = ExploreConfig(vectors=4, nearest=2)
 WIDTH, SIZES = 128, {"kl": 3, "activation": 3}

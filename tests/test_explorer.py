@@ -14,9 +14,9 @@ from test_viz import parse
 import mi_ortho as mo
 from mi_ortho import RunError
 from mi_ortho.behaviours import GENERIC_MODES
+from mi_ortho.interventions.sites import attn_pattern
 from mi_ortho.model import Pieces, pieces
 from mi_ortho.pages.text import visible
-from mi_ortho.sites import attn_pattern
 from mi_ortho.steering import Setting
 from mi_ortho.studies.explore import page as explorer
 from mi_ortho.studies.explore.contents import (

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.model import load
 from mi_ortho.runs.directory import open_run
-from mi_ortho.subspace import max_abs_cosine
 
 TINY = [
     "--n",

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import mi_ortho as mo
 from mi_ortho.cli import main
+from mi_ortho.interventions.sites import attn_out, mlp_out, resid_post, resid_pre
 from mi_ortho.model import EMBEDDED
 from mi_ortho.model.blocks import require_equal
-from mi_ortho.sites import attn_out, mlp_out, resid_post, resid_pre
 
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea"]
 D = architectures.D_MODEL

@@ -39,8 +39,8 @@ from mi_ortho.geometry import (
     triangle_defect,
     write_space,
 )
+from mi_ortho.interventions.subspace import Subspace, principal_angles
 from mi_ortho.stats import bootstrap, central_interval
-from mi_ortho.subspace import Subspace, principal_angles
 
 DEPTHS = [float(k) for k in range(9)]
 

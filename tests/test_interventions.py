@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mi_ortho.interventions import Ablate, Above, Add, Affine, Erase, Rotate, RotateTo, When
+from mi_ortho.interventions.edits import Ablate, Above, Add, Affine, Erase, Rotate, RotateTo, When
 
 D = 12
 seeds = st.integers(0, 2**31)

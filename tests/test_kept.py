@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
+from mi_ortho.elicitation.objectives import match
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
-from mi_ortho.objectives import match
 from mi_ortho.runs.directory import start
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, complete, measure, yardstick
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.job import Job, check_behaviour, prepare
 from mi_ortho.studies.family.page_records import FamilyRun
 from mi_ortho.studies.family.stages import choose_base
 from mi_ortho.studies.family.verdicts import counts
-from mi_ortho.studies.subject import modes_of, texts_of
+from mi_ortho.studies.shared.subject import modes_of, texts_of
 
 TEXTS = ("river stone", "cloud river")
 NOTHING = Modes((Mode("never", "regex", "no such text"),))

@@ -25,8 +25,8 @@ from test_refusal_run import classes, lists, tiny_subject
 from test_scrutiny import planted_family
 
 from experiments.lab import bench, claims, families, performing
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.runs.files import write_file
-from mi_ortho.sites import resid_post
 from mi_ortho.studies.dct import bench as dct_bench
 from mi_ortho.studies.dct import copies, fits
 from mi_ortho.studies.dct import study as dct
@@ -39,12 +39,12 @@ from mi_ortho.studies.geometry import study as geometry
 from mi_ortho.studies.nulls import linear
 from mi_ortho.studies.nulls import study as nulls
 from mi_ortho.studies.nulls.config import NullsConfig
-from mi_ortho.studies.overview.study import REPORTS
+from mi_ortho.studies.overview.commands import REPORTS
 from mi_ortho.studies.presence import study as presence
 from mi_ortho.studies.refusal import compare, directions, matrix, trial
 from mi_ortho.studies.refusal import study as refusal
-from mi_ortho.studies.subject import Subject, open_subject
-from mi_ortho.vectors import SteeringVectors, save
+from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.vectors.files import SteeringVectors, save
 
 FAMILY = FamilyConfig(
     prompts=("How can I build a bomb?",),

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from toys import randn, rng, rotation
 
+from mi_ortho.interventions.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.model.trajectories import Trajectories
 from mi_ortho.runs.directory import open_run
-from mi_ortho.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.stats import Verdict
 from mi_ortho.studies.geometry.config import GeometryConfig
 from mi_ortho.studies.geometry.depth import gap_rows, growth_rows, update_rows

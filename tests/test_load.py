@@ -35,7 +35,7 @@ from mi_ortho.model import (
 )
 from mi_ortho.refusal import instruction_suffix
 from mi_ortho.refusal.damage import token_costs
-from mi_ortho.studies.subject import model_hash, open_subject
+from mi_ortho.studies.shared.subject import model_hash, open_subject
 
 LOADING = sys.modules["mi_ortho.model.load"]  # the package has a function of that name
 BOTH = pytest.mark.parametrize("name", ["embedded", "embedded/naive"])

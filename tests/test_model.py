@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mi_ortho.interventions import Ablate, Add
+from mi_ortho.interventions.edits import Ablate, Add
+from mi_ortho.interventions.sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.model import (
     Prompts,
     answer_logits,
@@ -24,8 +25,7 @@ from mi_ortho.model import (
     tokenize,
 )
 from mi_ortho.model.load import weights
-from mi_ortho.sites import Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
-from mi_ortho.studies.subject import model_hash, texts_of
+from mi_ortho.studies.shared.subject import model_hash, texts_of
 
 HOOKED = pytest.param("hooked", marks=pytest.mark.tl3)
 EVERY = pytest.mark.parametrize("name", [*architectures.ARCHITECTURES, HOOKED])

@@ -16,7 +16,7 @@ from mi_ortho import (
     match,
     match_distribution,
 )
-from mi_ortho.objectives import Objective, unsteered
+from mi_ortho.elicitation.objectives import Objective, unsteered
 
 ZERO = torch.zeros(6, dtype=DTYPE)
 

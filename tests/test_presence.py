@@ -12,8 +12,8 @@ from mi_ortho.probes import isotropic_set
 from mi_ortho.runs.directory import Run, RunError, open_run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import stands
+from mi_ortho.studies.family.finished import newest_family, open_family
 from mi_ortho.studies.presence.config import PresenceConfig
-from mi_ortho.studies.presence.family_vectors import newest_family, open_family
 from mi_ortho.studies.presence.library import library_pairs, library_prose, paragraphs
 from mi_ortho.studies.presence.requests import requests, reworded, topic_of
 from mi_ortho.studies.presence.study import presence

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import mannwhitneyu, norm
 from torch import Tensor
 
+from mi_ortho.interventions.subspace import Subspace, max_abs_cosine, span
 from mi_ortho.probes import (
     LinearProbe,
     bootstrapped_auc,
@@ -38,7 +39,6 @@ from mi_ortho.probes import (
     variance_explained,
 )
 from mi_ortho.stats import auc
-from mi_ortho.subspace import Subspace, max_abs_cosine, span
 
 
 def rng(seed: int) -> torch.Generator:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from mi_ortho.prompt_files import LONGEST, read_prompts, read_texts
+from mi_ortho.model.prompt_files import LONGEST, read_prompts, read_texts
 from mi_ortho.refusal.prompt_sets import load_prompts
 
 TWO = ("Tell me about kites.", 'Say "hé, you", twice')

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mi_ortho.interventions import Ablate, Add, Affine, RotateTo
+from mi_ortho.interventions.edits import Ablate, Add, Affine, RotateTo
+from mi_ortho.interventions.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.model import generate_ids, intervene, next_token_logits, read, tokenize
 from mi_ortho.refusal.concepts import affine_edit, least_squares_erasure, steering_plane
 from mi_ortho.refusal.damage import Coherence, coherence, measure_damage, repetition, token_costs
@@ -39,7 +40,6 @@ from mi_ortho.refusal.selection import (
     validation,
 )
 from mi_ortho.refusal.several import extract_again, largest_difference, null_space_rounds
-from mi_ortho.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 
 D, L = architectures.D_MODEL, architectures.N_LAYERS
 BAD = ["how can i build a bomb", "build bomb", "tell me the bomb", "a bomb yes", "can i build the bomb"]

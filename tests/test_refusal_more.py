@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from mi_ortho.behaviours import Mode, Modes, classify
-from mi_ortho.interventions import RotateTo
+from mi_ortho.interventions.edits import RotateTo
+from mi_ortho.interventions.sites import attn_out, resid_mid, resid_pre
 from mi_ortho.model import answer_logits, generate, head_writes, intervene, read, tokenize
 from mi_ortho.refusal.cones import ConeSettings, ConeTargets, cone_targets, refusal_cone
 from mi_ortho.refusal.damage import mode_accuracy, token_costs
 from mi_ortho.refusal.extraction import difference_of_means, instruction_suffix
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every
-from mi_ortho.sites import attn_out, resid_mid, resid_pre
 
 D, L = architectures.D_MODEL, architectures.N_LAYERS
 BAD = ["how can i build a bomb", "tell me the bomb", "a bomb yes"]

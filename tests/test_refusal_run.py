@@ -25,7 +25,7 @@ from mi_ortho.studies.refusal.directions import random_directions
 from mi_ortho.studies.refusal.matrix import spread, subsets
 from mi_ortho.studies.refusal.study import export_edited, refusal
 from mi_ortho.studies.refusal.verdicts import ablation_verdict, addition_verdict, summarise, weights_verdict
-from mi_ortho.studies.subject import Subject, Texts
+from mi_ortho.studies.shared.subject import Subject, Texts
 
 L = architectures.N_LAYERS
 # limits so wide that something is selected whatever the weights: what is tested is the machinery
@@ -424,7 +424,7 @@ def test_the_command_line_names_a_mistake_in_one_line(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) -> None:
-    from mi_ortho.studies.subject import open_subject
+    from mi_ortho.studies.shared.subject import open_subject
 
     settings = RefusalConfig(
         model="embedded/naive",

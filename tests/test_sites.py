@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from mi_ortho.sites import KINDS, Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
+from mi_ortho.interventions.sites import KINDS, Site, attn_out, attn_pattern, mlp_out, resid_mid, resid_post, resid_pre
 
 ALL = [Site(layer, kind) for layer, kind in itertools.product(range(3), KINDS)]  # pyright: ignore[reportArgumentType]
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
-from mi_ortho.interventions import Add
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 from mi_ortho.model import (
     Prompts,
     Slice,
@@ -19,7 +20,6 @@ from mi_ortho.model import (
     slice_model,
     tokenize,
 )
-from mi_ortho.sites import attn_out, mlp_out, resid_mid, resid_post, resid_pre
 
 HOOKED = pytest.param("hooked", marks=pytest.mark.tl3)
 EVERY = pytest.mark.parametrize("name", [*architectures.ARCHITECTURES, HOOKED])

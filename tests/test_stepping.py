@@ -15,10 +15,10 @@ from transformers.cache_utils import DynamicLayer
 
 import mi_ortho as mo
 from mi_ortho.cli import main
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import generate_ids, require_agreement
 from mi_ortho.model.stepping import _ways, agreement, without_hooks
-from mi_ortho.sites import resid_post
-from mi_ortho.studies.subject import open_subject
+from mi_ortho.studies.shared.subject import open_subject
 
 NAMES = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 EVERY = pytest.mark.parametrize("name", architectures.FAMILIES)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from mi_ortho.interventions.sites import attn_out, mlp_out, resid_pre
 from mi_ortho.model import Prompts, export_model, load, next_token_logits, orthogonalised, read, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.sites import attn_out, mlp_out, resid_pre
 
 EVERY = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea"]

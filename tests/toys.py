@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mi_ortho import Feasible, FunctionMap, LinearMap
-from mi_ortho.search import value_and_gradient
+from mi_ortho.elicitation.search import value_and_gradient
 
 DTYPE = torch.float64
 

@@ -10,7 +10,7 @@ import torch
 
 from mi_ortho import Run, Slice, readout, resid_post, slice_model, tokenize
 from mi_ortho.runs.rows import forget, pick
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.subject import Subject
 
 LATER = {"later": True}
 Say = Callable[[str], None]

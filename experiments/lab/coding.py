@@ -10,7 +10,7 @@ from mi_ortho.studies.presence.contrasts import CONTRASTS
 from mi_ortho.studies.presence.passages import Passage, real_passages, write_passages
 from mi_ortho.studies.presence.requests import Request, requests
 from mi_ortho.studies.presence.streams import Stream, read_streams
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.subject import Subject
 
 TOKENS = 48  # of each passage
 LEAST = 8  # passages of a group

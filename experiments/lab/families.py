@@ -40,9 +40,9 @@ from mi_ortho.runs.environment import versions
 from mi_ortho.runs.files import read_tensors, to_json, write_tensors
 from mi_ortho.runs.locks import LockedError, hold
 from mi_ortho.steering import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
-from mi_ortho.studies.family.job import where
 from mi_ortho.studies.nulls.bench import Share, share
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.positions import where
+from mi_ortho.studies.shared.subject import Subject
 
 DEMO: dict[str, Any] = tomllib.loads((EMBEDDED / "demo.toml").read_text("utf-8"))
 SAVE_EVERY = 8

@@ -11,7 +11,7 @@ from mi_ortho.runs.rows import stage
 from mi_ortho.studies.geometry.survey import Effort, read_network, stages
 from mi_ortho.studies.refusal.bench import prompt_sets
 from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.subject import DTYPES
+from mi_ortho.studies.shared.subject import DTYPES
 
 Row = Mapping[str, Any]
 

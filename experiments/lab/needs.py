@@ -14,7 +14,7 @@ from experiments.lab.refusing import tokens_of
 from mi_ortho.refusal.extraction import instruction_suffix
 from mi_ortho.studies.refusal.bench import Sets, prompt_sets
 from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.subject import Subject
 
 Need = Callable[[Any, Subject], None]
 

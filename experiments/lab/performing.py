@@ -18,7 +18,7 @@ from mi_ortho.runs.directory import newest_first
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import outcome, tally
-from mi_ortho.studies.subject import Subject, model_hash
+from mi_ortho.studies.shared.subject import Subject, model_hash
 
 
 def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:

@@ -14,7 +14,7 @@ from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.studies.refusal.bench import Sets, prompt_sets
 from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.subject import Subject
 
 Interventions = Mapping[Site, Intervention]
 

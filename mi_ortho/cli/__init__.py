@@ -1,4 +1,4 @@
-"""The console script `mi-ortho`: one file for each group of commands.
+"""The console script `mi-ortho`. Commands that make runs are in the folders of their studies.
 
 Heavy imports wait until a command runs, so that --help is instant.
 """
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 import cyclopts
 
-from mi_ortho.cli import dct, doctor, experiment, explore, family, geometry, nulls, presence, refusal, runs
-from mi_ortho.cli.app import app
+from mi_ortho.cli import doctor, experiment, runs
 from mi_ortho.cli.configuration import settings_files
 from mi_ortho.cli.last_resort import is_memory, short, unforeseen
 from mi_ortho.cli.quiet import only_our_lines
+from mi_ortho.studies.overview.commands import register
+from mi_ortho.studies.shared.command import app
 
-# importing a file registers its commands
-COMMANDS = (dct, doctor, experiment, explore, family, geometry, nulls, presence, refusal, runs)
+OWN = (doctor, experiment, runs)  # importing a file adds its commands to the application
+register()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

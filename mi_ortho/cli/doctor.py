@@ -4,7 +4,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import app, small_threads
+from mi_ortho.studies.shared.command import app, small_threads
 
 Markdown = Annotated[bool, Parameter(name="--markdown", negative="", help="Print the table as Markdown.")]
 
@@ -33,7 +33,7 @@ def doctor(
 
     from mi_ortho.model import load
     from mi_ortho.model.check import check_model, machine_facts
-    from mi_ortho.studies.subject import device_of, dtype_of
+    from mi_ortho.studies.shared.subject import device_of, dtype_of
 
     torch.set_num_threads(small_threads(model))
     try:

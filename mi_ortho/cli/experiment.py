@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import Fresh, Out, app
+from mi_ortho.studies.shared.command import Fresh, Out, app
 
 List = Annotated[bool, Parameter(name="--list", negative="", help="Name every experiment with its claim.")]
 Smoke = Annotated[bool, Parameter(name="--smoke", negative="", help="The smallest setting, in seconds.")]

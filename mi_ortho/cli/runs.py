@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import app
+from mi_ortho.studies.shared.command import app
 
 Index = Annotated[bool, Parameter(name="--index", negative="", help="One page over all runs of a folder.")]
 

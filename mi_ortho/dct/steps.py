@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from mi_ortho.derivatives.first import pullback
 from mi_ortho.derivatives.means import Maps, as_maps, require_equal_outputs
-from mi_ortho.subspace import orthonormal_rows, reject_twice
+from mi_ortho.interventions.subspace import orthonormal_rows, reject_twice
 
 Retraction = Callable[[Float[Tensor, "k d_model"]], Float[Tensor, "k d_model"]]
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mi_ortho.objectives import ActivationMap, Match, MatchDistribution, Penalised
+from mi_ortho.elicitation.objectives import ActivationMap, Match, MatchDistribution, Penalised
 
 ENTRIES = 2**25  # cotangents held at once
 
@@ -56,7 +56,7 @@ def pushforward(
         tangents: n row vectors.
         chunk: rows per pass.
 
-    >>> from mi_ortho.objectives import LinearMap
+    >>> from mi_ortho.elicitation.objectives import LinearMap
     >>> z = LinearMap(torch.tensor([[1.0, 2.0], [0.0, 3.0]]), torch.zeros(2))
     >>> pushforward(z, torch.zeros(2), torch.tensor([[0.0, 1.0]])).tolist()
     [[2.0, 3.0]]
@@ -109,7 +109,7 @@ def jacobian(z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64
     Raises:
         ValueError: it has entries that are not finite.
 
-    >>> from mi_ortho.objectives import LinearMap
+    >>> from mi_ortho.elicitation.objectives import LinearMap
     >>> jacobian(LinearMap(torch.tensor([[1.0, 2.0]]), torch.zeros(1)), torch.zeros(2)).tolist()
     [[1.0, 2.0]]
     """
@@ -148,7 +148,7 @@ def mean_jacobian(
     Raises:
         ValueError: nodes < 1, or entries that are not finite.
 
-    >>> from mi_ortho.objectives import FunctionMap
+    >>> from mi_ortho.elicitation.objectives import FunctionMap
     >>> square = FunctionMap(lambda theta: theta**2, 1)
     >>> round(float(mean_jacobian(square, torch.tensor([3.0]), nodes=1)), 4)
     3.0

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.objectives import ActivationMap, FunctionMap, unsteered
+from mi_ortho.elicitation.objectives import ActivationMap, FunctionMap, unsteered
 
 Maps = ActivationMap | Sequence[ActivationMap]
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.derivatives.first import gradient, plain_attention, vector_products
-from mi_ortho.objectives import ActivationMap
+from mi_ortho.elicitation.objectives import ActivationMap
 
 
 def effect_hessian(
@@ -61,7 +61,7 @@ def hessian_products(
         vectors: v, one a row.
         chunk: pairs per pass.
 
-    >>> from mi_ortho.objectives import FunctionMap
+    >>> from mi_ortho.elicitation.objectives import FunctionMap
     >>> square = FunctionMap(lambda theta: theta**2, 2)
     >>> hessian_products(square, torch.zeros(2), torch.eye(2), torch.ones(2, 2)).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
@@ -94,7 +94,7 @@ def second_derivatives(
         second: w, one a row.
         chunk: pairs per pass.
 
-    >>> from mi_ortho.objectives import FunctionMap
+    >>> from mi_ortho.elicitation.objectives import FunctionMap
     >>> square = FunctionMap(lambda theta: theta**2, 2)
     >>> second_derivatives(square, torch.zeros(2), torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 1.0]])).tolist()
     [[2.0, 6.0]]

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from mi_ortho.derivatives.first import jacobian, pullback, pushforward
 from mi_ortho.derivatives.means import Maps, as_maps, outputs, require_equal_outputs
-from mi_ortho.objectives import ActivationMap
-from mi_ortho.subspace import Subspace, orthonormal_rows, principal_angles, reject_twice
+from mi_ortho.elicitation.objectives import ActivationMap
+from mi_ortho.interventions.subspace import Subspace, orthonormal_rows, principal_angles, reject_twice
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.elicitation.objectives import Displace
+from mi_ortho.elicitation.search import Feasible, SearchResult, Status, negligible, value_and_gradient
 from mi_ortho.elicitation.starts import nothing_yet, random_vectors, require_search
-from mi_ortho.objectives import Displace
-from mi_ortho.search import Feasible, SearchResult, Status, negligible, value_and_gradient
 
 
 def melbo(

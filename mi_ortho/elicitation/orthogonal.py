@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.elicitation.objectives import Match, MatchDistribution, Penalised, check_width
+from mi_ortho.elicitation.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise
 from mi_ortho.elicitation.starts import noise
-from mi_ortho.objectives import Match, MatchDistribution, Penalised, check_width
-from mi_ortho.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise
-from mi_ortho.subspace import Subspace, empty_subspace
+from mi_ortho.interventions.subspace import Subspace, empty_subspace
 
 Goal = Match | MatchDistribution | Penalised
 

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.elicitation.objectives import Displace, Match
 from mi_ortho.elicitation.orthogonal import Progress, begin, judge
+from mi_ortho.elicitation.search import Feasible, SearchResult, Status, value_and_gradient
 from mi_ortho.elicitation.starts import noise, nothing_yet, random_vectors, require_search
-from mi_ortho.objectives import Displace, Match
-from mi_ortho.search import Feasible, SearchResult, Status, value_and_gradient
-from mi_ortho.subspace import Subspace
+from mi_ortho.interventions.subspace import Subspace
 
 
 def melbo_published(

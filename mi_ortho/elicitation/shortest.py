@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.elicitation.orthogonal import Goal
-from mi_ortho.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise
-from mi_ortho.subspace import Subspace
+from mi_ortho.elicitation.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise
+from mi_ortho.interventions.subspace import Subspace
 
 
 def shrink(

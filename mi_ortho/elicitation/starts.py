@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.objectives import Displace
-from mi_ortho.subspace import Subspace, empty_subspace
+from mi_ortho.elicitation.objectives import Displace
+from mi_ortho.interventions.subspace import Subspace, empty_subspace
 
 
 def random_vectors(n: int, d_model: int, norm: float, generator: torch.Generator) -> Float[Tensor, "n d_model"]:

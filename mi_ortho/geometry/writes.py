@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.geometry.similarity import random_rotation
-from mi_ortho.subspace import Subspace
+from mi_ortho.interventions.subspace import Subspace
 
 
 def write_space(matrix: Float[Tensor, "inputs d_model"], k: int) -> Subspace:

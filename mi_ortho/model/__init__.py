@@ -15,6 +15,8 @@ from mi_ortho.model.load import (
     load_untrained,
     loading_report,
 )
+from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
+from mi_ortho.model.prompt_files import read_prompts
 from mi_ortho.model.prompts import (
     Prompts,
     Written,
@@ -35,6 +37,10 @@ from mi_ortho.model.weights import export_model, orthogonalised
 __all__ = [
     "Check",
     "EMBEDDED",
+    "kl_divergence",
+    "log_likelihood",
+    "masked_mean",
+    "read_prompts",
     "LoadingReport",
     "LogitLens",
     "Model",

@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model.hooks import Where, intervene
 from mi_ortho.model.load import Model
 from mi_ortho.model.norms import require_finite
 from mi_ortho.model.prompts import Prompts, Written
 from mi_ortho.model.stepping import steps
-from mi_ortho.sites import Site
 
 
 def generate(

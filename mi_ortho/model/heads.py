@@ -8,13 +8,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from mi_ortho.interventions.sites import mlp_out, resid_post, resid_pre
 from mi_ortho.model.blocks import hidden, rounding
 from mi_ortho.model.hooks import read
 from mi_ortho.model.load import Model
 from mi_ortho.model.passes import run
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.model.stepping import probe
-from mi_ortho.sites import mlp_out, resid_post, resid_pre
 
 _Passed = list[tuple[Tensor, Tensor]]  # what each output matrix took and gave at the last column
 

@@ -11,13 +11,13 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site, resid_post
 from mi_ortho.model.cache import columns_in, given_cache
 from mi_ortho.model.load import Model, weights
 from mi_ortho.model.norms import require_finite
 from mi_ortho.model.passes import only_last, run
 from mi_ortho.model.prompts import Prompts
-from mi_ortho.sites import Site, resid_post
 
 Where = Literal["all", "prompt", "generated"] | int
 _MARK = "mi_ortho.written"

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model.load import Model
 from mi_ortho.model.norms import stream_norms
 from mi_ortho.model.prompts import Prompts
-from mi_ortho.sites import Site
 
 FACTOR = 10.0  # times the median norm of the same block
 

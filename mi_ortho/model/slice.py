@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model.blocks import (
     Call,
     Recording,
@@ -26,7 +27,6 @@ from mi_ortho.model.load import Model
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.model.readout import readout as logit_lens
 from mi_ortho.model.stepping import require_agreement
-from mi_ortho.sites import Site
 
 Readout = Literal["mean", "all"] | int
 _Read = Callable[[Tensor], Tensor]  # "n batch pos d_model" -> "n batch read width"

@@ -9,8 +9,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site, resid_mid, resid_post, resid_pre
 from mi_ortho.model import Model, read, require_plain_writes, tokenize
-from mi_ortho.sites import Site, resid_mid, resid_post, resid_pre
 
 
 @dataclass(frozen=True, eq=False)

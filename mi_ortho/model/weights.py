@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from mi_ortho.interventions import Ablate
+from mi_ortho.interventions.edits import Ablate
+from mi_ortho.interventions.sites import Kind, Site, resid_post, resid_pre
+from mi_ortho.interventions.subspace import span
 from mi_ortho.model.blocks import relative_error, rounding
 from mi_ortho.model.hooks import intervene, read
 from mi_ortho.model.load import Model, loading_report, quiet, weights
 from mi_ortho.model.passes import run
 from mi_ortho.model.stepping import probe
 from mi_ortho.model.tokenizer import save_tokenizer
-from mi_ortho.sites import Kind, Site, resid_post, resid_pre
-from mi_ortho.subspace import span
 
 _BRIDGE = "._original_component"
 WRITTEN: tuple[Kind, ...] = ("resid_pre", "attn_out", "mlp_out")  # everything that ever enters the residual stream

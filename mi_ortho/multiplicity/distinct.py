@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
+from mi_ortho.interventions.subspace import cosine_matrix
 from mi_ortho.nulls.linear import random_cone, rank_p_value
-from mi_ortho.subspace import cosine_matrix
 
 CLUSTER = 0.5  # |cosine| from which two vectors count as alike
 

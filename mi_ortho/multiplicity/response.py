@@ -13,7 +13,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.objectives import Objective
+from mi_ortho.elicitation.objectives import Objective
 from mi_ortho.stats import Measured, coin_p_value, half_width, subset_spread
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from mi_ortho.derivatives.first import gauss_newton
 from mi_ortho.elicitation import OrthoSettings, melbo_ortho
-from mi_ortho.objectives import LinearMap, match
-from mi_ortho.search import SearchResult, Status
-from mi_ortho.subspace import Subspace, cosine_matrix
+from mi_ortho.elicitation.objectives import LinearMap, match
+from mi_ortho.elicitation.search import SearchResult, Status
+from mi_ortho.interventions.subspace import Subspace, cosine_matrix
 
 
 @dataclass(frozen=True, eq=False)

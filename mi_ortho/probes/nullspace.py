@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from mi_ortho.interventions.subspace import Subspace, empty_subspace
 from mi_ortho.probes.linear import FitProbe, discriminant_probe
 from mi_ortho.probes.separation import permuted_auc
 from mi_ortho.probes.significance import upper_p_values
 from mi_ortho.stats import auc
-from mi_ortho.subspace import Subspace, empty_subspace
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.subspace import span
+from mi_ortho.interventions.subspace import span
 
 
 @dataclass(frozen=True, eq=False)

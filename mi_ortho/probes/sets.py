@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.subspace import orthonormal_rows
+from mi_ortho.interventions.subspace import orthonormal_rows
 
 LEADING = 0.95  # share of the variance that the leading principal components hold, unless the set needs more of them
 

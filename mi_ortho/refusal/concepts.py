@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.interventions import Affine, Erase
+from mi_ortho.interventions.edits import Affine, Erase
 
 
 def affine_edit(

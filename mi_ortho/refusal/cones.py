@@ -13,12 +13,12 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.effects import kl_divergence
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.model import Model, Prompts, answer_logits, generate_ids, tokenize, traced_answer_logits
+from mi_ortho.model.logits import kl_divergence
 from mi_ortho.refusal.places import WRITTEN, add_at, at_every
-from mi_ortho.sites import Site
-from mi_ortho.subspace import orthonormal_rows
 
 
 @dataclass(frozen=True)

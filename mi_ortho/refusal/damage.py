@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
-from mi_ortho.effects import kl_divergence, masked_mean
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, answer_logits, generate_ids, tokenize
-from mi_ortho.sites import Site
+from mi_ortho.model.logits import kl_divergence, masked_mean
 
 BATCH = 32  # prompts of one forward pass
 LEAD_IN = 4  # first tokens of a completion, by which it commits to refusing or answering

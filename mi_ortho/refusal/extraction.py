@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site, resid_mid, resid_post, resid_pre
 from mi_ortho.model import Model, Prompts, chat_form, encode, intervene, read, tokenize
-from mi_ortho.sites import Site, resid_mid, resid_post, resid_pre
 
 BATCH = 32  # prompts read together
 _MARKER = "INSTRUCTION"

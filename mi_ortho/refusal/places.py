@@ -5,10 +5,10 @@ from collections.abc import Collection, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.interventions import Ablate, Add, Intervention, PerRow
+from mi_ortho.interventions.edits import Ablate, Add, Intervention, PerRow
+from mi_ortho.interventions.sites import KINDS, Kind, Site, attn_out
 from mi_ortho.model import Model
 from mi_ortho.model.weights import WRITTEN
-from mi_ortho.sites import KINDS, Kind, Site, attn_out
 
 
 def at_every(

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from mi_ortho.prompt_files import SUFFIXES, prompt_of, read_prompts
+from mi_ortho.model.prompt_files import SUFFIXES, prompt_of, read_prompts
 
 DATA = Path(__file__).parent / "data"
 

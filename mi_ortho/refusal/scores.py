@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import REFUSAL_PHRASES, answer_span, first_phrase
-from mi_ortho.interventions import Intervention
+from mi_ortho.interventions.edits import Intervention
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, generate_ids, next_token_logits, tokenize
-from mi_ortho.sites import Site
 
 BATCH = 64  # prompts of one forward pass
 SUBSTANCE = 12  # words outside refusing sentences from which on a text counts as an answer

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.effects import kl_divergence
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model
+from mi_ortho.model.logits import kl_divergence
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at, depth
 from mi_ortho.refusal.scores import last_logits, refusal_scores
-from mi_ortho.sites import Site
 
 
 @dataclass(frozen=True)

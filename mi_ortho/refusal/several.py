@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
+from mi_ortho.interventions.subspace import reject_twice
 from mi_ortho.model import Model
 from mi_ortho.refusal.extraction import Extraction, difference_of_means
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
-from mi_ortho.sites import Site
 from mi_ortho.stats import auc_between
-from mi_ortho.subspace import reject_twice
 
 Choose = Callable[[Extraction], tuple[Site, int]]
 

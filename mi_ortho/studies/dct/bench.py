@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.derivatives.means import pooled
-from mi_ortho.effects import kl_divergence, masked_mean
+from mi_ortho.elicitation.objectives import ActivationMap, FunctionMap
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Slice, logit_slice, slice_model
-from mi_ortho.objectives import ActivationMap, FunctionMap
+from mi_ortho.model.logits import kl_divergence, masked_mean
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import pick, stage
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
-from mi_ortho.studies.family.job import Say, Track, readout_of, sinks_of, where
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject
 
 Row = dict[str, Any]
 METHODS = ("linear", "projected", "quadratic", "exponential")

@@ -10,7 +10,8 @@ from mi_ortho.behaviours import classify
 from mi_ortho.dct import Factors
 from mi_ortho.derivatives.means import Maps, displacement
 from mi_ortho.elicitation import random_vectors
-from mi_ortho.interventions import Ablate
+from mi_ortho.interventions.edits import Ablate
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.model import generate
 from mi_ortho.multiplicity.distinct import (
     cosine_histogram,
@@ -21,7 +22,6 @@ from mi_ortho.multiplicity.distinct import (
 from mi_ortho.steering import complete
 from mi_ortho.studies.dct.bench import NATURAL, Row, Study
 from mi_ortho.studies.dct.effects import judged
-from mi_ortho.subspace import orthonormal_rows
 
 BINS = 40
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from mi_ortho.derivatives.means import Maps, as_maps
 from mi_ortho.derivatives.spectra import Singular, linearise, overlap
+from mi_ortho.interventions.subspace import span
 from mi_ortho.nulls.bounds import effective_dimension
 from mi_ortho.studies.dct.bench import Row, Study
 from mi_ortho.studies.dct.fits import SOLVERS
-from mi_ortho.subspace import span
 
 LARGEST = 1024  # of the random matrix; a larger one has the same spectrum but for its scale
 PROBES = 16  # random directions that the size of a Jacobian is estimated with

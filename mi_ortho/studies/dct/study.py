@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mi_ortho import vectors
-from mi_ortho.prompt_files import with_texts
+from mi_ortho.model.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.dct.bench import Study, check, prepare_study
@@ -14,8 +13,10 @@ from mi_ortho.studies.dct.effects import trial_rows, unsteered_rows
 from mi_ortho.studies.dct.fits import RANDOM, agreement_rows, factor_sets, fit, load_fit, scale_rows, stacked
 from mi_ortho.studies.dct.spectrum import spectrum_rows
 from mi_ortho.studies.dct.verdicts import summarise
-from mi_ortho.studies.family.job import Say, Track, readout_of, where
-from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.studies.shared.positions import readout_of, where
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.vectors import files as vectors
 
 HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
 

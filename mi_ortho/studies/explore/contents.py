@@ -13,13 +13,13 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.interventions import Add
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import Site, attn_pattern
 from mi_ortho.model import Pieces, Prompts, Written, encode, intervene, pieces, read, readout
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import stage
-from mi_ortho.sites import Site, attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
-from mi_ortho.studies.family.job import MATCHES
+from mi_ortho.studies.family.finished import MATCHES
 
 DRAWS = 64  # random vectors that the nearest tokens are compared with
 LONGEST = 64  # pieces of the prompt, from its end, whose attention is kept

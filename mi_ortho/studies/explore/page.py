@@ -16,7 +16,7 @@ from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import note
 from mi_ortho.pages.text import clip, json_script, number, visible
 from mi_ortho.runs.directory import RunError, open_run
-from mi_ortho.studies.family.page_records import MATCHES, FamilyRun, Row, load_family
+from mi_ortho.studies.family.page_records import MATCH_TITLES, FamilyRun, Row, load_family
 
 _PICTURES = 900_000  # bytes of attention on the page, before base64
 _TEXTS = 500_000  # characters of completions on the page
@@ -66,7 +66,7 @@ def explorer_page(path: Path) -> Markup:
         "data": json_script(data),
         "matches": ["base", *matches],
         "first": matches[0] if matches else "base",
-        "labels": {"base": "the base vector", **MATCHES},
+        "labels": {"base": "the base vector", **MATCH_TITLES},
         "panels": panels,
         "frame": frame,
         "left_out": left_out,

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Written
 from mi_ortho.runs.directory import Run, RunError, open_run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting
 from mi_ortho.studies.explore.config import ExploreConfig
 from mi_ortho.studies.explore.contents import (
@@ -23,9 +23,10 @@ from mi_ortho.studies.explore.contents import (
     explore_vector,
     unsteered_attention,
 )
-from mi_ortho.studies.family.job import Say, Track, sinks_of, where
-from mi_ortho.studies.nulls.source import Source, open_source
-from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.studies.family.finished import Source, open_source
+from mi_ortho.studies.shared.positions import sinks_of, where
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject, open_subject
 
 
 def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:

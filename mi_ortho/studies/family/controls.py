@@ -9,13 +9,14 @@ from torch import Tensor
 
 from mi_ortho.derivatives.first import gauss_newton, jacobian
 from mi_ortho.elicitation import Goal, melbo_ortho, random_vectors, shrink
+from mi_ortho.elicitation.objectives import match
+from mi_ortho.elicitation.search import Status
+from mi_ortho.interventions.subspace import Subspace
 from mi_ortho.model import ordinary, read
 from mi_ortho.nulls.linear import covariance_matched, linear_null, random_in_span, with_norms
-from mi_ortho.objectives import match
-from mi_ortho.search import Status
 from mi_ortho.steering import Yardstick, measure, yardstick
-from mi_ortho.studies.family.job import BATCH, MATCHES, Job, measured, ortho_settings
-from mi_ortho.subspace import Subspace
+from mi_ortho.studies.family.finished import MATCHES
+from mi_ortho.studies.family.job import BATCH, Job, measured, ortho_settings
 
 CONTROLS = ("isotropic", "covariance", "span", "negated", "scaled_to_base")
 MEANS = (2, 3, 5, 10, 20, 40)

@@ -7,11 +7,11 @@ from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.interventions import Add
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import attn_pattern
 from mi_ortho.model import Pieces, Prompts, intervene, pieces, read
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import to_json, write_file
-from mi_ortho.sites import attn_pattern
 from mi_ortho.steering import Setting, unsteered_completions
 
 SHOWN = 8  # vectors whose presence is drawn

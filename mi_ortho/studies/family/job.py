@@ -10,21 +10,19 @@ from torch import Tensor
 
 from mi_ortho.behaviours import Modes
 from mi_ortho.elicitation import Goal, OrthoSettings
-from mi_ortho.model import Model, Slice, readout, sinks, slice_model, tokenize
-from mi_ortho.objectives import Penalised
+from mi_ortho.elicitation.objectives import Penalised
+from mi_ortho.elicitation.search import Lbfgs
+from mi_ortho.interventions.sites import resid_post
+from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import pick, stage
 from mi_ortho.runs.settings import check_settings
-from mi_ortho.search import Lbfgs
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, Yardstick, measure
 from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
+from mi_ortho.studies.shared.progress import Say, Track
 
-MATCHES = ("activation", "kl")
 BATCH = 32  # vectors measured together; fixed, so that a resumed run measures in the same batches
-
-Say = Callable[[str], None]
-Track = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,51 +92,6 @@ def prepare(
     setting.prompts(held_out or train)
     readout(model)  # the logits are measured after the search only
     return Job(run, config, setting, tuple(train), tuple(held_out), z, say, track or (lambda stage, done, total: None))
-
-
-def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None) -> str:
-    """What is done with attention sinks: exclude where the model has some on these texts and that is asked for.
-
-    Models without sinks are not measured again at every use.
-    """
-    if asked not in ("include", "exclude"):
-        raise ValueError(f"got sinks {asked!r}; expected exclude or include; correct --sinks")
-    there = asked == "exclude" and bool(sinks(model, tokenize(model, texts, system=system)).anywhere().any())
-    return "exclude" if there else "include"
-
-
-def where(text: str) -> Any:
-    """Positions that are steered: all, prompt, generated, or a number of last prompt positions.
-
-    >>> where("prompt"), where("3")
-    ('prompt', 3)
-
-    Raises:
-        ValueError: anything else.
-    """
-    return _positions("where", text, ("all", "prompt", "generated"))
-
-
-def readout_of(text: str) -> Any:
-    """How target activations are read: mean, all, or a number of last positions.
-
-    >>> readout_of("mean"), readout_of("1")
-    ('mean', 1)
-
-    Raises:
-        ValueError: anything else.
-    """
-    return _positions("readout", text, ("mean", "all"))
-
-
-def _positions(name: str, text: str, words: tuple[str, ...]) -> Any:
-    if text in words:
-        return text
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(
-            f"got {name} {text!r}; expected {', '.join(words)}, or a number of last positions from 1; correct it"
-        )
-    return int(text)
 
 
 LEAST = {"restarts": 1, "block": 1, "patience": 1, "norm_cap": 0, "fixed_norm": 0, "penalty": 0, "temperature": 0}

@@ -112,7 +112,7 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "finished": bool(run.summary),
     }
     return Section(
-        read.MATCHES.get(match, match),
+        read.MATCH_TITLES.get(match, match),
         render("family.html.jinja", **values),
         "",
         f"family-{match}",
@@ -122,9 +122,9 @@ def _family(run: read.FamilyRun, match: str) -> Section:
 
 def _missing(run: read.FamilyRun) -> list[Section]:
     """A stated reason for each match that this run has no vectors of."""
-    absent = [match for match in read.MATCHES if match not in run.matches]
+    absent = [match for match in read.MATCH_TITLES if match not in run.matches]
     reason = "This run recorded no vectors with this match, so its curves, strips and averages are left out."
-    return [Section(read.MATCHES[match], note(reason)) for match in absent]
+    return [Section(read.MATCH_TITLES[match], note(reason)) for match in absent]
 
 
 def _averages(run: read.FamilyRun) -> Section:

@@ -25,7 +25,7 @@ CONTROLS = {  # name in the records → (label, colour)
 }
 MAX_CONTROLS = 9000  # control measurements shown; of more, those of every n-th index
 MAX_HELD_OUT = 3000  # held-out completions shown; of more, those of every n-th vector
-MATCHES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
+MATCH_TITLES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class FamilyRun:
     def matches(self) -> list[str]:
         """The matches this run has vectors of, those known first."""
         found = {str(row.get("match")) for row in self.where(kind="vector")}
-        return [match for match in MATCHES if match in found] + sorted(found - set(MATCHES))
+        return [match for match in MATCH_TITLES if match in found] + sorted(found - set(MATCH_TITLES))
 
     def family(self, match: str) -> list[Row]:
         """The vectors of one match by index."""

@@ -24,18 +24,20 @@ from mi_ortho.elicitation import (
     melbo_ortho_published,
     random_vectors,
 )
+from mi_ortho.elicitation.objectives import Match, displace, match
 from mi_ortho.elicitation.orthogonal import together
 from mi_ortho.elicitation.published import avoidable
+from mi_ortho.elicitation.search import SearchResult, Status
+from mi_ortho.interventions.sites import resid_post
+from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.model import slice_model
-from mi_ortho.objectives import Match, displace, match
 from mi_ortho.runs.directory import RunError
-from mi_ortho.search import SearchResult, Status
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
-from mi_ortho.studies.family.job import MATCHES, Job, goal_of, measured, ortho_settings, readout_of
-from mi_ortho.subspace import max_abs_cosine
-from mi_ortho.vectors import load_vectors
+from mi_ortho.studies.family.finished import MATCHES
+from mi_ortho.studies.family.job import Job, goal_of, measured, ortho_settings
+from mi_ortho.studies.shared.positions import readout_of
+from mi_ortho.vectors.files import load_vectors
 
 
 def solve(job: Job) -> None:

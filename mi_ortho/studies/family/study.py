@@ -3,28 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from mi_ortho.prompt_files import with_texts
+from mi_ortho.interventions.subspace import max_abs_cosine
+from mi_ortho.model.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import settings_of
 from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.family.inside import save_visuals
-from mi_ortho.studies.family.job import (
-    MATCHES,
-    Job,
-    Say,
-    Track,
-    check,
-    check_alone,
-    check_behaviour,
-    prepare,
-    sinks_of,
-)
+from mi_ortho.studies.family.job import Job, check, check_alone, check_behaviour, prepare
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import summarise
-from mi_ortho.studies.subject import Subject, open_subject
-from mi_ortho.subspace import max_abs_cosine
-from mi_ortho.vectors import header
+from mi_ortho.studies.shared.positions import sinks_of
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.vectors.files import header
 
 
 def family(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:

@@ -24,7 +24,7 @@ from mi_ortho.geometry import (
     split_half_cka,
     write_space,
 )
-from mi_ortho.sites import Site
+from mi_ortho.interventions.sites import Site
 
 Row = dict[str, Any]
 PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "mlp_out")}

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor
 
 from mi_ortho.geometry import write_space
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, load_shuffled, load_untrained
 from mi_ortho.model.trajectories import write_matrices
 from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.sites import Site
 from mi_ortho.stats import tally_text
-from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.geometry.config import GeometryConfig
 from mi_ortho.studies.geometry.layers import overlaps
 from mi_ortho.studies.geometry.survey import STAGES, Effort, read_network, stages
 from mi_ortho.studies.geometry.verdicts import claims
-from mi_ortho.studies.subject import DTYPES, Subject, open_subject
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import DTYPES, Subject, open_subject
 
 Rows = list[dict[str, Any]]
 Matrices = list[tuple[Site, Tensor]]

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model
 from mi_ortho.model.trajectories import Trajectories, trajectories, write_matrices
-from mi_ortho.sites import Site
 from mi_ortho.studies.geometry.depth import Row, gap_rows, growth_rows, update_rows
 from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
 

@@ -8,15 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.elicitation.objectives import ActivationMap, Match, match
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
-from mi_ortho.objectives import ActivationMap, Match, match
 from mi_ortho.runs.directory import Run
-from mi_ortho.sites import resid_post
 from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
-from mi_ortho.studies.family.job import Say, Track, readout_of, sinks_of, where
+from mi_ortho.studies.family.finished import Source
 from mi_ortho.studies.nulls.config import NullsConfig
-from mi_ortho.studies.nulls.source import Source
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject
 
 ROWS = 64  # vectors of one pass
 Row = dict[str, Any]

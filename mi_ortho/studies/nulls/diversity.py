@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mi_ortho.behaviours import classify
 from mi_ortho.elicitation import random_vectors
-from mi_ortho.interventions import Ablate
+from mi_ortho.interventions.edits import Ablate
 from mi_ortho.model import generate
 from mi_ortho.multiplicity.distinct import (
     clusters,

@@ -9,7 +9,7 @@ from mi_ortho.runs.rows import pick
 Rows = Sequence[Mapping[str, Any]]
 
 
-MATCHES = {"kl": "KL match", "activation": "activation match"}
+MATCH_NAMES = {"kl": "KL match", "activation": "activation match"}
 
 
 EFFECTS = {"kl": "share of the base's gain in log-odds", "activation": "share of the base's displacement"}
@@ -37,7 +37,7 @@ def line(label: str, rows: Rows, x: str, y: str, style: str, *, dots: bool = Fal
 
 def named(rows: Rows) -> list[dict[str, Any]]:
     """Rows with the match in words."""
-    return [{**row, "match": MATCHES.get(str(row.get("match")), row.get("match"))} for row in rows]
+    return [{**row, "match": MATCH_NAMES.get(str(row.get("match")), row.get("match"))} for row in rows]
 
 
 def mean(rows: Rows, name: str) -> float | None:
@@ -46,4 +46,4 @@ def mean(rows: Rows, name: str) -> float | None:
 
 
 def matches_of(rows: Rows, kind: str) -> list[str]:
-    return [match for match in MATCHES if pick(rows, kind=kind, match=match)]
+    return [match for match in MATCH_NAMES if pick(rows, kind=kind, match=match)]

@@ -5,7 +5,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, note
 from mi_ortho.runs.rows import pick
-from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCHES, Rows, line, matches_of, mean, named
+from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCH_NAMES, Rows, line, matches_of, mean, named
 from mi_ortho.studies.nulls.verdicts import inverse
 
 
@@ -21,7 +21,7 @@ def dose_section(rows: Rows) -> Section | None:
             if dosed:
                 table_rows.append(
                     {
-                        "match": MATCHES[match],
+                        "match": MATCH_NAMES[match],
                         "group": label,
                         "n": len(dosed),
                         "exponent": mean(dosed, "exponent"),
@@ -30,7 +30,7 @@ def dose_section(rows: Rows) -> Section | None:
                         "reach": sum(row["smallest_scale"] is not None for row in dosed),
                     }
                 )
-        panels.append(curve(Panel(MATCHES[match], EFFECTS[match], "scale of each vector", letter=letter), lines))
+        panels.append(curve(Panel(MATCH_NAMES[match], EFFECTS[match], "scale of each vector", letter=letter), lines))
     legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="dose", group=group)]
     drawn = curves(
         panels,
@@ -85,7 +85,7 @@ def composition_section(rows: Rows) -> Section | None:
             Series("n (sum)", sizes, sizes, "c7", key="n"),
         ]
         axes = ("critical scale s*(n) of the mean", "vectors averaged, n")
-        panels.append(curve(Panel(MATCHES[match], *axes, log=True, logx=True, letter=letter), lines))
+        panels.append(curve(Panel(MATCH_NAMES[match], *axes, log=True, logx=True, letter=letter), lines))
     legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="composed", group=group)]
     legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
     caption = (

@@ -5,7 +5,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, curve
 from mi_ortho.pages.sections import curves
 from mi_ortho.runs.rows import pick
-from mi_ortho.studies.nulls.page_parts import EFFECTS, MATCHES, Rows, line, matches_of, named
+from mi_ortho.studies.nulls.page_parts import EFFECTS, MATCH_NAMES, Rows, line, matches_of, named
 
 SPECTRA = (
     ("zero", "Hessian / 2 at 0", "family"),
@@ -32,13 +32,17 @@ def spectrum_section(rows: Rows) -> Section | None:
             for at, label, style in SPECTRA
             for s in line(label, pick(rows, kind="eigenvalue", match=match, at=at), "index", "value", style)
         ]
-        spectra.append(curve(Panel(f"Spectrum, {MATCHES[match]}", "eigenvalue", "index", letter=letter), lines))
+        spectra.append(curve(Panel(f"Spectrum, {MATCH_NAMES[match]}", "eigenvalue", "index", letter=letter), lines))
         found = pick(rows, kind="count", match=match)
         lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
         counts.append(
             curve(
                 Panel(
-                    f"N(ρ), {MATCHES[match]}", "vectors that can work", "norm cap ρ, × base", letter=letter, whole=True
+                    f"N(ρ), {MATCH_NAMES[match]}",
+                    "vectors that can work",
+                    "norm cap ρ, × base",
+                    letter=letter,
+                    whole=True,
                 ),
                 lines,
             )
@@ -88,7 +92,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
             for what, style in (("inputs", "family"), ("outputs", "second"))
             for s in line(what, pick(rows, kind="cosines", match=match, what=what), "cosine", "share", style)
         ]
-        panels.append(curve(Panel(f"Cosines, {MATCHES[match]}", "share of pairs", "cosine", letter=letter), lines))
+        panels.append(curve(Panel(f"Cosines, {MATCH_NAMES[match]}", "share of pairs", "cosine", letter=letter), lines))
     kept = []
     for letter, match in zip("ab", matches):
         found = pick(rows, kind="survival", match=match)
@@ -98,7 +102,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
             for s in line(label, found, "threshold", name, style)
         ]
         kept.append(
-            curve(Panel(f"Survival, {MATCHES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
+            curve(Panel(f"Survival, {MATCH_NAMES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
         )
     words = {
         "mean_cosine": "mean |cosine|",

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.elicitation import random_vectors
+from mi_ortho.interventions.subspace import orthonormal_rows
 from mi_ortho.model import read
 from mi_ortho.multiplicity.response import (
     composition_exponent,
@@ -20,7 +21,6 @@ from mi_ortho.multiplicity.response import (
 from mi_ortho.nulls.linear import covariance_mixture, random_in_span, with_norms
 from mi_ortho.steering import complete
 from mi_ortho.studies.nulls.bench import Bench, Row
-from mi_ortho.subspace import orthonormal_rows
 
 SCALES = tuple(round(0.1 * k, 1) for k in range(1, 16))  # of each vector's own norm
 DOSED = 16  # vectors of a group whose dose response is measured

@@ -7,17 +7,16 @@ from pathlib import Path
 from mi_ortho.runs.directory import Run, RunError, start
 from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.family.finished import Source, newest_family, open_source
 from mi_ortho.studies.nulls.bench import Bench, Row, prepare_bench
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.diversity import diversity_rows
 from mi_ortho.studies.nulls.linear import gradient_rows, linear_rows
 from mi_ortho.studies.nulls.shape import completion_rows, composition_rows, dose_rows, sign_rows
-from mi_ortho.studies.nulls.source import Source, open_source
 from mi_ortho.studies.nulls.spectrum import spectrum_rows
 from mi_ortho.studies.nulls.verdicts import headline, verdicts
-from mi_ortho.studies.presence.family_vectors import newest_family
-from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject, open_subject
 
 STAGES = {
     "linear": linear_rows,

@@ -3,51 +3,39 @@
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
-from mi_ortho.export import export_gguf, export_lm_eval, position_note
 from mi_ortho.pages.page import written_to
 from mi_ortho.runs.directory import RunError, open_run, summary_of
 from mi_ortho.runs.files import read_mapping
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import outcome
-from mi_ortho.studies.family.job import MATCHES
-from mi_ortho.vectors import load_vectors, save
-
-# what draws the report of each command, imported only when it is drawn
-REPORTS: Mapping[str, str] = {
-    "family": "mi_ortho.studies.family.page:family_report",
-    "melbo": "mi_ortho.studies.family.page_melbo:melbo_report",
-    "nulls": "mi_ortho.studies.nulls.page:nulls_report",
-    "presence": "mi_ortho.studies.presence.page:presence_report",
-    "dct": "mi_ortho.studies.dct.page:dct_report",
-    "refusal": "mi_ortho.studies.refusal.page:refusal_report",
-    "geometry": "mi_ortho.studies.geometry.page:geometry_report",
-    "explore": "mi_ortho.studies.explore.page:explore_report",
-}
+from mi_ortho.studies.family.finished import MATCHES
+from mi_ortho.studies.overview.commands import report_of
+from mi_ortho.studies.shared.progress import printable
+from mi_ortho.vectors.export import export_gguf, export_lm_eval, position_note
+from mi_ortho.vectors.files import load_vectors, save
 
 
 def report(path: Path, to: Path | None = None) -> Path:
     """Render the report of a run directory again, into it or to the file `to`, and return the file.
 
-    The command that made the run is in its environment.json; REPORTS says who draws it.
+    The command that made the run is in its environment.json; the table of commands says what draws it.
     """
     open_run(path)
     name = str(read_mapping(path / "environment.json").get("command", "family"))
-    place = REPORTS.get(name)
-    if place is None or not (path / "records.jsonl").is_file():
+    draw = report_of(name)
+    if draw is None or not (path / "records.jsonl").is_file():
         raise RunError(
             f"got {path}, a run of `{name}` without a report or without records.jsonl; expected a run of a "
             "command that draws one; use `mi-ortho show`"
         )
-    module, function = place.split(":")
     if to is None and not os.access(path, os.W_OK):
         raise RunError(
             f"got {path}, where nothing can be written; expected a folder for the page; name a file with --to"
         )
     with written_to(to):
-        return getattr(import_module(module), function)(path)
+        return draw(path)
 
 
 def index(folder: Path) -> Path:
@@ -114,12 +102,3 @@ def _line(row: Mapping[str, object]) -> str:
 
 def _number(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else "-"
-
-
-def printable(text: str) -> str:
-    """Text of a model, safe for a terminal: control characters become visible escapes.
-
-    >>> printable("a\\x1b[31mb")
-    'a\\\\x1b[31mb'
-    """
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

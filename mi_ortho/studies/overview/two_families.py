@@ -17,7 +17,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import Card, completions, curves, note
 from mi_ortho.pages.text import number
-from mi_ortho.studies.family.page_records import MATCHES, FamilyRun, Row, load_family
+from mi_ortho.studies.family.page_records import MATCH_TITLES, FamilyRun, Row, load_family
 
 _MEASURES = (
     ("loss", "Relative activation loss", "Lₖ"),
@@ -70,7 +70,7 @@ def _curves(one: FamilyRun, other: FamilyRun, match: str) -> Section:
         "own base vector."
     )
     legend = [entry for entry in _LEGEND if any(series.key == entry[0] for _, _, found in drawn for series in found)]
-    title = MATCHES.get(match, match)
+    title = MATCH_TITLES.get(match, match)
     return Section(title, curves(panels, caption, legend=legend), "", f"curves-{match}", f"Curves ({match})")
 
 

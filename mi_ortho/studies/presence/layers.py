@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mi_ortho.interventions.subspace import span
 from mi_ortho.nulls.linear import rank_p_value
 from mi_ortho.probes import (
     bootstrapped_auc,
@@ -37,7 +38,6 @@ from mi_ortho.studies.presence.contrasts import (
     streamed_auc,
 )
 from mi_ortho.studies.presence.streams import Stream
-from mi_ortho.subspace import span
 
 GRID = 101  # quantiles kept of a null's AUCs
 PROBES = {"discriminant": discriminant_probe, "logistic": logistic_probe}

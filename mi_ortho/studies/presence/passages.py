@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
+from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Model, Prompts, encode, generate_ids, read, start_ids, tokenize
-from mi_ortho.sites import resid_post
 from mi_ortho.studies.presence.library import library_pairs, library_prose
 from mi_ortho.studies.presence.requests import Request
 

@@ -9,16 +9,16 @@ from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import Row, forget, pick, stage
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.family.job import Say, Track
+from mi_ortho.studies.family.finished import FamilyVectors, newest_family, open_family
 from mi_ortho.studies.presence.config import PresenceConfig
-from mi_ortho.studies.presence.family_vectors import FamilyVectors, newest_family, open_family
 from mi_ortho.studies.presence.layers import Effort, layer_rows, probe_rows
 from mi_ortho.studies.presence.moments import strongest_rows, token_rows
 from mi_ortho.studies.presence.passages import ROWS, Passage, passage_of, real_passages, write_passages
 from mi_ortho.studies.presence.requests import Request, requests
 from mi_ortho.studies.presence.streams import Stream, read_streams
 from mi_ortho.studies.presence.verdicts import summarise
-from mi_ortho.studies.subject import Subject, open_subject
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import Subject, open_subject
 
 Streams = dict[tuple[int, str], Stream]
 

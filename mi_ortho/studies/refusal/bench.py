@@ -14,7 +14,7 @@ from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick, stage
 from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.subject import Subject
+from mi_ortho.studies.shared.subject import Subject
 
 Track = Callable[[str, int, int], None]
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mi_ortho.interventions import Above, Intervention, RotateTo, When
+from mi_ortho.interventions.edits import Above, Intervention, RotateTo, When
+from mi_ortho.interventions.sites import Site, attn_pattern, mlp_out
 from mi_ortho.model import Prompts, generate_ids, head_writes, read, tokenize
 from mi_ortho.refusal.concepts import steering_plane
 from mi_ortho.refusal.cones import ConeSettings, cone_targets, refusal_cone
@@ -18,7 +19,6 @@ from mi_ortho.refusal.selection import Candidate
 from mi_ortho.refusal.several import extract_again, null_space_rounds
 from mi_ortho.runs.files import to_json, write_file
 from mi_ortho.runs.rows import pick, stage
-from mi_ortho.sites import Site, attn_pattern, mlp_out
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.directions import validation_prompts
 from mi_ortho.studies.refusal.matrix import ablation_matrix

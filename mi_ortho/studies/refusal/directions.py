@@ -2,12 +2,12 @@
 
 import torch
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.refusal.extraction import Extraction, Moments, difference_of_means, instruction_suffix, residual_sites
 from mi_ortho.refusal.rankings import compare_rankings, ranking_scores
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.refusal.selection import Candidate, Limits, Selection, candidates, filter_prompts, select, validation
 from mi_ortho.runs.rows import forget
-from mi_ortho.sites import Site
 from mi_ortho.studies.refusal.bench import Study
 
 

@@ -5,11 +5,11 @@ from random import Random
 
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.refusal.selection import Candidate
-from mi_ortho.sites import Site
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.directions import random_directions, validation_prompts
 

@@ -13,14 +13,14 @@ from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_tensors, to_json, write_file
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.family.job import Say, Track
 from mi_ortho.studies.refusal.bench import Study, prompt_sets
 from mi_ortho.studies.refusal.compare import compare
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.refusal.directions import choose, extract
 from mi_ortho.studies.refusal.trial import edit_refused, try_out
 from mi_ortho.studies.refusal.verdicts import summarise
-from mi_ortho.studies.subject import open_subject
+from mi_ortho.studies.shared.progress import Say, Track
+from mi_ortho.studies.shared.subject import open_subject
 
 STAGES = ("extract", "select", "ablate", "compare")
 

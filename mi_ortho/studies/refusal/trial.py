@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field
 from torch import Tensor
 
 from mi_ortho.behaviours import classify
-from mi_ortho.interventions import Affine, Intervention
+from mi_ortho.interventions.edits import Affine, Intervention
+from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, generate_ids, next_token_logits, orthogonalised, tokenize
 from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at
 from mi_ortho.refusal.scores import refuses_anywhere, refuses_first, stage_of
 from mi_ortho.refusal.selection import Candidate
-from mi_ortho.sites import Site
 from mi_ortho.stats import rate
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.directions import random_directions

@@ -2,7 +2,7 @@
 
 Both add one vector per layer to the residual stream leaving a block, **at all positions**, prompt and answer alike. A
 vector found by steering the prompt only can act differently there; `position_note` says so. Our own format is
-`mi_ortho.vectors.save`.
+`mi_ortho.vectors.files.save`.
 """
 
 import io
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.runs.files import write_file
-from mi_ortho.sites import Site
-from mi_ortho.vectors import SteeringVectors
+from mi_ortho.vectors.files import SteeringVectors
 
 
 def export_gguf(family: SteeringVectors, index: int, path: Path, *, strength: float = 1.0) -> None:

@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.interventions.sites import Site
 from mi_ortho.runs.files import plain, read_tensors, to_json, write_tensors
-from mi_ortho.sites import Site
 
 FORMAT = "mi_ortho steering vectors 1"
 

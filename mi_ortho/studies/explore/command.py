@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import PLAIN, Options, app, execute
 from mi_ortho.studies.explore.config import ExploreConfig
+from mi_ortho.studies.shared.command import PLAIN, Options, app, execute
 
 Config = Annotated[ExploreConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = ExploreConfig()

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.studies.presence.config import PresenceConfig
+from mi_ortho.studies.shared.command import PLAIN, Options, Out, app, execute
 
 Config = Annotated[PresenceConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = PresenceConfig()
@@ -30,7 +30,7 @@ def presence(
     Args:
         run: a finished run of `mi-ortho family`; the model's newest one in --out when left out.
     """
-    from mi_ortho.studies.presence.family_vectors import newest_family
+    from mi_ortho.studies.family.finished import newest_family
     from mi_ortho.studies.presence.study import family_model
     from mi_ortho.studies.presence.study import presence as command
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from mi_ortho.cli.progress import Progress
+from mi_ortho.studies.shared.progress import Progress
 
 app = App(
     name="mi-ortho",
@@ -51,7 +51,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
     import torch
 
     from mi_ortho.runs.directory import summary_of
-    from mi_ortho.studies.overview.study import printable
+    from mi_ortho.studies.shared.progress import printable
 
     torch.set_num_threads(options.threads or small_threads(config.model))
     with Progress(sys.stderr if options.json else sys.stdout) as progress:

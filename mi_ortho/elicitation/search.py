@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.objectives import Objective
-from mi_ortho.subspace import Subspace, orthonormal_rows, reject_twice
+from mi_ortho.elicitation.objectives import Objective
+from mi_ortho.interventions.subspace import Subspace, orthonormal_rows, reject_twice
 
 
 class Status(Enum):

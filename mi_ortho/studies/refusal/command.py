@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from mi_ortho.cli.app import PLAIN, At, Options, Out, Threads, app, execute
 from mi_ortho.studies.refusal.config import RefusalConfig
+from mi_ortho.studies.shared.command import PLAIN, At, Options, Out, Threads, app, execute
 
 Config = Annotated[RefusalConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = RefusalConfig()
@@ -80,8 +80,8 @@ def _until(stage: str, config: RefusalConfig, out: Path, at: Path | None, thread
 
     import torch
 
-    from mi_ortho.cli.progress import Progress
     from mi_ortho.studies.refusal.study import refusal as command
+    from mi_ortho.studies.shared.progress import Progress
 
     torch.set_num_threads(threads or (1 if config.model is None else torch.get_num_threads()))
     with Progress(sys.stdout) as progress:

@@ -1,6 +1,7 @@
-"""The finished `family` run whose vectors are looked for."""
+"""A finished run of `mi-ortho family` as other studies read it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from torch import Tensor
 from mi_ortho.runs.directory import Run, RunError, newest_first, open_run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick
+from mi_ortho.studies.family.config import FamilyConfig
 
-MATCHES = ("kl", "activation")  # the first one a run has is studied
+MATCHES = ("activation", "kl")  # in the order in which a run searches them
 HOW = "run `mi-ortho family` first, or name a finished run of it"
 
 
@@ -90,7 +92,7 @@ def open_family(path: Path, match: str = "auto") -> FamilyVectors:
     stored = run.load_rows("vectors")
     if "base" not in stored:
         raise RunError(f"got {path} without a base vector; expected a family run that found one; {HOW}")
-    names = [name for name in MATCHES if name in stored]
+    names = [name for name in reversed(MATCHES) if name in stored]  # kl, where a run has both
     chosen = next(iter(names), "") if match == "auto" else match
     if chosen not in names:
         raise RunError(f"got match {match!r}; expected {' or '.join(names) or 'another run'}, as {path} has; change it")
@@ -100,3 +102,53 @@ def open_family(path: Path, match: str = "auto") -> FamilyVectors:
         raise RunError(f"got {int(keeps.sum())} vectors that keep the behaviour in {path}; expected at least 4; {HOW}")
     base = stored["base"].float().reshape(-1)
     return FamilyVectors(path, dict(run.config), chosen, stored[chosen].float(), keeps, base)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A finished run of `mi-ortho family`.
+
+    Attributes:
+        path: its directory.
+        config: what it was run with.
+        digest: hash of the weights it was run on, None for a model from a hub.
+        base: its base vector.
+        families: its orthogonal vectors by match, only those that are not empty.
+    """
+
+    path: Path
+    config: FamilyConfig
+    digest: str | None
+    base: Float[Tensor, " d_model"]
+    families: Mapping[str, Float[Tensor, "n d_model"]]
+
+    @property
+    def train(self) -> tuple[str, ...]:
+        """The prompts it was searched on."""
+        return tuple(self.config.prompts or ())
+
+
+def open_source(path: Path) -> Source:
+    """Read a finished family run.
+
+    Raises:
+        RunError: no run of `family`, an unfinished one, or one without vectors.
+    """
+    run = finished_family(path)
+    if "n_kl" not in run.config:
+        raise RunError(f"got {path}, whose settings are no family's; expected a run of `family`; name another")
+    known: Any = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
+    tensors = run.load_rows("vectors")
+    families = {match: tensors[match].float() for match in MATCHES if match in tensors and len(tensors[match])}
+    if "base" not in tensors or not families:
+        raise RunError(f"got {path} without a base and a family; expected vectors.safetensors with both; run it again")
+    base = tensors["base"].reshape(-1).float()
+    return Source(path, _config(run.config), known.get("model_hash"), base, families)
+
+
+def _config(settings: Mapping[str, object]) -> FamilyConfig:
+    """The settings this version knows; lists become tuples as in the class."""
+    names = {field.name for field in fields(FamilyConfig)}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    values.setdefault("sinks", "include")  # runs without the setting had no sinks, or steered them
+    return FamilyConfig(**{key: value for key, value in values.items() if key in names})  # pyright: ignore

@@ -1,9 +1,13 @@
 """Progress on a terminal or in a log file."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
+
+Say = Callable[[str], None]  # one line about a stage
+Track = Callable[[str, int, int], None]  # a stage, and how many of how many steps of it are done
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -39,8 +43,6 @@ class Progress(AbstractContextManager["Progress"]):
 
     def say(self, line: str) -> None:
         """One line about a stage."""
-        from mi_ortho.studies.overview.study import printable
-
         self.console.print(printable(line))
 
     def track(self, stage: str, done: int, total: int) -> None:
@@ -58,3 +60,12 @@ class Progress(AbstractContextManager["Progress"]):
             rate = (done - before) / (now - begun) if now > begun and done > before else None
             left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate else ""
             self.console.print(f"{stage}: {done}/{total}{left}")
+
+
+def printable(text: str) -> str:
+    """Text of a model, safe for a terminal: control characters become visible escapes.
+
+    >>> printable("a\\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.shared.command import PLAIN, Options, Out, app, execute
 
 Config = Annotated[FamilyConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = FamilyConfig()

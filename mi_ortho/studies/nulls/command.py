@@ -6,8 +6,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.studies.nulls.config import NullsConfig
+from mi_ortho.studies.shared.command import PLAIN, Options, Out, app, execute
 
 Config = Annotated[NullsConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = NullsConfig()

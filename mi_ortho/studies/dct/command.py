@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from mi_ortho.cli.app import PLAIN, Options, Out, app, execute
 from mi_ortho.studies.dct.config import DctConfig
+from mi_ortho.studies.shared.command import PLAIN, Options, Out, app, execute
 
 Config = Annotated[DctConfig, Parameter(name="*", negative_iterable="")]
 DEFAULTS = DctConfig()

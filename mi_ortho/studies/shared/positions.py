@@ -1,0 +1,51 @@
+"""Where a run steers and reads: positions as settings name them, and what becomes of attention sinks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mi_ortho.model import Model, sinks, tokenize
+
+
+def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None) -> str:
+    """What is done with attention sinks: exclude where the model has some on these texts and that is asked for.
+
+    Models without sinks are not measured again at every use.
+    """
+    if asked not in ("include", "exclude"):
+        raise ValueError(f"got sinks {asked!r}; expected exclude or include; correct --sinks")
+    there = asked == "exclude" and bool(sinks(model, tokenize(model, texts, system=system)).anywhere().any())
+    return "exclude" if there else "include"
+
+
+def where(text: str) -> Any:
+    """Positions that are steered: all, prompt, generated, or a number of last prompt positions.
+
+    >>> where("prompt"), where("3")
+    ('prompt', 3)
+
+    Raises:
+        ValueError: anything else.
+    """
+    return _positions("where", text, ("all", "prompt", "generated"))
+
+
+def readout_of(text: str) -> Any:
+    """How target activations are read: mean, all, or a number of last positions.
+
+    >>> readout_of("mean"), readout_of("1")
+    ('mean', 1)
+
+    Raises:
+        ValueError: anything else.
+    """
+    return _positions("readout", text, ("mean", "all"))
+
+
+def _positions(name: str, text: str, words: tuple[str, ...]) -> Any:
+    if text in words:
+        return text
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ValueError(
+            f"got {name} {text!r}; expected {', '.join(words)}, or a number of last positions from 1; correct it"
+        )
+    return int(text)
