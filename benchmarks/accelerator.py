@@ -62,10 +62,12 @@ def family(options: Namespace) -> Table:
     return Table(title, command, headers, rows)
 
 
-def _family(goal: mo.Match, base: torch.Tensor, n: int, block: int, generator: torch.Generator) -> list[str]:
+def _family(
+    goal: mo.elicitation.Match, base: torch.Tensor, n: int, block: int, generator: torch.Generator
+) -> list[str]:
     settings = mo.OrthoSettings(block=block, patience=n, refresh=64, solver=mo.Lbfgs(max_steps=12))
     with Clock() as clock:
-        curvature = mo.gauss_newton(goal, base, generator=generator)
+        curvature = mo.derivatives.gauss_newton(goal, base, generator=generator)
         found = list(islice(mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature), n))
     kept = [result for result in found if result.status not in (mo.Status.COLLAPSED, mo.Status.NONFINITE)]
     vectors = torch.stack([base, *(result.vector for result in kept)])
@@ -106,13 +108,13 @@ def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: in
 
 
 def _factors(shape: Shape, n: int, blocks: int, device: str, chunk: int) -> list[str]:
-    z = mo.pooled(shape.sliced(blocks, 0, device, 3))
+    z = mo.derivatives.pooled(shape.sliced(blocks, 0, device, 3))
     generator = torch.Generator(device).manual_seed(0)
-    mo.exponential_dct(z, min(n, chunk), radius=FACTOR_RADIUS, generator=generator, steps=1, chunk=chunk)  # warm
+    mo.dct.exponential_dct(z, min(n, chunk), radius=FACTOR_RADIUS, generator=generator, steps=1, chunk=chunk)  # warm
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with Clock() as clock:
-        found = mo.exponential_dct(z, n, radius=FACTOR_RADIUS, generator=generator, steps=STEPS, chunk=chunk)
+        found = mo.dct.exponential_dct(z, n, radius=FACTOR_RADIUS, generator=generator, steps=STEPS, chunk=chunk)
     memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device == "cuda" else "-"
     return [
         f"{chunk} at once",

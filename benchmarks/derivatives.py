@@ -21,11 +21,11 @@ def dct(options: Namespace) -> Table:
     """Exponential DCT for each iteration: the published structure against ours, from one start."""
     k, steps = options.factors, options.iterations
     model, z = _sliced(PROMPTS, 3)
-    start = mo.orthonormal_rows(torch.randn(k, z.d_model, generator=rng()))
+    start = mo.interventions.orthonormal_rows(torch.randn(k, z.d_model, generator=rng()))
 
     def ours(chunk: int) -> Callable[[], tuple[Tensor, Tensor]]:
         def fit() -> tuple[Tensor, Tensor]:
-            found = mo.exponential_dct(z, k, radius=RADIUS, generator=rng(), steps=steps, start=start, chunk=chunk)
+            found = mo.dct.exponential_dct(z, k, radius=RADIUS, generator=rng(), steps=steps, start=start, chunk=chunk)
             return found.inputs, found.weights
 
         return fit
@@ -66,7 +66,9 @@ def dct(options: Namespace) -> Table:
 def _sliced(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.FunctionMap]:
     model = random_qwen2(256, 8, d_mlp=704, heads=8)
     source, target = mo.resid_post(SOURCE), mo.resid_post(TARGET)
-    return model, mo.pooled(mo.slice_model(model, prompt(n=n), source=source, target=target, readout=readout))
+    return model, mo.derivatives.pooled(
+        mo.slice_model(model, prompt(n=n), source=source, target=target, readout=readout)
+    )
 
 
 @torch.no_grad()
@@ -74,7 +76,7 @@ def _quality(z: mo.ActivationMap, inputs: Tensor, weights: Tensor) -> list[str]:
     """Mean effect of orthonormal directions, explained share of the fit, largest cosine of what was returned."""
     zero = torch.zeros(1, z.d_model)
     own = (z(RADIUS * inputs) - z(zero)).norm(dim=-1)
-    effect = (z(RADIUS * mo.orthonormal_rows(inputs)) - z(zero)).norm(dim=-1)
+    effect = (z(RADIUS * mo.interventions.orthonormal_rows(inputs)) - z(zero)).norm(dim=-1)
     return [f"{effect.mean():.2f}", f"{float(weights @ own):.1f}", f"{mo.max_abs_cosine(inputs):.0e}"]
 
 

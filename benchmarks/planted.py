@@ -70,14 +70,14 @@ def recovery(truth: Tensor, found: Tensor) -> tuple[float, float]:
 
 def _row(name: str, steps: int, z: mo.FunctionMap, truth: Tensor) -> list[str]:
     generator = torch.Generator().manual_seed(1)
-    random = mo.orthonormal_rows(torch.randn(ESTIMATED, D_MODEL, generator=generator))
+    random = mo.interventions.orthonormal_rows(torch.randn(ESTIMATED, D_MODEL, generator=generator))
     start = random if name.startswith("random") else None
     print(f"planted: {name}", file=sys.stderr, flush=True)
     with Clock() as clock:
         if name.startswith("as published"):
-            found = mo.published_exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps)
+            found = mo.dct.published_exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps)
         else:
-            found = mo.exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps, start=start)
+            found = mo.dct.exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps, start=start)
     mean, share = recovery(truth, found.inputs)
     then = [f"{number:.2f}" for number in PUBLISHED[name] or ()] or ["-", "-"]
     return [name, f"{mean:.2f}", then[0], f"{share:.2f}", then[1], f"{clock.cpu:.0f}"]

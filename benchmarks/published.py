@@ -18,7 +18,8 @@ from torch.func import jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import normalize
 
-from mi_ortho import ActivationMap, Prompts, orthonormal_rows
+from mi_ortho import ActivationMap, Prompts
+from mi_ortho.interventions import orthonormal_rows
 
 CHUNK = 16  # factors or columns at once
 

@@ -49,7 +49,7 @@ class Contender:
     vectors: list[Tensor] = field(default_factory=list)
     evaluations: float = 0.0
 
-    def cells(self, goal: mo.Match, base: Tensor, floor: float) -> list[str]:
+    def cells(self, goal: mo.elicitation.Match, base: Tensor, floor: float) -> list[str]:
         """The contender's row."""
         n, found = len(self.vectors), torch.stack(self.vectors)
         with torch.no_grad():
@@ -77,7 +77,7 @@ def orthogonal(options: Namespace) -> Table:
     base = mo.melbo(mo.displace(z), radius=RADIUS, generator=rng())[0].vector
     goal, setup = mo.match(z, base), Clock()
     with setup:
-        curvature = mo.gauss_newton(goal, base, generator=rng(1))
+        curvature = mo.derivatives.gauss_newton(goal, base, generator=rng(1))
     published, plain, ours = (Contender(name, _memory(name)) for name in CONTENDERS)
     curvatures = ((plain, None), (ours, curvature))
     families = [(who, mo.melbo_ortho(goal, base, seed=0, curvature=matrix)) for who, matrix in curvatures]
@@ -166,7 +166,7 @@ def probe(name: str) -> None:
         target = hooked_mean(model, prompt(), base, SOURCE, TARGET).detach()
         next_vector(model, prompt(), base / 50, base[None], target, source=SOURCE, target=TARGET, steps=5)
     else:
-        curvature = mo.gauss_newton(goal, base, generator=rng()) if name == CONTENDERS[2] else None
+        curvature = mo.derivatives.gauss_newton(goal, base, generator=rng()) if name == CONTENDERS[2] else None
         list(islice(mo.melbo_ortho(goal, base, seed=0, curvature=curvature), 2))
     print(f"{(peak_memory() - before) / 2**20:.0f}")
 
@@ -176,7 +176,9 @@ def elicitation(options: Namespace) -> Table:
     _, z = small()
     objective = mo.displace(z)
     searches: dict[str, Callable[[], list[mo.SearchResult]]] = {
-        "published, AMSGrad 300 steps": lambda: mo.melbo_published(objective, radius=RADIUS, n=4, generator=rng()),
+        "published, AMSGrad 300 steps": lambda: mo.elicitation.melbo_published(
+            objective, radius=RADIUS, n=4, generator=rng()
+        ),
         "power iteration, one at a time": lambda: mo.melbo(objective, radius=RADIUS, n=4, generator=rng(), block=1),
         "power iteration, block of 4": lambda: mo.melbo(objective, radius=RADIUS, n=4, generator=rng(), block=4),
     }

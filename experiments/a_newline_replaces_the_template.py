@@ -17,9 +17,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, pick
 from mi_ortho import Verdict, next_token_logits, resid_pre, tokenize
-from mi_ortho.refusal.extraction import difference_of_means
-from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.refusal.scores import refusal_score
+from mi_ortho.refusal import ablate_everywhere, difference_of_means, refusal_score
 
 SHARE = 0.5
 LEAD = 0.2

@@ -19,8 +19,7 @@ from typing import Any
 from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
-from mi_ortho.studies.geometry.survey import Effort
-from mi_ortho.studies.geometry.verdicts import space_is_flat
+from mi_ortho.studies.geometry import Effort, space_is_flat
 
 CLOUDS = {"measured": "family", "gaussian": "null", "grouped": "c3"}
 

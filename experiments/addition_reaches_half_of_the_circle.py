@@ -33,7 +33,7 @@ from experiments.lab import (
 from experiments.lab.turning import Behave, added_in_plane, plane_of, steered, turned
 from mi_ortho import RotateTo, Verdict, resid_pre
 from mi_ortho.pages import Panel, Series
-from mi_ortho.refusal.extraction import activations
+from mi_ortho.refusal import activations
 from mi_ortho.stats import UNIT_SCALE
 
 REACHED = 0.55

@@ -20,20 +20,17 @@ import torch
 from torch import Tensor
 
 from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs, random_order
-from mi_ortho import (
-    ActivationMap,
+from mi_ortho import ActivationMap, Verdict, random_vectors, resid_post
+from mi_ortho.dct import (
     Factors,
-    Verdict,
     exponential_dct,
     linear_dct,
-    orthonormal_rows,
     projected_linear_dct,
     published_linear_dct,
     published_quadratic_dct,
     quadratic_dct,
-    random_vectors,
-    resid_post,
 )
+from mi_ortho.interventions import orthonormal_rows
 from mi_ortho.pages import Estimate
 from mi_ortho.steering import Setting, complete, unsteered_completions
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs, random_order
-from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, random_vectors, with_norms
+from mi_ortho import ActivationMap, FunctionMap, Verdict, displace, melbo, random_vectors
+from mi_ortho.nulls import with_norms
 from mi_ortho.pages import Estimate
 
 GAIN = 0.1

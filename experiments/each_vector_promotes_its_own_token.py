@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
-from mi_ortho.multiplicity.distinct import pair_cosines
+from mi_ortho import Verdict, random_vectors
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.multiplicity import pair_cosines
+from mi_ortho.nulls import with_norms
 from mi_ortho.stats import SIGNED_SCALE, UNIT_SCALE
 
 DIFFERENT = 0.5

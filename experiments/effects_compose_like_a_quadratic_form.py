@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
-from mi_ortho import Verdict, composition_exponent, random_in_span, smallest_scale, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import Verdict
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.multiplicity import composition_exponent, smallest_scale
+from mi_ortho.nulls import random_in_span, with_norms
 from mi_ortho.stats import UNIT_SCALE
 
 HIGHEST = 0.667  # of 1/p: 1 is linear

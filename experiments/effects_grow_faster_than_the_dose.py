@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick
-from mi_ortho import Verdict, dose_exponents, dose_response, with_norms
+from mi_ortho import Verdict
+from mi_ortho.multiplicity import dose_exponents, dose_response
+from mi_ortho.nulls import with_norms
 from mi_ortho.pages import Panel, Series
 
 EXPONENT = 1.5

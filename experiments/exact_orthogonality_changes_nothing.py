@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_most, bars, cases, column, needs
-from mi_ortho import Verdict, max_abs_cosine, random_vectors, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import Verdict, max_abs_cosine, random_vectors
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.nulls import with_norms
 
 LARGEST = 0.001
 CHANGE = 0.01

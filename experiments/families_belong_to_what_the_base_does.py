@@ -18,9 +18,11 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.families import candidates, stored, unbased, with_model
-from mi_ortho import Match, Verdict, covariance_matched, match, random_vectors, resid_post
+from mi_ortho import Verdict, match, random_vectors, resid_post
+from mi_ortho.elicitation import Match
 from mi_ortho.model import load_shuffled, load_untrained, ordinary, read
-from mi_ortho.studies.shared.subject import DTYPES
+from mi_ortho.nulls import covariance_matched
+from mi_ortho.studies.shared import DTYPES
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 TWICE = 1.0  # as a logarithm to base 2

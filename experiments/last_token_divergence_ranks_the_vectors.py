@@ -17,7 +17,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from mi_ortho import Verdict
-from mi_ortho.model.logits import kl_divergence
+from mi_ortho.model import kl_divergence
 from mi_ortho.stats import SIGNED_SCALE
 
 AGREE = 0.95

@@ -24,9 +24,16 @@ from scipy.stats import spearmanr
 from experiments.lab import Bench, Ranking, Refusing, at_least, at_most, column, needs, pick, refusing
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
-from mi_ortho.refusal.extraction import difference_of_means, instruction_suffix, residual_sites
-from mi_ortho.refusal.rankings import HIGHER_IS_BETTER, compare_rankings, ranking_scores
-from mi_ortho.refusal.selection import candidates, validation
+from mi_ortho.refusal import (
+    HIGHER_IS_BETTER,
+    candidates,
+    compare_rankings,
+    difference_of_means,
+    instruction_suffix,
+    ranking_scores,
+    residual_sites,
+    validation,
+)
 from mi_ortho.stats import SIGNED_SCALE
 
 CORRELATION = 0.5

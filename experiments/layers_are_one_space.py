@@ -21,8 +21,7 @@ from typing import Any
 from experiments.lab import Bench, Ranking, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
-from mi_ortho.studies.geometry.survey import Effort
-from mi_ortho.studies.geometry.verdicts import one_space
+from mi_ortho.studies.geometry import Effort, one_space
 
 MAPS = {
     "scaling": "a number",

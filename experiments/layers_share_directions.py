@@ -17,8 +17,7 @@ from typing import Any
 from experiments.lab import Bench, Ranking, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Estimate
-from mi_ortho.studies.geometry.survey import Effort
-from mi_ortho.studies.geometry.verdicts import SHARED, directions_shared, updates_aligned
+from mi_ortho.studies.geometry import SHARED, Effort, directions_shared, updates_aligned
 
 WANTED = {"model": ("overlap", "updates"), "shuffled": ("overlap", "updates")}
 

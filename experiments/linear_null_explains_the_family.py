@@ -19,19 +19,9 @@ from typing import Any
 import torch
 
 from experiments.lab import DEMO, Bench, Lines, at_most, needs, pick
-from mi_ortho import (
-    ActivationMap,
-    Status,
-    Verdict,
-    displace,
-    gauss_newton,
-    jacobian,
-    linear_family,
-    linear_null,
-    match,
-    melbo,
-    melbo_ortho,
-)
+from mi_ortho import ActivationMap, Status, Verdict, displace, jacobian, linear_null, match, melbo, melbo_ortho
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.nulls import linear_family
 from mi_ortho.pages import Panel, Series
 
 DIFFERENCE = 0.1

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, at_least, column, interval_of, needs, pick, shuffled_weights
-from mi_ortho import ActivationMap, Subspace, Verdict, jacobian, principal_angles
+from mi_ortho import ActivationMap, Subspace, Verdict, jacobian
+from mi_ortho.interventions import principal_angles
 from mi_ortho.pages import Estimate
 
 EXCESS = 0.1

@@ -17,18 +17,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import (
-    Verdict,
-    covariance_matched,
-    covariance_mixture,
-    random_vectors,
-    resid_post,
-    smallest_scale,
-    span,
-    with_norms,
-)
-from mi_ortho.model import ordinary, read
-from mi_ortho.model.logits import kl_divergence, masked_mean
+from mi_ortho import Verdict, random_vectors, resid_post, span
+from mi_ortho.model import kl_divergence, masked_mean, ordinary, read
+from mi_ortho.multiplicity import smallest_scale
+from mi_ortho.nulls import covariance_matched, covariance_mixture, with_norms
 
 TWICE = 1.0  # as a logarithm to base 2
 LARGEST = 16.0  # base norms; directions that do not get there count as this

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick, random_order
-from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import Verdict, random_vectors
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.nulls import with_norms
 from mi_ortho.pages import Panel, Series
 
 LOST = 0.5

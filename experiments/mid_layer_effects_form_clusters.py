@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Lines, Setup, at_most, cases, column, needs, pick
-from mi_ortho import ActivationMap, Verdict, multiplicity_of, random_vectors, resid_post, slice_model, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import ActivationMap, Verdict, random_vectors, resid_post, slice_model
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.multiplicity import multiplicity_of
+from mi_ortho.nulls import with_norms
 from mi_ortho.pages import Panel, Series
 
 FEW = 0.5

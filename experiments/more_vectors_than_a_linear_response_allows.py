@@ -19,17 +19,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Lines, Setup, at_least, cases, column, needs, pick
-from mi_ortho import (
-    LinearMap,
-    OrthoSettings,
-    Status,
-    Verdict,
-    gauss_newton,
-    match,
-    mean_jacobian,
-    melbo_ortho,
-    ridge_capacity,
-)
+from mi_ortho import LinearMap, OrthoSettings, Status, Verdict, match, melbo_ortho
+from mi_ortho.derivatives import gauss_newton, mean_jacobian
+from mi_ortho.nulls import ridge_capacity
 from mi_ortho.pages import Panel, Series
 
 LOSS = 0.5  # at which the verdicts are read

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors
-from mi_ortho.elicitation.search import value_and_gradient
+from mi_ortho.elicitation import value_and_gradient
 from mi_ortho.stats import UNIT_SCALE
 
 POSITIVE = 0.9

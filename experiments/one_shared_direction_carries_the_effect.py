@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import Verdict, random_vectors
+from mi_ortho.interventions import orthonormal_rows
+from mi_ortho.nulls import with_norms
 
 SHARE = 0.5
 

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import DEMO, Bench, Ranking, at_least, at_most, column, interval_of, needs, random_order
-from mi_ortho import ActivationMap, Verdict, multiplicity_of, published_exponential_dct, random_cone
+from mi_ortho import ActivationMap, Verdict
+from mi_ortho.dct import published_exponential_dct
+from mi_ortho.multiplicity import multiplicity_of
+from mi_ortho.nulls import random_cone
 from mi_ortho.pages import Estimate
 
 RATIO = 0.75

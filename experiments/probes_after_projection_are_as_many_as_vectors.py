@@ -20,7 +20,7 @@ from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict, span
 from mi_ortho.probes import nullspace_probes, shuffled_labels, subspace_overlap
-from mi_ortho.studies.presence.contrasts import PRIMARY, contrast
+from mi_ortho.studies.presence import PRIMARY, contrast
 
 RATIO = 0.5
 TWICE = 1.0  # as a logarithm to base 2

@@ -17,18 +17,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, at_most, bars, cases, column, needs
-from mi_ortho import (
-    LinearMap,
-    Match,
-    SearchResult,
-    Verdict,
-    gauss_newton,
-    jacobian,
-    linear_null,
-    match,
-    melbo_ortho,
-    melbo_ortho_published,
-)
+from mi_ortho import LinearMap, SearchResult, Verdict, jacobian, linear_null, match, melbo_ortho
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.elicitation import Match, melbo_ortho_published
 
 SHORT = 0.05
 

@@ -39,7 +39,7 @@ from experiments.lab import (
     random_order,
 )
 from mi_ortho import Verdict, resid_pre
-from mi_ortho.refusal.extraction import activations
+from mi_ortho.refusal import activations
 from mi_ortho.stats import SIGNED_SCALE, auc_between
 
 SAME = 0.5

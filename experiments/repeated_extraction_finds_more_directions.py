@@ -32,12 +32,9 @@ from experiments.lab import (
     refuses,
 )
 from mi_ortho import Verdict, generate, resid_pre, tokenize
-from mi_ortho.model.logits import kl_divergence
+from mi_ortho.model import kl_divergence
 from mi_ortho.pages import Panel, Series
-from mi_ortho.refusal.extraction import activations
-from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.refusal.scores import last_logits
-from mi_ortho.refusal.several import extract_again, null_space_rounds
+from mi_ortho.refusal import ablate_everywhere, activations, extract_again, last_logits, null_space_rounds
 from mi_ortho.stats import SIGNED_SCALE
 
 SAME = 0.5

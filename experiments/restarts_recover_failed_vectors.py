@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Lbfgs, OrthoSettings, Progress, Verdict, gauss_newton, melbo_ortho
-from mi_ortho.elicitation import Goal
+from mi_ortho import Lbfgs, OrthoSettings, Verdict, melbo_ortho
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.elicitation import Goal, Progress
 from mi_ortho.stats import UNIT_SCALE
 
 RECOVERED = 0.5

@@ -18,19 +18,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import DEMO, Bench, Ranking, at_most, column, interval_of, needs, pick
-from mi_ortho import (
-    ActivationMap,
-    Feasible,
-    Lbfgs,
-    Subspace,
-    Verdict,
-    displace,
-    effect_hessian,
-    melbo,
-    minimise,
-    pullback,
-    second_order_count,
-)
+from mi_ortho import ActivationMap, Lbfgs, Subspace, Verdict, displace, melbo
+from mi_ortho.derivatives import effect_hessian, pullback
+from mi_ortho.elicitation import Feasible, minimise
+from mi_ortho.nulls import second_order_count
 from mi_ortho.pages import Estimate
 from mi_ortho.stats import POSITIVE_SCALE
 

@@ -20,7 +20,7 @@ from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, a
 from experiments.lab.turning import added, cosine_after, plane_of, steered, turned, with_length_of
 from mi_ortho import Intervention, RotateTo, Verdict
 from mi_ortho.pages import Panel, Series
-from mi_ortho.refusal.scores import refusal_score
+from mi_ortho.refusal import refusal_score
 from mi_ortho.stats import UNIT_SCALE
 
 EXPLAINED = 0.8

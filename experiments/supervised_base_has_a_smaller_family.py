@@ -19,7 +19,8 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
 from experiments.lab.directions import cosine, mean_difference
-from mi_ortho import ActivationMap, Verdict, match, random_vectors, shuffled
+from mi_ortho import ActivationMap, Verdict, match, random_vectors
+from mi_ortho.multiplicity import shuffled
 from mi_ortho.stats import SIGNED_SCALE
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, resid_post, with_norms
-from mi_ortho.interventions.subspace import orthonormal_rows
+from mi_ortho import Verdict, random_vectors, resid_post
+from mi_ortho.interventions import orthonormal_rows
 from mi_ortho.model import read
+from mi_ortho.nulls import with_norms
 
 ABOVE = 0.05
 

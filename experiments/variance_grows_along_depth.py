@@ -21,8 +21,8 @@ from typing import Any
 from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
-from mi_ortho.studies.geometry.survey import Effort
-from mi_ortho.studies.geometry.verdicts import (
+from mi_ortho.studies.geometry import (
+    Effort,
     attention_adds_more,
     curves_rise,
     equal_moves,

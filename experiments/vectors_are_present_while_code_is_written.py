@@ -22,7 +22,7 @@ from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict
 from mi_ortho.stats import UNIT_SCALE
-from mi_ortho.studies.presence.contrasts import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
+from mi_ortho.studies.presence import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
 
 AREA = 0.55
 EXCESS = 0.02

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, at_most, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, with_norms
-from mi_ortho.elicitation.objectives import Penalised
+from mi_ortho import Verdict, random_vectors
+from mi_ortho.elicitation import Penalised
+from mi_ortho.nulls import with_norms
 
 RATIO = 0.5
 LENGTH = 1.25

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.directions import cosine, mean_difference
-from mi_ortho import Verdict, bessel_mass, kaarel_bound, shuffled, sign_coherence
+from mi_ortho import Verdict
+from mi_ortho.multiplicity import shuffled, sign_coherence
+from mi_ortho.nulls import bessel_mass, kaarel_bound
 from mi_ortho.stats import UNIT_SCALE
 
 SHARE = 0.75

@@ -14,7 +14,8 @@ from statistics import fmean
 from typing import Any
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, with_norms
+from mi_ortho import Verdict, random_vectors
+from mi_ortho.nulls import with_norms
 
 RATIO = 0.5  # of the base's own transfer
 EXCESS = 0.2  # share of prompts, above random vectors

@@ -19,8 +19,7 @@ from scipy.stats import spearmanr
 
 from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, pick, refuses
 from mi_ortho import Verdict, classify, generate, tokenize
-from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.refusal.scores import stage_of, substantial
+from mi_ortho.refusal import ablate_everywhere, stage_of, substantial
 from mi_ortho.stats import SIGNED_SCALE
 
 CORRELATION = 0.3

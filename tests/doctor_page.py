@@ -10,7 +10,7 @@ if __name__ == "__main__":  # run as tests.doctor_page, imported by pytest witho
 
 import architectures
 
-from mi_ortho.model import Check, ModelReport, check_model, load
+from mi_ortho.model import Check, ModelReport, check_model, load_model
 
 EMBEDDED = {"embedded": "the embedded model", "embedded/naive": "its sibling `embedded/naive`"}
 SHORT = {
@@ -68,7 +68,7 @@ Written by `python -m tests.doctor_page`.
 
 def page() -> str:
     """The page, measured now."""
-    sections = [f"## On {title}\n\n{_anywhere(check_model(load(name)))}" for name, title in EMBEDDED.items()]
+    sections = [f"## On {title}\n\n{_anywhere(check_model(load_model(name)))}" for name, title in EMBEDDED.items()]
     reports = {name: check_model(architectures.model(name)) for name in architectures.FAMILIES}
     facts = next(iter(reports.values())).facts
     versions = ", ".join(f"{package} {facts[package]}" for package in ("torch", "transformers", "transformer-lens"))

@@ -48,15 +48,17 @@ def imports(module: str, source: str, is_package: bool = False) -> Iterator[tupl
             base = parts[: len(parts) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             yield from ((origin, alias.name) for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and house.PLACE.match(node.value):
-            if is_module(named := node.value.split(":")[0]):
-                yield named, None  # imported by name at run time
+        elif named := named_module(node):
+            yield named, None  # imported at run time
 
 
-def is_module(name: str) -> bool:
-    """Whether a dotted name of the package is a file or folder of it."""
-    place = ROOT.joinpath(*name.split("."))
-    return place.is_dir() or place.with_suffix(".py").is_file()
+def named_module(node: ast.AST) -> str | None:
+    """The module of the package that a text in the source names, alone or as module:function."""
+    text = node.value if isinstance(node, ast.Constant) else None
+    if not isinstance(text, str) or not house.PLACE.match(text):
+        return None
+    place = ROOT.joinpath(*text.split(":")[0].split("."))
+    return text.split(":")[0] if place.is_dir() or place.with_suffix(".py").is_file() else None
 
 
 def unit(name: str) -> str:

@@ -9,7 +9,7 @@ from test_architectures import NO_ATTENTION, REFUSED
 from test_refusal_run import classes, lists
 
 from mi_ortho.cli import main
-from mi_ortho.model import load
+from mi_ortho.model import load_model
 from mi_ortho.runs.directory import open_run
 
 LAYERS = 6
@@ -56,7 +56,7 @@ def test_every_command_finishes_or_says_what_it_leaves_out(
     architectures.hf_model(family, layers=LAYERS).save_pretrained(folder)
     architectures.tiny_tokenizer().save_pretrained(folder)
     (folder / "modes.json").write_text(json.dumps({"modes": MODES}))
-    words, bad, good = classes(load(folder), [*architectures.SPECIAL, *architectures.WORDS], wanted=10)
+    words, bad, good = classes(load_model(folder), [*architectures.SPECIAL, *architectures.WORDS], wanted=10)
     named = lists(folders, harmful=bad, harmless=good)
     sets = [part for kind, path in named.items() for part in (f"--{kind}", path)]
     more = {

@@ -13,14 +13,9 @@ from benchmarks.accelerator import QWEN_7B, Shape, accelerator, factors
 from benchmarks.derivatives import DERIVATIVES
 from benchmarks.models import prompt, random_qwen2, slice_flop
 from benchmarks.table import Table
-from mi_ortho import (
-    exponential_dct,
-    jacobian,
-    max_abs_cosine,
-    orthonormal_rows,
-    resid_post,
-    slice_model,
-)
+from mi_ortho import jacobian, max_abs_cosine, resid_post, slice_model
+from mi_ortho.dct import exponential_dct
+from mi_ortho.interventions import orthonormal_rows
 
 
 @pytest.fixture(scope="module")

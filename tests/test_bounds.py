@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import DTYPE, flat_energy, randn, rotation, spread
 
-from mi_ortho import (
+from mi_ortho import linear_null, max_abs_cosine
+from mi_ortho.nulls import (
     behaviour_bound,
     bessel_mass,
     capacity_bound,
@@ -15,8 +16,6 @@ from mi_ortho import (
     effective_dimension,
     equal_effect_vectors,
     kaarel_bound,
-    linear_null,
-    max_abs_cosine,
     ridge_capacity,
     ridge_norm,
     schur_horn_count,

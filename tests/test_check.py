@@ -34,7 +34,7 @@ MUST = (
 )
 
 
-def by_name(report: mo.ModelReport) -> dict[str, Any]:
+def by_name(report: mo.model.ModelReport) -> dict[str, Any]:
     return {check.name: check for check in report.checks}
 
 
@@ -58,14 +58,14 @@ def test_a_sound_model_passes_and_every_number_is_within_its_tolerance(name: str
 
 @pytest.mark.parametrize("name", [None, "embedded/naive"])
 def test_an_embedded_model_passes_everything_quickly(name: str | None) -> None:
-    report = mo.check_model(mo.load(name))
+    report = mo.check_model(mo.load_model(name))
     assert {check.state for check in report.checks} == {"passed"}
     assert by_name(report)["attention sinks"].note
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_passes_by_its_own_tolerance(dtype: torch.dtype) -> None:
-    report = mo.check_model(mo.load(dtype=dtype))
+    report = mo.check_model(mo.load_model(dtype=dtype))
     assert report.passed and by_name(report)["padding changes nothing"].allowed == 4 * torch.finfo(dtype).eps
 
 
@@ -178,14 +178,14 @@ def test_doctor_of_a_model_that_does_not_load_prints_the_versions(tmp_path: Path
 
 
 def test_another_tokenizer_fails_by_name() -> None:
-    model = mo.load()
+    model = mo.load_model()
     assert by_name(mo.check_model(model))["the tokenizer is the folder's own"].state == "passed"
     model.tokenizer = architectures.tiny_tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     assert by_name(mo.check_model(model))["the tokenizer is the folder's own"].state == "failed"
 
 
 def test_the_facts_say_what_was_checked() -> None:
-    report = mo.check_model(mo.load())
+    report = mo.check_model(mo.load_model())
     assert report.facts["model"] == str(EMBEDDED) and "layers" in report.facts["network"]
     assert report.facts["dtype"] == "float32" and report.facts["device"] == "cpu"
     assert checks.machine_facts().items() <= report.facts.items()

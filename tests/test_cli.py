@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mi_ortho.cli import main
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import EMBEDDED
-from mi_ortho.vectors.files import SteeringVectors, save
+from mi_ortho.vectors.files import SteeringVectors, save_vectors
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_nan_weights_and_empty_folders(capsys, tmp_path, broken):
 
 
 def test_own_base_of_the_wrong_width(capsys, tmp_path):
-    save(SteeringVectors(torch.ones(1, 7), resid_post(1), "other", {}), tmp_path / "base.safetensors")
+    save_vectors(SteeringVectors(torch.ones(1, 7), resid_post(1), "other", {}), tmp_path / "base.safetensors")
     message = error_of(capsys, "family", "--out", str(tmp_path), "--base", str(tmp_path / "base.safetensors"))
     assert "width 7" in message
 
@@ -95,7 +95,7 @@ def test_melbo_alone_is_not_held_to_the_size_of_a_family(capsys, tmp_path):
 
 
 def test_an_exported_vector_says_where_it_belongs(capsys, tmp_path):
-    save(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {"where": "prompt"}), tmp_path / "v.safetensors")
+    save_vectors(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {"where": "prompt"}), tmp_path / "v.safetensors")
     for ending in ("safetensors", "gguf"):
         target = str(tmp_path / f"one.{ending}")
         assert main(["export", str(tmp_path / "v.safetensors"), target, "--group", "vectors"]) == 0
@@ -120,7 +120,7 @@ def test_commands_on_something_that_is_no_run(name, capsys, tmp_path):
 
 
 def test_export_refuses_unknown_endings(capsys, tmp_path):
-    save(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {}), tmp_path / "v.safetensors")
+    save_vectors(SteeringVectors(torch.ones(1, 7), resid_post(1), "m", {}), tmp_path / "v.safetensors")
     source = str(tmp_path / "v.safetensors")
     assert ".onnx" in error_of(capsys, "export", source, str(tmp_path / "v.onnx"), "--group", "vectors")
     assert main(["export", source, str(tmp_path / "one.safetensors"), "--group", "vectors"]) == 0

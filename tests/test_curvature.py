@@ -4,15 +4,8 @@ import pytest
 import torch
 from toys import DTYPE, linear, mlp, randn, spread
 
-from mi_ortho import (
-    ActivationMap,
-    FunctionMap,
-    displace,
-    effect_hessian,
-    hessian_products,
-    jacobian,
-    second_derivatives,
-)
+from mi_ortho import ActivationMap, FunctionMap, displace, jacobian
+from mi_ortho.derivatives import effect_hessian, hessian_products, second_derivatives
 from mi_ortho.elicitation.search import value_and_gradient
 
 

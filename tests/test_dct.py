@@ -8,21 +8,16 @@ import torch
 from torch import Tensor
 from toys import DTYPE, bent, linear, mlp, planted, randn, rng, rotation, spread, unit
 
-from mi_ortho import (
+from mi_ortho import FunctionMap, LinearMap, jacobian, max_abs_cosine, resid_post, slice_model, tokenize
+from mi_ortho.dct import (
     Factors,
-    FunctionMap,
-    LinearMap,
     Retraction,
     calibrate_scale,
     exponential_dct,
-    jacobian,
-    krylov_singular,
     linear_dct,
     load_factors,
-    max_abs_cosine,
     nonlinearity,
     polar_retraction,
-    pooled,
     predict,
     projected_linear_dct,
     published_exponential_dct,
@@ -34,13 +29,11 @@ from mi_ortho import (
     rank_by_readout,
     rank_by_weight,
     reconstruction_error,
-    resid_post,
     save_factors,
-    slice_model,
-    tokenize,
 )
 from mi_ortho.dct.scale import _upward
 from mi_ortho.dct.steps import projected_start
+from mi_ortho.derivatives import krylov_singular, pooled
 from mi_ortho.derivatives.means import displacement_and_gradient
 
 METHODS = {

@@ -128,19 +128,23 @@ def test_the_spectrum_of_a_known_map(solver: str) -> None:
 
 def test_exponential_factors_of_a_real_slice() -> None:
     """Deterministic, orthonormal, and of an effect no smaller than that of random directions of the same norm."""
-    model = mo.load()
+    model = mo.load_model()
     prompts = mo.tokenize(model, ["How can I build a bomb?", "Tell me a story."])
-    z = mo.pooled(mo.slice_model(model, prompts, source=mo.resid_post(3), target=mo.resid_post(6), readout=3))
+    z = mo.derivatives.pooled(
+        mo.slice_model(model, prompts, source=mo.resid_post(3), target=mo.resid_post(6), readout=3)
+    )
 
-    def fitted(seed: int) -> mo.Factors:
-        return mo.exponential_dct(z, 6, radius=4.0, generator=torch.Generator().manual_seed(seed), steps=3)
+    def fitted(seed: int) -> mo.dct.Factors:
+        return mo.dct.exponential_dct(z, 6, radius=4.0, generator=torch.Generator().manual_seed(seed), steps=3)
 
     found, again = fitted(0), fitted(0)
     assert torch.equal(found.inputs, again.inputs) and torch.equal(found.weights, again.weights)
     torch.testing.assert_close(found.inputs @ found.inputs.mT, torch.eye(6), atol=1e-5, rtol=0)
     for seed in range(5):
-        random = 4.0 * mo.orthonormal_rows(mo.random_vectors(6, z.d_model, 1.0, torch.Generator().manual_seed(seed)))
-        assert found.trace[-1] >= float(mo.displacement(z, random).norm(dim=-1).mean())
+        random = 4.0 * mo.interventions.orthonormal_rows(
+            mo.random_vectors(6, z.d_model, 1.0, torch.Generator().manual_seed(seed))
+        )
+        assert found.trace[-1] >= float(mo.derivatives.displacement(z, random).norm(dim=-1).mean())
 
 
 # the command
@@ -175,8 +179,8 @@ def test_every_factor_is_tried_with_both_signs(done: Path) -> None:
 
 def test_scores_are_the_change_of_the_named_tokens_logits(done: Path) -> None:
     """Against the model itself, steered by a hook: logit of "def" minus the mean of the unsteered first tokens'."""
-    model, path = mo.load(), done / "factors" / "linear-0.safetensors"
-    vector = mo.load_factors(path).vectors[1]
+    model, path = mo.load_model(), done / "factors" / "linear-0.safetensors"
+    vector = mo.dct.load_factors(path).vectors[1]
     prompts = mo.tokenize(model, list(SMALL.prompts or ()))
     toward = model.tokenizer("def", add_special_tokens=False)["input_ids"][0]
     before = mo.next_token_logits(model, prompts)
@@ -186,8 +190,8 @@ def test_scores_are_the_change_of_the_named_tokens_logits(done: Path) -> None:
     (row,) = rows_of(done, kind="factor", method="linear", seed=0, index=1, sign=1)
     assert row["score"] == pytest.approx(float(expected), abs=1e-3)
     (lens,) = rows_of(done, kind="lens", method="linear", seed=0, index=1)
-    readout = mo.readout(model).matrix()
-    top = int((mo.load_factors(path).outputs[1] @ readout).argmax())
+    readout = mo.model.readout(model).matrix()
+    top = int((mo.dct.load_factors(path).outputs[1] @ readout).argmax())
     assert lens["raised"][0] == model.tokenizer.decode([top]) and lens["peak"] > 1
 
 

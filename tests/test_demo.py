@@ -20,6 +20,6 @@ def test_the_demo_finds_a_family_and_its_end(tmp_path):
     kl, activation = summary["counts"]["kl"], summary["counts"]["activation"]
     assert kl["found"] >= 64 and activation["found"] >= 32
     assert kl["end"] is not None
-    assert kl["kept"] >= SHARE_OF_WIDTH * mo.load().cfg.d_model
+    assert kl["kept"] >= SHARE_OF_WIDTH * mo.load_model().cfg.d_model
     assert kl["controls"]["isotropic"] <= RANDOM_KEPT * kl["found"]
     assert max(summary["max_abs_cosine"].values()) < 1e-6

@@ -4,17 +4,9 @@ import pytest
 import torch
 from toys import DTYPE, linear, logits_map, mlp, randn, rng, spread
 
-from mi_ortho import (
-    FunctionMap,
-    Penalised,
-    gauss_newton,
-    jacobian,
-    match,
-    match_distribution,
-    mean_jacobian,
-    pullback,
-    pushforward,
-)
+from mi_ortho import FunctionMap, jacobian, match, match_distribution
+from mi_ortho.derivatives import gauss_newton, mean_jacobian, pullback, pushforward
+from mi_ortho.elicitation import Penalised
 
 
 def test_jacobian_of_a_linear_map_is_its_matrix_everywhere() -> None:

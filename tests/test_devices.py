@@ -82,7 +82,7 @@ COMMANDS = {"family": FAMILY, "refusal": REFUSAL, "dct": DCT, "geometry": GEOMET
 SEARCH = """
 import contextlib, sys, torch
 import mi_ortho as mo
-from mi_ortho import displace, melbo, melbo_ortho  # not first imported where generators are of another class
+from mi_ortho import displace, melbo, melbo_ortho# not first imported where generators are of another class
 from elsewhere import Elsewhere, elsewhere
 
 def search(device):

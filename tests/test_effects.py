@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import randn
 
-from mi_ortho import kl_divergence, log_likelihood, masked_mean
+from mi_ortho.model import kl_divergence, log_likelihood, masked_mean
 
 
 def coin(heads: float) -> torch.Tensor:

@@ -7,19 +7,9 @@ import pytest
 import torch
 from toys import DTYPE, gained, linear, mlp, rng, saturating
 
-from mi_ortho import (
-    Feasible,
-    FunctionMap,
-    SearchResult,
-    Status,
-    displace,
-    empty_subspace,
-    max_abs_cosine,
-    melbo,
-    melbo_published,
-    orthonormal_rows,
-    random_vectors,
-)
+from mi_ortho import FunctionMap, SearchResult, Status, displace, max_abs_cosine, melbo, random_vectors
+from mi_ortho.elicitation import Feasible, melbo_published
+from mi_ortho.interventions import empty_subspace, orthonormal_rows
 
 ZERO = torch.zeros(8, dtype=DTYPE)
 SINGULAR = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.1], dtype=DTYPE)

@@ -75,9 +75,9 @@ def test_attention_among_pieces_still_sums_to_one() -> None:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Three vectors with known answers on the embedded model: zero, an unembedding row, a residual direction."""
-    model = mo.load()
+    model = mo.load_model()
     setting = Setting(model, mo.resid_post(SOURCE), "all", GENERIC_MODES, max_new_tokens=4)
-    readout = mo.readout(model).matrix()
+    readout = mo.model.readout(model).matrix()
     token = 37
     prompts = setting.prompts(["How can I help?"])
     residual = mo.read(model, prompts, [setting.site])[setting.site][0]

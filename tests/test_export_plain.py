@@ -73,7 +73,7 @@ def test_plain_transformers_says_what_we_say(found: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["ours"] == [] and said["norm"] == pytest.approx(24.0, rel=1e-4)
-    model = mo.load()
+    model = mo.load_model()
     prompts = mo.tokenize(model, [QUESTION])
     vector = mo.load_vectors(found / "vectors.safetensors", "kl").vector(1)
     [steered] = mo.generate(model, prompts, {mo.resid_post(LAYER): mo.Add(vector, 0.8)}, max_new_tokens=12)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from mi_ortho.interventions.subspace import max_abs_cosine
-from mi_ortho.model import load
+from mi_ortho.model import load_model
 from mi_ortho.runs.directory import open_run
 
 TINY = [
@@ -96,7 +96,7 @@ def test_the_base_reproduces_itself_and_no_vector_does_not(run):
     base = rows_of(run, kind="base")[0]
     assert base["loss"] == pytest.approx(0, abs=1e-4)
     assert base["kl_base_vector"] == pytest.approx(0, abs=1e-5)
-    assert load().tokenizer.decode(base["ids"], skip_special_tokens=True) == base["text"]
+    assert load_model().tokenizer.decode(base["ids"], skip_special_tokens=True) == base["text"]
     assert base["keeps"] and base["mode"] != rows_of(run, kind="unsteered")[0]["mode"]
     assert all(row["loss"] > 0.01 for row in rows_of(run, kind="vector"))
 

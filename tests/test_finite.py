@@ -33,7 +33,7 @@ def overflowing(name: str, dtype: torch.dtype = torch.float16) -> Any:
 USES = {
     "generate": lambda model, prompts: mo.generate(model, prompts, max_new_tokens=2),
     "next_token_logits": lambda model, prompts: mo.next_token_logits(model, prompts),
-    "answer_logits": lambda model, prompts: mo.answer_logits(
+    "answer_logits": lambda model, prompts: mo.model.answer_logits(
         model, mo.tokenize(model, TEXTS, answers=["yes", "no", "yes i can"])
     ),
     "read": lambda model, prompts: mo.read(model, prompts, [resid_post(3)]),
@@ -41,7 +41,7 @@ USES = {
     "logit_slice": lambda model, prompts: mo.logit_slice(
         model, mo.tokenize(model, TEXTS, answers=["yes", "no", "yes i can"]), source=resid_post(0)
     ),
-    "difference_of_means": lambda model, prompts: mo.difference_of_means(
+    "difference_of_means": lambda model, prompts: mo.refusal.difference_of_means(
         model, TEXTS, TEXTS[:2], [resid_pre(1), resid_post(2)], (-1,)
     ),
 }

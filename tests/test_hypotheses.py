@@ -12,7 +12,8 @@ from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread, unit
 
 from experiments.lab import at_least
 from experiments.lab.families import DEMO, Setup
-from mi_ortho import FunctionMap, Lbfgs, OrthoSettings, Status, linear_null, match, mean_jacobian, melbo_ortho
+from mi_ortho import FunctionMap, Lbfgs, OrthoSettings, Status, linear_null, match, melbo_ortho
+from mi_ortho.derivatives import mean_jacobian
 
 Tensor = torch.Tensor
 Row = Mapping[str, Any]

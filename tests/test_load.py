@@ -22,7 +22,7 @@ from mi_ortho.model import (
     freeze,
     generate,
     generate_ids,
-    load,
+    load_model,
     load_shuffled,
     load_untrained,
     loading_report,
@@ -55,7 +55,7 @@ def edit(file: Path, **changes: Any) -> None:
 
 def complaint_of(name: Any, **options: Any) -> str:
     with pytest.raises(ValueError) as caught:
-        load(name, **options)
+        load_model(name, **options)
     message = str(caught.value)
     assert "\n" not in message and message.startswith("got ") and "; expected " in message
     return message
@@ -111,7 +111,7 @@ def test_weights_that_do_not_cover_the_network_are_refused_by_name(
 
 @pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 def test_whole_folders_of_every_architecture_are_covered(tmp_path: Path, name: str) -> None:
-    model: Any = load(folder(tmp_path, name))
+    model: Any = load_model(folder(tmp_path, name))
     report = loading_report(model)
     shared = model.unembed.original_component.weight is model.embed.original_component.weight
     assert report is not None and report.source == str(tmp_path) and bool(report.tied) == shared
@@ -119,9 +119,9 @@ def test_whole_folders_of_every_architecture_are_covered(tmp_path: Path, name: s
 
 def test_buffers_that_the_network_computes_may_lie_in_an_older_file(tmp_path: Path) -> None:
     folder(tmp_path)
-    before = next_token_logits(load(tmp_path), tokenize(load(tmp_path), TEXTS))
+    before = next_token_logits(load_model(tmp_path), tokenize(load_model(tmp_path), TEXTS))
     _with(model__rotary_emb__inv_freq=torch.ones(4))(tmp_path)
-    again = load(tmp_path)
+    again = load_model(tmp_path)
     assert torch.allclose(next_token_logits(again, tokenize(again, TEXTS)), before, atol=1e-5)
 
 
@@ -163,7 +163,7 @@ def test_texts_begin_as_the_tokenizer_itself_begins_them(tmp_path: Path, has_sta
     folder(tmp_path, chat=not has_start)
     if has_start and not puts_start:  # as GPT-2: it has a start token and puts none
         edit(tmp_path / "tokenizer.json", post_processor=None)
-    model = load(tmp_path)
+    model = load_model(tmp_path)
     plain = AutoTokenizer.from_pretrained(tmp_path)
     if type(plain).__name__ != "TokenizersBackend":  # a class of transformers' own, which cannot read this tokenizer
         plain = PreTrainedTokenizerFast.from_pretrained(tmp_path)
@@ -179,7 +179,7 @@ def test_the_embedded_models_read_code_as_their_tokenizer_file_says(name: str) -
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
-    model = load(name)
+    model = load_model(name)
     place = EMBEDDED / "naive" if name.endswith("naive") else EMBEDDED
     file = Tokenizer.from_file(str(place / "tokenizer.json"))
     ids = file.encode(CODE).ids
@@ -218,21 +218,21 @@ def test_code_the_model_wrote_keeps_its_tokens(name: str) -> None:
 
 
 def test_a_tokenizer_that_reads_as_its_file_is_the_one_transformers_picks(tmp_path: Path) -> None:
-    model = load(folder(tmp_path, "gpt_neox"))
+    model = load_model(folder(tmp_path, "gpt_neox"))
     report = loading_report(model)
     assert report is not None and report.tokenizer.startswith("its own, ")
     given = architectures.tiny_tokenizer()
-    assert load(tmp_path, tokenizer=given).tokenizer is given
+    assert load_model(tmp_path, tokenizer=given).tokenizer is given
 
 
 @pytest.mark.parametrize("name", ["embedded", "plain"])
 def test_an_exported_folder_has_the_original_tokenizer_files(tmp_path: Path, name: str) -> None:
     source = EMBEDDED if name == "embedded" else folder(tmp_path / "model", chat=False)
-    written = export_model(load(name if name == "embedded" else source), tmp_path / "new")
+    written = export_model(load_model(name if name == "embedded" else source), tmp_path / "new")
     files = [file for file in source.iterdir() if file.name.startswith(("tokenizer", "chat_template", "special_"))]
     assert len(files) >= 2 and all((written / file.name).read_bytes() == file.read_bytes() for file in files)
     assert not [f for f in written.iterdir() if "token" in f.name and not (source / f.name).exists()]
-    a, b = load(source).tokenizer, load(written).tokenizer
+    a, b = load_model(source).tokenizer, load_model(written).tokenizer
     assert (a(CODE)["input_ids"], a.bos_token) == (b(CODE)["input_ids"], b.bos_token)
 
 
@@ -387,7 +387,7 @@ def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     file = gguf_file(tmp_path / "tiny.gguf")
-    model = load(file)
+    model = load_model(file)
     prompts = tokenize(model, ["the cat", "the"])
     shown = model.tokenizer.decode(prompts.tokens[0][prompts.mask[0]])
     assert shown == "<|im_start|>user\nthe cat<|im_end|>\n<|im_start|>assistant\n"
@@ -397,12 +397,12 @@ def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path: Path) -> None:
     assert torch.allclose(next_token_logits(model, tokenize(model, ["the cat"])), logits, atol=1e-5)
     expected = next_token_logits(model, prompts)
     for name in (str(file), tmp_path):  # as text, and the folder of a single file
-        assert torch.allclose(next_token_logits(load(name), prompts), expected, atol=1e-5)
+        assert torch.allclose(next_token_logits(load_model(name), prompts), expected, atol=1e-5)
     assert load_untrained(file, seed=0).cfg.n_layers == 2
     assert model_hash(str(file)) == model_hash(str(tmp_path)) is not None
     written = export_model(model, tmp_path / "plain")
     assert "quantization_config" not in json.loads((written / "config.json").read_text())
-    again = load(written)
+    again = load_model(written)
     assert torch.allclose(next_token_logits(again, prompts), expected, atol=1e-5)
     assert again.tokenizer.apply_chat_template([{"role": "user", "content": "the"}], tokenize=False)
     report = loading_report(model)
@@ -482,7 +482,7 @@ def _quantised(method: str, **more: Any) -> Any:
 def test_folders_that_are_something_else_say_what(tmp_path: Path, spoil: Any, complaint: str) -> None:
     spoil(folder(tmp_path))
     with pytest.raises(ValueError, match=complaint):
-        load(tmp_path)
+        load_model(tmp_path)
     assert len(complaint_of(tmp_path)) < 600
 
 
@@ -490,13 +490,15 @@ def test_a_model_in_memory_is_taken_where_it_is(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     folder(tmp_path)
-    model = load(AutoModelForCausalLM.from_pretrained(tmp_path), tokenizer=architectures.tiny_tokenizer())
+    model = load_model(AutoModelForCausalLM.from_pretrained(tmp_path), tokenizer=architectures.tiny_tokenizer())
     prompts = tokenize(model, TEXTS)
-    read: Any = load(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16))
+    read: Any = load_model(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16))
     assert read.cfg.dtype == torch.bfloat16 and torch.equal(tokenize(read, TEXTS).tokens, prompts.tokens)
-    assert torch.allclose(next_token_logits(model, prompts), next_token_logits(load(tmp_path), prompts), atol=1e-5)
+    assert torch.allclose(
+        next_token_logits(model, prompts), next_token_logits(load_model(tmp_path), prompts), atol=1e-5
+    )
     assert not any(weight.requires_grad for weight in read.original_model.parameters()) and not read.training
-    half: Any = load(AutoModelForCausalLM.from_pretrained(tmp_path), dtype=torch.bfloat16)
+    half: Any = load_model(AutoModelForCausalLM.from_pretrained(tmp_path), dtype=torch.bfloat16)
     assert half.cfg.dtype == torch.bfloat16 and next(half.original_model.parameters()).dtype == torch.bfloat16
     assert "expected a tokenizer with it; pass tokenizer=" in complaint_of(architectures.hf_model("qwen2"))
     assert "got a Linear; expected a name" in complaint_of(torch.nn.Linear(2, 2))
@@ -507,15 +509,15 @@ def test_a_bridge_the_user_has_is_returned_as_it_is() -> None:
     for weight in bridge.original_model.parameters():
         weight.requires_grad_(True)
     before = bridge.tokenizer
-    assert load(bridge) is bridge and bridge.tokenizer is before and not bridge.training
+    assert load_model(bridge) is bridge and bridge.tokenizer is before and not bridge.training
     assert not any(weight.requires_grad for weight in bridge.original_model.parameters())
     assert "expected it alone" in complaint_of(bridge, dtype=torch.bfloat16)
 
 
 def test_what_a_user_does_with_a_loaded_model_in_transformer_lens_still_works(tmp_path: Path) -> None:
-    model: Any = load(folder(tmp_path, chat=False))
+    model: Any = load_model(folder(tmp_path, chat=False))
     assert model.to_tokens("the sea", prepend_bos=True).tolist() == [model.tokenizer("the sea")["input_ids"]]
-    plain: Any = load()
+    plain: Any = load_model()
     assert plain.to_tokens("def f():\n    x")[0].tolist() == encode(plain.tokenizer, "def f():\n    x")
     assert plain.to_str_tokens("kite") and plain("kite").shape[-1] == plain.cfg.d_vocab
     shutil.rmtree(tmp_path)

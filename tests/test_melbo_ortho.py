@@ -23,25 +23,22 @@ from toys import (
 )
 
 from mi_ortho import (
-    Feasible,
     FunctionMap,
     Lbfgs,
     LinearMap,
     OrthoSettings,
-    Penalised,
-    Progress,
     SearchResult,
     Status,
-    gauss_newton,
     linear_null,
     match,
     match_distribution,
     max_abs_cosine,
     melbo_ortho,
-    melbo_ortho_published,
     shrink,
     span,
 )
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.elicitation import Feasible, Penalised, Progress, melbo_ortho_published
 
 THOROUGH = Lbfgs(max_steps=400, tolerance=1e-15)
 LOST = (Status.COLLAPSED, Status.NONFINITE)

@@ -19,7 +19,7 @@ from mi_ortho.model import (
     generate,
     generate_ids,
     intervene,
-    load,
+    load_model,
     next_token_logits,
     read,
     tokenize,
@@ -435,14 +435,14 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_loaded_folder_is_the_frozen_model(folder: Path, kind: type, capfd: pytest.CaptureFixture[str]):
-    model: Any = load(kind(folder))
+    model: Any = load_model(kind(folder))
     assert capfd.readouterr() == ("", "")  # no progress bars
     prompts = tokenize(model, TEXTS[:1])
     assert torch.allclose(
         next_token_logits(model, prompts), architectures.hf_model("qwen2")(prompts.tokens).logits[:, -1], atol=1e-4
     )
     assert not any(w.requires_grad for w in model.original_model.parameters()) and not model.training
-    assert load(folder, dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
+    assert load_model(folder, dtype=torch.bfloat16).cfg.dtype == torch.bfloat16
 
 
 def _corrupt(folder: Path) -> None:
@@ -482,14 +482,14 @@ def _ask_for_code(folder: Path) -> None:
 def test_a_spoilt_folder_is_refused_in_one_line(folder: Path, spoil: Any, complaint: str):
     spoil(folder)
     with pytest.raises(ValueError, match=complaint) as caught:
-        load(folder)
+        load_model(folder)
     assert "\n" not in str(caught.value) and str(folder) in str(caught.value) and "; expected" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", Path("nowhere")])
 def test_a_folder_that_does_not_exist_is_named(name: str | Path):
     with pytest.raises(ValueError, match="nowhere.*does not exist; expected a folder"):
-        load(name)
+        load_model(name)
 
 
 @pytest.mark.parametrize(
@@ -504,15 +504,15 @@ def test_an_unknown_name_says_what_to_do(name: str, complaint: str, monkeypatch:
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=complaint) as caught:
-        load(name)
+        load_model(name)
     assert "\n" not in str(caught.value)
 
 
 def test_the_embedded_models_have_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "embedded").mkdir()  # a folder of that name is reached with ./embedded
-    first, sibling = load(), load("embedded/naive")
-    assert torch.equal(next(weights(load("embedded"))), next(weights(first)))
+    first, sibling = load_model(), load_model("embedded/naive")
+    assert torch.equal(next(weights(load_model("embedded"))), next(weights(first)))
     assert folder_of("embedded/naive") == folder_of(None) / "naive" and folder_of("gpt2") == Path("gpt2")
     assert not torch.equal(next(weights(first)), next(weights(sibling)))
     assert texts_of("embedded/naive").natural and model_hash("embedded/naive") != model_hash(None) == model_hash(

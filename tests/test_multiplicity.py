@@ -6,7 +6,7 @@ import pytest
 import torch
 from toys import DTYPE, randn, rng, rotation
 
-from mi_ortho import (
+from mi_ortho.multiplicity import (
     aligned,
     clusters,
     compare,
@@ -15,11 +15,11 @@ from mi_ortho import (
     multiplicity_against_random,
     multiplicity_of,
     pair_cosines,
-    random_cone,
     representatives,
     survival,
     top_direction,
 )
+from mi_ortho.nulls import random_cone
 
 
 def planted(groups: int, each: int, d_model: int, noise: float, seed: int = 0) -> torch.Tensor:

@@ -16,22 +16,19 @@ from toys import (
     spread,
 )
 
-from mi_ortho import (
-    Lbfgs,
-    OrthoSettings,
+from mi_ortho import Lbfgs, OrthoSettings, linear_null, span
+from mi_ortho.nulls import (
     activation_mixture,
     covariance_matched,
     covariance_mixture,
     linear_family,
-    linear_null,
     mean_abs_cosine,
     random_cone,
     random_in_span,
     rank_p_value,
-    span,
-    upper_p_values,
     with_norms,
 )
+from mi_ortho.probes import upper_p_values
 
 
 def relative_loss(jacobian: torch.Tensor, base: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:

@@ -6,17 +6,10 @@ import pytest
 import torch
 from toys import DTYPE, bent, linear, logits_map, mlp, randn, spread
 
-from mi_ortho import (
-    FunctionMap,
-    Match,
-    MatchDistribution,
-    Penalised,
-    displace,
-    kl_divergence,
-    match,
-    match_distribution,
-)
+from mi_ortho import FunctionMap, displace, match, match_distribution
+from mi_ortho.elicitation import Match, MatchDistribution, Penalised
 from mi_ortho.elicitation.objectives import Objective, unsteered
+from mi_ortho.model import kl_divergence
 
 ZERO = torch.zeros(6, dtype=DTYPE)
 

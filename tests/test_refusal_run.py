@@ -13,7 +13,7 @@ import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
 from mi_ortho.cli import main
-from mi_ortho.model import EMBEDDED, load, next_token_logits, tokenize
+from mi_ortho.model import EMBEDDED, load_model, next_token_logits, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.runs.directory import Run, open_run, start
@@ -441,7 +441,7 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
         patch.setattr(command, "open_subject", open_subject)
         run = refusal(settings, tmp_path, **QUIET)
         assert "site" in rows(run, "selection")[-1], rows(run, "selection")[-1]["reason"]
-        edited = load(str(export_edited(run.path, tmp_path / "edited", quiet)))
+        edited = load_model(str(export_edited(run.path, tmp_path / "edited", quiet)))
     found = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
     ablated, added = found["ablated", "harmful"], found["added", "harmless"]
     assert found["unsteered", "harmful"]["refused"] >= 0.95 and found["unsteered", "harmless"]["refused"] <= 0.05
@@ -453,7 +453,7 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
     assert found["ablated in the weights", "harmful"]["refused"] == ablated["refused"]
     tokens = tuple(rows(run, "refusal_tokens")[-1]["ids"])
     sets = json.loads((run.path / "prompts.json").read_text())
-    models = load("embedded/naive"), edited
+    models = load_model("embedded/naive"), edited
     before, after = (refusal_scores(model, sets["test_harmful"], tokens).mean() for model in models)
     assert float(after) < float(before) - 1.0
 

@@ -8,18 +8,14 @@ import pytest
 import torch
 from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread, threshold_features
 
-from mi_ortho import (
-    FunctionMap,
-    Lbfgs,
-    OrthoSettings,
+from mi_ortho import FunctionMap, Lbfgs, OrthoSettings, match, melbo_ortho
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.multiplicity import (
     composition_exponent,
     dose_exponents,
     dose_response,
     equalised,
-    gauss_newton,
     local_exponents,
-    match,
-    melbo_ortho,
     paired_sign_test,
     shuffled,
     sign_coherence,

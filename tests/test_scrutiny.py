@@ -232,7 +232,7 @@ def planted_family(root: Path) -> Path:
         max_steps=4,
         where="prompt",
     )
-    model = mo.load()
+    model = mo.load_model()
     z = mo.slice_model(
         model,
         mo.tokenize(model, [PROMPT]),
@@ -244,7 +244,7 @@ def planted_family(root: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     base = mo.melbo(mo.displace(z), radius=RADIUS, generator=generator, max_steps=6)[0].vector
     rest = mo.Subspace(base[None] / base.norm()).reject(mo.random_vectors(9, z.d_model, 1.0, generator))
-    vectors = RADIUS * mo.orthonormal_rows(rest)
+    vectors = RADIUS * mo.interventions.orthonormal_rows(rest)
     with start(root, "family", asdict(config), facts={"model_hash": model_hash(None)}) as run:
         run.save_tensors("vectors", {"base": base, "activation": vectors[:4], "kl": vectors[4:]})
         run.record({"kind": "base", "norm": RADIUS})
@@ -334,7 +334,7 @@ def test_mistakes_are_one_line(
     for file in family_run.iterdir():
         (changed / file.name).write_bytes(file.read_bytes())
     (changed / "environment.json").write_text('{"command": "family", "model_hash": "0123456789abcdef"}')
-    assert mo.newest_family(tmp_path) == changed
+    assert mo.studies.family.newest_family(tmp_path) == changed
     assert "made with other weights" in error(capsys, *out)
     (changed / "summary.json").unlink()
     assert "an unfinished run" in error(capsys, str(changed), *out)

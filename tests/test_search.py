@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import DTYPE, constrained_optimum, linear, mlp, randn, spread
 
-from mi_ortho import Feasible, FunctionMap, Lbfgs, Status, Subspace, empty_subspace, match, minimise, span
+from mi_ortho import FunctionMap, Lbfgs, Status, Subspace, match, span
+from mi_ortho.elicitation import Feasible, minimise
 from mi_ortho.elicitation.search import two_loop, value_and_gradient
+from mi_ortho.interventions import empty_subspace
 
 THOROUGH = Lbfgs(max_steps=400, tolerance=1e-15, scale=2.0)
 FREE = Feasible(empty_subspace(10, dtype=DTYPE))

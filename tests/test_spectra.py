@@ -4,19 +4,8 @@ import pytest
 import torch
 from toys import DTYPE, linear, logits_map, mlp, randn, rng, rotation
 
-from mi_ortho import (
-    FunctionMap,
-    LinearMap,
-    Solver,
-    Subspace,
-    dense_singular,
-    jacobian,
-    krylov_singular,
-    linearise,
-    overlap,
-    randomised_singular,
-    span,
-)
+from mi_ortho import FunctionMap, LinearMap, Subspace, jacobian, span
+from mi_ortho.derivatives import Solver, dense_singular, krylov_singular, linearise, overlap, randomised_singular
 
 SOLVERS = {"dense": dense_singular, "randomised": randomised_singular, "krylov": krylov_singular}
 EVERY = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)

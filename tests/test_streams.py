@@ -7,7 +7,7 @@ import torch
 from architectures import ARCHITECTURES, N_LAYERS, hf_model, model, tiny_tokenizer
 
 import mi_ortho as mo
-from mi_ortho.model import EMBEDDED, load, load_shuffled, load_untrained
+from mi_ortho.model import EMBEDDED, load_model, load_shuffled, load_untrained
 from mi_ortho.model.load import weights
 from mi_ortho.model.trajectories import stream_sites, token_trajectories, trajectories, write_matrices
 
@@ -89,14 +89,14 @@ def test_untrained_networks_differ_by_seed_and_leave_the_global_generator_alone(
     a, b, again = (torch.cat([w.flatten() for w in weights(load_untrained(folder, seed=s))]) for s in (0, 1, 0))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.equal(a, again) and not torch.equal(a, b)
-    trained = torch.cat([w.flatten() for w in weights(load(folder))])
+    trained = torch.cat([w.flatten() for w in weights(load_model(folder))])
     # transformers starts at a standard deviation of 0.02, the "trained" ones were drawn at 0.15
     assert trained.shape == a.shape and float(a.abs().median()) < 0.5 * float(trained.abs().median())
     assert not any(w.requires_grad for w in weights(load_untrained(folder, seed=0)))
 
 
 def test_shuffled_networks_keep_every_entry_and_no_place(folder: Path) -> None:
-    for weight, mixed in zip(weights(load(folder)), weights(load_shuffled(folder, seed=0))):
+    for weight, mixed in zip(weights(load_model(folder)), weights(load_shuffled(folder, seed=0))):
         assert torch.equal(weight.flatten().sort().values, mixed.flatten().sort().values)
         assert (weight.ndim > 1) == (not torch.equal(weight, mixed))
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import DTYPE, randn, rng, rotation
 
-from mi_ortho import Subspace, cosine_matrix, empty_subspace, max_abs_cosine, orthonormal_rows, principal_angles, span
+from mi_ortho import Subspace, cosine_matrix, max_abs_cosine, span
+from mi_ortho.interventions import empty_subspace, orthonormal_rows, principal_angles
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 10_000))
 

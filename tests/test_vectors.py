@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mi_ortho.interventions.sites import Site, attn_pattern, resid_post
 from mi_ortho.runs.directory import start
-from mi_ortho.vectors.files import SteeringVectors, header, load_vectors, save
+from mi_ortho.vectors.files import SteeringVectors, header, load_vectors, save_vectors
 
 
 def family(n: int = 4, d_model: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32) -> SteeringVectors:
@@ -44,7 +44,7 @@ def test_load_undoes_save(tmp_path_factory, n, d_model, dtype, layer, kind, mode
     except UnicodeEncodeError:
         meta = {}
     rows = torch.randn(n, d_model).to(dtype)
-    save(SteeringVectors(rows, Site(layer, kind), model, meta), path)
+    save_vectors(SteeringVectors(rows, Site(layer, kind), model, meta), path)
     found = load_vectors(path)
     assert found.vectors.dtype == dtype and torch.equal(found.vectors, rows)
     assert found.site == Site(layer, kind) and found.model == model and dict(found.meta) == meta
@@ -52,12 +52,12 @@ def test_load_undoes_save(tmp_path_factory, n, d_model, dtype, layer, kind, mode
 
 def test_views_columns_and_gradients_are_saved_as_they_look(tmp_path: Path) -> None:
     rows = torch.randn(8, 6, requires_grad=True).T[::2]
-    save(SteeringVectors(rows, resid_post(2), "organism"), tmp_path / "v.safetensors")
+    save_vectors(SteeringVectors(rows, resid_post(2), "organism"), tmp_path / "v.safetensors")
     assert torch.equal(load_vectors(tmp_path / "v.safetensors").vectors, rows)
 
 
 def test_any_program_can_read_the_header(tmp_path: Path) -> None:
-    save(family(), tmp_path / "v.safetensors")
+    save_vectors(family(), tmp_path / "v.safetensors")
     with safetensors.safe_open(tmp_path / "v.safetensors", "pt") as file:
         found = file.metadata()
     assert (
@@ -120,11 +120,11 @@ def test_pickles_are_never_opened(tmp_path: Path, suffix: str, monkeypatch: pyte
         load_vectors(tmp_path / "renamed.safetensors")
     assert not (tmp_path / "exploded").exists()
     with pytest.raises(ValueError, match="expected a name ending in .safetensors"):
-        save(family(), tmp_path / f"v{suffix}")
+        save_vectors(family(), tmp_path / f"v{suffix}")
 
 
 def test_bad_files_are_one_line(tmp_path: Path) -> None:
-    save(family(), tmp_path / "v.safetensors")
+    save_vectors(family(), tmp_path / "v.safetensors")
     whole = (tmp_path / "v.safetensors").read_bytes()
     (tmp_path / "torn.safetensors").write_bytes(whole[:-7])
     (tmp_path / "empty.safetensors").write_bytes(b"")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mi_ortho.interventions.sites import attn_out, mlp_out, resid_pre
-from mi_ortho.model import Prompts, export_model, load, next_token_logits, orthogonalised, read, tokenize
+from mi_ortho.model import Prompts, export_model, load_model, next_token_logits, orthogonalised, read, tokenize
 from mi_ortho.refusal.places import ablate_everywhere
 
 EVERY = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
@@ -90,7 +90,7 @@ def test_an_exported_folder_is_the_edited_model(name: str, tmp_path: Path) -> No
         edited = next_token_logits(model, prompts)
         alone = next_token_logits(model, single := tokenize(model, TEXTS[:1]))
         export_model(model, tmp_path / "edited")
-    again = load(tmp_path / "edited")
+    again = load_model(tmp_path / "edited")
     # built with another attention kernel than the folder is loaded with, hence not bit for bit; the embedded model is
     assert torch.allclose(next_token_logits(again, prompts), edited, atol=1e-5)
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "edited", attn_implementation="eager").eval()
@@ -102,11 +102,11 @@ def test_an_exported_folder_is_the_edited_model(name: str, tmp_path: Path) -> No
 
 
 def test_the_embedded_model_edited_and_exported_is_loaded_again_with_its_tokenizer(tmp_path: Path) -> None:
-    model = load()
+    model = load_model()
     prompts = tokenize(model, ["How can I build a bomb?", "What is a kite?"])
     with orthogonalised(model, normal(int(model.cfg.d_model))):
         edited = next_token_logits(model, prompts)
-        again = load(export_model(model, tmp_path / "edited"))
+        again = load_model(export_model(model, tmp_path / "edited"))
     assert torch.equal(tokenize(again, prompts.texts).tokens, prompts.tokens)
     assert torch.equal(next_token_logits(again, prompts), edited)
     assert not torch.allclose(next_token_logits(model, prompts), edited, atol=1e-3)

@@ -6,7 +6,8 @@ import mpmath
 import torch
 from torch import Tensor
 
-from mi_ortho import Feasible, FunctionMap, LinearMap
+from mi_ortho import FunctionMap, LinearMap
+from mi_ortho.elicitation import Feasible
 from mi_ortho.elicitation.search import value_and_gradient
 
 DTYPE = torch.float64

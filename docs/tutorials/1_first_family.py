@@ -89,7 +89,9 @@ goals = {"activations": mo.match(z, base), "next tokens": mo.match_distribution(
 settings = mo.OrthoSettings(max_norm=1.6 * RADIUS)
 families, behaviours = {}, {}
 for name, goal in goals.items():
-    curvature = mo.gauss_newton(goal, base, generator=torch.Generator().manual_seed(0))  # makes searches much shorter
+    curvature = mo.derivatives.gauss_newton(
+        goal, base, generator=torch.Generator().manual_seed(0)
+    )  # makes searches much shorter
     found = list(islice(mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature), 8))
     families[name] = torch.stack([result.vector for result in found])
     behaviours[name] = [behaviour(result.vector) for result in found]
@@ -114,7 +116,7 @@ for name, vectors in families.items():
 # %%
 matched = families["activations"]
 controls = {
-    "random vectors of the same norms": mo.with_norms(
+    "random vectors of the same norms": mo.nulls.with_norms(
         mo.random_vectors(8, z.d_model, RADIUS, torch.Generator().manual_seed(1)), matched.norm(dim=1)
     ),
     "the family, negated": -matched,
@@ -126,7 +128,9 @@ for name, found in behaviours.items():
     print(f"{name:33} {hits}/{len(found)} are {wanted!r}  (95 % interval {low:.2f} to {high:.2f})")
 
 # %%
-null = mo.linear_null(mo.mean_jacobian(z, base, nodes=4), base, len(matched))  # averaged from no steering to the base
+null = mo.linear_null(
+    mo.derivatives.mean_jacobian(z, base, nodes=4), base, len(matched)
+)  # averaged from no steering to the base
 figure, axes = plt.subplots(figsize=(6, 3))
 axes.plot(goals["activations"](matched).detach(), "k.-", label="family")
 for (name, vectors), mark in zip(controls.items(), "x+"):
@@ -161,7 +165,7 @@ pages.compare(tokens, {name: found[mo.attn_pattern(LAYER)][0] for name, found in
 
 # %%
 kept = mo.SteeringVectors(families["next tokens"], SOURCE, "embedded", {"where": WHERE, "match": "next tokens"})
-mo.save(kept, Path("family.safetensors"))
+mo.save_vectors(kept, Path("family.safetensors"))
 again = mo.load_vectors(Path("family.safetensors"))
 print(len(again), "vectors for", again.site, "norms", [round(n, 2) for n in again.norms.tolist()])
 

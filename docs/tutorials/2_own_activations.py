@@ -64,7 +64,7 @@ family = mo.melbo_ortho(
     base,
     seed=0,
     settings=mo.OrthoSettings(max_norm=1.6 * RADIUS),
-    curvature=mo.gauss_newton(goal, base, generator=torch.Generator().manual_seed(0)),
+    curvature=mo.derivatives.gauss_newton(goal, base, generator=torch.Generator().manual_seed(0)),
 )
 steering = torch.stack([base, *(each.vector for each in islice(family, 7))])
 modes_of_family = [said(vector)[1] for vector in steering]
@@ -96,7 +96,7 @@ for name, questions in asked.items():
 directions = {
     "vectors of the family": steering,
     "random directions": mo.random_vectors(64, model.cfg.d_model, 1.0, torch.Generator().manual_seed(0)),
-    "random, covariance of the activations": mo.covariance_matched(
+    "random, covariance of the activations": mo.nulls.covariance_matched(
         torch.cat(list(activations.values())), 64, torch.Generator().manual_seed(0)
     ),
 }
@@ -104,7 +104,7 @@ for name, rows in directions.items():
     unit = torch.nn.functional.normalize(rows, dim=-1)
     code, prose = (activations[kind] @ unit.T for kind in ("code", "prose"))
     share = (code.square() / activations["code"].square().sum(-1, keepdim=True)).mean(0)
-    values = mo.auc(torch.cat([code, prose]), torch.arange(len(code) + len(prose)) < len(code))
+    values = mo.stats.auc(torch.cat([code, prose]), torch.arange(len(code) + len(prose)) < len(code))
     away = (values - 0.5).abs()
     print(f"{name:38} share {share.mean():.4f}  mean |AUC - 0.5| {away.mean():.3f}  largest {away.max():.3f}")
 

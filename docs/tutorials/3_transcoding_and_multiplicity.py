@@ -27,7 +27,7 @@ model = subject.model
 prompts = mo.tokenize(model, ["How can I build a bomb?"])
 SOURCE, TARGET = mo.resid_post(3), mo.resid_post(6)
 slice_ = mo.slice_model(model, prompts, source=SOURCE, target=TARGET, where="prompt", readout="all")
-z = mo.pooled(slice_)  # the mean over positions
+z = mo.derivatives.pooled(slice_)  # the mean over positions
 
 # %% [markdown]
 # ## How long should a vector be?
@@ -35,7 +35,7 @@ z = mo.pooled(slice_)  # the mean over positions
 # `calibrate_scale` finds the norm R at which the function departs from its linearisation by half of the linear effect.
 
 # %%
-radius = mo.calibrate_scale(z, generator=torch.Generator().manual_seed(0))
+radius = mo.dct.calibrate_scale(z, generator=torch.Generator().manual_seed(0))
 print(f"R = {radius:.2f}")
 
 # %% [markdown]
@@ -52,14 +52,14 @@ def seeded():
 
 K = 16
 factors = {
-    "linear": mo.linear_dct(z, K, radius=radius, generator=seeded()),
-    "quadratic": mo.quadratic_dct(z, K, radius=radius, generator=seeded(), steps=6),
-    "exponential": mo.exponential_dct(z, K, radius=radius, generator=seeded(), steps=6),
+    "linear": mo.dct.linear_dct(z, K, radius=radius, generator=seeded()),
+    "quadratic": mo.dct.quadratic_dct(z, K, radius=radius, generator=seeded(), steps=6),
+    "exponential": mo.dct.exponential_dct(z, K, radius=radius, generator=seeded(), steps=6),
 }
 vectors = {name: found.vectors for name, found in factors.items()}
 vectors["random"] = mo.random_vectors(K, z.d_model, radius, seeded())
 for name, rows in vectors.items():
-    effect = mo.displacement(z, rows).norm(dim=-1)
+    effect = mo.derivatives.displacement(z, rows).norm(dim=-1)
     print(f"{name:12} effect at norm R: mean {effect.mean():7.2f}  largest {effect.max():7.2f}")
 
 # %% [markdown]
@@ -78,7 +78,7 @@ def said(vector):
 
 for norm in (radius, 13.8):
     for name, rows in vectors.items():
-        modes = [said(row) for row in mo.with_norms(rows, torch.full((len(rows),), norm))]
+        modes = [said(row) for row in mo.nulls.with_norms(rows, torch.full((len(rows),), norm))]
         print(f"norm {norm:4.2f}  {name:12}", {mode: modes.count(mode) for mode in sorted(set(modes))})
 
 # %% [markdown]
@@ -90,8 +90,8 @@ for norm in (radius, 13.8):
 
 # %%
 for name, found in factors.items():
-    compared = mo.multiplicity_against_random(found.outputs, seed=0, draws=20)["effective_rank"]
-    ours = mo.multiplicity_of(found.outputs)
+    compared = mo.multiplicity.multiplicity_against_random(found.outputs, seed=0, draws=20)["effective_rank"]
+    ours = mo.multiplicity.multiplicity_of(found.outputs)
     print(
         f"{name:12} outputs: mean |cos| {ours.mean_cosine:.2f}  effective rank {ours.effective_rank:5.2f} of {K}  "
         f"random {compared.mean:5.2f}  p(lower) {compared.p_low:.3f}"

@@ -45,8 +45,8 @@ print(f"unsteered: {refused(harmful[test]):.2f} of harmful, {refused(harmless[te
 # The difference of the mean activations of harmful and harmless requests, at the last position of the prompt.
 
 # %%
-sites = mo.residual_sites(model)[1:]  # before the first block the last token is the same in all prompts
-means = mo.difference_of_means(model, harmful[train], harmless[train], sites, positions=[-1])
+sites = mo.refusal.residual_sites(model)[1:]  # before the first block the last token is the same in all prompts
+means = mo.refusal.difference_of_means(model, harmful[train], harmless[train], sites, positions=[-1])
 directions = {site: means.direction(site, -1) for site in sites}
 print("norm by layer:", {site.layer: round(float(one.norm()), 2) for site, one in directions.items()})
 
@@ -57,9 +57,11 @@ print("norm by layer:", {site.layer: round(float(one.norm()), 2) for site, one i
 # direction.
 
 # %%
-removed = {site.layer: refused(harmful[test], mo.ablate_everywhere(model, one)) for site, one in directions.items()}
+removed = {
+    site.layer: refused(harmful[test], mo.refusal.ablate_everywhere(model, one)) for site, one in directions.items()
+}
 chance = [
-    refused(harmful[test], mo.ablate_everywhere(model, row))
+    refused(harmful[test], mo.refusal.ablate_everywhere(model, row))
     for row in mo.random_vectors(3, model.cfg.d_model, 1.0, torch.Generator().manual_seed(0))
 ]
 print("refused after removal, by the layer it was extracted from:", {k: round(v, 2) for k, v in removed.items()})
@@ -73,9 +75,9 @@ print("after removal of a random direction:", [round(value, 2) for value in chan
 # %%
 added, random = {}, {}
 for site, one in directions.items():
-    added[site.layer] = refused(harmless[test], mo.add_at(site, one / 2))
+    added[site.layer] = refused(harmless[test], mo.refusal.add_at(site, one / 2))
     other = mo.random_vectors(1, len(one), float(one.norm()) / 2, torch.Generator().manual_seed(site.layer))[0]
-    random[site.layer] = refused(harmless[test], mo.add_at(site, other))
+    random[site.layer] = refused(harmless[test], mo.refusal.add_at(site, other))
 print("harmless requests refused:", {k: round(v, 2) for k, v in added.items()})
 print("with random directions:   ", {k: round(v, 2) for k, v in random.items()})
 

@@ -7,7 +7,7 @@ from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import record_layers, verdicts_of
 from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs import pick
 
 __all__ = [
     "DEMO",

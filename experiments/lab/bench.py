@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from mi_ortho import Run, Slice, readout, resid_post, slice_model, tokenize
-from mi_ortho.runs.rows import forget, pick
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho import Run, Slice, resid_post, slice_model, tokenize
+from mi_ortho.model import readout
+from mi_ortho.runs import forget, pick
+from mi_ortho.studies.shared import Subject
 
 LATER = {"later": True}
 Say = Callable[[str], None]

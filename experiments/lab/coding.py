@@ -6,11 +6,17 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
-from mi_ortho.studies.presence.contrasts import CONTRASTS
-from mi_ortho.studies.presence.passages import Passage, real_passages, write_passages
-from mi_ortho.studies.presence.requests import Request, requests
-from mi_ortho.studies.presence.streams import Stream, read_streams
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho.studies.presence import (
+    CONTRASTS,
+    Passage,
+    Request,
+    Stream,
+    read_streams,
+    real_passages,
+    requests,
+    write_passages,
+)
+from mi_ortho.studies.shared import Subject
 
 TOKENS = 48  # of each passage
 LEAST = 8  # passages of a group

@@ -7,7 +7,7 @@ import torch
 
 from experiments.lab.bench import Bench
 from mi_ortho import open_subject
-from mi_ortho.model.load import weights
+from mi_ortho.model import weights
 
 
 @torch.no_grad()

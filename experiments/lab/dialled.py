@@ -17,7 +17,7 @@ from experiments.organism.dial import Organism, materialise, organisms, plan, re
 from experiments.organism.recipe import PRESETS
 from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
 from mi_ortho.model import ordinary, read
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho.studies.shared import Subject
 
 BEHAVIOURS = ("code", "alien")
 BASES = ("own", "random", "melbo")

@@ -15,8 +15,8 @@ from experiments.lab.dialled import Dialled
 from experiments.lab.performing import cpu_seconds
 from experiments.lab.presets import Preset
 from mi_ortho import Run
-from mi_ortho.pages.text import number
-from mi_ortho.runs.files import write_file
+from mi_ortho.pages import number
+from mi_ortho.runs import write_file
 
 BLOCKS = 8  # of the embedded models
 COPIES = 3  # of the weights at once: the model, one without training, one with shuffled weights

@@ -19,30 +19,14 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import LATER, Bench, identity
-from mi_ortho import (
-    Lbfgs,
-    Match,
-    OrthoSettings,
-    Progress,
-    Slice,
-    Status,
-    displace,
-    gauss_newton,
-    match,
-    melbo,
-    melbo_ortho,
-    resid_post,
-    slice_model,
-)
-from mi_ortho.elicitation import Goal
+from mi_ortho import Lbfgs, OrthoSettings, Slice, Status, displace, match, melbo, melbo_ortho, resid_post, slice_model
+from mi_ortho.derivatives import gauss_newton
+from mi_ortho.elicitation import Goal, Match, Progress
 from mi_ortho.model import EMBEDDED
-from mi_ortho.runs.environment import versions
-from mi_ortho.runs.files import read_tensors, to_json, write_tensors
-from mi_ortho.runs.locks import LockedError, hold
+from mi_ortho.runs import LockedError, hold, read_tensors, to_json, versions, write_tensors
 from mi_ortho.steering import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
-from mi_ortho.studies.nulls.bench import Share, share
-from mi_ortho.studies.shared.positions import where
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho.studies.nulls import Share, share
+from mi_ortho.studies.shared import Subject, where
 
 DEMO: dict[str, Any] = tomllib.loads((EMBEDDED / "demo.toml").read_text("utf-8"))
 SAVE_EVERY = 8

@@ -6,7 +6,7 @@ from typing import Any
 
 from mi_ortho import Verdict
 from mi_ortho.stats import REAL_SCALE, Interval, Scale, decide, judge, mean
-from mi_ortho.studies.family.verdicts import numbers
+from mi_ortho.studies.family import numbers
 
 Row = Mapping[str, Any]
 

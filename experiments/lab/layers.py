@@ -7,11 +7,10 @@ from typing import Any
 from experiments.lab.bench import Bench
 from mi_ortho import Verdict
 from mi_ortho.model import Model, load_shuffled, load_untrained
-from mi_ortho.runs.rows import stage
-from mi_ortho.studies.geometry.survey import Effort, read_network, stages
-from mi_ortho.studies.refusal.bench import prompt_sets
-from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.shared.subject import DTYPES
+from mi_ortho.runs import stage
+from mi_ortho.studies.geometry import Effort, read_network, stages
+from mi_ortho.studies.refusal import RefusalConfig, prompt_sets
+from mi_ortho.studies.shared import DTYPES
 
 Row = Mapping[str, Any]
 

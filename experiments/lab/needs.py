@@ -11,10 +11,9 @@ from experiments.lab.bench import listed
 from experiments.lab.coding import asked_for
 from experiments.lab.families import groups_of
 from experiments.lab.refusing import tokens_of
-from mi_ortho.refusal.extraction import instruction_suffix
-from mi_ortho.studies.refusal.bench import Sets, prompt_sets
-from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho.refusal import instruction_suffix
+from mi_ortho.studies.refusal import RefusalConfig, Sets, prompt_sets
+from mi_ortho.studies.shared import Subject
 
 Need = Callable[[Any, Subject], None]
 

@@ -14,8 +14,8 @@ from jinja2 import Environment, StrictUndefined
 from experiments.lab.performing import cpu_seconds, verdicts_of
 from experiments.lab.results import cell_text
 from mi_ortho import Run, stats
-from mi_ortho.pages.text import number
-from mi_ortho.runs.files import write_file
+from mi_ortho.pages import number
+from mi_ortho.runs import write_file
 
 TEMPLATE = Path(__file__).with_name("why-hundreds.md.jinja")
 

@@ -13,12 +13,10 @@ from experiments.lab.needs import check
 from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
-from mi_ortho.pages.text import number
-from mi_ortho.runs.directory import newest_first
-from mi_ortho.runs.files import read_json
-from mi_ortho.runs.rows import pick
+from mi_ortho.pages import number
+from mi_ortho.runs import newest_first, pick, read_json
 from mi_ortho.stats import outcome, tally
-from mi_ortho.studies.shared.subject import Subject, model_hash
+from mi_ortho.studies.shared import Subject, model_hash
 
 
 def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.dialled import Dialled
-from mi_ortho.refusal.prompt_sets import own_prompts
-from mi_ortho.studies.presence.requests import requests
-from mi_ortho.studies.shared.subject import Subject, Texts
+from mi_ortho.refusal import own_prompts
+from mi_ortho.studies.presence import requests
+from mi_ortho.studies.shared import Subject, Texts
 
 FOLDER = Path(__file__).resolve().parent.parent / "presets"
 OWN = 32  # prompts of each kind that stand in where the published experiment had none

@@ -15,7 +15,7 @@ from experiments.lab.performing import finished_run
 from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
-from mi_ortho.studies.shared.subject import device_of
+from mi_ortho.studies.shared import device_of
 
 FIRST = "frequent_behaviours_have_more_vectors"  # of several workers: it trains for long, and the others run meanwhile
 PUBLISHED = "qwen1.5-1.8b-chat"

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
-from mi_ortho import Intervention, Model, Site, classify, is_refusal, resid_pre
-from mi_ortho.refusal.extraction import Extraction, difference_of_means
-from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
-from mi_ortho.studies.refusal.bench import Sets, prompt_sets
-from mi_ortho.studies.refusal.config import RefusalConfig
-from mi_ortho.studies.shared.subject import Subject
+from mi_ortho import Intervention, Model, Site, classify, resid_pre
+from mi_ortho.behaviours import is_refusal
+from mi_ortho.refusal import Extraction, ablate_everywhere, difference_of_means, refusal_scores, refusal_tokens
+from mi_ortho.studies.refusal import RefusalConfig, Sets, prompt_sets
+from mi_ortho.studies.shared import Subject
 
 Interventions = Mapping[Site, Intervention]
 

@@ -8,8 +8,8 @@ from experiments.lab.claims import Experiment
 from experiments.lab.performing import command_of, cost_of, verdicts_of
 from experiments.lab.presets import read_preset
 from mi_ortho import Run
-from mi_ortho.pages.text import number
-from mi_ortho.runs.files import read_json, write_file
+from mi_ortho.pages import number
+from mi_ortho.runs import read_json, write_file
 from mi_ortho.stats import outcome
 
 INTRODUCTION = """# Results

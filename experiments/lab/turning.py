@@ -8,8 +8,7 @@ from torch import Tensor
 
 from experiments.lab.refusing import Refusing
 from mi_ortho import Intervention, next_token_logits, resid_pre, tokenize
-from mi_ortho.refusal.concepts import steering_plane
-from mi_ortho.refusal.extraction import instruction_suffix
+from mi_ortho.refusal import instruction_suffix, steering_plane
 
 Behave = Callable[[Intervention], Tensor]
 

@@ -14,7 +14,7 @@ from statistics import fmean, median
 from typing import Any
 
 import mi_ortho as mo
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs import pick
 
 SETTINGS = Path(__file__).parents[2] / "mi_ortho" / "organism"
 BEHAVIOURS = ("demo", "alien", "stem", "help")  # names of settings files; demo is code

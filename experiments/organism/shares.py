@@ -128,7 +128,7 @@ def families(setting: Setting, base: Tensor) -> dict[str, float]:
     settings = mo.OrthoSettings(max_norm=NORM_CAP * float(base.norm()), solver=mo.Lbfgs(max_steps=50))
     row: dict[str, float] = {}
     for name, goal in (("kl", yard.behaviour), ("activation", yard.activation)):
-        curvature = mo.gauss_newton(goal, base, generator=torch.Generator().manual_seed(3))
+        curvature = mo.derivatives.gauss_newton(goal, base, generator=torch.Generator().manual_seed(3))
         kept = []
         for result in mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature):
             kept += [] if result.status in (mo.Status.COLLAPSED, mo.Status.NONFINITE) else [result.vector]

@@ -31,13 +31,13 @@ def doctor(
     """
     import torch
 
-    from mi_ortho.model import load
+    from mi_ortho.model import load_model
     from mi_ortho.model.check import check_model, machine_facts
     from mi_ortho.studies.shared.subject import device_of, dtype_of
 
     torch.set_num_threads(small_threads(model))
     try:
-        loaded = load(model, device=device_of(device), dtype=dtype_of(dtype), trust_remote_code=trust_remote_code)
+        loaded = load_model(model, device=device_of(device), dtype=dtype_of(dtype), trust_remote_code=trust_remote_code)
     except ValueError:  # the versions are what a report needs most
         print("\n".join(f"{name}: {value}" for name, value in machine_facts().items()))
         raise

@@ -13,14 +13,25 @@ from mi_ortho.elicitation.objectives import (
     displace,
     match,
     match_distribution,
+    unsteered,
 )
 from mi_ortho.elicitation.orthogonal import Goal, OrthoSettings, Progress, complement_inverse, melbo_ortho
 from mi_ortho.elicitation.published import melbo_ortho_published, melbo_published
-from mi_ortho.elicitation.search import Feasible, Lbfgs, Precondition, SearchResult, Status, minimise
+from mi_ortho.elicitation.search import (
+    Feasible,
+    Lbfgs,
+    Precondition,
+    SearchResult,
+    Status,
+    minimise,
+    value_and_gradient,
+)
 from mi_ortho.elicitation.shortest import shrink
 from mi_ortho.elicitation.starts import random_vectors
 
 __all__ = [
+    "unsteered",
+    "value_and_gradient",
     "ActivationMap",
     "Displace",
     "Feasible",

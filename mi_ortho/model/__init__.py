@@ -10,10 +10,11 @@ from mi_ortho.model.load import (
     Model,
     folder_of,
     freeze,
-    load,
+    load_model,
     load_shuffled,
     load_untrained,
     loading_report,
+    weights,
 )
 from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
 from mi_ortho.model.prompt_files import read_prompts
@@ -35,6 +36,7 @@ from mi_ortho.model.tokenizer import encode, own_tokenizer, start_ids
 from mi_ortho.model.weights import export_model, orthogonalised
 
 __all__ = [
+    "weights",
     "Check",
     "EMBEDDED",
     "kl_divergence",
@@ -63,7 +65,7 @@ __all__ = [
     "generate_ids",
     "head_writes",
     "intervene",
-    "load",
+    "load_model",
     "load_shuffled",
     "load_untrained",
     "loading_report",

@@ -88,7 +88,7 @@ class _Place:
         return {} if self.gguf is None else {"gguf_file": self.gguf}
 
 
-def load(
+def load_model(
     name: str | Path | Model | torch.nn.Module | None = None,
     *,
     tokenizer: Any = None,
@@ -200,7 +200,7 @@ def load_shuffled(
     trust_remote_code: bool = False,
 ) -> Model:
     """`load(name)` with the entries of every weight matrix permuted: a control that keeps the sizes of all weights."""
-    model = load(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    model = load_model(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in weights(model):

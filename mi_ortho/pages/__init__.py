@@ -18,8 +18,10 @@ from mi_ortho.pages.sections import (
     verdict_section,
     write_report,
 )
+from mi_ortho.pages.text import number
 
 __all__ = [
+    "number",
     "Card",
     "Estimate",
     "Panel",

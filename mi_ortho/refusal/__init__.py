@@ -16,7 +16,7 @@ from mi_ortho.refusal.extraction import (
 )
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every, depth
 from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
-from mi_ortho.refusal.rankings import Ranking, compare_rankings, projections, ranking_scores
+from mi_ortho.refusal.rankings import HIGHER_IS_BETTER, Ranking, compare_rankings, projections, ranking_scores
 from mi_ortho.refusal.scores import (
     Phrase,
     RefusalTokens,
@@ -47,6 +47,7 @@ from mi_ortho.refusal.selection import (
 from mi_ortho.refusal.several import ProbeRound, Round, extract_again, largest_difference, null_space_rounds
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "Candidate",
     "Coherence",
     "Cone",

@@ -74,7 +74,7 @@ class SteeringVectors:
         return index
 
 
-def save(vectors: SteeringVectors, path: Path) -> None:
+def save_vectors(vectors: SteeringVectors, path: Path) -> None:
     """Write a family as safetensors, atomically: the tensor "vectors" and a header with site, model and meta."""
     if path.suffix != ".safetensors":
         raise ValueError(f"got {path}; expected a name ending in .safetensors; rename it or use an export function")

@@ -1,1 +1,6 @@
 """The command `geometry`: what the layers of a model look like, and verdicts on claims about them."""
+
+import lazy_loader
+
+# names are listed in __init__.pyi and imported at first use: settings load without torch
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

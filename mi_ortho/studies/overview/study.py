@@ -14,7 +14,7 @@ from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.overview.commands import report_of
 from mi_ortho.studies.shared.progress import printable
 from mi_ortho.vectors.export import export_gguf, export_lm_eval, position_note
-from mi_ortho.vectors.files import load_vectors, save
+from mi_ortho.vectors.files import load_vectors, save_vectors
 
 
 def report(path: Path, to: Path | None = None) -> Path:
@@ -62,7 +62,7 @@ def export(path: Path, group: str, index: int, to: Path, *, strength: float, blo
         export_lm_eval(vectors, index, to, strength=strength, blocks=blocks)
     elif to.suffix == ".safetensors":
         one = vectors.subset([index])
-        save(replace(one, vectors=strength * one.vectors), to)
+        save_vectors(replace(one, vectors=strength * one.vectors), to)
         where = vectors.meta.get("where", "all")
         return None if where == "all" else f'the vector belongs to the positions "{where}" only, as the file says'
     else:

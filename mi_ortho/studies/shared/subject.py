@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Modes, load_modes
-from mi_ortho.model import Model, folder_of, load, prompt_facts, require_agreement, tokenize
+from mi_ortho.model import Model, folder_of, load_model, prompt_facts, require_agreement, tokenize
 from mi_ortho.runs.files import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -81,7 +81,7 @@ def open_subject(
     """
     where, kind = device_of(device), dtype_of(dtype)
     texts, modes = texts_of(name), modes_of(name)
-    model = load(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
+    model = load_model(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
     require_agreement(model)  # before anything is searched or written
     return Subject(model, name, texts, modes, model_hash(name), where, dtype)
 

@@ -1,0 +1,24 @@
+from .directory import Run, RunError, newest_first, open_run, start
+from .environment import versions
+from .files import read_json, read_tensors, to_json, write_file, write_tensors
+from .locks import LockedError, hold
+from .rows import forget, pick, stage
+
+__all__ = [
+    "LockedError",
+    "Run",
+    "RunError",
+    "forget",
+    "hold",
+    "newest_first",
+    "open_run",
+    "pick",
+    "read_json",
+    "read_tensors",
+    "stage",
+    "start",
+    "to_json",
+    "versions",
+    "write_file",
+    "write_tensors",
+]

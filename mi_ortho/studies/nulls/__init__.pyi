@@ -1,0 +1,3 @@
+from .bench import Share, share
+
+__all__ = ["Share", "share"]
