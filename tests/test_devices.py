@@ -86,7 +86,7 @@ from mi_ortho import displace, melbo, melbo_ortho# not first imported where gene
 from elsewhere import Elsewhere, elsewhere
 
 def search(device):
-    model = mo.load(device=device)
+    model = mo.load_model(device=device)
     prompts = mo.tokenize(model, ["How can I build a bomb?"])
     z = mo.slice_model(model, prompts, source=mo.resid_post(3), target=mo.resid_post(6))
     like = torch.zeros(z.d_model, device=device)

@@ -188,13 +188,11 @@ def anchors(text: str) -> set[str]:
 
 
 def test_references_name_public_things():
-    import mi_ortho
-    from mi_ortho import pages
-
     for page in PAGES:
         for target in re.findall(r"\{py:\w+\}`~?([\w.]+)`", page.read_text("utf-8")):
             owner, _, name = target.rpartition(".")
-            assert hasattr({"mi_ortho": mi_ortho, "mi_ortho.pages": pages}[owner], name), (page, target)
+            assert owner.split(".")[0] == "mi_ortho" and owner.count(".") <= 1, (page, target)
+            assert hasattr(importlib.import_module(owner), name), (page, target)
 
 
 REASONS = re.compile(

@@ -155,7 +155,7 @@ def shared_tokenizer(folder: Path, recipe: Recipe) -> PreTrainedTokenizerBase:
 
 
 def materialise(folder: Path, organism: Organism | str, to: Path) -> Path:
-    """Write a model folder that `mi_ortho.load` reads for one organism of the set, and return it.
+    """Write a model folder that `mi_ortho.load_model` reads for one organism of the set, and return it.
 
     Raises ValueError for a name the set does not have and for weights that are missing or not the recorded ones.
     """
