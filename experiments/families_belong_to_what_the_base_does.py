@@ -20,7 +20,7 @@ from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, 
 from experiments.lab.families import candidates, stored, unbased, with_model
 from mi_ortho import Verdict, match, random_vectors, resid_post
 from mi_ortho.elicitation import Match
-from mi_ortho.model import load_shuffled, load_untrained, ordinary, read
+from mi_ortho.model import load_shuffled, load_untrained, ordinary_activations
 from mi_ortho.nulls import covariance_matched
 from mi_ortho.studies.shared import DTYPES
 
@@ -79,9 +79,7 @@ def own(case: Case, group: str) -> tuple[Match, Tensor]:
         base = random_vectors(1, len(case.base), case.norm, case.generator(13))[0]
     else:
         prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-        activations = read(case.setting.model, prompts, [site])[site][
-            ordinary(case.setting.model, prompts, site)
-        ].float()
+        activations = ordinary_activations(case.setting.model, prompts, site)
         drawn = covariance_matched(activations, 1, case.generator(14))[0]
         base = drawn * (case.norm / drawn.norm())
     return match(case.z, base), base
@@ -127,7 +125,7 @@ def foreign(case: Case, bench: Bench) -> tuple[Match, Tensor, Case]:
 def activation_norm(bench: Bench, case: Case) -> float:
     """Median norm of the residual stream at the source."""
     prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-    return float(read(bench.subject.model, prompts, [site])[site][prompts.mask].float().norm(dim=-1).median())
+    return float(ordinary_activations(bench.subject.model, prompts, site).norm(dim=-1).median())
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

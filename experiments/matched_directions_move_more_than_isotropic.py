@@ -18,7 +18,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from mi_ortho import Verdict, random_vectors, resid_post, span
-from mi_ortho.model import kl_divergence, masked_mean, ordinary, read
+from mi_ortho.model import kl_divergence, masked_mean, ordinary_activations
 from mi_ortho.multiplicity import smallest_scale
 from mi_ortho.nulls import covariance_matched, covariance_mixture, with_norms
 
@@ -77,7 +77,7 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
     texts = case.bench.subject.texts
     every = tuple(dict.fromkeys([*texts.train, *texts.held_out, *(t for ts in texts.natural.values() for t in ts)]))
     prompts, site = case.setting.prompts(every[: config.prompts] or case.texts), resid_post(case.setup.source)
-    seen = read(case.setting.model, prompts, [site])[site][ordinary(case.setting.model, prompts, site)].float()
+    seen = ordinary_activations(case.setting.model, prompts, site)
     family, generator, n = case.family("kl").vectors, case.generator(20), config.directions
     matched = covariance_matched(seen, n, generator)
     return {

@@ -51,8 +51,8 @@ cache must hold as many columns as went in. What fails is one line with the vers
 nothing is written. Numbers that are not finite are named with the block and the dtype they come from.
 
 Single precision is held to 1e-4 of the logits; narrower dtypes to 4 times the spacing of their numbers (3 % in
-bfloat16, 0.4 % in float16). Attention sinks are positions whose norm is at least 10 times their block's median; they
-are named, not judged.
+bfloat16, 0.4 % in float16). Attention sinks are positions whose norm is at least 10 times their block's median at two
+boundaries between blocks in a row; they are named, not judged.
 
 {embedded}
 

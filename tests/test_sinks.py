@@ -101,7 +101,7 @@ def test_covariance_controls_without_sinks_are_no_single_direction():
     prompts, site, row, column = mo.tokenize(model, TEXTS), resid_post(1), 2, 3
     scale = 100.0 / float(sinks(model, prompts).ratios[2, row, column])
     with mo.intervene(model, {site: Lengthened(row, column, scale)}, prompts=prompts):  # pyright: ignore
-        chosen = ordinary(model, prompts, site)
+        chosen = ordinary(model, prompts)
         stream = mo.read(model, prompts, [site])[site]
         longer = stream.clone()
         if float(longer[row, column].norm()) < 10 * float(longer[prompts.mask].norm(dim=-1).median()):

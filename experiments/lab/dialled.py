@@ -16,7 +16,7 @@ from experiments.lab.families import Case, Setup, families_folder, locked, tryin
 from experiments.organism.dial import Organism, materialise, organisms, plan, read_rows, train_set
 from experiments.organism.recipe import PRESETS
 from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
-from mi_ortho.model import ordinary, read
+from mi_ortho.model import ordinary_activations
 from mi_ortho.studies.shared import Subject
 
 BEHAVIOURS = ("code", "alien")
@@ -156,9 +156,8 @@ def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[s
 
 
 def activations(case: Case, texts: tuple[str, ...]) -> Tensor:
-    """At the source, at every real position."""
-    prompts, site = case.setting.prompts(texts), resid_post(case.setup.source)
-    return read(case.setting.model, prompts, [site])[site][ordinary(case.setting.model, prompts, site)].float()
+    """At the source, at every position that is no attention sink."""
+    return ordinary_activations(case.setting.model, case.setting.prompts(texts), resid_post(case.setup.source))
 
 
 def mean_difference(case: Case, behaviour: str, count: int) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from experiments.lab.families import Case
 from mi_ortho import resid_post
-from mi_ortho.model import read
+from mi_ortho.model import ordinary_activations
 
 
 def mean_difference(case: Case, count: int) -> Tensor:
@@ -28,7 +28,7 @@ def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
     """Mean activation at the source over prompts and their positions."""
     prompts = case.setting.prompts(texts)
     site = resid_post(case.setup.source)
-    return read(case.setting.model, prompts, [site])[site][prompts.mask].float().mean(0)
+    return ordinary_activations(case.setting.model, prompts, site).mean(0)
 
 
 def cosine(first: Tensor, second: Tensor) -> float:

@@ -28,7 +28,7 @@ from mi_ortho.model.prompts import (
     tokenize,
 )
 from mi_ortho.model.readout import LogitLens, readout
-from mi_ortho.model.sinks import Sinks, ordinary, sinks, without_sinks
+from mi_ortho.model.sinks import Sinks, ordinary, ordinary_activations, sinks, without_sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
 from mi_ortho.model.stepping import require_agreement
@@ -80,6 +80,7 @@ __all__ = [
     "require_same_prompts",
     "sinks",
     "ordinary",
+    "ordinary_activations",
     "without_sinks",
     "require_agreement",
     "readout",

@@ -335,19 +335,20 @@ def _patterns(model: Model) -> tuple[float, str]:
 def _sinks(model: Model) -> Check:
     prompts = _texts(model)
     found = sinks(model, prompts)
-    places = found.anywhere().nonzero().tolist()
+    places = found.lasting().nonzero().tolist()
     largest = float(found.ratios.max())
     if not places:
-        note = f"none: no norm is {found.factor:g} times its block's median"
+        note = f"none: no norm is {found.factor:g} times its block's median at two boundaries in a row"
     else:
         first = [(prompts.mask[row, :column].sum().item(), row, column) for row, column in places]
-        named = [f"token {k} of text {row} from block {_first(found.mask[:, row, column])}" for k, row, column in first]
+        named = [f"token {k} of text {row} from {_first(found.pairs()[:, row, column])}" for k, row, column in first]
         note = "; ".join(named[:SHOWN]) + ("; …" if len(named) > SHOWN else "")
     return Check("attention sinks", "passed", largest, None, note)
 
 
-def _first(mask: Tensor) -> int:
-    return int(mask.int().argmax()) - 1
+def _first(mask: Tensor) -> str:
+    boundary = int(mask.int().argmax())
+    return f"block {boundary - 1}" if boundary else "the embedding"
 
 
 def _texts(model: Model) -> Prompts:

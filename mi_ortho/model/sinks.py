@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_ortho.interventions.sites import Site
+from mi_ortho.model.hooks import read
 from mi_ortho.model.load import Model
 from mi_ortho.model.norms import stream_norms
 from mi_ortho.model.prompts import Prompts
@@ -37,6 +38,18 @@ class Sinks:
         """The positions that are a sink at some boundary between blocks."""
         return self.mask.any(dim=0)
 
+    def lasting(self) -> Bool[Tensor, "batch pos"]:
+        """The positions that are a sink at two boundaries in a row or more.
+
+        A sink is left by some block and stays until a later one removes it. A stream that is long at one boundary only
+        was written by one block for the next one to read: it belongs to what the model computes.
+        """
+        return self.pairs().any(dim=0)
+
+    def pairs(self) -> Bool[Tensor, "boundary batch pos"]:
+        """Where a position is a sink at a boundary and at the next one too; never at the last boundary."""
+        return self.mask & torch.cat([self.mask[1:], torch.zeros_like(self.mask[:1])])
+
 
 def sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Sinks:
     """The positions of `prompts` whose residual stream is at least `factor` times its block's median norm.
@@ -52,18 +65,33 @@ def sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Sinks:
     return Sinks(torch.where(real, ratios, 0.0), factor)
 
 
-def without_sinks(model: Model, prompts: Prompts) -> Prompts:
-    """The same prompts with every position that is a sink somewhere neither steered nor read; as they are without one.
+def without_sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Prompts:
+    """The same prompts with their lasting sinks neither steered nor read; as they are without one.
 
-    A vector added everywhere, and an objective read everywhere, are mostly the sink's where there is one.
+    A vector added everywhere, and an objective read everywhere, are mostly the sink's where there is one. Only the
+    prompts are looked at, without their answers, so that the positions are the same while a model writes. A row of
+    nothing but sinks keeps them.
     """
-    found = sinks(model, prompts).anywhere()
-    return replace(prompts, passive=found.to(prompts.mask.device)) if bool(found.any()) else prompts
+    asked = prompts.prompts_only()
+    found = sinks(model, asked, factor=factor).lasting().to(prompts.mask.device)
+    found = found & (asked.active & ~found).any(dim=1, keepdim=True)
+    if not bool(found.any()):
+        return prompts
+    passive = torch.zeros_like(prompts.mask)
+    passive[:, : prompts.prompt_length] = found
+    return replace(prompts, passive=passive if prompts.passive is None else passive | prompts.passive)
 
 
-def ordinary(model: Model, prompts: Prompts, site: Site) -> Bool[Tensor, "batch pos"]:
-    """The real positions that are no sink at a site: those whose covariance says something about the stream.
+def ordinary(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Bool[Tensor, "batch pos"]:
+    """The real positions, answers included, that are no lasting sinks: those whose covariance says something.
 
     One sink of thirty times the usual length makes "random" vectors of that covariance nearly parallel to it.
     """
-    return prompts.active & ~sinks(model, prompts).at(site).to(prompts.mask.device)
+    return prompts.active & ~sinks(model, prompts, factor=factor).lasting().to(prompts.mask.device)
+
+
+def ordinary_activations(
+    model: Model, prompts: Prompts, site: Site, *, factor: float = FACTOR
+) -> Float[Tensor, "samples d_model"]:
+    """The activations at a site at every ordinary position of the prompts, in float32."""
+    return read(model, prompts, [site])[site][ordinary(model, prompts, factor=factor)].float()

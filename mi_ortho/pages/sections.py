@@ -13,13 +13,14 @@ from mi_ortho.pages.categories import category_colours
 from mi_ortho.pages.data_table import settings, table
 from mi_ortho.pages.embed import Visual
 from mi_ortho.pages.page import Section, page, render, write_page
-from mi_ortho.pages.text import clip, command_line, visible
+from mi_ortho.pages.text import clip, command_line, number, visible
 from mi_ortho.pages.verdicts import verdict_rows
 from mi_ortho.runs.directory import open_run, summary_of
 from mi_ortho.runs.files import read_json
 from mi_ortho.stats import OUTCOMES
 
 _LONGEST = 4000  # characters of a completion on a page
+_LIKE_OTHERS = "steered and read like the others (--sinks include); covariances of controls leave them out"
 _MARKED = 400  # words up to which two texts are compared
 
 
@@ -51,13 +52,14 @@ def write_report(
     summary, environment = summary_of(run), part(path, "environment.json")
     model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
     title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
+    rows = run.records()
     found = [
         verdict_section(summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)),
-        run_section(run.config, environment),
+        run_section(run.config, environment, rows),
         *sections,
         _provenance(environment),
     ]
-    headline = visible(summary.get("headline") or f"Unfinished run: {len(run.records())} rows so far")
+    headline = visible(summary.get("headline") or f"Unfinished run: {len(rows)} rows so far")
     return write_page(path / "report.html", page(title, found, headline=headline, kicker=title, data=data))
 
 
@@ -77,12 +79,35 @@ def verdict_section(
     return Section("Verdict", body, "", "verdict")
 
 
-def run_section(config: Mapping[str, Any], environment: Mapping[str, Any]) -> Section:
-    """The command to copy, the configuration, and the machine."""
+def run_section(
+    config: Mapping[str, Any], environment: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()
+) -> Section:
+    """The command to copy, the configuration, the machine, and what the rows say of attention sinks."""
     machine = {key: value for key, value in environment.items() if key not in ("argv", "resumed")}
     command = command_line(environment["argv"]) if environment.get("argv") else ""
     groups = [("Configuration", settings(config)), ("Model, machine and versions", settings(machine))]
-    return Section("What was run", render("what_ran.html.jinja", command=command, groups=groups), "", "run")
+    body = render("what_ran.html.jinja", command=command, groups=groups, sinks=sinks_line(rows))
+    return Section("What was run", body, "", "run")
+
+
+def sinks_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence on attention sinks; empty for runs that did not record them.
+
+    >>> sinks_line([{"kind": "sinks", "choice": "exclude", "found": 1, "positions": 180, "factor": 10.0}])[:73]
+    '1 of 180 positions is an attention sink (10 times the median norm or more'
+    """
+    row = next((row for row in reversed(rows) if row.get("kind") == "sinks"), None)
+    if row is None:
+        return ""
+    found, limit = (
+        row.get("found"),
+        f"{number(row.get('factor'))} times the median norm or more at two boundaries in a row",
+    )
+    if not found:
+        return f"No position is an attention sink ({limit})."
+    noun, was = ("is an attention sink", "was") if found == 1 else ("are attention sinks", "were")
+    done = row.get("done") or ("neither steered nor read" if row.get("choice") == "exclude" else _LIKE_OTHERS)
+    return f"{number(found)} of {number(row.get('positions'))} positions {noun} ({limit}) and {was} {visible(done)}."
 
 
 def table_section(

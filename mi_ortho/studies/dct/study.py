@@ -13,7 +13,8 @@ from mi_ortho.studies.dct.effects import trial_rows, unsteered_rows
 from mi_ortho.studies.dct.fits import RANDOM, agreement_rows, factor_sets, fit, load_fit, scale_rows, stacked
 from mi_ortho.studies.dct.spectrum import spectrum_rows
 from mi_ortho.studies.dct.verdicts import summarise
-from mi_ortho.studies.shared.positions import readout_of, where
+from mi_ortho.studies.shared.left_out import sinks_row
+from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
 from mi_ortho.vectors import files as vectors
@@ -32,8 +33,13 @@ def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say,
     )
     config = _complete(config, subject)
     check(config, subject)
-    facts = subject.facts(config.seeds[0], [*(config.prompts or ()), *(config.held_out or ())], config.system)
-    run = start(out, "dct", settings_of(config), fresh=fresh, at=at, facts=facts)
+    texts = [*(config.prompts or ()), *(config.held_out or ())]
+    facts = subject.facts(config.seeds[0], texts, config.system)
+    settings = settings_of(config)
+    if sinks_of(config.sinks, subject.model, texts, config.system) == "exclude":
+        settings["sinks"] = "exclude"  # part of what the run is; models without sinks are as they were
+        say("attention sinks are left out of steering and reading (--sinks include takes them in)")
+    run = start(out, "dct", settings, fresh=fresh, at=at, facts=facts)
     with run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
@@ -59,6 +65,7 @@ def _complete(config: DctConfig, subject: Subject) -> DctConfig:
 def _solve(study: Study) -> None:
     """Every stage that the run does not hold yet, then the summary."""
     config, maps = study.config, study.maps(study.config.source, study.config.target)
+    study.stage("sinks", lambda: [sinks_row(study.setting, [*study.train, *study.held_out])])
     study.stage("scale", lambda: scale_rows(study, maps))
     radius = float(study.rows(kind="radius")[-1]["radius"])
     study.stage("unsteered", lambda: unsteered_rows(study))

@@ -7,6 +7,7 @@ from typing import Any
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean
 from mi_ortho.studies.dct.fits import RANDOM
+from mi_ortho.studies.shared.left_out import left_out
 
 MOVES = 1.5  # times the effect of random directions of the same norm on the target
 TURNS = 0.1  # more completions turned into another known behaviour than by random directions
@@ -82,7 +83,7 @@ def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
         for name in names
     ]
     tiles.append([_percent(random, "changed"), "changed by random directions of the same norm"])
-    return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows)}
+    return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows), "sinks": left_out(rows)}
 
 
 def _percent(rows: Sequence[Row], column: str) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mi_ortho.pages.data_table import text_limit
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
-from mi_ortho.pages.sections import note
+from mi_ortho.pages.sections import note, sinks_line
 from mi_ortho.pages.text import clip, json_script, number, visible
 from mi_ortho.runs.directory import RunError, open_run
 from mi_ortho.studies.family.page_records import MATCH_TITLES, FamilyRun, Row, load_family
@@ -70,6 +70,7 @@ def explorer_page(path: Path) -> Markup:
         "panels": panels,
         "frame": frame,
         "left_out": left_out,
+        "sinks": sinks_line(family.rows),
         "natural": frame.get("natural") is not None,
         "chance": number(float(frame["d_model"]) ** -0.5, 2),
         "null": frame.get("null_cosine"),

@@ -12,7 +12,7 @@ from mi_ortho.elicitation import Goal, melbo_ortho, random_vectors, shrink
 from mi_ortho.elicitation.objectives import match
 from mi_ortho.elicitation.search import Status
 from mi_ortho.interventions.subspace import Subspace
-from mi_ortho.model import ordinary, read
+from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls.linear import covariance_matched, linear_null, random_in_span, with_norms
 from mi_ortho.steering import Yardstick, measure, yardstick
 from mi_ortho.studies.family.finished import MATCHES
@@ -42,8 +42,7 @@ def control_vectors(
     texts = [*job.train, *job.held_out]
     prompts = job.setting.prompts(texts)
     site = job.setting.site
-    chosen = ordinary(job.setting.model, prompts, site)
-    activations = read(job.setting.model, prompts, [site])[site][chosen].float()
+    activations = ordinary_activations(job.setting.model, prompts, site)
     isotropic = random_vectors(len(found), found.shape[1], 1.0, generator)
     return {
         "isotropic": with_norms(isotropic, norms),

@@ -40,7 +40,7 @@ def family_page(run: read.FamilyRun) -> Markup:
     matrix = cosines(run)
     sections: list[Section | None] = [
         verdict_section(run.summary.get("verdicts") or [], tiles=tiles(run, matrix), finished=bool(run.summary)),
-        run_section(run.config, run.environment),
+        run_section(run.config, run.environment, run.rows),
         _side_by_side(run),
         *(_family(run, match) for match in run.matches),
         *_missing(run),

@@ -36,6 +36,7 @@ from mi_ortho.steering import Yardstick, complete, measure, unsteered_completion
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.family.job import Job, goal_of, measured, ortho_settings
+from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
 from mi_ortho.vectors.files import load_vectors
 
@@ -61,7 +62,8 @@ def solve(job: Job) -> None:
 
 
 def unsteered(job: Job) -> None:
-    """Record what the model writes without steering."""
+    """Record what the model writes without steering, and which positions stay unsteered always."""
+    job.stage("sinks", lambda: [sinks_row(job.setting, [*job.train, *job.held_out])], kind="sinks")
     job.stage("unsteered", lambda: _unsteered(job), kind="unsteered")
 
 

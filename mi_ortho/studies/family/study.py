@@ -14,6 +14,7 @@ from mi_ortho.studies.family.inside import save_visuals
 from mi_ortho.studies.family.job import Job, check, check_alone, check_behaviour, prepare
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import summarise
+from mi_ortho.studies.shared.left_out import left_out
 from mi_ortho.studies.shared.positions import sinks_of
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
@@ -58,6 +59,7 @@ def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None,
                     f"({', '.join(found) or 'none that the rules know'}); {changed[0]} of them show another than "
                     f"without steering, {changed[1]} random vectors of the same norm do.",
                     "max_abs_cosine": {"melbo": max_abs_cosine(vectors)},
+                    "sinks": left_out(rows),
                 }
             )
     if not (run.path / "report.html").is_file():

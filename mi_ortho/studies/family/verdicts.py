@@ -10,6 +10,7 @@ from typing import Any
 from mi_ortho.nulls.bounds import capacity_bound
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
+from mi_ortho.studies.shared.left_out import left_out
 
 ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours
 NORM_MATTERS = 0.2  # scaling to the base's norm destroys the effect when it loses this share
@@ -261,6 +262,7 @@ def summarise(
         "counts": totals,
         "end": {match: total["end"] for match, total in totals.items()},
         "max_abs_cosine": dict(cosines),
+        "sinks": left_out(rows),
         "verdicts": verdicts(rows),
     }
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mi_ortho.elicitation import random_vectors
 from mi_ortho.interventions.subspace import orthonormal_rows
-from mi_ortho.model import read
+from mi_ortho.model import ordinary_activations
 from mi_ortho.multiplicity.response import (
     composition_exponent,
     dose_exponents,
@@ -90,9 +90,9 @@ def _groups(bench: Bench, name: str, stage: int) -> Mapping[str, Float[Tensor, "
 
 
 def activations(bench: Bench) -> Float[Tensor, "samples d_model"]:
-    """Real activations at the source site, over the source run's prompts."""
+    """Real activations at the source site, over the source run's prompts, attention sinks left out."""
     prompts = bench.setting.prompts([*bench.source.train, *(bench.source.config.held_out or ())])
-    return read(bench.setting.model, prompts, [bench.setting.site])[bench.setting.site][prompts.mask].float()
+    return ordinary_activations(bench.setting.model, prompts, bench.setting.site)
 
 
 def completion_rows(bench: Bench) -> list[Row]:

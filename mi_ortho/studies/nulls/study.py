@@ -15,6 +15,7 @@ from mi_ortho.studies.nulls.linear import gradient_rows, linear_rows
 from mi_ortho.studies.nulls.shape import completion_rows, composition_rows, dose_rows, sign_rows
 from mi_ortho.studies.nulls.spectrum import spectrum_rows
 from mi_ortho.studies.nulls.verdicts import headline, verdicts
+from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
 
@@ -81,6 +82,8 @@ def _computed(bench: Bench, name: str, compute: Callable[[Bench], list[Row]]) ->
 
 
 def _solve(bench: Bench) -> None:
+    texts = [*bench.source.train, *(bench.source.config.held_out or ())]
+    stage(bench.run, "sinks", lambda: [sinks_row(bench.setting, texts)])
     for done, (name, compute) in enumerate(STAGES.items()):
         stage(bench.run, name, lambda name=name, compute=compute: _computed(bench, name, compute))
         bench.track("stages", done + 1, len(STAGES))

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
 from mi_ortho.interventions.sites import resid_post
-from mi_ortho.model import Model, Prompts, encode, generate_ids, read, start_ids, tokenize
+from mi_ortho.model import Model, Prompts, encode, generate_ids, ordinary, read, start_ids, tokenize
 from mi_ortho.studies.presence.library import library_pairs, library_prose
 from mi_ortho.studies.presence.requests import Request
 
@@ -111,6 +111,14 @@ def read_passages(
     Answers are read as the model wrote them, after their prompt, which gives the activations it had while writing. Of
     other texts the first token is left out: it attends only to itself, and in many models its norm is out of line.
     """
+    for batch in read_ordinary(model, passages, layers, system=system):
+        yield [(one, found) for one, found, _ in batch]
+
+
+def read_ordinary(
+    model: Model, passages: Sequence[Passage], layers: Sequence[int], *, system: str | None = None
+) -> Iterator[list[tuple[Passage, dict[int, Float[Tensor, "samples d_model"]], Bool[Tensor, " samples"]]]]:
+    """As `read_passages`, and which of the tokens are no attention sinks; all of a passage of nothing but sinks."""
     sites = {layer: resid_post(layer) for layer in layers}
     ordered = sorted(passages, key=lambda one: (one.prompt is None, len(one.ids)))
     for start in range(0, len(ordered), ROWS):
@@ -119,10 +127,15 @@ def read_passages(
             if not part:
                 continue
             prompts = _raw(model, part) if raw else _answers(model, part, system)
-            found = read(model, prompts, list(sites.values()))
+            found, usual = read(model, prompts, list(sites.values())), ordinary(model, prompts)
+            places = [(row, _columns(prompts, one)) for row, one in enumerate(part)]
             yield [
-                (one, {layer: found[site][row, _columns(prompts, one)].float() for layer, site in sites.items()})
-                for row, one in enumerate(part)
+                (
+                    one,
+                    {layer: found[site][place].float() for layer, site in sites.items()},
+                    usual[place] if bool(usual[place].any()) else torch.ones_like(usual[place]),
+                )
+                for one, place in zip(part, places, strict=True)
             ]
 
 

@@ -1,10 +1,10 @@
 """One pass over all passages: what every layer and group leaves behind, without keeping activations."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from mi_ortho.model import Model
@@ -19,7 +19,7 @@ from mi_ortho.probes import (
     strongest,
     token_presence,
 )
-from mi_ortho.studies.presence.passages import Passage, read_passages
+from mi_ortho.studies.presence.passages import Passage, read_ordinary
 
 BEST = 3  # strongest passages kept for each vector
 
@@ -55,14 +55,23 @@ def stream_of(
     vectors: Float[Tensor, "n d_model"],
     size: int,
     seed: int,
+    usual: Mapping[int, Bool[Tensor, " samples"]] | None = None,
 ) -> Stream:
-    """The statistics of some passages, by number; which activations are sampled depends on that and the seed only."""
-    rows = torch.cat(list(activations.values()))
+    """The statistics of some passages, by number; which activations are sampled depends on that and the seed only.
+
+    `usual` are the tokens that count; the others, attention sinks, are in no statistic.
+    """
+    every = {index: torch.ones(len(rows), dtype=torch.bool) for index, rows in activations.items()}
+    places = {index: which.cpu().nonzero().flatten() for index, which in (usual or every).items()}
+    counted = {index: rows[places[index].to(rows.device)] for index, rows in activations.items()}
+    rows = torch.cat(list(counted.values()))
     found: list[tuple[Reservoir, Strongest]] = []
-    for index, passage in activations.items():
+    for index, passage in counted.items():
         generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
         kept = reservoir(passage, index, size, generator)
-        found.append((kept, strongest(token_presence(passage, vectors).cpu(), index, BEST)))
+        most = strongest(token_presence(passage, vectors).cpu(), index, BEST)
+        own = torch.where(most.places < 0, -1, places[index][most.places])  # places are those of the whole passage
+        found.append((kept, replace(most, places=own)))
     sample, best = found[0]
     for more, better in found[1:]:
         sample, best = sample.merge(more), best.merge(better)
@@ -84,11 +93,12 @@ def read_streams(
     kept = [one for one in passages if one.kept]
     found: dict[tuple[int, str], Stream] = {}
     done = 0
-    for batch in read_passages(model, kept, layers, system=system):
+    for batch in read_ordinary(model, kept, layers, system=system):
         for layer in layers:
-            for group in dict.fromkeys(one.group for one, _ in batch):
-                rows = {one.index: at[layer] for one, at in batch if one.group == group}
-                new = stream_of(rows, vectors, size, seed)
+            for group in dict.fromkeys(one.group for one, _, _ in batch):
+                rows = {one.index: at[layer] for one, at, _ in batch if one.group == group}
+                usual = {one.index: which for one, _, which in batch if one.group == group}
+                new = stream_of(rows, vectors, size, seed, usual)
                 before = found.get((layer, group))
                 found[layer, group] = new if before is None else before.merge(new)
         done += len(batch)

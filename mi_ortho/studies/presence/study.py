@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from mi_ortho.model.sinks import FACTOR
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import Row, forget, pick, stage
@@ -13,10 +14,18 @@ from mi_ortho.studies.family.finished import FamilyVectors, newest_family, open_
 from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.layers import Effort, layer_rows, probe_rows
 from mi_ortho.studies.presence.moments import strongest_rows, token_rows
-from mi_ortho.studies.presence.passages import ROWS, Passage, passage_of, real_passages, write_passages
+from mi_ortho.studies.presence.passages import (
+    ROWS,
+    Passage,
+    passage_of,
+    read_tokens,
+    real_passages,
+    write_passages,
+)
 from mi_ortho.studies.presence.requests import Request, requests
 from mi_ortho.studies.presence.streams import Stream, read_streams
 from mi_ortho.studies.presence.verdicts import summarise
+from mi_ortho.studies.shared.positions import sinks_of
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
 
@@ -38,6 +47,8 @@ def presence(
     layers = check(config, found, subject)
     settings = settings_of(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
     asked = [request.prompt for request in requests(subject.texts.natural, config.own, config.seed)]
+    if asked and sinks_of("exclude", subject.model, asked, found.config.get("system")) == "exclude":
+        settings["sinks"] = "exclude"  # statistics of earlier versions have them; models without sinks are as they were
     facts = subject.facts(config.seed, asked, found.config.get("system"))
     run = start(out, "presence", settings, fresh=fresh, at=at, facts=facts)
     say(f"run {run.path}")
@@ -172,6 +183,9 @@ def measure_layers(
         track=track,
     )
 
+    at_one_layer = [stream for (layer, _), stream in streams.items() if layer == left[0]]
+    stage(run, "sinks", lambda: [_sinks_row(passages, at_one_layer)])
+
     def measured(layer: int) -> list[dict[str, object]]:
         say(f"layer {layer}: {len(vectors)} vectors against {config.sets} sets of each kind")
         rows = layer_rows(streams, layer, vectors, family.what, topics, effort)
@@ -183,6 +197,14 @@ def measure_layers(
         forget(run, lambda row, layer=layer: row.get("layer") == layer)
         stage(run, f"layer {layer}", lambda layer=layer: measured(layer))
         track("layers", done, len(left))
+
+
+def _sinks_row(passages: Sequence[Passage], streams: Sequence[Stream]) -> dict[str, object]:
+    """How many tokens of the passages are in no statistic because they are attention sinks."""
+    positions = sum(len(read_tokens(one)) for one in passages if one.kept)
+    found = positions - sum(stream.moments.count for stream in streams)
+    told = {"choice": "exclude", "found": found, "left_out": found, "positions": positions, "factor": FACTOR}
+    return {"kind": "sinks", **told, "done": "left out of every statistic"}
 
 
 def _at_the_source(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mi_ortho.model import Model, sinks, tokenize
+from mi_ortho.model import Model, tokenize, without_sinks
 
 
 def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None) -> str:
@@ -13,8 +13,9 @@ def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None)
     """
     if asked not in ("include", "exclude"):
         raise ValueError(f"got sinks {asked!r}; expected exclude or include; correct --sinks")
-    there = asked == "exclude" and bool(sinks(model, tokenize(model, texts, system=system)).anywhere().any())
-    return "exclude" if there else "include"
+    if asked == "exclude" and without_sinks(model, tokenize(model, texts, system=system)).passive is not None:
+        return "exclude"
+    return "include"
 
 
 def where(text: str) -> Any:
