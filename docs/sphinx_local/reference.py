@@ -1,7 +1,7 @@
-"""Writes the pages of the API reference before a build: every public name of the stub, grouped by its module.
+"""Writes the pages of the API reference before a build: every public name of every namespace.
 
-A name that is new in `mi_ortho/__init__.pyi` appears without a change here; a new module goes to the last page until
-it is named in TOPICS.
+A name that is new in a namespace appears without a change here; a new namespace goes to the last page until it is
+named in TOPICS. Names that also stand at the root are described there.
 """
 
 import ast
@@ -16,51 +16,52 @@ import mi_ortho
 
 STUB = Path(mi_ortho.__file__).with_name("__init__.pyi")
 TOPICS = {
-    "model": ("Models, prompts and slices", ("model", "sites")),
-    "elicitation": ("Finding steering vectors", ("elicitation", "objectives", "search")),
+    "model": ("Models, prompts and slices", ("model",)),
+    "elicitation": ("Finding steering vectors", ("elicitation",)),
     "family": ("Families and what a count means", ("multiplicity", "nulls")),
     "derivatives": ("Derivatives and transcoding", ("derivatives", "dct")),
-    "interventions": ("Interventions", ("interventions", "subspace", "vectors")),
+    "interventions": ("Sites, subspaces, interventions and vectors", ("interventions", "vectors")),
     "presence": ("Activations", ("probes", "geometry")),
     "refusal": ("Refusal", ("refusal",)),
-    "behaviour": ("Behaviours and effects", ("behaviours", "effects")),
-    "runs": ("Runs, settings and results", ("runs", "studies")),
+    "behaviour": ("Behaviours and measures", ("behaviours", "steering", "stats")),
+    "runs": ("Runs, settings and results", ("runs", *(f"studies.{name}" for name in mi_ortho.studies.__all__))),
+    "pages": ("Pictures and reports", ("pages",)),
 }
-# also described where their names are not in the stub
-PACKAGES = ("probes", "geometry", "dct", "refusal", "pages")
 LAST = "further"
 
 
 def exported(text: str) -> dict[str, list[str]]:
-    """The names that a stub imports, by module.
+    """The names that a stub imports, by room.
 
-    >>> exported("from .a import x, y\\nfrom .b.c import z")
+    >>> exported("from .a import x, y\\nfrom .b.c import z\\nfrom . import d")
     {'a': ['x', 'y'], 'b': ['z']}
     """
     found: dict[str, list[str]] = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.ImportFrom) and node.level == 1 and node.module:
-            module = node.module.split(".")[0]
-            found.setdefault(module, []).extend(alias.asname or alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 1:  # whole modules
-            for alias in node.names:
-                found.setdefault(alias.name, [])
+            parts = node.module.split(".")
+            room = ".".join(parts[: 1 + (parts[0] == "studies")])  # a study is a room of its own
+            found.setdefault(room, []).extend(alias.name for alias in node.names)
     return found
+
+
+def spaces(text: str) -> list[str]:
+    """The namespaces that a stub imports whole.
+
+    >>> spaces("from .a import x\\nfrom . import d, e")
+    ['d', 'e']
+    """
+    nodes = [node for node in ast.parse(text).body if isinstance(node, ast.ImportFrom) and node.module is None]
+    return [alias.name for node in nodes for alias in node.names]
 
 
 def pages() -> dict[str, tuple[str, list[str]]]:
     """File name to title and modules, of every page."""
-    modules = list(exported(STUB.read_text("utf-8")))
-    modules += [name for name in PACKAGES if name not in modules and _exists(name)]
+    modules = [name for name in spaces(STUB.read_text("utf-8")) if name != "studies"]
     named = {module for _, group in TOPICS.values() for module in group}
-    found = {file: (title, [m for m in group if m in modules]) for file, (title, group) in TOPICS.items()}
-    found["pages"] = ("Pictures and reports", [m for m in modules if m == "pages"])
-    found[LAST] = ("Further modules", [m for m in modules if m not in named and m != "pages"])
+    found = {file: (title, list(group)) for file, (title, group) in TOPICS.items()}
+    found[LAST] = ("Further modules", [m for m in modules if m not in named])
     return {file: (title, group) for file, (title, group) in found.items() if group}
-
-
-def _exists(package: str) -> bool:
-    return (STUB.parent / package / "__init__.py").is_file()
 
 
 def page(title: str, modules: list[str]) -> str:
@@ -71,13 +72,19 @@ def page(title: str, modules: list[str]) -> str:
 def section(module: str) -> Iterator[str]:
     """One module: its docstring and its public names."""
     found = importlib.import_module(f"mi_ortho.{module}")
-    public = exported(STUB.read_text("utf-8")).get(module, [])
+    at_root = exported(STUB.read_text("utf-8")).get(module, [])
     yield from [module, "-" * len(module), "", *escaped((inspect.getdoc(found) or "").splitlines()), ""]
-    for name in public:
+    for name in at_root:
         yield from entry("mi_ortho", name)
-    for name in getattr(found, "__all__", ()):
-        if name not in public and inspect.getdoc(getattr(found, name)):
+    for name in public(found):
+        if name not in at_root and inspect.getdoc(getattr(found, name)):
             yield from entry(f"mi_ortho.{module}", name)
+
+
+def public(module: Any) -> list[str]:
+    """What a module says is public, or what it defines itself."""
+    own = [n for n, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+    return list(getattr(module, "__all__", [name for name in own if not name.startswith("_")]))
 
 
 def entry(module: str, name: str) -> list[str]:
