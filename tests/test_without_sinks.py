@@ -125,6 +125,9 @@ def test_controls_of_a_family_are_not_one_direction_and_the_run_says_why(
     assert mean_abs_cosine(steered["covariance"]) < 3 * isotropic, "a control's covariance never has them"
     row = sinks_row(job.setting, [*job.train, *job.held_out])
     included = sinks_row(replace(job.setting, sinks="include"), [*job.train, *job.held_out])
+    usual = job.setting.prompts([*job.train, *job.held_out])
+    lengths = mo.read(model, usual, [job.setting.site])[job.setting.site].norm(dim=-1)[usual.active]
+    assert included["stream"] == row["stream"] == pytest.approx(float(lengths.median()))
     assert included == row | {"choice": "include", "left_out": 0}
     prompts = job.setting.prompts([*job.train, *job.held_out])
     assert row["choice"] == "exclude" and row["left_out"] == int(
@@ -133,7 +136,9 @@ def test_controls_of_a_family_are_not_one_direction_and_the_run_says_why(
     for text, places in zip([*job.train, *job.held_out], row["places"], strict=True):
         ids = job.setting.prompts([text]).tokens[0].tolist()
         assert places and all(ids[place] == token for place in places)
-    assert left_out([row]) == {key: row[key] for key in ("choice", "found", "left_out", "positions", "factor")}
+    assert left_out([row]) == {
+        key: row[key] for key in ("choice", "found", "left_out", "positions", "factor", "stream")
+    }
     assert left_out([]) == {}
 
 

@@ -86,7 +86,9 @@ def run_section(
     machine = {key: value for key, value in environment.items() if key not in ("argv", "resumed")}
     command = command_line(environment["argv"]) if environment.get("argv") else ""
     groups = [("Configuration", settings(config)), ("Model, machine and versions", settings(machine))]
-    body = render("what_ran.html.jinja", command=command, groups=groups, sinks=sinks_line(rows))
+    body = render(
+        "what_ran.html.jinja", command=command, groups=groups, sinks=f"{sinks_line(rows)} {strength_line(rows)}".strip()
+    )
     return Section("What was run", body, "", "run")
 
 
@@ -108,6 +110,28 @@ def sinks_line(rows: Sequence[Mapping[str, Any]]) -> str:
     noun, was = ("is an attention sink", "was") if found == 1 else ("are attention sinks", "were")
     done = row.get("done") or ("neither steered nor read" if row.get("choice") == "exclude" else _LIKE_OTHERS)
     return f"{number(found)} of {number(row.get('positions'))} positions {noun} ({limit}) and {was} {visible(done)}."
+
+
+def strength_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence on how strong the vectors are in units of the stream; empty where a run did not record it.
+
+    >>> strength_line([{"kind": "sinks", "stream": 125.0}, {"kind": "base", "norm": 14.0}])
+    'Where vectors are added the stream has a median norm of 125; the base has 14, 0.112 of it.'
+    """
+    stream = next((row.get("stream") for row in reversed(rows) if row.get("kind") == "sinks"), None)
+    if not isinstance(stream, float) or stream <= 0:
+        return ""
+    kinds = (
+        ("base", "norm", "the base has"),
+        ("melbo_search", "norm", "the vectors have"),
+        ("radius", "radius", "R is"),
+    )
+    for kind, column, words in kinds:
+        norm = next((row.get(column) for row in rows if row.get("kind") == kind), None)
+        if isinstance(norm, int | float):
+            of_it = f"; {words} {number(norm)}, {number(norm / stream)} of it"
+            return f"Where vectors are added the stream has a median norm of {number(stream)}{of_it}."
+    return f"Where vectors are added the stream has a median norm of {number(stream)}."
 
 
 def table_section(

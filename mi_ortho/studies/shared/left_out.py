@@ -1,18 +1,22 @@
-"""What a run records of attention sinks: how many prompt positions are one, and whether they were left out."""
+"""What a run records of the stream it steers: its usual length, and which positions are attention sinks."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mi_ortho.model import without_sinks
+from mi_ortho.model import ordinary_activations, without_sinks
 from mi_ortho.model.sinks import FACTOR
 from mi_ortho.runs.rows import pick
 from mi_ortho.steering import Setting
 
-_TOLD = ("choice", "found", "left_out", "positions", "factor")
+_TOLD = ("choice", "found", "left_out", "positions", "factor", "stream")
 
 
 def sinks_row(setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
-    """Which tokens of each prompt are attention sinks, counted from its first one, and what was done with them."""
+    """Which tokens of each prompt are attention sinks, counted from its first one, and what was done with them.
+
+    `stream` is the median norm of the stream where vectors are added, over all other positions: the unit in which a
+    vector's norm says how strong it is, whatever the model.
+    """
     prompts = setting.prompts(texts)
     passive = without_sinks(setting.model, prompts).passive
     places = [
@@ -28,6 +32,7 @@ def sinks_row(setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
         "positions": int(prompts.mask.sum()),
         "factor": FACTOR,
         "places": places if found else [],
+        "stream": float(ordinary_activations(setting.model, prompts, setting.site).norm(dim=-1).median()),
     }
 
 
