@@ -1,15 +1,21 @@
 """`python -m benchmarks [table ...] [--write docs/benchmarks.md]`: print the tables, or write them."""
 
-from argparse import ArgumentParser, Namespace
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import App, Parameter
 
 from benchmarks.accelerator import accelerator
 from benchmarks.derivatives import DERIVATIVES
+from benchmarks.options import Options
 from benchmarks.planted import planted
 from benchmarks.table import machine
-from benchmarks.tables import CONTENDERS, TABLES, probe
+from benchmarks.tables import CONTENDERS, TABLES
+from benchmarks.tables import probe as print_memory
+from mi_ortho.cli.exit_code import parsed
 
 ALL = {**TABLES, **DERIVATIVES, "planted": planted, "accelerator": accelerator}
 INTRODUCTION = """# Benchmarks
@@ -20,41 +26,50 @@ that are compared ran in turn in one process.
 """
 
 
-def options() -> Namespace:
-    """What the command line asks for."""
-    parser = ArgumentParser("python -m benchmarks", description=__doc__)
-    parser.add_argument("tables", nargs="*", help=f"of {', '.join(ALL)}; all by default")
-    parser.add_argument("--write", type=Path, help="file to write instead of printing")
-    parser.add_argument("--steps", type=int, default=1000, help="of the published loop; 1000 in the paper")
-    parser.add_argument("--vectors", type=int, default=3, help="made by the published loop and by ours")
-    parser.add_argument("--factors", type=int, default=64, help="of the dct table")
-    parser.add_argument("--iterations", type=int, default=5, help="of the dct table")
-    parser.add_argument("--repeats", type=int, default=5, help="of the dct and jacobian tables, in turn")
-    parser.add_argument("--rows", type=Path, help="file where the planted table keeps its rows, and goes on from")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda runs the accelerator table")
-    parser.add_argument("--family", type=int, default=1558, help="vectors of the accelerator table")
-    parser.add_argument("--probe", choices=CONTENDERS, help="print the memory that one loop adds, in MB")
-    chosen = parser.parse_args()
-    if unknown := set(chosen.tables) - set(ALL):
-        parser.error(f"got tables {sorted(unknown)}; expected some of {', '.join(ALL)}")
-    return chosen
+STANDARD = Options()
+Tables = Annotated[str, Parameter(help=f"Of {', '.join(ALL)}; all by default.")]
+app = App(
+    name="python -m benchmarks",
+    help="Print tables of speed and quality beside the published loops, or write them.",
+    help_format="plaintext",
+    version_flags=[],
+    suppress_keyboard_interrupt=False,  # it gives exit code 130
+    default_parameter=Parameter(consume_multiple=True),
+)
 
 
-def main() -> None:
-    """Run the chosen tables."""
-    chosen = options()
-    torch.set_num_threads(chosen.threads)
-    if chosen.probe:
-        return probe(chosen.probe)
+@app.default
+def benchmarks(
+    *tables: Tables, write: Path | None = None, options: Options = STANDARD, threads: int = 1, probe: str | None = None
+) -> None:
+    """Run the chosen tables.
+
+    Args:
+        write: file to write as well as print.
+        threads: CPU threads.
+        probe: a loop's name: print the memory that it adds, in MB.
+    """
+    if unknown := set(tables) - set(ALL):
+        raise ValueError(f"got tables {sorted(unknown)}; expected some of {', '.join(ALL)}; correct them")
+    if probe is not None and probe not in CONTENDERS:
+        raise ValueError(f"got --probe {probe!r}; expected one of {', '.join(CONTENDERS)}; choose one")
+    torch.set_num_threads(threads)
+    if probe:
+        return print_memory(probe)
     parts = [INTRODUCTION, f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
-    for name in chosen.tables or ALL:
-        made = ALL[name](chosen)
+    for name in tables or ALL:
+        made = ALL[name](options)
         for table in made if isinstance(made, list) else [made]:
             parts.append(table.markdown())
             print(parts[-1], flush=True)
-    if chosen.write:
-        chosen.write.write_text("\n".join(parts))
+    if write:
+        write.write_text("\n".join(parts))
 
 
-main()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
+    return parsed("benchmarks", app, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """The published sizes on a GPU: a family of orthogonal vectors, and 512 factors of a slice of a large model."""
 
-from argparse import Namespace
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
@@ -9,6 +8,7 @@ import torch
 
 import mi_ortho as mo
 from benchmarks.models import prompt, random_qwen2
+from benchmarks.options import Options
 from benchmarks.table import Clock, Table
 
 RADIUS = 7.0
@@ -41,12 +41,12 @@ class Shape:
 QWEN_1_8B, QWEN_7B = Shape(2048, 5504, 16), Shape(4096, 11008, 32)
 
 
-def accelerator(options: Namespace) -> list[Table]:
+def accelerator(options: Options) -> list[Table]:
     """Both tables, with bf16 blocks; they say so where there is no GPU."""
     return [family(options), factors(options)]
 
 
-def family(options: Namespace) -> Table:
+def family(options: Options) -> Table:
     """The whole published family, vector by vector and in blocks."""
     command = f"python -m benchmarks accelerator --device cuda --family {options.family}"
     title = f"{options.family} orthogonal vectors, shape of Qwen1.5-1.8B, slice 8 to 16, bf16 blocks"
@@ -85,7 +85,7 @@ def _family(
     ]
 
 
-def factors(options: Namespace, shape: Shape = QWEN_7B, n: int = 512, blocks: int = 10) -> Table:
+def factors(options: Options, shape: Shape = QWEN_7B, n: int = 512, blocks: int = 10) -> Table:
     """Exponential DCT of ten blocks on one prompt, with its default start."""
     what = "shape of Qwen1.5-7B" if shape == QWEN_7B else f"width {shape.d_model}"
     title = f"{n} exponential factors, {STEPS} iterations, {blocks} blocks, {what}, one prompt, bf16 blocks"
@@ -126,5 +126,5 @@ def _factors(shape: Shape, n: int, blocks: int, device: str, chunk: int) -> list
     ]
 
 
-def _has_gpu(options: Namespace) -> bool:
+def _has_gpu(options: Options) -> bool:
     return options.device == "cuda" and torch.cuda.is_available()

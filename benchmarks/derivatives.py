@@ -1,6 +1,5 @@
 """Transcoding and Jacobians: derivatives as the published code takes them, beside ours on the same slice."""
 
-from argparse import Namespace
 from collections.abc import Callable
 from typing import Literal
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 import mi_ortho as mo
 from benchmarks.models import prompt, random_qwen2, slice_flop
+from benchmarks.options import Options
 from benchmarks.published import columns, exponential_factors
 from benchmarks.table import Table, interleaved
 from benchmarks.tables import SOURCE, TARGET, gemm_rate, rng
@@ -17,7 +17,7 @@ PROMPTS, RADIUS = 4, 4.0
 SHAPE = "random Qwen2, d_model 256, 8 layers, block weights doubled, 37 tokens a prompt, slice 2 to 5, fp32"
 
 
-def dct(options: Namespace) -> Table:
+def dct(options: Options) -> Table:
     """Exponential DCT for each iteration: the published structure against ours, from one start."""
     k, steps = options.factors, options.iterations
     model, z = _sliced(PROMPTS, 3)
@@ -80,7 +80,7 @@ def _quality(z: mo.ActivationMap, inputs: Tensor, weights: Tensor) -> list[str]:
     return [f"{effect.mean():.2f}", f"{float(weights @ own):.1f}", f"{mo.max_abs_cosine(inputs):.0e}"]
 
 
-def jacobian(options: Namespace) -> Table:
+def jacobian(options: Options) -> Table:
     """The full Jacobian of a slice: columns in forward mode as published, against ours."""
     model, z = _sliced(1, "mean")
     zero = torch.zeros(z.d_model)

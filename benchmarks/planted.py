@@ -2,7 +2,6 @@
 
 import json
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import mi_ortho as mo
+from benchmarks.options import Options
 from benchmarks.table import Clock, Table
 
 D_MODEL, PLANTED, ESTIMATED = 4096, 32, 512
@@ -21,7 +21,7 @@ PUBLISHED = {
 }
 
 
-def planted(options: Namespace) -> Table:
+def planted(options: Options) -> Table:
     """Exponential DCT on a sum of 32 exponential factors in 4096 dimensions, with 512 estimated ones."""
     z, truth = planted_map()
     known = _finished(options.rows)

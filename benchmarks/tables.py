@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,6 +12,7 @@ from torch import Tensor
 
 import mi_ortho as mo
 from benchmarks.models import prompt, random_qwen2, slice_flop, trainable
+from benchmarks.options import Options
 from benchmarks.published import hooked_mean, next_vector
 from benchmarks.table import Clock, Table, interleaved, peak_memory, quietest, restart_peak
 
@@ -71,7 +71,7 @@ class Contender:
         ]
 
 
-def orthogonal(options: Namespace) -> Table:
+def orthogonal(options: Options) -> Table:
     """The published MELBO-ortho loop against ours, vector by vector in one process."""
     model, z = small()
     base = mo.melbo(mo.displace(z), radius=RADIUS, generator=rng())[0].vector
@@ -107,7 +107,7 @@ def _publish(published: Contender, model: Any, base: Tensor, index: int, steps: 
 
 
 def _orthogonal_table(
-    options: Namespace, rows: list[list[str]], setup: Clock, published: Contender, plain: Contender, ours: Contender
+    options: Options, rows: list[list[str]], setup: Clock, published: Contender, plain: Contender, ours: Contender
 ) -> Table:
     n = options.vectors
 
@@ -171,7 +171,7 @@ def probe(name: str) -> None:
     print(f"{(peak_memory() - before) / 2**20:.0f}")
 
 
-def elicitation(options: Namespace) -> Table:
+def elicitation(options: Options) -> Table:
     """MELBO: the published AMSGrad schedule against power iteration, on the same slice."""
     _, z = small()
     objective = mo.displace(z)
@@ -214,7 +214,7 @@ def elicitation(options: Namespace) -> Table:
     )
 
 
-def projection(options: Namespace) -> Table:
+def projection(options: Options) -> Table:
     """Rejecting a subspace of 1500 directions in 2048 dimensions."""
     subspace = mo.span(torch.randn(1500, 2048, generator=rng()))
     one, many = torch.randn(2048, generator=rng(1)), torch.randn(32, 2048, generator=rng(2))
@@ -237,7 +237,7 @@ def projection(options: Namespace) -> Table:
     )
 
 
-def step(options: Namespace) -> Table:
+def step(options: Options) -> Table:
     """One forward and backward pass: through hooks, and through the slice."""
     model, z = small()
     with torch.no_grad():

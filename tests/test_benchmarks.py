@@ -1,7 +1,6 @@
 """The benchmarks measure the same thing on both sides, and say so where they cannot measure."""
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from benchmarks import planted, published
 from benchmarks.accelerator import QWEN_7B, Shape, accelerator, factors
 from benchmarks.derivatives import DERIVATIVES
 from benchmarks.models import prompt, random_qwen2, slice_flop
+from benchmarks.options import Options
 from benchmarks.table import Table
 from mi_ortho import jacobian, max_abs_cosine, resid_post, slice_model
 from mi_ortho.dct import exponential_dct
@@ -23,8 +23,8 @@ def model():
     return random_qwen2(32, 4, d_mlp=48, heads=2)
 
 
-def options(**more) -> Namespace:
-    return Namespace(**{"device": "cpu", "family": 3, "factors": 4, "iterations": 2, "repeats": 1, **more})
+def options(rows: Path | None = None) -> Options:
+    return Options(device="cpu", family=3, factors=4, iterations=2, repeats=1, rows=rows)
 
 
 @pytest.mark.parametrize("chunk", [1, 5, 64])
@@ -94,16 +94,17 @@ def test_the_planted_table_keeps_its_rows_and_goes_on(
 ) -> None:
     for name, value in {"D_MODEL": 64, "PLANTED": 3, "ESTIMATED": 6}.items():
         monkeypatch.setattr(planted, name, value)
-    chosen = options(rows=tmp_path / "rows.jsonl")
+    kept_in = tmp_path / "rows.jsonl"
+    chosen = options(rows=kept_in)
     table = planted.planted(chosen)
     assert [row[0] for row in table.rows] == list(planted.PUBLISHED) and "recovered" in table.headers
     assert float(table.rows[2][1]) > 0.9, "a random start and many steps find the planted directions"
     assert capsys.readouterr().err.count("planted: ") == 6
-    kept = chosen.rows.read_text().splitlines()
-    chosen.rows.write_text(kept[0].replace(table.rows[0][1], "9.99") + "\n")
+    kept = kept_in.read_text().splitlines()
+    kept_in.write_text(kept[0].replace(table.rows[0][1], "9.99") + "\n")
     again = planted.planted(chosen)
     assert again.rows[0][1] == "9.99" and again.rows[2][:-1] == table.rows[2][:-1]
-    assert len(chosen.rows.read_text().splitlines()) == 3
+    assert len(kept_in.read_text().splitlines()) == 3
 
 
 def test_recovery_by_hand() -> None:

@@ -57,7 +57,7 @@ def test_lists_are_taken_together_and_one_by_one(command: str, name: str) -> Non
 
 def test_names_of_experiments_may_follow_a_setting() -> None:
     found = app.parse_args(["experiment", "--set", "cases=2", "one", "two"], exit_on_error=False, print_error=False)[1]
-    assert found.args == ("one", "two") and found.kwargs["set"] == ("cases=2",)
+    assert found.args == ("one", "two") and found.kwargs["choices"].settings == ("cases=2",)
 
 
 def mistake(capsys: Any, *words: str) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from experiments.__main__ import main
 from experiments.lab.claims import load
 from experiments.lab.expected import COPIES, ROWS, TOKENS, expected, factor, gigabytes, page
 from experiments.lab.presets import read_preset
-from experiments.lab.program import main
 
 PRESET = read_preset("qwen1.5-1.8b-chat")
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.__main__ import main
 from experiments.lab import needs
 from experiments.lab.claims import load, names
 from experiments.lab.families import Setup
 from experiments.lab.presets import FOLDER, read_preset
-from experiments.lab.program import main
 from mi_ortho import open_subject
 from mi_ortho.model import EMBEDDED
 from mi_ortho.studies.shared.subject import BOMB, Subject

@@ -14,10 +14,10 @@ from torch import Tensor
 from toys import DTYPE, bent, flat_energy, linear, mlp, randn, rng, rotation, spread, threshold_features
 
 import experiments
+from experiments.__main__ import main
 from experiments.lab import Bench, Lines, Ranking, at_least, at_most
 from experiments.lab.claims import Experiment, changed, load, names, parse, read
 from experiments.lab.performing import cost_of, finished_run, perform
-from experiments.lab.program import main
 from experiments.lab.results import command, write_results
 from mi_ortho import FunctionMap, LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.pages import Estimate, Panel, Series

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from experiments.__main__ import main
 from experiments.lab import program, workers
-from experiments.lab.program import main
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
 from mi_ortho import RunError, start
 

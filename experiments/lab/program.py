@@ -1,13 +1,11 @@
-"""The command line of the experiments."""
+"""What the command line of the experiments does: `mi-ortho experiment` and `python -m experiments`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments import listing
 from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
@@ -15,6 +13,7 @@ from experiments.lab.performing import finished_run
 from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
+from mi_ortho.cli.experiment import Choices
 from mi_ortho.studies.shared import device_of
 
 FIRST = "frequent_behaviours_have_more_vectors"  # of several workers: it trains for long, and the others run meanwhile
@@ -22,88 +21,57 @@ PUBLISHED = "qwen1.5-1.8b-chat"
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
-    options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        if options.list or not options.names:
-            print("\n".join(listing()))
-        elif options.names == ["results"]:
-            return results(options)
-        elif options.names == ["expected"]:
-            return calculated(options)
-        else:
-            chosen = list(names()) if options.names == ["all"] else options.names
-            return run_all([load(name) for name in chosen], options)
-    except ValueError as error:
-        print(f"experiments: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
-    return 0
+def run(asked: Sequence[str], choices: Choices) -> int:
+    """Run the named experiments, or what else the command line can ask for; the exit code."""
+    _check(choices)
+    if list(asked) == ["results"]:
+        return results(choices)
+    if list(asked) == ["expected"]:
+        return calculated(choices)
+    return run_all([load(name) for name in (names() if list(asked) == ["all"] else asked)], choices)
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(choices: Choices) -> None:
     for name in ("workers", "threads"):
-        if getattr(options, name) < 1:
-            raise ValueError(f"got --{name} {getattr(options, name)}; expected at least 1; change it")
-    device_of(options.device)
-    if options.ray and options.workers > 1:
+        if getattr(choices, name) < 1:
+            raise ValueError(f"got --{name} {getattr(choices, name)}; expected at least 1; change it")
+    device_of(choices.device)
+    if choices.ray and choices.workers > 1:
         raise ValueError("got --workers and --ray; expected one of them, as a cluster has its own workers; drop one")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m experiments", description=main.__doc__ and __doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="experiments to run, `all`, `results`, or `expected`")
-    parser.add_argument("--list", action="store_true", help="name every experiment with its claim")
-    parser.add_argument("--smoke", action="store_true", help="the smallest setting, in seconds")
-    parser.add_argument("--model", default=None, help="a name or folder instead of the embedded model")
-    parser.add_argument("--preset", default=None, metavar="NAME", help="settings and prompts of a published experiment")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder that run directories are made in")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of a setting")
-    parser.add_argument("--fresh", action="store_true", help="measure again what is finished")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each worker")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps: where the model lies")
-    parser.add_argument("--workers", type=int, default=1, help="processes, each with a model of its own")
-    parser.add_argument("--ray", default=None, metavar="ADDRESS", help="run on a Ray cluster: its address, or auto")
-    parser.add_argument("--to", type=Path, default=RESULTS, help="folder of the result pages")
-    return parser
-
-
-def config_of(experiment: Experiment, options: argparse.Namespace) -> Any:
+def config_of(experiment: Experiment, choices: Choices) -> Any:
     """The standard or smallest configuration with the settings asked for."""
-    config = experiment.smoke if options.smoke else experiment.config
-    preset = preset_of(options)
-    config = preset.configured(config, smoke=options.smoke) if preset else config
-    config = replace(config, model=options.model) if options.model else config
-    return changed(config, options.set)
+    config = experiment.smoke if choices.smoke else experiment.config
+    preset = preset_of(choices)
+    config = preset.configured(config, smoke=choices.smoke) if preset else config
+    config = replace(config, model=choices.model) if choices.model else config
+    return changed(config, choices.settings)
 
 
-def preset_of(options: argparse.Namespace) -> Preset | None:
+def preset_of(choices: Choices) -> Preset | None:
     """The preset asked for."""
-    return read_preset(options.preset) if options.preset else None
+    return read_preset(choices.preset) if choices.preset else None
 
 
-def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
+def run_all(chosen: Sequence[Experiment], choices: Choices) -> int:
     """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
     tasks = [
         Task(
             one.name,
-            config_of(one, options),
-            options.out.absolute() if options.ray else options.out,
-            options.fresh,
-            options.threads,
-            preset_of(options),
-            options.device,
+            config_of(one, choices),
+            choices.out.absolute() if choices.ray else choices.out,
+            choices.fresh,
+            choices.threads,
+            preset_of(choices),
+            choices.device,
         )
         for one in chosen
     ]
-    several = options.workers > 1 and len(tasks) > 1
-    if several or options.ray:
+    several = choices.workers > 1 and len(tasks) > 1
+    if several or choices.ray:
         tasks.sort(key=lambda task: task.name != FIRST)
-    run = on_ray(options.ray) if options.ray else in_processes(options.workers) if several else one_by_one
+    run = on_ray(choices.ray) if choices.ray else in_processes(choices.workers) if several else one_by_one
     failed: list[Outcome] = []
     numbers = iter(range(1, len(tasks) + 1))
 
@@ -125,26 +93,26 @@ def run_all(chosen: Sequence[Experiment], options: argparse.Namespace) -> int:
     return 0
 
 
-def calculated(options: argparse.Namespace) -> int:
+def calculated(choices: Choices) -> int:
     """Print what a preset should take, from finished standard runs."""
-    preset = preset_of(options)
+    preset = preset_of(choices)
     if preset is None:
         raise ValueError("got expected without --preset; expected one, as its size is what counts; name it")
-    found = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, options.out))}
+    found = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, choices.out))}
     print(page(expected(found, preset), preset))
     return 0
 
 
-def results(options: argparse.Namespace) -> int:
+def results(choices: Choices) -> int:
     """Write the result pages from finished runs; names what is missing."""
-    loaded = [load(name) for name in names()]
-    found = [(one, finished_run(one, config_of(one, options), options.out, preset_of(options))) for one in loaded]
+    loaded, to = [load(name) for name in names()], choices.to or RESULTS
+    found = [(one, finished_run(one, config_of(one, choices), choices.out, preset_of(choices))) for one in loaded]
     done = [(one, run) for one, run in found if run is not None]
-    for path in write_results(done, options.to):
+    for path in write_results(done, to):
         print(path)
-    if len(done) == len(loaded) and preset_of(options) is None and options.model is None and not options.smoke:
-        print(write_paper({one.name: run for one, run in done}, options.to))
-        print(write_expected(dict(done), read_preset(PUBLISHED), options.to))
+    if len(done) == len(loaded) and preset_of(choices) is None and choices.model is None and not choices.smoke:
+        print(write_paper({one.name: run for one, run in done}, to))
+        print(write_expected(dict(done), read_preset(PUBLISHED), to))
     missing = [one.command for one, run in found if run is None]
     if missing:
         print(

@@ -1,12 +1,15 @@
 """The commands behind `python -m experiments.organism`."""
 
-import argparse
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from cyclopts import App, Parameter
+
+from mi_ortho.cli.exit_code import parsed
 
 from .dial import SEEDS, dial_table, materialise, organisms, read_rows, train_set
 from .evaluate import compare
@@ -20,81 +23,39 @@ from .tokenizer import train_tokenizer
 from .train import train
 
 SHIPPED = Path(__file__).parents[2] / "mi_ortho" / "organism"
+app = App(
+    name="python -m experiments.organism",
+    help="Make the embedded model organism.",
+    help_format="plaintext",
+    version_flags=[],
+    suppress_keyboard_interrupt=False,  # it gives exit code 130
+    default_parameter=Parameter(consume_multiple=True, negative=""),
+)
+RecipeName = Annotated[str, Parameter(help=f"{', '.join(PRESETS)} or a TOML file.")]
+Words = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a wrong argument is one line on stderr and exit code 2."""
-    options = _parser().parse_args(argv)
-    torch.set_num_threads(options.threads)
-    try:
-        return options.run(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parsed("error", app.meta, arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.organism", description="Make the embedded model organism."
-    )
-    parser.add_argument(
-        "--threads", type=int, default=1, help="CPU threads (results are compared at equal thread count)"
-    )
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("train", help="train a recipe and write the Hugging Face folder")
-    command.add_argument("--recipe", default="d128-l8", help=f"{', '.join(PRESETS)} or a TOML file")
-    command.add_argument("--out", type=Path, required=True, help="folder for checkpoint and model")
-    command.add_argument("--seed", type=int, help="overrides the recipe's seed")
-    command.add_argument("--steps", type=int, help="overrides the recipe's number of steps")
-    command.add_argument(
-        "--frequency", nargs="*", default=[], metavar="MODE=SHARE", help="set shares; the others are rescaled"
-    )
-    command.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
-    command.set_defaults(run=run_train)
-    command = commands.add_parser("evaluate", help="print the table of held-out measures")
-    command.add_argument("folders", type=Path, nargs="+", help="model folders")
-    command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
-    command.add_argument(
-        "--untrained", action="store_true", help="add a column for the first model's network before training"
-    )
-    command.set_defaults(run=run_evaluate)
-    command = commands.add_parser(
-        "export", help="evaluate a trained model and write the folder that is shipped, with its card"
-    )
-    command.add_argument("model", type=Path, help="model folder of a training, `<out>/model`")
-    command.add_argument("--to", type=Path, default=SHIPPED, help="folder to write")
-    command.add_argument(
-        "--beside", type=Path, nargs="*", default=[], help="model folders of other columns of the table"
-    )
-    command.add_argument("--count", type=int, default=200, help="held-out requests for each mode")
-    command.add_argument("--families", type=Path, help="folder written by `families` on this model, for the card")
-    command.add_argument("--note", type=Path, help="Markdown file with what was tried, for the card")
-    command.set_defaults(run=run_export)
-    command = commands.add_parser("dial", help="train the set of small organisms with dialled frequencies")
-    command.add_argument("--out", type=Path, required=True, help="folder of the set; finished organisms are skipped")
-    command.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds of every setting")
-    command.set_defaults(run=run_dial)
-    command = commands.add_parser("dial-table", help="print how well each organism of a set does, as Markdown")
-    command.add_argument("folder", type=Path, help="folder written by `dial`")
-    command.set_defaults(run=run_dial_table)
-    command = commands.add_parser("dial-model", help="write the model folder of one organism of a set")
-    command.add_argument("folder", type=Path, help="folder written by `dial`")
-    command.add_argument("name", help="the organism's name in dial.json")
-    command.add_argument("--out", type=Path, required=True, help="model folder to write")
-    command.set_defaults(run=run_dial_model)
-    command = commands.add_parser("shares", help="what leak, openings, offsets and growth each contribute")
-    command.add_argument("--out", type=Path, required=True, help="folder; finished variants are skipped")
-    command.add_argument("--seeds", type=int, nargs="+", default=list(PART_SEEDS), help="seeds of every variant")
-    command.set_defaults(run=run_shares)
-    command = commands.add_parser("families", help="the family of each behaviour of the seeds, as a table")
-    command.add_argument("model", type=Path, nargs="?", help="model folder; the embedded model without it")
-    command.add_argument("--out", type=Path, required=True, help="folder of run directories; finished ones are kept")
-    command.add_argument("--behaviours", nargs="+", default=list(BEHAVIOURS), help="files in mi_ortho/organism")
-    command.set_defaults(run=run_families_command)
-    return parser
+@app.meta.default
+def launch(*words: Words, threads: int = 1) -> object:
+    """Make the embedded model organism.
+
+    Args:
+        threads: CPU threads (results are compared at equal thread count).
+    """
+    if not words:
+        raise ValueError(
+            f"got no command; expected one of {', '.join(one for one in app if one[0] != '-')}; see --help"
+        )
+    torch.set_num_threads(threads)
+    return app(words, exit_on_error=False, print_error=False, result_action="return_value")
 
 
-def dial(recipe: Recipe, settings: list[str]) -> Recipe:
+def dial(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     """`recipe` with the named modes' frequencies set and the others rescaled so that all sum to 1."""
     try:
         fixed = {mode: float(share) for mode, share in (s.split("=") for s in settings)}
@@ -109,78 +70,144 @@ def dial(recipe: Recipe, settings: list[str]) -> Recipe:
     return override(recipe, {"corpus": {"frequencies": {m: f * scale for m, f in rest.items()} | fixed}})
 
 
-def run_train(options: argparse.Namespace) -> int:
-    """Train (or resume) and export to `<out>/model`."""
-    recipe = dial(load_recipe(options.recipe), options.frequency)
-    given = {k: v for k in ("seed", "steps") if (v := getattr(options, k)) is not None}
-    recipe = replace(recipe, **given)
+@app.command(name="train")
+def train_command(
+    *,
+    out: Path,
+    recipe: RecipeName = "d128-l8",
+    seed: int | None = None,
+    steps: int | None = None,
+    frequency: tuple[str, ...] = (),
+    device: str = "cpu",
+) -> None:
+    """Train a recipe (or resume) and write the Hugging Face folder `<out>/model`.
+
+    Args:
+        out: folder for checkpoint and model.
+        seed: overrides the recipe's seed.
+        steps: overrides the recipe's number of steps.
+        frequency: MODE=SHARE ...: set shares; the others are rescaled.
+        device: cpu, cuda or cuda:1.
+    """
+    wanted = dial(load_recipe(recipe), frequency)
+    wanted = replace(wanted, **{key: one for key, one in (("seed", seed), ("steps", steps)) if one is not None})
     print(
-        f"recipe {recipe.name} {recipe.digest}: {recipe.steps} steps of {recipe.batch} conversations, "
-        f"seed {recipe.seed}",
+        f"recipe {wanted.name} {wanted.digest}: {wanted.steps} steps of {wanted.batch} conversations, "
+        f"seed {wanted.seed}",
         flush=True,
     )
-    files = read_texts(recipe.texts)
-    tokenizer = train_tokenizer(recipe.vocab_size, recipe.seed, files=files)
-    training = train(
-        recipe, tokenizer, options.out, report=lambda line: print(line, flush=True), files=files, device=options.device
-    )
-    export(training.plain_weights(), tokenizer, recipe, options.out / "model")
+    files = read_texts(wanted.texts)
+    tokenizer = train_tokenizer(wanted.vocab_size, wanted.seed, files=files)
+    training = train(wanted, tokenizer, out, report=tell, files=files, device=device)
+    export(training.plain_weights(), tokenizer, wanted, out / "model")
     if files:
-        (options.out / "model" / MANIFEST).write_text(json.dumps(manifest(files), indent=1) + "\n")
-    print(f"wrote {options.out / 'model'}", flush=True)
-    return 0
+        (out / "model" / MANIFEST).write_text(json.dumps(manifest(files), indent=1) + "\n")
+    tell(f"wrote {out / 'model'}")
 
 
-def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the table."""
-    print(compare(options.folders, read_recipe(options.folders[0]) if options.untrained else None, options.count))
-    return 0
+@app.command
+def evaluate(folders: list[Path], /, *, count: int = 200, untrained: bool = False) -> None:
+    """Print the table of held-out measures.
+
+    Args:
+        folders: model folders.
+        count: held-out requests for each mode.
+        untrained: add a column for the first model's network before training.
+    """
+    print(compare(folders, read_recipe(folders[0]) if untrained else None, count))
 
 
-def run_export(options: argparse.Namespace) -> int:
-    """Evaluate, then write the shipped folder."""
-    table = compare([options.model, *options.beside], read_recipe(options.model), options.count)
+@app.command(name="export")
+def export_command(
+    model: Path,
+    /,
+    *,
+    to: Path = SHIPPED,
+    beside: tuple[Path, ...] = (),
+    count: int = 200,
+    families: Path | None = None,
+    note: Path | None = None,
+) -> None:
+    """Evaluate a trained model and write the folder that is shipped, with its card.
+
+    Args:
+        model: model folder of a training, `<out>/model`.
+        to: folder to write.
+        beside: model folders of other columns of the table.
+        count: held-out requests for each mode.
+        families: folder written by `families` on this model, for the card.
+        note: Markdown file with what was tried, for the card.
+    """
+    table = compare([model, *beside], read_recipe(model), count)
     here = Path.cwd()
-    shown = options.to.relative_to(here) if options.to.is_relative_to(here) else options.to
-    more = families_section(options.families, read_recipe(options.model).d_model) if options.families else ""
-    if options.note:
-        more += f"\n{options.note.read_text().strip()}\n"
-    ship(options.model, options.to, table, f"python -m experiments.organism evaluate {shown} --untrained", more)
+    shown = to.relative_to(here) if to.is_relative_to(here) else to
+    more = families_section(families, read_recipe(model).d_model) if families else ""
+    if note:
+        more += f"\n{note.read_text().strip()}\n"
+    ship(model, to, table, f"python -m experiments.organism evaluate {shown} --untrained", more)
     print(table)
-    return 0
 
 
-def run_dial(options: argparse.Namespace) -> int:
-    """Train the set (or what is missing of it) and print its table."""
-    wanted = organisms(seeds=options.seeds)
+@app.command(name="dial")
+def dial_command(*, out: Path, seeds: tuple[int, ...] = tuple(SEEDS)) -> None:
+    """Train the set of small organisms with dialled frequencies, or what is missing of it, and print its table.
+
+    Args:
+        out: folder of the set; finished organisms are skipped.
+        seeds: seeds of every setting.
+    """
+    wanted = organisms(seeds=list(seeds))
     steps = sum(o.step for o in wanted if o.step == o.recipe.steps)
     print(f"{len(wanted)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes")
-    rows = train_set(options.out, wanted, report=lambda line: print(line, flush=True))
-    print(dial_table(rows))
-    return 0
+    print(dial_table(train_set(out, wanted, report=tell)))
 
 
-def run_dial_table(options: argparse.Namespace) -> int:
-    """Print the table of a set."""
-    print(dial_table(read_rows(options.folder)))
-    return 0
+@app.command(name="dial-table")
+def dial_table_command(folder: Path, /) -> None:
+    """Print how well each organism of a set does, as Markdown.
+
+    Args:
+        folder: folder written by `dial`.
+    """
+    print(dial_table(read_rows(folder)))
 
 
-def run_dial_model(options: argparse.Namespace) -> int:
-    """Write one organism's model folder."""
-    print(f"wrote {materialise(options.folder, options.name, options.out)}")
-    return 0
+@app.command
+def dial_model(folder: Path, name: str, /, *, out: Path) -> None:
+    """Write the model folder of one organism of a set.
+
+    Args:
+        folder: folder written by `dial`.
+        name: the organism's name in dial.json.
+        out: model folder to write.
+    """
+    print(f"wrote {materialise(folder, name, out)}")
 
 
-def run_shares(options: argparse.Namespace) -> int:
-    """Train and measure the variants, then print their table."""
-    rows = compare_parts(options.out, options.seeds, report=lambda line: print(line, flush=True))
-    print(shares_table(rows))
-    return 0
+@app.command
+def shares(*, out: Path, seeds: tuple[int, ...] = tuple(PART_SEEDS)) -> None:
+    """Train and measure what leak, openings, offsets and growth each contribute, then print the table.
+
+    Args:
+        out: folder; finished variants are skipped.
+        seeds: seeds of every variant.
+    """
+    print(shares_table(compare_parts(out, list(seeds), report=tell)))
 
 
-def run_families_command(options: argparse.Namespace) -> int:
-    """Run the families and print their table."""
-    runs = run_families(options.model, options.out, options.behaviours, lambda line: print(line, flush=True))
-    print(families_table(runs, read_recipe(options.model or SHIPPED).d_model))
-    return 0
+@app.command
+def families(model: Path | None = None, /, *, out: Path, behaviours: tuple[str, ...] = tuple(BEHAVIOURS)) -> None:
+    """Find the family of each behaviour of the seeds and print them as a table.
+
+    Args:
+        model: model folder; the embedded model without it.
+        out: folder of run directories; finished ones are kept.
+        behaviours: files in mi_ortho/organism.
+    """
+    runs = run_families(model, out, list(behaviours), tell)
+    print(families_table(runs, read_recipe(model or SHIPPED).d_model))
+
+
+def tell(line: str) -> None:
+    """Print a line of progress at once."""
+    print(line, flush=True)

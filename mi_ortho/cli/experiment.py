@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,33 +10,23 @@ from cyclopts import Parameter
 
 from mi_ortho.studies.shared.command import Fresh, Out, app
 
-List = Annotated[bool, Parameter(name="--list", negative="", help="Name every experiment with its claim.")]
+Listed = Annotated[bool, Parameter(name="--list", negative="", help="Name every experiment with its claim.")]
 Smoke = Annotated[bool, Parameter(name="--smoke", negative="", help="The smallest setting, in seconds.")]
-Set = Annotated[
+Settings = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative_iterable="", consume_multiple=False, help="KEY=VALUE: another setting."),
 ]
+To = Annotated[
+    Path | None, Parameter(name="--to", help="Folder of the result pages; docs/results of the checkout when left out.")
+]
 
 
-@app.command
-def experiment(
-    *names: str,
-    list: List = False,
-    smoke: Smoke = False,
-    model: str | None = None,
-    preset: str | None = None,
-    out: Out = Path("runs"),
-    set: Set = (),
-    fresh: Fresh = False,
-    device: str = "cpu",
-    workers: int = 1,
-    threads: int = 1,
-    ray: str | None = None,
-) -> None:
-    """Run claims by NAME, or `all`, and resume them; `results` writes the result pages from finished runs.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Choices:
+    """What is run besides the names, and where.
 
     Args:
-        names: experiments, `all`, or `results`.
         model: a name or folder instead of the embedded model.
         preset: settings and prompts of a published experiment: qwen1.5-1.8b-chat, or a TOML file.
         device: cpu, cuda, cuda:1, mps: where the model lies.
@@ -43,15 +34,35 @@ def experiment(
         threads: CPU threads of each worker.
         ray: address of a Ray cluster to run on instead, or auto.
     """
-    if list or not names:
+
+    listed: Listed = False
+    smoke: Smoke = False
+    model: str | None = None
+    preset: str | None = None
+    out: Out = Path("runs")
+    settings: Settings = ()
+    fresh: Fresh = False
+    device: str = "cpu"
+    workers: int = 1
+    threads: int = 1
+    ray: str | None = None
+    to: To = None
+
+
+STANDARD = Choices()
+
+
+@app.command
+def experiment(*names: str, choices: Choices = STANDARD) -> int:
+    """Run claims by NAME, or `all`, and resume them; `results` writes the result pages from finished runs.
+
+    Args:
+        names: experiments, `all`, `results`, or `expected`: what a preset should take, from finished standard runs.
+    """
+    if choices.listed or not names:
         print("\n".join(_part("experiments").listing()))  # does not import the experiments, which takes seconds
-        return
-    given = [*names, *["--smoke"] * smoke, *["--fresh"] * fresh, "--out", str(out), "--device", device]
-    given += ["--workers", str(workers), "--threads", str(threads), *(["--ray", ray] if ray else [])]
-    given += [*(["--model", model] if model else []), *(["--preset", preset] if preset else [])]
-    code = _part("experiments.lab.program").main([*given, *(part for setting in set for part in ("--set", setting))])
-    if code:
-        raise SystemExit(code)
+        return 0
+    return _part("experiments.lab.program").run(names, choices)
 
 
 def _part(name: str) -> Any:
