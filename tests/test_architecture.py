@@ -22,16 +22,21 @@ from mi_ortho.interventions.subspace import span
 
 ROOT = Path(__file__).resolve().parent.parent
 
+COMMANDS = sorted(path.parent.name for path in (ROOT / "mi_ortho" / "studies").glob("*/command.py"))
+NOT_COMMANDS = ("shared", "family", "overview")  # what studies share; what others read; what looks at all of them
+
 # Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
     *("typecheck", "stats", "runs", "behaviours", "interventions"),
     *("vectors", "elicitation", "probes", "pages", "model"),
     *("derivatives", "steering", "refusal", "studies.shared"),
     *("dct", "nulls", "geometry", "multiplicity"),
-    *("studies", "studies.family", "studies.refusal"),
-    *("studies.dct", "studies.geometry", "studies.presence", "studies.nulls", "studies.explore"),
+    *("studies", "studies.family"),
+    *(f"studies.{name}" for name in COMMANDS if name not in NOT_COMMANDS),
     *("studies.overview", "cli"),
 )
+# a study imports no other but to read a finished run of `family`, its rows as its own page reads them included
+FINISHED = ("mi_ortho.studies.family.finished", "mi_ortho.studies.family.page_records")
 LIMITS = {"rooms": 36, "arrows": 130, "levels": 8}
 ONLY_IN = {"transformer_lens": "model", "circuitsvis": "pages", "matplotlib": "pages", "jinja2": "pages"}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
@@ -85,11 +90,18 @@ def library_faults(module: str, source: str, is_package: bool = False) -> list[s
         if top == "mi_ortho":
             whole = f"{origin}.{name}" if name and origin in ("mi_ortho", "mi_ortho.studies") else origin
             used = unit(whole) or "the whole package"
-            if used != own and (used not in ORDER or ORDER.index(used) > ORDER.index(own)):
+            if own.startswith("studies.") and used.startswith("studies.") and not reads(own, used, origin):
+                faults.append(f"{module} imports {origin}: a study reads another's finished run only")
+            elif used != own and (used not in ORDER or ORDER.index(used) > ORDER.index(own)):
                 faults.append(f"{module} imports {used}, which does not come before it")
         if top in ("experiments", "benchmarks", "tests"):
             faults.append(f"{module} imports {origin}")
     return faults
+
+
+def reads(own: str, used: str, origin: str) -> bool:
+    """Whether one study may import this of another."""
+    return used in (own, "studies.shared") or own == "studies.overview" or origin in FINISHED
 
 
 def experiment_faults(module: str, source: str) -> list[str]:
@@ -168,7 +180,10 @@ def test_experiments_use_public_names_only(module: str, path: Path) -> None:
         ("mi_ortho.stats", "def f():\n    from mi_ortho.cli import main", "imports cli"),
         ("mi_ortho.stats", "def f():\n    return import_module('mi_ortho.cli.doctor')", "imports cli"),
         ("mi_ortho.runs.rows", "PAGE = 'mi_ortho.studies.dct.page:dct_report'", "imports studies.dct"),
-        ("mi_ortho.studies.dct.page", "import mi_ortho.studies.nulls.page", "imports studies.nulls"),
+        ("mi_ortho.studies.dct.page", "import mi_ortho.studies.nulls.page", "another's finished run only"),
+        ("mi_ortho.studies.nulls.page", "from mi_ortho.studies.dct.page import x", "another's finished run only"),
+        ("mi_ortho.studies.nulls.page", "from mi_ortho.studies.family.job import x", "another's finished run only"),
+        ("mi_ortho.studies.shared.progress", "from mi_ortho.studies.family.job import x", "finished run only"),
         ("mi_ortho.studies.dct.page", "from cyclopts import App", "which only cli and a study's command may"),
         ("mi_ortho.model.slice", "from ..steering import measure", "imports steering"),
         ("mi_ortho.stats", "import mi_ortho", "imports the whole package"),

@@ -5,8 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho import Verdict
+from mi_ortho.runs import numbers
 from mi_ortho.stats import REAL_SCALE, Interval, Scale, decide, judge, mean
-from mi_ortho.studies.family import numbers
 
 Row = Mapping[str, Any]
 

@@ -2,7 +2,7 @@ from .directory import Run, RunError, newest_first, open_run, start
 from .environment import versions
 from .files import read_json, read_tensors, to_json, write_file, write_tensors
 from .locks import LockedError, hold
-from .rows import forget, pick, stage
+from .rows import forget, numbers, pick, stage
 
 __all__ = [
     "LockedError",
@@ -11,6 +11,7 @@ __all__ = [
     "forget",
     "hold",
     "newest_first",
+    "numbers",
     "open_run",
     "pick",
     "read_json",

@@ -30,6 +30,15 @@ def pick(rows: Sequence[R], **wanted: object) -> list[R]:
     return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
 
 
+def numbers(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """One column as floats, without missing values; booleans count as 0 and 1.
+
+    >>> numbers([{"norm": 2}, {"norm": None}, {}], "norm")
+    [2.0]
+    """
+    return [float(value) for row in rows if isinstance(value := row.get(name), (int, float))]
+
+
 def whole(lines: Sequence[Row]) -> list[Row]:
     """The rows that count, without marks: of every stage those of an attempt that reached its end.
 

@@ -9,12 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mi_ortho.elicitation import OrthoSettings
+from mi_ortho.elicitation.search import Lbfgs
 from mi_ortho.runs.directory import Run, RunError, newest_first, open_run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick
 from mi_ortho.studies.family.config import FamilyConfig
 
 MATCHES = ("activation", "kl")  # in the order in which a run searches them
+BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"  # claimed by it and by `nulls`
 HOW = "run `mi-ortho family` first, or name a finished run of it"
 
 
@@ -47,6 +50,19 @@ class FamilyVectors:
     def studied(self) -> Float[Tensor, "k d_model"]:
         """The vectors that keep the behaviour."""
         return self.vectors[self.keeps]
+
+
+def ortho_settings(config: FamilyConfig, norm: float) -> OrthoSettings:
+    """The search settings of a configuration, with norms in activation units."""
+    cap = config.fixed_norm or config.norm_cap
+    return OrthoSettings(
+        max_norm=cap * norm if cap else float("inf"),
+        min_norm=config.fixed_norm * norm,
+        restarts=config.restarts,
+        block=config.block,
+        patience=config.patience,
+        solver=Lbfgs(max_steps=config.max_steps or 30),
+    )
 
 
 def newest_family(folder: Path, model: str | None = None) -> Path:

@@ -9,9 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes
-from mi_ortho.elicitation import Goal, OrthoSettings
+from mi_ortho.elicitation import Goal
 from mi_ortho.elicitation.objectives import Penalised
-from mi_ortho.elicitation.search import Lbfgs
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.runs.directory import Run
@@ -150,19 +149,6 @@ def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"
     """The objective of one match, with the norm penalty if the configuration has one."""
     goal = yard.activation if name == "activation" else yard.behaviour
     return Penalised(goal, job.config.penalty, float(base.norm())) if job.config.penalty else goal
-
-
-def ortho_settings(config: FamilyConfig, norm: float) -> OrthoSettings:
-    """The search settings of a configuration, with norms in activation units."""
-    cap = config.fixed_norm or config.norm_cap
-    return OrthoSettings(
-        max_norm=cap * norm if cap else float("inf"),
-        min_norm=config.fixed_norm * norm,
-        restarts=config.restarts,
-        block=config.block,
-        patience=config.patience,
-        solver=Lbfgs(max_steps=config.max_steps or 30),
-    )
 
 
 def measured(

@@ -8,8 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho.nulls.bounds import capacity_bound
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import numbers, pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
+from mi_ortho.studies.family.finished import BEYOND_LINEAR
 from mi_ortho.studies.shared.left_out import left_out
 
 ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours
@@ -19,14 +20,8 @@ TRANSFERS = 0.5  # of the base's own transfer
 MEANS_DIFFER = 0.5  # share kept by sqrt(n)-scaled means minus share kept by plain means
 WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour, then and later
 AT_CAP = 0.99  # share of the norm cap from which a vector lies at it
-BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"
 
 Row = Mapping[str, Any]
-
-
-def numbers(rows: Sequence[Row], name: str) -> list[float]:
-    """One column as floats, without missing values; booleans count as 0 and 1."""
-    return [float(value) for row in rows if isinstance(value := row.get(name), (int, float))]
 
 
 def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:

@@ -12,7 +12,7 @@ from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.multiplicity.response import shuffled, sign_coherence
 from mi_ortho.nulls.bounds import behaviour_bound, bessel_mass, capacity_bound, kaarel_bound, ridge_capacity, ridge_norm
 from mi_ortho.nulls.linear import linear_family, linear_null, rank_p_value
-from mi_ortho.studies.family.job import ortho_settings
+from mi_ortho.studies.family.finished import ortho_settings
 from mi_ortho.studies.nulls.bench import Bench, Row
 
 EXPANSIONS = ("zero", "path")

@@ -1,11 +1,12 @@
 """Verdicts of a scrutiny, from its recorded rows. The thresholds are constants of this file, written before any run."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from mi_ortho.multiplicity.response import inverse_exponent
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import numbers, pick
 from mi_ortho.stats import (
     POSITIVE_SCALE,
     Decision,
@@ -19,7 +20,7 @@ from mi_ortho.stats import (
     rate,
     tally_text,
 )
-from mi_ortho.studies.family.verdicts import BEYOND_LINEAR, Row, numbers
+from mi_ortho.studies.family.finished import BEYOND_LINEAR
 
 SAME_CURVE = 0.1  # mean distance of two loss curves up to which they are the same
 HOLDS = 1.0  # times its bound
@@ -31,6 +32,8 @@ FACTOR = 1.0  # predicted over measured count, distance from 1 in powers of 2
 FEWER_OUTPUTS = 0.5  # effective rank of outputs over that of inputs
 ALPHA = 0.05
 FEW = 3  # vectors found at a norm, below which a ratio of counts means nothing
+
+Row = Mapping[str, Any]
 
 
 def linear_curve(rows: Sequence[Row]) -> Verdict | None:

@@ -4,17 +4,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-# its flags and help: importing such a module adds the command to the application, without torch
-FLAGS = (
-    "mi_ortho.studies.dct.command",
-    "mi_ortho.studies.explore.command",
-    "mi_ortho.studies.family.command",
-    "mi_ortho.studies.geometry.command",
-    "mi_ortho.studies.nulls.command",
-    "mi_ortho.studies.presence.command",
-    "mi_ortho.studies.refusal.command",
-)
-# what draws the report of each command, imported only when it is drawn
+# a command and what draws the report of its runs, imported only when it is drawn; its flags are in the same folder
 REPORTS: Mapping[str, str] = {
     "family": "mi_ortho.studies.family.page:family_report",
     "melbo": "mi_ortho.studies.family.page_melbo:melbo_report",
@@ -28,9 +18,9 @@ REPORTS: Mapping[str, str] = {
 
 
 def register() -> None:
-    """Add every command of the table to the application."""
-    for name in FLAGS:
-        import_module(name)
+    """Add every command of the table to the application: import `command.py` of each folder, without torch."""
+    for folder in dict.fromkeys(place.partition(":")[0].rpartition(".")[0] for place in REPORTS.values()):
+        import_module(f"{folder}.command")
 
 
 def report_of(command: str) -> Any:
