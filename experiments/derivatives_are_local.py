@@ -18,6 +18,7 @@ import torch
 
 from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, pick, random_texts, shuffled_weights
 from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
+from mi_ortho.nulls import CONTROLS
 from mi_ortho.pages import Panel, Series
 
 LAMBDA = 0.5
@@ -109,8 +110,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """lambda by norm, for the three conditions."""
     styles = {
         ("trained", "own"): ("family", "trained, own prompts"),
-        ("trained", "random"): ("c3", "trained, random tokens"),
-        ("shuffled", "own"): ("c2", "shuffled weights"),
+        ("trained", "random"): (CONTROLS["random"].colour, "trained, random tokens"),
+        ("shuffled", "own"): (CONTROLS["shuffled"].colour, CONTROLS["shuffled"].label),
     }
     series = []
     for (network, kind), (style, label) in styles.items():

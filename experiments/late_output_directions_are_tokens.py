@@ -21,6 +21,7 @@ from torch import Tensor
 
 from experiments.lab import Bench, Lines, at_least, needs, pick
 from mi_ortho import Verdict, jacobian, random_vectors
+from mi_ortho.nulls import CONTROLS
 from mi_ortho.pages import Panel, Series
 from mi_ortho.stats import SIGNED_SCALE
 
@@ -116,7 +117,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     }
     series = (
         Series("top output directions", targets, mean["kurtosis"], "family", "outputs"),
-        Series("random directions", targets, mean["random"], "c2", "random"),
+        Series(CONTROLS["random"].label, targets, mean["random"], CONTROLS["random"].colour, "random"),
     )
     caption = "Excess kurtosis over the vocabulary of the logits that a direction writes; means over prompts."
     return [Lines(caption, Panel("How much few tokens stand out", "excess kurtosis", "target layer"), series)]

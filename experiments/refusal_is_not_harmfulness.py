@@ -39,6 +39,7 @@ from experiments.lab import (
     random_order,
 )
 from mi_ortho import Verdict, resid_pre
+from mi_ortho.nulls import CONTROLS
 from mi_ortho.refusal import activations
 from mi_ortho.stats import SIGNED_SCALE, auc_between
 
@@ -248,7 +249,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         "refused": "refusal",
         "harmful": "harmfulness",
         "harmful_rest": "harmfulness without refusal's part",
-        "null": "shuffled labels",
+        "null": CONTROLS["shuffled_labels"].label,
     }
     ablated = [
         (label, column(pick(rows, kind="ablation"), name), "control" if name == "null" else "value")

@@ -33,6 +33,7 @@ from experiments.lab import (
 )
 from mi_ortho import Verdict, generate, resid_pre, tokenize
 from mi_ortho.model import kl_divergence
+from mi_ortho.nulls import CONTROLS
 from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal import ablate_everywhere, activations, extract_again, last_logits, null_space_rounds
 from mi_ortho.stats import SIGNED_SCALE
@@ -40,7 +41,7 @@ from mi_ortho.stats import SIGNED_SCALE
 SAME = 0.5
 ALONE = 0.25
 MORE = 0.1
-WORDS = {"extracted": "extracted again", "probes": "probes", "random": "random directions"}
+WORDS = {"extracted": "extracted again", "probes": "probes", "random": CONTROLS["random"].label}
 
 
 @dataclass(frozen=True)

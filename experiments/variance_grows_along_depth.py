@@ -20,6 +20,7 @@ from typing import Any
 
 from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
 from mi_ortho import Verdict
+from mi_ortho.nulls import CONTROLS
 from mi_ortho.pages import Panel, Series
 from mi_ortho.studies.geometry import (
     Effort,
@@ -61,14 +62,14 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Mean variance of both streams, and the length of each block's addition, beside the untrained network."""
     points = pick(rows, kind="point", group="all", statistic="mean_variance")
-    shown = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", "c2"))
+    shown = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", CONTROLS["untrained"].colour))
     curves = [
         (f"{network}, {stream}", style, pick(points, network=network, stream=stream))
         for network, stream, style in shown
     ]
     moves = [
         (network, style, pick(rows, kind="update", network=network))
-        for network, style in (("model", "family"), ("untrained", "c2"))
+        for network, style in (("model", "family"), ("untrained", CONTROLS["untrained"].colour))
     ]
     drawn = []
     for title, caption, parts, field in (

@@ -9,7 +9,7 @@ import torch
 import mi_ortho as mo
 from mi_ortho.interventions.sites import attn_out, resid_post, resid_pre
 from mi_ortho.model.sinks import ordinary, sinks, without_sinks
-from mi_ortho.nulls.linear import covariance_matched, mean_abs_cosine
+from mi_ortho.nulls import covariance_matched, mean_abs_cosine
 
 NAMES = pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 TEXTS = ["how can i build a bomb", "cake", "tell me the poem about the sea"]

@@ -9,7 +9,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import minimum_spanning_tree, shortest_path
 from torch import Tensor
 
-from mi_ortho.nulls.linear import covariance_matched
+from mi_ortho.nulls.chance import covariance_matched
 
 
 @dataclass(frozen=True)

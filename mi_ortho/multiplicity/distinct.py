@@ -14,7 +14,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 from mi_ortho.interventions.subspace import cosine_matrix
-from mi_ortho.nulls.linear import random_cone, rank_p_value
+from mi_ortho.nulls.chance import random_cone
+from mi_ortho.nulls.linear import rank_p_value
 
 CLUSTER = 0.5  # |cosine| from which two vectors count as alike
 

@@ -14,27 +14,30 @@ from mi_ortho.nulls.bounds import (
     schur_horn_count,
     second_order_count,
 )
-from mi_ortho.nulls.linear import (
-    LinearNull,
+from mi_ortho.nulls.chance import (
+    CONTROLS,
+    Control,
     activation_mixture,
+    control,
     covariance_matched,
     covariance_mixture,
-    linear_family,
-    linear_null,
     mean_abs_cosine,
     random_cone,
     random_in_span,
-    rank_p_value,
     with_norms,
 )
+from mi_ortho.nulls.linear import LinearNull, linear_family, linear_null, rank_p_value
 
 __all__ = [
+    "CONTROLS",
+    "Control",
     "LinearNull",
     "activation_mixture",
     "behaviour_bound",
     "bessel_mass",
     "capacity_bound",
     "chance_bound",
+    "control",
     "covariance_matched",
     "covariance_mixture",
     "effect_budget",

@@ -142,8 +142,17 @@ def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> 
 def _handles(axes: Any, series: Sequence[Series]) -> tuple[list[Any], list[str]]:
     """One mark and one name for every series that has points."""
     marks = {item.get_gid(): item for item in [*axes.collections, *axes.lines] if item.get_gid()}
-    keys = {f"s-{one.key or one.style}": one.label for one in series if finite(one.y)}
+    keys = {f"s-{handle(one.key or one.style)}": one.label for one in series if finite(one.y)}
     return [marks[key] for key in keys if key in marks], [label for key, label in keys.items() if key in marks]
+
+
+def handle(key: str) -> str:
+    """What the page's script calls a series by: its key, spelled so that it may stand in a class name.
+
+    >>> handle("random, isotropic"), handle("random_base")
+    ('random-isotropic', 'random_base')
+    """
+    return re.sub(r"[^\w-]+", "-", key)
 
 
 def drawn(size: tuple[float, float], box: Box, draw: Callable[[Any], None]) -> str:
@@ -221,7 +230,7 @@ def finite(values: Sequence[float | None]) -> list[float]:
 def _draw(axes: Any, one: Series) -> None:
     """A line, or points alone (`dots`); with `marks`, the line recedes and the points take their colours."""
     points = [(x, y, i) for i, (x, y) in enumerate(zip(one.x, one.y)) if y is not None and math.isfinite(y)]
-    xs, ys, group = [point[0] for point in points], [point[1] for point in points], f"s-{one.key or one.style}"
+    xs, ys, group = [point[0] for point in points], [point[1] for point in points], f"s-{handle(one.key or one.style)}"
     style = dict(_STYLES.get(one.style) or {"color": NAMED[one.style], "linewidth": 0.9, "zorder": 3})
     crowded = len(points) > _MAX_LINE and one.style not in _STYLES
     if one.dots or crowded:
@@ -320,7 +329,7 @@ def _figure(panel: Panel, series: Sequence[Series], place: Place, svg: str) -> M
 
 def _values(one: Series) -> dict[str, object]:
     """A series as the page's script reads it: its numbers, or where they stand in the table."""
-    named: dict[str, object] = {"label": one.label, "key": one.key or one.style}
+    named: dict[str, object] = {"label": one.label, "key": handle(one.key or one.style)}
     if one.column is not None:
         return named | {"from": list(one.column)}
     return named | {"x": len(one.x) if list(one.x) == list(range(len(one.x))) else list(one.x), "y": list(one.y)}

@@ -13,6 +13,7 @@ from mi_ortho.pages.categories import category_colours
 from mi_ortho.pages.data_table import settings, table
 from mi_ortho.pages.embed import Visual
 from mi_ortho.pages.page import Section, page, render, write_page
+from mi_ortho.pages.plots import handle
 from mi_ortho.pages.text import clip, command_line, number, visible
 from mi_ortho.pages.verdicts import verdict_rows
 from mi_ortho.runs.directory import open_run, summary_of
@@ -152,7 +153,8 @@ def table_section(
 
 def curves(panels: Sequence[Markup], caption: str, *, legend: Sequence[tuple[str, str, str]] = ()) -> Markup:
     """Panels of `curve` side by side; each entry of the legend (key, label, style) hides and shows its series."""
-    return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=legend)
+    named = [(handle(key), label, style) for key, label, style in legend]
+    return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=named)
 
 
 def figure(body: Markup | Visual, caption: str) -> Markup:

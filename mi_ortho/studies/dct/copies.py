@@ -23,6 +23,7 @@ from mi_ortho.steering import complete
 from mi_ortho.studies.dct.bench import NATURAL, Row, Study
 from mi_ortho.studies.dct.effects import judged
 
+BY_CHANCE = "outputs of random directions"  # in records
 BINS = 40
 
 
@@ -42,7 +43,7 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     compared = [
         ("inputs", "equal mean |cosine|", multiplicity_against_random(inputs, **seeds)),
         ("outputs", "equal mean |cosine|", multiplicity_against_random(outputs, **seeds)),
-        ("outputs", "outputs of random directions", multiplicity_against(outputs, effects, **seeds)),
+        ("outputs", BY_CHANCE, multiplicity_against(outputs, effects, **seeds)),
     ]
     rows: list[Row] = [
         {
@@ -61,7 +62,7 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
         if number != "n"
     ]
     drawn = effects(torch.Generator().manual_seed(seed))
-    for what, family in (("inputs", inputs), ("outputs", outputs), ("outputs of random directions", drawn)):
+    for what, family in (("inputs", inputs), ("outputs", outputs), (BY_CHANCE, drawn)):
         counts, edges = cosine_histogram(family, BINS)
         rows += [
             {

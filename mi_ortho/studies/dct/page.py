@@ -6,6 +6,7 @@ from statistics import fmean
 
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
@@ -91,7 +92,7 @@ def _methods(rows: Rows) -> Section | None:
 
 
 def _label(name: str) -> str:
-    return "random directions" if name == RANDOM else name
+    return CONTROLS[RANDOM].label if name == RANDOM else name
 
 
 def _gain(trace: Sequence[float]) -> str:
@@ -272,7 +273,7 @@ TERMS = (
     ("quadratic", "σ(x) = x²: a decomposition of the true second derivative at 0"),
     ("exponential", "σ(x) = eˣ − 1: all derivatives at once, by orthogonalised gradient iteration at norm R"),
     ("published …", "what the published code computes where that differs from its text"),
-    ("random directions", "orthonormal, drawn anew for each seed, same norm: the control of everything here"),
+    (CONTROLS[RANDOM].label, "orthonormal, drawn anew for each seed, same norm: the control of everything here"),
     ("score", "logits of the behaviour's first tokens minus those of the unsteered ones, change against unsteered"),
     ("effective rank", "exp of the entropy of the normalised singular values of the unit vectors"),
 )

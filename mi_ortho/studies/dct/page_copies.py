@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.matrices import heat_map
@@ -11,7 +12,8 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, figure, table_section
 from mi_ortho.runs.rows import pick
-from mi_ortho.studies.dct.verdicts import Row
+from mi_ortho.studies.dct.copies import BY_CHANCE
+from mi_ortho.studies.dct.verdicts import RANDOM, Row
 
 WORDS = {
     "mean_cosine": "mean |cosine|",
@@ -21,7 +23,7 @@ WORDS = {
     "effective_rank": "effective rank",
     "clusters": "clusters",
 }
-STYLES = {"inputs": "family", "outputs": "c1", "outputs of random directions": "null"}
+STYLES = {"inputs": "family", "outputs": "c1", BY_CHANCE: CONTROLS[RANDOM].colour}
 
 
 def copies_section(rows: Sequence[Row]) -> Section | None:
@@ -40,9 +42,9 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
         for row in pick(found, method=name, name="effective_rank"):
             if row["what"] == "inputs":
                 ranks.append(Estimate(f"{name}: inputs", row["value"]))
-            if row["against"] == "outputs of random directions":
+            if row["against"] == BY_CHANCE:
                 ranks.append(Estimate(f"{name}: outputs", row["value"]))
-                ranks.append(Estimate(f"{name}: outputs of random directions", row["null"], None, "control"))
+                ranks.append(Estimate(f"{name}: {BY_CHANCE}", row["null"], None, "control"))
     body = curves(panels, "All pairs of one fit, the first seed.", legend=[(w, w, s) for w, s in STYLES.items()])
     body += estimates("Effective rank", ranks)
     columns = {

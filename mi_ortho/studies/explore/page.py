@@ -10,13 +10,15 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
+from mi_ortho.nulls.chance import control
 from mi_ortho.pages.data_table import text_limit
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import note, sinks_line
 from mi_ortho.pages.text import clip, json_script, number, visible
 from mi_ortho.runs.directory import RunError, open_run
-from mi_ortho.studies.family.page_records import MATCH_TITLES, FamilyRun, Row, load_family
+from mi_ortho.studies.family.finished import MATCH_TITLES
+from mi_ortho.studies.family.page_records import FamilyRun, Row, load_family
 
 _PICTURES = 900_000  # bytes of attention on the page, before base64
 _TEXTS = 500_000  # characters of completions on the page
@@ -246,7 +248,8 @@ def _panels(family: FamilyRun, match: str) -> Markup:
             random = family.control(match, "isotropic")
             if key != "norm" and random:
                 points = [row["index"] for row in random], [row.get(key) for row in random]
-                series.insert(0, Series("random vectors of its norm", *points, "c2", "isotropic", dots=True))
+                chance = control("isotropic")
+                series.insert(0, Series(chance.label, *points, chance.colour, "isotropic", dots=True))
             found.append(curve(Panel(title, unit, group=match, log=key != "norm" and wide(series)), series))
     return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(found))
 

@@ -13,12 +13,12 @@ from mi_ortho.elicitation.objectives import match
 from mi_ortho.elicitation.search import Status
 from mi_ortho.interventions.subspace import Subspace
 from mi_ortho.model import ordinary_activations
-from mi_ortho.nulls.linear import covariance_matched, linear_null, random_in_span, with_norms
+from mi_ortho.nulls.chance import covariance_matched, random_in_span, with_norms
+from mi_ortho.nulls.linear import linear_null
 from mi_ortho.steering import Yardstick, measure, yardstick
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
 from mi_ortho.studies.family.job import BATCH, Job, measured
 
-CONTROLS = ("isotropic", "covariance", "span", "negated", "scaled_to_base")
 MEANS = (2, 3, 5, 10, 20, 40)
 Row = dict[str, Any]
 

@@ -18,6 +18,8 @@ from mi_ortho.studies.family.config import FamilyConfig
 
 MATCHES = ("activation", "kl")  # in the order in which a run searches them
 BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"  # claimed by it and by `nulls`
+MATCH_NAMES = {"kl": "KL match", "activation": "activation match"}  # in the order in which pages show them
+MATCH_TITLES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
 HOW = "run `mi-ortho family` first, or name a finished run of it"
 
 

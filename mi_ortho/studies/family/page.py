@@ -11,6 +11,7 @@ from mi_ortho.pages.sections import left_out_section, marked, note, run_section,
 from mi_ortho.pages.text import number, visible
 from mi_ortho.studies.family import page_records as read
 from mi_ortho.studies.family import page_rows as tables
+from mi_ortho.studies.family.finished import MATCH_TITLES
 from mi_ortho.studies.family.page_figures import (
     Cosines,
     at_cap,
@@ -112,7 +113,7 @@ def _family(run: read.FamilyRun, match: str) -> Section:
         "finished": bool(run.summary),
     }
     return Section(
-        read.MATCH_TITLES.get(match, match),
+        MATCH_TITLES.get(match, match),
         render("family.html.jinja", **values),
         "",
         f"family-{match}",
@@ -122,9 +123,9 @@ def _family(run: read.FamilyRun, match: str) -> Section:
 
 def _missing(run: read.FamilyRun) -> list[Section]:
     """A stated reason for each match that this run has no vectors of."""
-    absent = [match for match in read.MATCH_TITLES if match not in run.matches]
+    absent = [match for match in MATCH_TITLES if match not in run.matches]
     reason = "This run recorded no vectors with this match, so its curves, strips and averages are left out."
-    return [Section(read.MATCH_TITLES[match], note(reason)) for match in absent]
+    return [Section(MATCH_TITLES[match], note(reason)) for match in absent]
 
 
 def _averages(run: read.FamilyRun) -> Section:

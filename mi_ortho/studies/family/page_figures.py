@@ -10,9 +10,10 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
+from mi_ortho.nulls.chance import CONTROLS, control
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.text import number
-from mi_ortho.studies.family.page_records import CONTROLS, FamilyRun, Row, label_of
+from mi_ortho.studies.family.page_records import FamilyRun, Row
 from mi_ortho.studies.family.verdicts import AT_CAP
 
 Cosines = tuple[Float[Tensor, "n n"], dict[int, str]]  # of all vectors, and where each group of them starts
@@ -73,8 +74,8 @@ def legend(run: FamilyRun, match: str) -> list[tuple[str, str, str]]:
         row.get("norm_shrunk") for row in run.family(match)
     )
     found += [("null", "linear null (conjugate gradients)", "null")] * bool(run.null and match == "activation")
-    styles = {name: CONTROLS.get(name, ("", "c7"))[1] for name in run.controls(match)}
-    return found + [(name, label_of(name), style + " dots" * (style != "c1")) for name, style in styles.items()]
+    styles = {name: control(name).colour for name in run.controls(match)}
+    return found + [(name, control(name).label, style + " dots" * (style != "c1")) for name, style in styles.items()]
 
 
 def cosines(run: FamilyRun) -> Cosines | None:
@@ -145,7 +146,7 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     """The family and everything it is compared with, for one measure."""
     colours, family = run.colours, run.family(match)
     found = [
-        _of(run.control(match, name), key, label_of(name), CONTROLS.get(name, ("", "c7"))[1], name)
+        _of(run.control(match, name), key, control(name).label, control(name).colour, name)
         for name in run.controls(match)
     ]
     last = max((row["index"] for row in family), default=0)
@@ -157,9 +158,7 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     values = [row.get(key) for row in family]
     indexes = [row["index"] for row in family]
     own = Series("family", indexes, values, "family", "family", marks, column=("family", key))
-    return [
-        one for one in found if finite(one.y) and not (key == "norm" and one.style in {"c2", "c3", "c4", "c5", "c6"})
-    ] + [own]
+    return [one for one in found if finite(one.y) and not (key == "norm" and one.dots)] + [own]
 
 
 def _of(rows: Sequence[Row], key: str, label: str, style: str, name: str) -> Series:
@@ -172,10 +171,7 @@ def _of(rows: Sequence[Row], key: str, label: str, style: str, name: str) -> Ser
 def _counts(run: FamilyRun, match: str) -> list[Series]:
     """How many vectors up to each index keep the behaviour: the family, and controls measured from 0 without gaps."""
     family = run.family(match)
-    sets = [
-        (label_of(name), run.control(match, name), CONTROLS.get(name, ("", "c7"))[1], name)
-        for name in run.controls(match)
-    ]
+    sets = [(control(name).label, run.control(match, name), control(name).colour, name) for name in run.controls(match)]
     sets = [one for one in sets if [row["index"] for row in one[1]] == list(range(len(one[1])))] + [
         ("family", family, "family", "family")
     ]

@@ -9,23 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.categories import category_colours
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick
+from mi_ortho.studies.family.finished import MATCH_TITLES
 
 Row = Mapping[str, Any]
-CONTROLS = {  # name in the records → (label, colour)
-    "random_base": ("family of a random base", "c1"),
-    "isotropic": ("random, isotropic", "c2"),
-    "covariance": ("random, covariance-matched", "c3"),
-    "span": ("random in the family's span", "c4"),
-    "negated": ("the vector negated, −θ", "c5"),
-    "scaled_to_base": ("scaled to the base's norm", "c6"),
-}
 MAX_CONTROLS = 9000  # control measurements shown; of more, those of every n-th index
 MAX_HELD_OUT = 3000  # held-out completions shown; of more, those of every n-th vector
-MATCH_TITLES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,8 +166,3 @@ def _held_out(row: Row, prompts: Iterable[str]) -> list[Row]:
         }
         for prompt, mode, text in zip(prompts, row["transfer_modes"], texts)
     ]
-
-
-def label_of(control: str) -> str:
-    """A control's name for a reader."""
-    return CONTROLS.get(control, (control.replace("_", " "), ""))[0]

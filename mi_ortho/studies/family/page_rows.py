@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from mi_ortho.nulls.chance import control
 from mi_ortho.pages.data_table import text_limit
 from mi_ortho.pages.text import clip, visible
-from mi_ortho.studies.family.page_records import FamilyRun, Row, label_of
+from mi_ortho.studies.family.page_records import FamilyRun, Row
 
 MEASURES = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds")
 FIELDS = ("match", "what", "index", "status", *MEASURES, "mode", "keeps", "transfer", "text")
@@ -22,7 +23,7 @@ def what(row: Row) -> str:
         "vector": "family",
     }
     if row["kind"] == "control":
-        return label_of(str(row.get("control")))
+        return control(str(row.get("control"))).label
     if row["kind"] == "mean":
         return f"{row.get('scale')} of the first {row.get('n')}"
     if row["kind"] == "transfer":

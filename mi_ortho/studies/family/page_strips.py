@@ -6,8 +6,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import control
 from mi_ortho.pages.text import json_script, visible
-from mi_ortho.studies.family.page_records import FamilyRun, Row, label_of
+from mi_ortho.studies.family.page_records import FamilyRun, Row
 from mi_ortho.studies.family.page_rows import row_numbers
 
 _SINGLE = 200  # up to this many cells each is drawn by itself, with a gap; more merge where they are alike
@@ -17,7 +18,7 @@ def strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
     """The behaviour of the family and of each control by index, one strip each."""
     family, where = run.family(match), row_numbers(run)
     width = 1 + max(row["index"] for row in family)
-    named = [("family", family)] + [(label_of(name), run.control(match, name)) for name in run.controls(match)]
+    named = [("family", family)] + [(control(name).label, run.control(match, name)) for name in run.controls(match)]
     return [strip(run, label, rows, width, where) for label, rows in named]
 
 

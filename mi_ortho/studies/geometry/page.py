@@ -11,6 +11,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.grid import Cell, grid
 from mi_ortho.pages.matrices import heat_map
@@ -62,6 +63,12 @@ def _series(rows: Sequence[Row], label: str, style: str, *, y: str = "value", ke
     return Series(label, sorted(points), [points[depth] for depth in sorted(points)], style, key or label.split()[0])
 
 
+def _shown(network: str) -> tuple[str, str]:
+    """A network's label and its line: the model's own is the one of families."""
+    known = CONTROLS.get(network)
+    return (known.label, known.colour) if known else (network, "family")
+
+
 def _growth(rows: Sequence[Row]) -> Section | None:
     found = pick(rows, kind="point", network="model", group="all")
     if not found:
@@ -72,7 +79,7 @@ def _growth(rows: Sequence[Row]) -> Section | None:
         ("mid", "mid", "c6"),
         ("exponential", "exponential fit to pre", "null"),
         ("power", "power fit to pre", "second"),
-        ("untrained", "untrained, pre", "c2"),
+        ("untrained", f"{CONTROLS['untrained'].label}, pre", CONTROLS["untrained"].colour),
     ]
     caption = (
         "Both streams by layer, logarithmic: a straight line is exponential growth. Points where nothing varies "
@@ -100,7 +107,7 @@ def _growth_panel(rows: Sequence[Row], statistic: str, letter: str) -> Markup:
         for fit in pick(fits, form=form)[:1]:
             line = [{"depth": row["depth"], "value": _fitted(fit, row["depth"])} for row in pre]
             series.append(_series(line, f"{form} fit", style))
-    series += [_series(points("untrained", "pre"), "untrained", "c2")] * bool(points("untrained", "pre"))
+    series += [_series(points("untrained", "pre"), *_shown("untrained"))] * bool(points("untrained", "pre"))
     return curve(Panel(LINES[statistic], "over prompts", DEPTH, log=True, letter=letter, group="growth"), series)
 
 
@@ -115,7 +122,8 @@ def _intervals(rows: Sequence[Row], label: str) -> list[Estimate]:
 
 
 def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
-    mean = [("mean over layers", "model", "value"), ("untrained, mean over layers", "untrained", "control")]
+    untrained = f"{CONTROLS['untrained'].label}, mean over layers"
+    mean = [("mean over layers", "model", "value"), (untrained, "untrained", "control")]
     found = [(label, pick(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
     return [
         Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
@@ -145,7 +153,6 @@ def _updates(rows: Sequence[Row]) -> Section | None:
     found = {name: pick(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
     if not found["model"]:
         return None
-    styles = {"model": "family", "untrained": "c2", "shuffled": "c3"}
     panels = []
     columns = {
         "norm": "Length of a block's addition",
@@ -153,9 +160,9 @@ def _updates(rows: Sequence[Row]) -> Section | None:
         "alignment": "Cosine with the next block's addition",
     }
     for letter, (column, title) in zip("abc", columns.items()):
-        series = [_series(part, name, styles[name], y=column) for name, part in found.items() if part]
+        series = [_series(part, *_shown(name), y=column) for name, part in found.items() if part]
         panels.append(curve(Panel(title, "", DEPTH, log=column == "norm", letter=letter, group="updates"), series))
-    legend = [(name, name, styles[name]) for name, part in found.items() if part]
+    legend = [(name, *_shown(name)) for name, part in found.items() if part]
     caption = "If every layer moved the state equally far, the first curve would be flat."
     return Section("What each block adds", curves(panels, caption, legend=legend), "", "updates", "Updates")
 
@@ -170,7 +177,7 @@ def _directions(rows: Sequence[Row], run: Run) -> Section | None:
         chance = (row["chance_low"], row["chance_high"])
         drawn.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
         drawn += [
-            Estimate(f"{row['part']}: shuffled weights", other["value"], None, "control")
+            Estimate(f"{row['part']}: {CONTROLS['shuffled'].label}", other["value"], None, "control")
             for other in pick(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
         ]
     body = estimates(f"Mean overlap of the {found[0]['k']} leading directions between layers", drawn)

@@ -19,7 +19,7 @@ from mi_ortho.multiplicity.distinct import (
     representatives,
     survival,
 )
-from mi_ortho.nulls.linear import with_norms
+from mi_ortho.nulls.chance import with_norms
 from mi_ortho.studies.nulls.bench import ROWS, Bench, Row
 
 BINS = 40

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.sections import glossary, write_report
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.nulls.page_linear import gradients_section, linear_section
@@ -42,5 +43,5 @@ TERMS = (
     ("critical scale s*(n)", "the smallest factor at which the mean of n vectors works"),
     ("composition exponent", "1 / (1 − slope of log s* on log n); 99 where s* grows like n or faster"),
     ("effective rank", "exp of the entropy of the normalised singular values of the unit vectors"),
-    ("covariance mixture", "differences of two Gaussian draws with the covariance of real activations"),
+    (CONTROLS["mixture"].label, "differences of two Gaussian draws with the covariance of real activations"),
 )

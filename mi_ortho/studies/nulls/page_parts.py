@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.plots import Series
 from mi_ortho.runs.rows import pick
+from mi_ortho.studies.family.finished import MATCH_NAMES
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-MATCH_NAMES = {"kl": "KL match", "activation": "activation match"}
 
 
 EFFECTS = {"kl": "share of the base's gain in log-odds", "activation": "share of the base's displacement"}
@@ -18,9 +17,7 @@ EFFECTS = {"kl": "share of the base's gain in log-odds", "activation": "share of
 GROUPS = (
     ("base", "base", "c1"),
     ("family", "family", "family"),
-    ("mixed", "mixed within the span", "second"),
-    ("isotropic", "isotropic random", "null"),
-    ("mixture", "covariance mixture", "c4"),
+    *((name, CONTROLS[name].label, CONTROLS[name].colour) for name in ("mixed", "isotropic", "mixture")),
 )
 
 

@@ -5,7 +5,8 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, note
 from mi_ortho.runs.rows import pick
-from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, MATCH_NAMES, Rows, line, matches_of, mean, named
+from mi_ortho.studies.family.finished import MATCH_NAMES
+from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, Rows, line, matches_of, mean, named
 from mi_ortho.studies.nulls.verdicts import inverse
 
 

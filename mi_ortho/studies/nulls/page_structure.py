@@ -1,11 +1,13 @@
 """Sections of the null models' report: spectra and counts, multiplicity, clusters."""
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, curve
 from mi_ortho.pages.sections import curves
 from mi_ortho.runs.rows import pick
-from mi_ortho.studies.nulls.page_parts import EFFECTS, MATCH_NAMES, Rows, line, matches_of, named
+from mi_ortho.studies.family.finished import MATCH_NAMES
+from mi_ortho.studies.nulls.page_parts import EFFECTS, Rows, line, matches_of, named
 
 SPECTRA = (
     ("zero", "Hessian / 2 at 0", "family"),
@@ -19,6 +21,12 @@ COUNTS = (
     ("zero", "predicted at 0", "null"),
     ("base", "predicted at the base", "second"),
     ("gradient_only", "gradient at 0 alone", "c4"),
+)
+
+
+SURVIVING = (
+    ("family", "family", "family"),
+    ("random", CONTROLS["isotropic"].label, CONTROLS["isotropic"].colour),
 )
 
 
@@ -96,11 +104,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
     kept = []
     for letter, match in zip("ab", matches):
         found = pick(rows, kind="survival", match=match)
-        lines = [
-            s
-            for name, label, style in (("family", "family", "family"), ("random", "isotropic random", "null"))
-            for s in line(label, found, "threshold", name, style)
-        ]
+        lines = [s for name, label, style in SURVIVING for s in line(label, found, "threshold", name, style)]
         kept.append(
             curve(Panel(f"Survival, {MATCH_NAMES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
         )
@@ -141,7 +145,7 @@ def multiplicity_section(rows: Rows) -> Section | None:
         + curves(
             kept,
             "How many vectors reach each share of the base's effect.",
-            legend=[("family", "family", "family"), ("isotropic random", "isotropic random", "null")],
+            legend=[(label, label, style) for _, label, style in SURVIVING],
         )
     )
     lead = "Random families here have the same size and the same mean |cosine|: structure beyond it shows as a small p."

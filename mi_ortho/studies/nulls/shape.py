@@ -18,7 +18,7 @@ from mi_ortho.multiplicity.response import (
     sign_flips,
     smallest_scale,
 )
-from mi_ortho.nulls.linear import covariance_mixture, random_in_span, with_norms
+from mi_ortho.nulls.chance import covariance_mixture, random_in_span, with_norms
 from mi_ortho.steering import complete
 from mi_ortho.studies.nulls.bench import Bench, Row
 

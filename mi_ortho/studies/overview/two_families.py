@@ -11,14 +11,17 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import Card, completions, curves, note
 from mi_ortho.pages.text import number
-from mi_ortho.studies.family.page_records import MATCH_TITLES, FamilyRun, Row, load_family
+from mi_ortho.studies.family.finished import MATCH_TITLES
+from mi_ortho.studies.family.page_records import FamilyRun, Row, load_family
 
+_RANDOM = CONTROLS["isotropic"].colour
 _MEASURES = (
     ("loss", "Relative activation loss", "Lₖ"),
     ("norm", "Norm", "‖θₖ‖"),
@@ -29,7 +32,7 @@ _MEASURES = (
 _LEGEND = [
     ("a", "A, the family", "family"),
     ("b", "B, the family", "c1"),
-    ("ra", "A, random vectors of its norms", "c2 dots"),
+    ("ra", "A, random vectors of its norms", f"{_RANDOM} dots"),
     ("rb", "B, random vectors of its norms", "c4 dots"),
 ]
 
@@ -75,7 +78,7 @@ def _curves(one: FamilyRun, other: FamilyRun, match: str) -> Section:
 
 
 def _series(one: FamilyRun, other: FamilyRun, match: str, key: str) -> list[Series]:
-    random = [] if key == "norm" else [("ra", one, "c2"), ("rb", other, "c4")]
+    random = [] if key == "norm" else [("ra", one, _RANDOM), ("rb", other, "c4")]
     found = [_of(run.control(match, "isotropic"), key, name, style, dots=True) for name, run, style in random]
     found += [_of(other.family(match), key, "b", "c1"), _of(one.family(match), key, "a", "family")]
     return [series for series in found if finite(series.y)]

@@ -7,6 +7,7 @@ from statistics import fmean
 import torch
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.matrices import heat_map
@@ -20,13 +21,8 @@ from mi_ortho.studies.presence.page_text import passages_table, strongest_passag
 from mi_ortho.studies.presence.passages import GROUPS
 from mi_ortho.studies.presence.verdicts import Row
 
-STYLES = {"family": "family", "isotropic": "c2", "covariance": "c1", "rotated": "c4"}
-NAMES = {
-    "family": "the family",
-    "isotropic": "isotropic sets",
-    "covariance": "covariance-matched sets",
-    "rotated": "rotated principal components",
-}
+STYLES = {"family": "family"} | {name: CONTROLS[name].colour for name in NULLS}
+NAMES = {"family": "the family"} | {name: CONTROLS[name].label for name in NULLS}
 LEGEND = [(key, NAMES[key], style) for key, style in STYLES.items()]
 CONTRAST_NAMES = {name: f"{GROUPS[a]}, against {GROUPS[b]}" for name, (a, b) in CONTRASTS.items()}
 SHARE_GROUPS = {
@@ -111,7 +107,7 @@ def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
         drawn.append(Estimate(f"layer {layer}: the family", sets["family"][0], _pair(summary["interval"])))
         middle = torch.quantile(torch.tensor(sets["covariance"]), torch.tensor([0.025, 0.975])).tolist()
         mean = fmean(sets["covariance"])
-        drawn.append(Estimate(f"layer {layer}: covariance-matched", mean, _pair(middle), "control"))
+        drawn.append(Estimate(f"layer {layer}: {NAMES['covariance']}", mean, _pair(middle), "control"))
     return figure(estimates("Mean AUC", drawn, threshold=0.5), _MEANS)
 
 
@@ -168,17 +164,17 @@ def probes(rows: Sequence[Row], source: int) -> list[Section]:
     found = pick(rows, kind="probes", layer=source)
     if not found:
         return []
-    series = []
+    series, chance = [], CONTROLS["shuffled_labels"]
     for row in found:
-        label = f"{row['fit']}, {'shuffled labels' if row['shuffled'] else 'true labels'}, split {row['seed']}"
-        style = "c2" if row["shuffled"] else "family" if row["fit"] == "discriminant" else "c1"
+        label = f"{row['fit']}, {chance.label if row['shuffled'] else 'true labels'}, split {row['seed']}"
+        style = chance.colour if row["shuffled"] else "family" if row["fit"] == "discriminant" else "c1"
         key = "shuffled" if row["shuffled"] else str(row["fit"])
         series.append(Series(label, list(range(len(row["aucs"]))), row["aucs"], style, key, dots=row["shuffled"]))
     panel = Panel("Held-out AUC of each probe", "", "probe", lines={"chance": 0.5})
     legend = [
         ("discriminant", "discriminants", "family"),
         ("logistic", "logistic probes", "c1"),
-        ("shuffled", "shuffled labels", "c2"),
+        ("shuffled", chance.label, chance.colour),
     ]
     columns = {
         "fit": "probe",

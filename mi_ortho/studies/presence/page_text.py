@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.coloured import coloured
 from mi_ortho.pages.embed import token_values
 from mi_ortho.pages.page import Section
@@ -170,11 +171,11 @@ def terms() -> Section:
         [
             ("presence", "cos(h, θ): how far the activation points along the vector. Its square is the share of |h|²."),
             ("AUC", "The chance that a token of the first text has more presence than one of the second; 1/2 is none."),
-            ("isotropic sets", "As many orthonormal vectors, uniformly random in the whole space."),
-            ("covariance-matched sets", "Draws with the covariance of these activations, made orthonormal one by one."),
-            ("rotated principal components", "A random rotation inside the components that hold most of the variance."),
+            (CONTROLS["isotropic"].label, "As many orthonormal vectors, uniformly random in the whole space."),
+            (CONTROLS["covariance"].label, "Draws with these activations' covariance, made orthonormal one by one."),
+            (CONTROLS["rotated"].label, "A random rotation inside the components that hold most of the variance."),
             (
-                "shuffled labels",
+                CONTROLS["shuffled_labels"].label,
                 "Whole passages change sides, never single tokens; with matched topics, within a topic.",
             ),
             (

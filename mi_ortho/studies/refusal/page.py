@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
@@ -20,7 +21,11 @@ from mi_ortho.studies.refusal.page_places import candidate_section, layer_sectio
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-ARCS = (("plane", False, "c0"), ("plane", True, "c4"), ("random axis", False, "c1"))  # plane, adaptive, colour
+ARCS = (  # plane, adaptive, colour
+    ("plane", False, "c0"),
+    ("plane", True, "c4"),
+    ("random axis", False, CONTROLS["random"].colour),
+)
 TERMS = [
     ("direction", "Difference of the mean activations on harmful and harmless prompts at one layer and position."),
     ("ablated", "The part along the direction is removed from every block input, attention output and MLP output."),
