@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -645,6 +646,27 @@ def test_an_interrupted_family_continues_and_a_finished_one_is_read(tmp_path: An
         assert families.file_of(bench, {"a": 1}).parent == tmp_path / "families"
         assert families.stored(bench, {"b": 1}, lambda: {"x": torch.ones(1)})["x"] == 1
         assert families.stored(bench, {"b": 1}, lambda: {"x": torch.zeros(1)})["x"] == 1
+
+
+def test_a_base_chosen_by_other_rules_is_another_one(tmp_path: Any, monkeypatch: Any) -> None:
+    from experiments.lab import families
+    from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
+
+    def key(modes: Modes) -> dict[str, object]:
+        subject: Any = SimpleNamespace(digest="w", name=None, modes=modes)
+        case: Any = SimpleNamespace(bench=SimpleNamespace(subject=subject), setup=Setup(), texts=("a",))
+        return families.key_of(case)
+
+    rules = Modes((Mode("code", "python"),), "other")
+    assert key(rules) == key(Modes((Mode("code", "python"),), "other"))
+    others = (GENERIC_MODES, replace(rules, default="none"), Modes((Mode("code", "regex", "def"),), "other"))
+    assert all(key(other) != key(rules) for other in others)
+    for name in ("__init__.py", "code.py"):
+        (tmp_path / name).write_text(f"# {name}\n")
+    monkeypatch.setattr(families.behaviours, "__file__", str(tmp_path / "__init__.py"))
+    before = key(rules)
+    (tmp_path / "code.py").write_text("# judges differently\n")
+    assert before != key(rules)
 
 
 # --- on the embedded model, in the smallest setting

@@ -1,7 +1,7 @@
 """The families of orthogonal vectors that many experiments look at: searched for once, kept, and shared by all of them.
 
-A family depends on the weights, the place, the prompts, the seed, the limits of the search and the versions of the
-libraries, and on nothing else. It lies in the folder `families` beside the run directories, one file each, written
+A family depends on the weights, the place, the prompts, the rules by which its base was chosen, the seed, the limits of
+the search and the versions of the libraries, and on nothing else. It lies in the folder `families` beside the run directories, one file each, written
 every few vectors. Whoever needs it first makes it under a lock, others wait; a search that was interrupted continues.
 """
 
@@ -19,7 +19,20 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import LATER, Bench, identity
-from mi_ortho import Lbfgs, OrthoSettings, Slice, Status, displace, match, melbo, melbo_ortho, resid_post, slice_model
+from mi_ortho import (
+    Lbfgs,
+    OrthoSettings,
+    Slice,
+    Status,
+    behaviours,
+    displace,
+    match,
+    melbo,
+    melbo_ortho,
+    resid_post,
+    slice_model,
+)
+from mi_ortho.behaviours import Modes
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
 from mi_ortho.model import EMBEDDED
@@ -158,7 +171,15 @@ class Family:
 def key_of(case: Case) -> dict[str, object]:
     """What the files of a case are named by."""
     setup = {key: value for key, value in identity(case.setup).items() if key not in ("n", "cases", "model")}
-    return {**weights_of(case.bench), **setup, "texts": case.texts}
+    return {**weights_of(case.bench), **setup, "texts": case.texts, "rules": rules_of(case.bench.subject.modes)}
+
+
+def rules_of(modes: Modes) -> str:
+    """Which rules choose a base: those of the model, and the code of their kinds."""
+    digest = hashlib.sha256(to_json(asdict(modes)).encode())
+    for file in sorted(Path(str(behaviours.__file__)).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:20]
 
 
 def weights_of(bench: Bench) -> dict[str, object]:
