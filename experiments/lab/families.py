@@ -1,8 +1,9 @@
 """The families of orthogonal vectors that many experiments look at: searched for once, kept, and shared by all of them.
 
-A family depends on the weights, the place, the prompts, the rules by which its base was chosen, the seed, the limits of
-the search and the versions of the libraries, and on nothing else. It lies in the folder `families` beside the run directories, one file each, written
-every few vectors. Whoever needs it first makes it under a lock, others wait; a search that was interrupted continues.
+A family depends on the weights, the place, the prompts, the rules that chose its base, the seed, the limits of the
+search and the versions of the libraries, and on nothing else. It lies in the folder `families` beside the run
+directories, one file each, written every few vectors. Whoever needs it first makes it under a lock, others wait; a
+search that was interrupted continues.
 """
 
 import hashlib

@@ -1,25 +1,31 @@
-"""Chat templates are programs that come with a model: rendered with a bound on their steps."""
+"""Chat templates are programs that come with a model: rendered with bounds on their steps and on what a step makes."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import RLock
 from types import FrameType
 from typing import Any, no_type_check
 
+from transformers.utils import chat_template_utils
+
+from mi_ortho.model.bounds import LARGEST, EndlessTemplate, bounded
+
+__all__ = ["STEPS", "EndlessTemplate", "render"]
+
 STEPS = 200_000  # lines and calls of one rendering; those of known models take some hundreds
-
-
-class EndlessTemplate(ValueError):
-    """A chat template takes more steps than any sensible one."""
+_ONE = RLock()  # one rendering at a time: the compiler of templates is exchanged meanwhile
+_COMPILER = "_compile_jinja_template"
 
 
 def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
     """The messages in the tokenizer's chat template, the beginning of the answer included.
 
-    Counts steps instead of seconds, so that a busy machine decides nothing. What one step may take, a huge power or a
-    huge text for example, is not bounded.
+    Counts steps instead of seconds, so that a busy machine decides nothing.
 
     Raises:
-        EndlessTemplate: the template takes more than `STEPS` steps.
+        EndlessTemplate: the template takes more than `STEPS` steps, or makes something larger than any prompt.
     """
     left = STEPS
 
@@ -36,8 +42,31 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
         return step if frame.f_code.co_filename == "<template>" else None
 
     before = sys.gettrace()
-    sys.settrace(step)
+    with _ONE, _bounds():
+        sys.settrace(step)
+        try:
+            return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        finally:
+            sys.settrace(before)
+
+
+@contextmanager
+def _bounds() -> Iterator[None]:
+    """Templates are compiled for an environment with bounds meanwhile; each rendering has all of its allowance."""
+    before: Any = getattr(chat_template_utils, _COMPILER)
+
+    def compiler(template: str) -> Any:
+        found = _compiled(before, template)
+        found.environment.allowance = LARGEST
+        return found
+
+    setattr(chat_template_utils, _COMPILER, compiler)
     try:
-        return str(tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False))
+        yield
     finally:
-        sys.settrace(before)
+        setattr(chat_template_utils, _COMPILER, before)
+
+
+@lru_cache(16)
+def _compiled(compiler: Any, template: str) -> Any:
+    return bounded(compiler("").environment).from_string(template)
