@@ -15,6 +15,7 @@ from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import start
 from mi_ortho.steering import Setting, complete, measure, yardstick
+from mi_ortho.studies.family import stages
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.job import Job, check_behaviour, prepare
 from mi_ortho.studies.family.page_records import FamilyRun
@@ -151,3 +152,12 @@ def test_a_folders_rules_and_prompts_do_not_need_each_other(tmp_path: Path) -> N
     texts = texts_of(str(tmp_path))
     assert modes_of(str(tmp_path)) is GENERIC_MODES and texts.train == ("a",) and texts.held_out == ()
     assert texts.natural == {"code": ("b",), "train": ("a",), "harmful": ("c",)}
+
+
+def test_the_published_search_ends_after_as_many_failures_as_the_settings_say(job: Any, monkeypatch: Any) -> None:
+    """A resumed run counts them by the settings: the search itself must not go on for longer."""
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(stages, "melbo_ortho_published", lambda *goal, **options: told.update(options) or iter(()))
+    made = job("refuse", ["code"], solver="published", patience=3)
+    stages.search(made, "activation", match(made.z, vectors()[0]), vectors()[0], 1)
+    assert told["patience"] == 3

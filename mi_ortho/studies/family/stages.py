@@ -301,7 +301,10 @@ def _family(
 ) -> Iterator[SearchResult]:
     config, norm = job.config, float(base.norm())
     if config.solver == "published" and isinstance(goal, Match):
-        return melbo_ortho_published(goal, base, seed=config.seed, max_steps=config.max_steps or 1000, resume=progress)
+        steps = config.max_steps or 1000
+        return melbo_ortho_published(
+            goal, base, seed=config.seed, max_steps=steps, patience=config.patience, resume=progress
+        )
     job.say(f"{name} match: preparing the Gauss-Newton preconditioner")
     curvature = gauss_newton(goal, base, generator=job.generator(3))
     return melbo_ortho(
