@@ -37,7 +37,7 @@ from mi_ortho.behaviours import Modes
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
 from mi_ortho.model import EMBEDDED
-from mi_ortho.runs import LockedError, hold, read_tensors, to_json, versions, write_tensors
+from mi_ortho.runs import LockedError, hold, random_stream, read_tensors, to_json, versions, write_tensors
 from mi_ortho.steering import Setting, Yardstick, complete, log_odds, unsteered_completions, yardstick
 from mi_ortho.studies.nulls import Share, share
 from mi_ortho.studies.shared import Subject, where
@@ -144,7 +144,7 @@ class Case:
 
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own."""
-        return self.bench.generator((self.setup.seed * 1009 + self.index) * 101 + stage)
+        return random_stream(self.setup.seed * 1009 + self.index, stage, times=101, device=self.bench.device)
 
     def family(self, name: str = "kl", n: int | None = None, **changes: Any) -> "Family":
         """The family that repeats the base's "activation" or its distributions ("kl"), with other settings if asked."""

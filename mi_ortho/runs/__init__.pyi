@@ -3,6 +3,7 @@ from .environment import versions
 from .files import read_json, read_tensors, to_json, write_file, write_tensors
 from .locks import LockedError, hold
 from .rows import forget, numbers, pick, stage
+from .seeds import random_stream
 
 __all__ = [
     "LockedError",
@@ -14,6 +15,7 @@ __all__ = [
     "numbers",
     "open_run",
     "pick",
+    "random_stream",
     "read_json",
     "read_tensors",
     "stage",

@@ -2,7 +2,6 @@
 
 import resource
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from mi_ortho.model import Slice, logit_slice, slice_model
 from mi_ortho.model.logits import kl_divergence, masked_mean
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import pick, stage
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
 from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
@@ -91,7 +91,7 @@ class Study:
 
     def generator(self, name: str) -> torch.Generator:
         """A random stream of its own for every use, on the device of the vectors."""
-        return torch.Generator(self.subject.device).manual_seed(zlib.crc32(name.encode()))
+        return random_stream(name, device=self.subject.device)
 
     def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
         """Record what a stage gives and what it cost, unless the run holds all of it already."""

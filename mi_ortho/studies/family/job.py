@@ -15,6 +15,7 @@ from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import pick, stage
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.runs.settings import check_settings
 from mi_ortho.steering import Setting, Yardstick, measure
 from mi_ortho.studies.family.config import FamilyConfig
@@ -44,7 +45,7 @@ class Job:
 
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own for every stage, so that skipping a finished one changes nothing."""
-        return torch.Generator(self.device).manual_seed(self.config.seed * 1009 + stage)
+        return random_stream(self.config.seed, stage, times=1009, device=self.device)
 
     def rows(self, **wanted: object) -> list[dict[str, Any]]:
         """Recorded rows with these values."""

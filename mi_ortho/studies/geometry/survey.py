@@ -10,6 +10,7 @@ from torch import Tensor
 from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model
 from mi_ortho.model.trajectories import Trajectories, trajectories, write_matrices
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.geometry.depth import Row, gap_rows, growth_rows, update_rows
 from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
 
@@ -43,6 +44,10 @@ class Effort:
     triangles: int = 400
     copies: int = 8
     seed: int = 0
+
+    def generator(self, stage: int) -> torch.Generator:
+        """A random stream of its own for every stage."""
+        return random_stream(self.seed, stage, times=100)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +93,18 @@ def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]
     """Each stage as a function without arguments; all of them draw from the seed, in any order the same rows."""
     paths = reading.paths
 
-    def drawn(stage: int) -> torch.Generator:
-        return torch.Generator().manual_seed(effort.seed * 100 + stage)
-
     def growth() -> list[Row]:
         parts = {"all": paths} | {name: _part(paths, *ends) for name, ends in reading.groups.items()}
         return [
-            {**row, "group": name} for name, part in parts.items() for row in growth_rows(part, effort.draws, drawn(0))
+            {**row, "group": name}
+            for name, part in parts.items()
+            for row in growth_rows(part, effort.draws, effort.generator(0))
         ]
 
     def overlap() -> list[Row]:
         if reading.left_out:
             return [{"kind": "left_out", "what": "shared directions of the weights", "reason": reading.left_out}]
-        return overlap_rows(reading.matrices, effort.directions, effort.rotations, drawn(3))
+        return overlap_rows(reading.matrices, effort.directions, effort.rotations, effort.generator(3))
 
     def flat() -> list[Row]:
         labels = torch.cat([torch.full((end - start,), k) for k, (start, end) in enumerate(reading.groups.values())])
@@ -110,15 +114,15 @@ def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]
             neighbours=min(effort.neighbours, len(labels) // 3),
             triangles=effort.triangles,
             copies=effort.copies,
-            generator=drawn(5),
+            generator=effort.generator(5),
         )
 
     return {
         "growth": growth,
-        "gap": lambda: _all(gap_rows(paths, effort.draws, drawn(1))),
-        "updates": lambda: _all(update_rows(paths, effort.draws, drawn(2))),
+        "gap": lambda: _all(gap_rows(paths, effort.draws, effort.generator(1))),
+        "updates": lambda: _all(update_rows(paths, effort.draws, effort.generator(2))),
         "overlap": lambda: _all(overlap()),
-        "likeness": lambda: _all(likeness_rows(paths.kind("resid_post"), effort.splits, drawn(4))),
+        "likeness": lambda: _all(likeness_rows(paths.kind("resid_post"), effort.splits, effort.generator(4))),
         "flat": lambda: _all(flat()),
     }
 

@@ -12,6 +12,7 @@ from mi_ortho.elicitation.objectives import ActivationMap, Match, match
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import Run
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
 from mi_ortho.studies.family.finished import Source
 from mi_ortho.studies.nulls.config import NullsConfig
@@ -93,7 +94,7 @@ class Bench:
 
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own for every use, on the CPU."""
-        return torch.Generator().manual_seed(self.config.seed * 1013 + stage)
+        return random_stream(self.config.seed, stage, times=1013)
 
 
 def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subject, say: Say, track: Track) -> Bench:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from mi_ortho.probes import (
     token_presence,
     upper_p_values,
 )
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.presence.contrasts import (
     CONTRASTS,
     NULLS,
@@ -55,8 +55,7 @@ class Effort:
 
     def generator(self, *stage: int) -> torch.Generator:
         """A random stream of its own for every part, so that leaving one out changes nothing else."""
-        mixed = reduce(lambda so_far, part: so_far * 1009 + int(part) + 1, stage, self.seed)
-        return torch.Generator().manual_seed(mixed % 2**62)
+        return random_stream(self.seed, *stage, times=1009, plus=1)
 
 
 def layer_rows(

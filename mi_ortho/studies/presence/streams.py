@@ -19,6 +19,7 @@ from mi_ortho.probes import (
     strongest,
     token_presence,
 )
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.presence.passages import Passage, read_ordinary
 
 BEST = 3  # strongest passages kept for each vector
@@ -67,7 +68,7 @@ def stream_of(
     rows = torch.cat(list(counted.values()))
     found: list[tuple[Reservoir, Strongest]] = []
     for index, passage in counted.items():
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + index)
+        generator = random_stream(seed, index, times=1_000_003)
         kept = reservoir(passage, index, size, generator)
         most = strongest(token_presence(passage, vectors).cpu(), index, BEST)
         own = torch.where(most.places < 0, -1, places[index][most.places])  # places are those of the whole passage

@@ -13,6 +13,7 @@ from mi_ortho.refusal.scores import refuses_anywhere, substantial
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick, stage
+from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.shared.subject import Subject
 
@@ -57,7 +58,7 @@ class Study:
 
     def generator(self, stage: int) -> torch.Generator:
         """A random stream of its own for every use."""
-        return torch.Generator().manual_seed(self.config.seed * 1009 + stage)
+        return random_stream(self.config.seed, stage, times=1009)
 
     def refuses(self, text: str) -> bool:
         """Whether the model's own rules call a completion a refusal; refusal phrases where it has no such rule."""
