@@ -15,7 +15,7 @@ import mi_ortho as mo
 from mi_ortho.behaviours import GENERIC_MODES
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model.sinks import Sinks, ordinary, sinks
-from mi_ortho.nulls.linear import mean_abs_cosine
+from mi_ortho.nulls import mean_abs_cosine
 from mi_ortho.runs.directory import open_run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.steering import Setting
