@@ -25,6 +25,7 @@ PAGES = sorted(path for path in DOCS.glob("**/*.md") if "_build" not in path.par
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.py"))
 COMMAND = re.compile(r"(?:mi-ortho|python -m (?:experiments|benchmarks)\S*|make|\.ci/run|python docs/\S+)(?: .*)?$")
 MODEL_FREE = {"concepts.md", "conventions.md", "guides/own_behaviour.md", "guides/long_runs.md"}
+FOLLOWED = {"contributing.md"}  # its blocks are added to a copy of the repository: test_contributing.py
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,9 @@ def test_python_of_the_pages_runs(page: Path, monkeypatch: pytest.MonkeyPatch, t
 
 
 def with_model() -> list[Path]:
-    return [page for page in PAGES if name_of(page) not in MODEL_FREE and "```python" in page.read_text("utf-8")]
+    return [
+        page for page in PAGES if name_of(page) not in MODEL_FREE | FOLLOWED and "```python" in page.read_text("utf-8")
+    ]
 
 
 @pytest.mark.slow
@@ -219,7 +222,7 @@ def test_every_block_belongs_to_a_test():
     shell = {page for page, _ in of_language("shell")}
     for page in PAGES:
         for block in blocks(page.read_text("utf-8")):
-            assert block.language != "python" or page in run, page
+            assert block.language != "python" or page in run or name_of(page) in FOLLOWED, page
             assert block.language != "shell" or page in shell, page
     assert not [
         block for block in blocks((ROOT / "README.md").read_text("utf-8")) if block.language not in ("", "python")
