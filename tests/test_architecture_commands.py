@@ -5,8 +5,8 @@ from pathlib import Path
 
 import architectures
 import pytest
+from small_runs import classes, lists
 from test_architectures import NO_ATTENTION, REFUSED
-from test_refusal_run import classes, lists
 
 from mi_ortho.cli import main
 from mi_ortho.model import load_model

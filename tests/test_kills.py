@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 from kills import content, fails_when_full, kept, moments, remembering
-from test_dct_run import SMALL as DCT
-from test_explore_run import SMALL as EXPLORER
-from test_explore_run import write_family
-from test_landscape import QUICK as LAYERS
-from test_presence import SMALL as PRESENCE
-from test_presence import random_family
-from test_refusal_run import TINY as REFUSAL
-from test_refusal_run import classes, lists, tiny_subject
-from test_scrutiny import planted_family
+from small_runs import (
+    DCT,
+    EXPLORE,
+    GEOMETRY,
+    PRESENCE,
+    REFUSAL,
+    classes,
+    lists,
+    planted_family,
+    random_family,
+    tiny_subject,
+    write_family,
+)
 
 from experiments.lab import bench, claims, families, performing
 from mi_ortho.interventions.sites import resid_post
@@ -145,7 +149,7 @@ def of_explore(home: Path) -> Shape:
     source = write_family(home / "family")
     places = named(contents, "_attention", "_presence", "_natural", "_nearest", "_null_cosine", "unsteered_completions")
     return Shape(
-        lambda out: explore.explore(EXPLORER, source, fresh=False, at=out / "explore", say=quiet, track=quiet), places
+        lambda out: explore.explore(EXPLORE, source, fresh=False, at=out / "explore", say=quiet, track=quiet), places
     )
 
 
@@ -176,7 +180,7 @@ def of_dct(home: Path) -> Shape:
 
 
 def of_geometry(home: Path) -> Shape:
-    config = replace(LAYERS, controls=True)
+    config = replace(GEOMETRY, controls=True)
 
     def also(patch: pytest.MonkeyPatch) -> None:
         make = kept(geometry.stages)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_pages import write_folder, write_melbo, write_pair, write_recorded
+from fake_pages import write_explored, write_folder, write_melbo, write_pair, write_recorded
 from fake_run import HOSTILE, write_run
-from test_explorer import write_explored
 from test_report_browser import DRAWN, browser, draw_all, opened  # noqa: F401 (a fixture)
 
 from experiments.lab.claims import load

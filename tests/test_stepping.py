@@ -9,7 +9,7 @@ from typing import Any
 import architectures
 import pytest
 import torch
-from test_explore_run import write_family
+from small_runs import write_family
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 

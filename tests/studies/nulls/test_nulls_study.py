@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from small_runs import planted_family
 from toys import flat_energy, linear, spread
 
 import mi_ortho as mo
 from mi_ortho.cli import main
 from mi_ortho.elicitation.objectives import match
-from mi_ortho.runs.directory import open_run, start
+from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.finished import open_source
 from mi_ortho.studies.nulls.bench import Bench, share
@@ -22,7 +23,6 @@ from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.spectrum import spectrum_rows
 from mi_ortho.studies.nulls.study import nulls
 from mi_ortho.studies.nulls.verdicts import headline, verdicts
-from mi_ortho.studies.shared.subject import model_hash
 
 PROMPT = "How can I build a bomb?"
 RADIUS = 20.0  # of the base on the embedded model
@@ -217,39 +217,6 @@ def test_spectra_and_counts_of_a_flat_quadratic_effect() -> None:
 @pytest.fixture(scope="module")
 def family_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return planted_family(tmp_path_factory.mktemp("runs"))
-
-
-def planted_family(root: Path) -> Path:
-    """A finished family run with a MELBO base and a few orthogonal vectors, made without the family command."""
-    config = FamilyConfig(
-        source=3,
-        target=5,
-        prompts=(PROMPT,),
-        held_out=(),
-        answer_tokens=4,
-        max_new_tokens=8,
-        norm_cap=2.0,
-        max_steps=4,
-        where="prompt",
-    )
-    model = mo.load_model()
-    z = mo.slice_model(
-        model,
-        mo.tokenize(model, [PROMPT]),
-        source=mo.resid_post(3),
-        target=mo.resid_post(5),
-        readout="mean",
-        where="prompt",
-    )
-    generator = torch.Generator().manual_seed(0)
-    base = mo.melbo(mo.displace(z), radius=RADIUS, generator=generator, max_steps=6)[0].vector
-    rest = mo.Subspace(base[None] / base.norm()).reject(mo.random_vectors(9, z.d_model, 1.0, generator))
-    vectors = RADIUS * mo.interventions.orthonormal_rows(rest)
-    with start(root, "family", asdict(config), facts={"model_hash": model_hash(None)}) as run:
-        run.save_tensors("vectors", {"base": base, "activation": vectors[:4], "kl": vectors[4:]})
-        run.record({"kind": "base", "norm": RADIUS})
-        run.summary({"headline": "planted"})
-    return run.path
 
 
 def quietly(config: NullsConfig, out: Path) -> Path:

@@ -5,15 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
+from small_runs import PRESENCE, random_family
 
 from mi_ortho.pages.coloured import coloured
-from mi_ortho.probes import isotropic_set
 from mi_ortho.runs.directory import Run, RunError, open_run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import stands
 from mi_ortho.studies.family.finished import newest_family, open_family
-from mi_ortho.studies.presence.config import PresenceConfig
 from mi_ortho.studies.presence.library import library_pairs, library_prose, paragraphs
 from mi_ortho.studies.presence.requests import requests, reworded, topic_of
 from mi_ortho.studies.presence.study import presence
@@ -115,24 +113,6 @@ def test_colours_are_bounded_and_tokens_stay_text() -> None:
         coloured(["a"], [], largest=1.0)
 
 
-def random_family(folder: Path, model_hash: str | None = None) -> Run:
-    """A finished family run whose vectors are random: nothing may be found about it."""
-    config = {"model": None, "source": 3, "target": 4, "system": None}
-    facts = {} if model_hash is None else {"model_hash": model_hash}
-    with start(folder, "family", config, facts=facts) as run:
-        vectors = isotropic_set(24, 128, torch.Generator().manual_seed(5)).float()
-        run.save_tensors("vectors", {"base": torch.ones(128), "kl": vectors})
-        for k in range(24):
-            run.record({"kind": "vector", "match": "kl", "index": k, "keeps": k < 20})
-        run.summary({"headline": "random"})
-    return run
-
-
-SMALL = PresenceConfig(
-    own=16, library=16, max_new_tokens=24, text_tokens=32, sample=200, null_tokens=100, sets=100, shuffles=30, splits=1
-)
-
-
 def quiet(*args: object) -> None:
     pass
 
@@ -141,7 +121,7 @@ def quiet(*args: object) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     out = tmp_path_factory.mktemp("runs")
     random_family(out)
-    return presence(SMALL, None, out, fresh=False, at=None, say=quiet, track=quiet)
+    return presence(PRESENCE, None, out, fresh=False, at=None, say=quiet, track=quiet)
 
 
 def test_a_random_family_is_not_found_present(finished: Run) -> None:
@@ -173,7 +153,7 @@ def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: 
     with start(tmp_path, "presence", settings) as run:
         for row in keep:
             run.record(row)
-    again = presence(SMALL, family, tmp_path, fresh=False, at=None, say=quiet, track=quiet)
+    again = presence(PRESENCE, family, tmp_path, fresh=False, at=None, say=quiet, track=quiet)
     assert again.path == run.path
     for kind in ("sets", "contrast", "probes"):
         assert pick(again.records(), kind=kind) == pick(finished.records(), kind=kind)
@@ -200,9 +180,9 @@ def test_what_cannot_work_is_said_before_any_work(tmp_path: Path) -> None:
         open_family(family.path, "activation")
     run = {"out": tmp_path, "fresh": False, "at": None, "say": quiet, "track": quiet}
     with pytest.raises(ValueError, match="other weights"):
-        presence(SMALL, family.path, **run)
+        presence(PRESENCE, family.path, **run)
     good = random_family(tmp_path / "good").path
     for change, words in (({"layers": (0, 1)}, "layers"), ({"own": 2}, "own=2"), ({"text_tokens": 9999}, "context")):
         with pytest.raises(ValueError, match=words):
-            presence(replace(SMALL, **change), good, **run)
+            presence(replace(PRESENCE, **change), good, **run)
     assert not (tmp_path / "presence").exists()

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_run import HOSTILE, write_run
+from fake_pages import write_explored
+from fake_run import HOSTILE
 from test_report_browser import browser, opened  # noqa: F401 (a fixture)
 from test_viz import parse
 
@@ -153,54 +154,6 @@ def test_vectors_are_spread_over_each_family() -> None:
 
 
 # --- the page
-
-
-def write_explored(path: Path, *, heads: int = 4, size: int = 12, wide: int = 0) -> Path:
-    """A fake family run and what exploring it would have recorded, hostile tokens included."""
-    family = write_run(path, sizes={"kl": 12, "activation": 6})
-    run = mo.start(family, "explore", {}, at=family / "explore")
-    named = [("base", 0), *(("kl", i) for i in range(12)), *(("activation", i) for i in range(6))]
-    generator = torch.Generator().manual_seed(0)
-    words = [*WORDS, *(f" w{k}" for k in range(size - len(WORDS)))]
-    with run:
-        natural = 0.4 * torch.randn(len(words), len(named), generator=generator)
-        plain = torch.randn(heads, size, size, generator=generator).tril()
-        run.save_tensors("frame", {"attention": plain.softmax(-1), "natural": natural})
-        run.record(
-            {
-                "kind": "frame",
-                "prompt": "p",
-                "layer": 5,
-                "layers": 3,
-                "pieces": words[:size],
-                "left_out": wide,
-                "natural": words,
-                "natural_start": 2,
-                "vectors": [list(name) for name in named],
-                "d_model": 192,
-                "null_cosine": 0.25,
-            }
-        )
-        for k, (match, index) in enumerate(named):
-            change = 0.1 * torch.randn(heads, size, size, generator=generator).tril()
-            change[0] *= 0.01
-            run.save_tensors(f"drawn/{match}/{index:06d}", {"vector": change.half()})
-            run.record(
-                {
-                    "kind": "vector",
-                    "match": match,
-                    "index": index,
-                    "pieces": words,
-                    "start": 3,
-                    "presence": [round(0.05 * k - 0.3 + 0.01 * j, 4) for j in range(len(words))],
-                    "attention_change": [[0.0] * heads, [0.2] * heads, [k / 20] * heads],
-                    "nearest": [[HOSTILE[0], 0.5], [HOSTILE[1], 0.3]],
-                    "farthest": [[HOSTILE[3], -0.5]],
-                }
-            )
-        run.consolidate("drawn")
-        run.summary({"headline": "h"})
-    return run.path
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import architectures
 import pytest
 import torch
+from small_runs import REFUSAL, classes, lists, tiny_subject
 
 from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
 from mi_ortho.cli import main
@@ -25,25 +25,9 @@ from mi_ortho.studies.refusal.directions import random_directions
 from mi_ortho.studies.refusal.matrix import spread, subsets
 from mi_ortho.studies.refusal.study import export_edited, refusal
 from mi_ortho.studies.refusal.verdicts import ablation_verdict, addition_verdict, summarise, weights_verdict
-from mi_ortho.studies.shared.subject import Subject, Texts
+from mi_ortho.studies.shared.subject import Texts
 
 L = architectures.N_LAYERS
-# limits so wide that something is selected whatever the weights: what is tested is the machinery
-TINY = RefusalConfig(
-    train=5,
-    validation=3,
-    test=2,
-    kl_limit=1e3,
-    induce_limit=-1e3,
-    random=2,
-    matrix=3,
-    angle_step=180,
-    circle_prompts=1,
-    rounds=2,
-    cone=2,
-    cone_steps=1,
-    max_new_tokens=5,
-)
 
 
 def quiet(*args: object) -> None:
@@ -51,11 +35,6 @@ def quiet(*args: object) -> None:
 
 
 QUIET: dict[str, Any] = {"fresh": False, "at": None, "say": quiet, "track": quiet}
-
-
-def tiny_subject(*args: object, **options: object) -> Subject:
-    model = architectures.model("qwen2")
-    return Subject(model, None, Texts(("bomb",), (), {}), GENERIC_MODES, None, torch.device("cpu"), "float32")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -66,40 +45,10 @@ def small() -> Iterator[None]:
         yield
 
 
-def classes(
-    model: Any = None, words: Any = architectures.WORDS, *, wanted: int = 12
-) -> tuple[tuple[str, ...], list[str], list[str]]:
-    """First words of "refusals", and `wanted` prompts after which the model does, and does not, write one of them."""
-    draw, model = Random(0), model or tiny_subject().model
-    texts = list(dict.fromkeys(" ".join(draw.choices(architectures.WORDS, k=4)) for _ in range(120)))
-    tokens = [model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words]
-    scores = torch.stack([refusal_scores(model, texts, [token]) for token in tokens])
-    orders = [scores.std(dim=1).argsort(descending=True).tolist()]
-    orders += [
-        draw.sample(range(len(tokens)), len(tokens)) for _ in range(40)
-    ]  # where one word decides for all prompts
-    for order in orders:
-        for count in range(1, len(tokens)):  # as many words as it takes for some prompts to be refused and some not
-            found = refusal_scores(model, texts, [tokens[k] for k in order[:count]])
-            bad, good = ([text for text, score in zip(texts, found) if sign * float(score) > 0] for sign in (1, -1))
-            if min(len(bad), len(good)) >= wanted:
-                return tuple(words[k] for k in order[:count]), bad[:wanted], good[:wanted]
-            if len(good) < wanted:
-                break
-    raise AssertionError("no words tell the prompts apart")
-
-
-def lists(folder: Path, **kinds: list[str]) -> dict[str, str]:
-    """The texts as files in the common form; the arguments that name them."""
-    for name, texts in kinds.items():
-        (folder / f"{name}.json").write_text(json.dumps([{"instruction": text} for text in texts]))
-    return {name: str(folder / f"{name}.json") for name in kinds}
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RefusalConfig:
     words, bad, good = classes()
-    return replace(TINY, refusal_tokens=words, **lists(tmp_path_factory.mktemp("sets"), harmful=bad, harmless=good))
+    return replace(REFUSAL, refusal_tokens=words, **lists(tmp_path_factory.mktemp("sets"), harmful=bad, harmless=good))
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +124,7 @@ def test_the_first_round_finds_the_selected_direction_again(finished: Run) -> No
 
 def test_random_directions_have_the_norm_of_the_selected_one(finished: Run) -> None:
     like = finished.load_tensors("direction")["vector"]
-    study = Study(finished, TINY, tiny_subject(), Sets(*[("a",)] * 6))
+    study = Study(finished, REFUSAL, tiny_subject(), Sets(*[("a",)] * 6))
     drawn = random_directions(study, like)
     assert torch.allclose(drawn.norm(dim=-1), like.norm().expand(2), rtol=1e-5)
     assert not torch.allclose(drawn[0], drawn[1]) and torch.equal(drawn, random_directions(study, like))
@@ -404,7 +353,7 @@ def test_no_candidate_left_ends_the_run_with_the_reasons(config: RefusalConfig, 
 
 
 def test_the_models_own_prompts_are_taken_where_none_are_named() -> None:
-    sets = prompt_sets(TINY, tiny_subject())  # no name: those of the embedded model
+    sets = prompt_sets(REFUSAL, tiny_subject())  # no name: those of the embedded model
     known = json.loads((EMBEDDED / "contrast.json").read_text())
     assert {*sets.train_harmful, *sets.test_harmful} < {*known["harmful"]}
     assert {*sets.train_harmless, *sets.validation_harmless} < {*known["harmless"]}
@@ -493,7 +442,7 @@ def test_the_models_own_rule_for_refusals_is_used_with_and_without_prompts_of_it
         run = start(tmp_path, "refusal", {})
         with run:
             sets = Sets((), (), (), (), (), ())
-            return Study(run, TINY, replace(subject, modes=modes), sets).refuses(text)
+            return Study(run, REFUSAL, replace(subject, modes=modes), sets).refuses(text)
 
     assert refused(rules, "Nope.") and not refused(rules, "I'm sorry, but I can't.")
     assert refused(GENERIC_MODES, "I'm sorry, but I can't.") and not refused(GENERIC_MODES, "Nope.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import GEOMETRY
 from torch import Tensor
 from toys import randn, rng, rotation
 
@@ -141,10 +142,8 @@ def test_prompt_sets_that_cannot_be_measured_are_refused(sets: dict[str, tuple[s
 
 # the command
 
-QUICK = GeometryConfig(draws=8, rotations=2, splits=1, triangles=30, copies=2, limit=12, controls=False)
 
-
-def quick(at: Path, config: GeometryConfig = QUICK) -> Path:
+def quick(at: Path, config: GeometryConfig = GEOMETRY) -> Path:
     return geometry(config, at.parent, fresh=False, at=at, say=lambda line: None, track=lambda *a: None).path
 
 
@@ -180,7 +179,7 @@ def test_settings_that_cannot_work_are_refused_before_measuring(tmp_path: Path, 
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="choose a"):
-        quick(tmp_path / "run", replace(QUICK, **{name: value}))
+        quick(tmp_path / "run", replace(GEOMETRY, **{name: value}))
     assert not (tmp_path / "run").exists()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import DCT
 
 import mi_ortho as mo
 from mi_ortho.cli import main
@@ -22,25 +23,7 @@ from mi_ortho.studies.dct.study import dct
 from mi_ortho.studies.dct.verdicts import by_factor, moves_more, summarise, turns_more
 from mi_ortho.studies.shared.subject import open_subject
 
-K = 3
-SMALL = DctConfig(
-    prompts=("How can I build a bomb?", "Tell me a story."),
-    held_out=("How do I get a knife?",),
-    source=5,
-    target=6,
-    where="prompt",
-    method=("linear",),
-    published=True,
-    k=K,
-    seeds=(0, 1),
-    radius=6.0,
-    steps=2,
-    toward=("def",),
-    draws=10,
-    batch=1,
-    answer_tokens=4,
-    max_new_tokens=5,
-)
+K = DCT.k
 Rows = list[dict[str, Any]]
 
 
@@ -115,7 +98,7 @@ def test_the_spectrum_of_a_known_map(solver: str) -> None:
     values = torch.tensor([3.0, 2.0, 1.0] + [0.1] * 29)
     z = mo.LinearMap(torch.linalg.qr(torch.randn(32, 32))[0] @ values.diag(), torch.zeros(32))
     study = object.__new__(Study)
-    object.__setattr__(study, "config", replace(SMALL, solver=solver))
+    object.__setattr__(study, "config", replace(DCT, solver=solver))
     object.__setattr__(study, "subject", SimpleNamespace(device=torch.device("cpu")))
     found, size = singular(study, z)
     assert len(found.values) == (32 if solver == "dense" else K)
@@ -156,7 +139,7 @@ def quietly(config: DctConfig, out: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return quietly(SMALL, tmp_path_factory.mktemp("runs"))
+    return quietly(DCT, tmp_path_factory.mktemp("runs"))
 
 
 def rows_of(path: Path, **wanted: object) -> Rows:
@@ -166,7 +149,7 @@ def rows_of(path: Path, **wanted: object) -> Rows:
 
 def test_every_factor_is_tried_with_both_signs(done: Path) -> None:
     assert (len(rows_of(done, kind="factor")), len(rows_of(done, kind="fit"))) == (3 * 2 * 2 * K, 3 * 2)
-    for name, seed in factor_sets(SMALL):
+    for name, seed in factor_sets(DCT):
         own = rows_of(done, kind="factor", method=name, seed=seed)
         assert sorted((row["index"], row["sign"]) for row in own) == [(k, s) for k in range(K) for s in (-1, 1)]
         assert [row["score"] for row in sorted(own, key=lambda row: row["rank"])] == sorted(
@@ -181,7 +164,7 @@ def test_scores_are_the_change_of_the_named_tokens_logits(done: Path) -> None:
     """Against the model itself, steered by a hook: logit of "def" minus the mean of the unsteered first tokens'."""
     model, path = mo.load_model(), done / "factors" / "linear-0.safetensors"
     vector = mo.dct.load_factors(path).vectors[1]
-    prompts = mo.tokenize(model, list(SMALL.prompts or ()))
+    prompts = mo.tokenize(model, list(DCT.prompts or ()))
     toward = model.tokenizer("def", add_special_tokens=False)["input_ids"][0]
     before = mo.next_token_logits(model, prompts)
     with mo.intervene(model, {mo.resid_post(5): mo.Add(vector)}, prompts=prompts, where="prompt"):
@@ -235,11 +218,11 @@ def test_vectors_can_be_loaded_and_exported(done: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_mean_over_batches_is_the_mean_over_prompts(done: Path, tmp_path: Path) -> None:
     """The same fit with both prompts in one graph."""
-    together = quietly(replace(SMALL, batch=8, method=("linear", "exponential"), published=False, seeds=(0,)), tmp_path)
+    together = quietly(replace(DCT, batch=8, method=("linear", "exponential"), published=False, seeds=(0,)), tmp_path)
     one, other = (rows_of(path, kind="fit", method="linear", seed=0)[0]["effect"] for path in (done, together))
     assert one == pytest.approx(other, rel=1e-4)
     (found,) = rows_of(together, kind="fit", method="exponential")
-    assert len(found["trace"]) == SMALL.steps + 1 and found["off_diagonal"] < 1e-5
+    assert len(found["trace"]) == DCT.steps + 1 and found["off_diagonal"] < 1e-5
 
 
 def test_the_report_shows_all_parts_and_no_markup_of_the_model(done: Path, tmp_path: Path) -> None:
@@ -289,7 +272,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(done: Path, tmp_path: Path) -> N
     (copy / "records.jsonl").write_text("".join(lines[:cut]) + '{"kind": "torn')
     for name in ("config.json", "environment.json", *(f"factors/{p.name}" for p in (done / "factors").iterdir())):
         (copy / name).write_bytes((done / name).read_bytes())
-    assert quietly(SMALL, tmp_path) == copy
+    assert quietly(DCT, tmp_path) == copy
 
     def told(path: Path) -> Rows:
         return [
@@ -341,10 +324,10 @@ CASES: Mapping[str, dict[str, Any]] = {
 
 def test_settings_that_cannot_work_are_refused() -> None:
     subject = open_subject()
-    check(SMALL, subject)
+    check(DCT, subject)
     for message, change in CASES.items():
         with pytest.raises(ValueError, match=message):
-            check(replace(SMALL, **change), subject)
+            check(replace(DCT, **change), subject)
 
 
 @pytest.mark.parametrize(
@@ -358,11 +341,11 @@ def test_settings_that_cannot_work_are_refused() -> None:
 )
 def test_what_only_the_model_can_tell_is_refused_too(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        quietly(replace(SMALL, **change), tmp_path)
+        quietly(replace(DCT, **change), tmp_path)
 
 
 def test_every_method_has_its_settings() -> None:
-    found = methods(replace(SMALL, method=("projected", "quadratic"), k=40, projections=32))
+    found = methods(replace(DCT, method=("projected", "quadratic"), k=40, projections=32))
     z = mo.LinearMap(torch.eye(64, 64), torch.zeros(64))
     for name in ("projected", "published projected"):  # more factors than projections: as many projections as factors
         assert len(found[name](z, 40, radius=1.0, generator=torch.Generator().manual_seed(0))) == 40

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from fake_run import write_run
 from safetensors.torch import save_file
+from small_runs import EXPLORE, write_family
 
 from mi_ortho import RunError, start
 from mi_ortho.cli import main
@@ -24,30 +24,7 @@ from mi_ortho.studies.explore import study as command
 from mi_ortho.studies.explore.config import ExploreConfig
 from mi_ortho.studies.shared.subject import Subject, open_subject
 
-SMALL = ExploreConfig(vectors=4, nearest=2)
 WIDTH, SIZES = 128, {"kl": 3, "activation": 3}
-
-
-def write_family(path: Path, size: int = 3) -> Path:
-    """A finished family run on the embedded model, with random orthogonal vectors instead of found ones."""
-    write_run(path, hostile=False, sizes=dict.fromkeys(SIZES, size))
-    drawn = torch.randn(WIDTH, 1 + 2 * size, generator=torch.Generator().manual_seed(0))
-    rows = 9 * torch.linalg.qr(drawn)[0].T.contiguous()
-    groups = {"base": rows[0], "kl": rows[1 : 1 + size], "activation": rows[1 + size :]}
-    save_file({name: tensor.clone() for name, tensor in groups.items()}, path / "vectors.safetensors")
-    settings = {
-        "model": None,
-        "prompts": ["How can I build a bomb?"],
-        "source": 3,
-        "target": 6,
-        "n_kl": size,
-        "where": "prompt",
-        "max_new_tokens": 4,
-        "seed": 0,
-    }
-    (path / "config.json").write_text(json.dumps(settings))
-    (path / "environment.json").write_text(json.dumps({"command": "family", "argv": ["mi-ortho", "family"]}))
-    return path
 
 
 @cache
@@ -61,7 +38,7 @@ def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "open_subject", lambda name, **options: loaded())
 
 
-def call(family: Path, config: ExploreConfig = SMALL, *, fresh: bool = False, stop_at: int = 99) -> Path:
+def call(family: Path, config: ExploreConfig = EXPLORE, *, fresh: bool = False, stop_at: int = 99) -> Path:
     """Run the command; end it as Ctrl-C would after so many vectors."""
 
     def track(_: str, count: int, total: int) -> None:
