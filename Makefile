@@ -9,7 +9,7 @@ INSTALL = -m pip install --quiet --disable-pip-version-check
 OLD_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 FAST = not slow and not tl3
 # The fast core, run at both ends of the bounds: loading, generation, slices, hooks, search, families, runs, command line, drawing.
-CORE = tests/studies/family $(patsubst %,tests/test_%.py,model slice interventions weights objectives derivatives search elicitation melbo_ortho \
+CORE = tests/studies/family tests/studies/melbo $(patsubst %,tests/test_%.py,model slice interventions weights objectives derivatives search elicitation melbo_ortho \
 	subspace vectors export runs cli viz sections)
 # One thread a process, so that the numbers do not hang on the machine's cores and workers do not fight for them.
 ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
