@@ -15,13 +15,13 @@ from typing import Any
 from experiments.lab import Bench, Lines, at_most, column, pick
 from experiments.lab.dialled import (
     BASES,
-    BEHAVIOURS,
     Dialled,
     along_training,
     measure,
     open_set,
     partial_correlation,
     ready_set,
+    unmeasured,
 )
 from mi_ortho import Verdict
 from mi_ortho.pages import Panel, Series
@@ -49,12 +49,7 @@ def run(config: Config, bench: Bench) -> None:
     chosen = sorted((row for row in every if (row["code"], row["alien"], row["seed"]) in kept), key=lambda r: r["step"])
     chosen = chosen[-config.checkpoints :]
     for done, row in enumerate(chosen):
-        missing = [
-            (behaviour, k)
-            for behaviour in BEHAVIOURS
-            for k in range(config.cases)
-            if not bench.has(organism=row["name"], behaviour=behaviour, case=k)
-        ]
+        missing = unmeasured(bench, config, row["name"])
         home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
             bench.record(

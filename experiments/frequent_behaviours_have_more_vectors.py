@@ -17,12 +17,12 @@ from typing import Any
 from experiments.lab import Bench, Ranking, at_least, bars, column, pick
 from experiments.lab.dialled import (
     BASES,
-    BEHAVIOURS,
     Dialled,
     measure,
     open_set,
     partial_correlation,
     ready_set,
+    unmeasured,
     with_frequencies,
 )
 from mi_ortho import Verdict
@@ -49,12 +49,7 @@ def run(config: Config, bench: Bench) -> None:
     last = max(row["step"] for row in every)
     chosen = [row for row in every if row["step"] == last]
     for done, row in enumerate(chosen):
-        missing = [
-            (behaviour, k)
-            for behaviour in BEHAVIOURS
-            for k in range(config.cases)
-            if not bench.has(organism=row["name"], behaviour=behaviour, case=k)
-        ]
+        missing = unmeasured(bench, config, row["name"])
         home = found.bench(bench, row["name"]) if missing else bench
         for behaviour, k in missing:
             bench.record(

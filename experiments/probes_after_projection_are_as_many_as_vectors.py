@@ -19,7 +19,8 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.coding import passages, streams, working
 from mi_ortho import Verdict, span
-from mi_ortho.probes import nullspace_probes, shuffled_labels, subspace_overlap
+from mi_ortho.interventions import subspace_overlap
+from mi_ortho.probes import nullspace_probes, shuffled_labels
 from mi_ortho.studies.presence import PRIMARY, contrast
 
 RATIO = 0.5

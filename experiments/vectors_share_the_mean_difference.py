@@ -20,7 +20,7 @@ from torch import Tensor
 from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
 from experiments.lab.directions import cosine, mean_difference
 from mi_ortho import Verdict
-from mi_ortho.multiplicity import shuffled, sign_coherence
+from mi_ortho.multiplicity import shuffled, sign_coherence_test
 from mi_ortho.nulls import bessel_mass, kaarel_bound
 from mi_ortho.stats import UNIT_SCALE
 
@@ -61,7 +61,7 @@ def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> d
     sides = (vectors @ shuffles.mT > 0).double().mean(0)
     signs = torch.maximum(sides, 1 - sides)
     mean = float(cosines.mean().abs())
-    own = sign_coherence(vectors, direction).share
+    own = sign_coherence_test(vectors, direction).share
     return {
         "n": len(vectors),
         "signs": max(own, 1 - own),

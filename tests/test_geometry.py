@@ -35,11 +35,10 @@ from mi_ortho.geometry import (
     random_rotation,
     split_half_cka,
     stream_moments,
-    subspace_overlap,
     triangle_defect,
     write_space,
 )
-from mi_ortho.interventions.subspace import Subspace, principal_angles
+from mi_ortho.interventions.subspace import Subspace, principal_angles, subspace_overlap
 from mi_ortho.stats import bootstrap, central_interval
 
 DEPTHS = [float(k) for k in range(9)]

@@ -9,7 +9,7 @@ from toys import DTYPE, randn, rng, rotation
 from mi_ortho.multiplicity import (
     aligned,
     clusters,
-    compare,
+    compare_with_null,
     cosine_histogram,
     multiplicity_against,
     multiplicity_against_random,
@@ -93,7 +93,7 @@ def test_a_family_can_be_compared_with_any_other() -> None:
 
 
 def test_comparisons_by_hand() -> None:
-    found = compare(2.0, [1.0, 2.0, 3.0])
+    found = compare_with_null(2.0, [1.0, 2.0, 3.0])
     assert (found.p_low, found.p_high, found.mean) == (0.75, 0.75, 2.0)
 
 

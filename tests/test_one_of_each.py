@@ -4,14 +4,16 @@ Each rule is read off the syntax trees and is shown to see a planted fault.
 """
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 import pytest
 import torch
 
+import mi_ortho
 import mi_ortho.studies.dct.bench as dct_bench
 import mi_ortho.studies.nulls.bench as nulls_bench
 import mi_ortho.studies.refusal.bench as refusal_bench
@@ -152,3 +154,121 @@ def seed_faults(source: str) -> list[int]:
 def test_studies_work_out_no_seeds_of_their_own() -> None:
     assert {name: lines for name, source in files("mi_ortho/studies") if (lines := seed_faults(source))} == {}
     assert seed_faults("torch.Generator().manual_seed(self.seed * 1009 + stage)") == [1]
+
+
+# --- blocks of code
+
+SAME_LINES = 10  # equal lines in a row that two places may have
+
+
+def code_lines(source: str) -> list[tuple[int, str]]:
+    """(number, text) of every line of code, spaces evened, without imports, signatures, docstrings and comments."""
+    left_out: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):  # twins that are called alike are no copies
+                left_out |= set(range(node.lineno, first.lineno))
+            if isinstance(first, ast.Expr) and _text(first.value):
+                left_out |= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    numbered = ((number, " ".join(line.split())) for number, line in enumerate(source.splitlines(), 1))
+    return [(number, text) for number, text in numbered if text and text[0] != "#" and number not in left_out]
+
+
+def repeated(sources: Mapping[str, str], most: int = SAME_LINES) -> list[tuple[str, ...]]:
+    """Places that have more than so many equal lines in a row."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for name, source in sources.items():
+        lines = code_lines(source)
+        for start in range(len(lines) - most):
+            block = lines[start : start + most + 1]
+            places.setdefault(tuple(text for _, text in block), []).append(f"{name}:{block[0][0]}")
+    return [tuple(names) for names in places.values() if len(names) > 1]
+
+
+def test_no_block_of_code_stands_in_two_places() -> None:
+    assert repeated(dict(files("mi_ortho", "experiments"))) == []
+
+
+def test_a_block_in_two_places_is_seen() -> None:
+    block = "".join(f"    value_{k} = {k}\n" for k in range(SAME_LINES + 1))
+    one, other = f"def f():\n{block}", f'"""Other words."""\nimport torch\n\n\nclass A:\n    def g(self):\n    {block}'
+    other = other.replace("    value", "        value").replace("            value", "        value", 1)
+    assert repeated({"one": one, "other": other}) == [("one:2", "other:7")]
+    assert repeated({"one": one, "other": other.replace("value_5", "worth_5")}) == []
+    assert repeated({"one": one + one.replace("f()", "g()")}) == [("one:2", "one:14")]
+
+
+# --- public names
+
+FACE = 80  # names at the root at most
+
+
+def namespaces() -> dict[str, ModuleType]:
+    """Every namespace of the package by its dotted name: rooms, and studies."""
+    rooms = {f"mi_ortho.{name}": getattr(mi_ortho, name) for name in mi_ortho.__all__}
+    rooms |= {f"mi_ortho.studies.{name}": getattr(mi_ortho.studies, name) for name in mi_ortho.studies.__all__}
+    return {name: room for name, room in rooms.items() if isinstance(room, ModuleType)}
+
+
+def public(name: str, room: ModuleType) -> dict[str, object]:
+    """What a namespace offers: its `__all__`, or in a single file what is defined there."""
+    defined = [key for key, value in vars(room).items() if getattr(value, "__module__", "") == name and key[0] != "_"]
+    return {key: getattr(room, key) for key in getattr(room, "__all__", defined)}
+
+
+def twice(offered: Mapping[str, Mapping[str, object]]) -> dict[str, list[str]]:
+    """Names by which two namespaces mean different things, with these namespaces."""
+    meant: dict[str, dict[str, object]] = {}
+    for room, things in offered.items():
+        for name, thing in things.items():
+            meant.setdefault(name, {})[room] = thing
+    return {name: list(rooms) for name, rooms in meant.items() if len({id(thing) for thing in rooms.values()}) > 1}
+
+
+def test_a_public_name_means_one_thing() -> None:
+    offered = {name: public(name, room) for name, room in namespaces().items() if name != "mi_ortho.studies"}
+    root = {name: getattr(mi_ortho, name) for name in mi_ortho.__all__}
+    offered["mi_ortho"] = {name: thing for name, thing in root.items() if not isinstance(thing, ModuleType)}
+    assert len(offered) > 20 and all(name == "mi_ortho.studies" or "." in name or offered[name] for name in offered)
+    assert twice(offered) == {}
+
+
+def test_a_second_meaning_of_a_name_is_seen() -> None:
+    same, other = object(), object()
+    assert twice({"a": {"x": same, "y": same}, "b": {"x": other, "y": same}}) == {"x": ["a", "b"]}
+
+
+def face_faults(source: str, known: set[str]) -> list[str]:
+    """Modules below a namespace that a source imports; `cli`, how a program reads its command line, is none."""
+    reached: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            reached += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            reached.append(node.module)
+    ours = [name for name in reached if name.split(".")[0] == "mi_ortho" and name.split(".")[1:2] != ["cli"]]
+    return [name for name in ours if name != "mi_ortho" and name not in known]
+
+
+def test_the_face_is_small_and_enough() -> None:
+    assert len(mi_ortho.__all__) <= FACE
+    known = set(namespaces())
+    read = files("experiments", "benchmarks", "docs/tutorials")
+    assert {name: faults for name, source in read if (faults := face_faults(source, known))} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        ("from mi_ortho.model.slice import slice_model", "mi_ortho.model.slice"),
+        ("import mi_ortho.runs.rows", "mi_ortho.runs.rows"),
+        ("def f():\n    from mi_ortho.studies.family.finished import MATCHES", "mi_ortho.studies.family.finished"),
+    ],
+)
+def test_an_import_below_a_namespace_is_seen(source: str, fault: str) -> None:
+    assert face_faults(source, set(namespaces())) == [fault]
+    allowed = "import mi_ortho as mo\nfrom mi_ortho.studies.nulls import share\nfrom mi_ortho.cli.exit_code import ends"
+    assert face_faults(allowed, set(namespaces())) == []

@@ -8,9 +8,10 @@ import torch
 from scipy.stats import mannwhitneyu, norm
 from torch import Tensor
 
-from mi_ortho.interventions.subspace import Subspace, max_abs_cosine, span
+from mi_ortho.interventions.subspace import Subspace, max_abs_cosine, span, subspace_overlap
 from mi_ortho.probes import (
     LinearProbe,
+    batched_second_moments,
     bootstrapped_auc,
     class_difference,
     cosines_with,
@@ -21,19 +22,17 @@ from mi_ortho.probes import (
     isotropic_set,
     logistic_probe,
     mean_shares,
-    moments,
-    no_moments,
+    no_second_moments,
     null_sets,
     nullspace_probes,
     permuted_auc,
     presence_counts,
     reservoir,
     rotated_set,
+    second_moments,
     shuffled_labels,
     sign_coherence,
-    stream_moments,
     strongest,
-    subspace_overlap,
     token_presence,
     upper_p_values,
     variance_explained,
@@ -54,10 +53,10 @@ def passages_of(n: int, each: int) -> Tensor:
 
 def test_streaming_equals_the_batch_in_any_cut() -> None:
     x = torch.randn(300, 6, generator=rng(0)) + 3.0
-    whole = moments(x)
-    parts = stream_moments(x[a:b] for a, b in ((0, 7), (7, 8), (8, 210), (210, 300)))
+    whole = second_moments(x)
+    parts = batched_second_moments(x[a:b] for a, b in ((0, 7), (7, 8), (8, 210), (210, 300)))
     assert parts.count == 300
-    for one, other in ((whole, parts), (whole, no_moments(6).merge(whole))):
+    for one, other in ((whole, parts), (whole, no_second_moments(6).merge(whole))):
         torch.testing.assert_close(one.covariance, other.covariance, rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(one.directions, other.directions, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(whole.mean, x.double().mean(0))
@@ -66,13 +65,13 @@ def test_streaming_equals_the_batch_in_any_cut() -> None:
 
 def test_mean_shares_are_the_mean_squared_presence() -> None:
     x, v = torch.randn(200, 5, generator=rng(1)).double(), 7 * torch.randn(3, 5, generator=rng(2)).double()
-    torch.testing.assert_close(mean_shares(moments(x), v), token_presence(x, v).square().mean(0))
-    assert float(mean_shares(moments(x), torch.eye(5)).sum()) == pytest.approx(1.0)
+    torch.testing.assert_close(mean_shares(second_moments(x), v), token_presence(x, v).square().mean(0))
+    assert float(mean_shares(second_moments(x), torch.eye(5)).sum()) == pytest.approx(1.0)
 
 
 def test_variance_explained_counts_a_direction_once() -> None:
     x = torch.randn(4000, 4, generator=rng(3)) * torch.tensor([3.0, 2.0, 1.0, 1.0]) + 50.0  # the mean must not count
-    found = moments(x)
+    found = second_moments(x)
     expected = float(found.covariance[0, 0] / found.covariance.trace())
     assert variance_explained(found, torch.eye(4)[:1]) == pytest.approx(expected)
     assert variance_explained(found, torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0]])) == pytest.approx(expected)
@@ -81,7 +80,7 @@ def test_variance_explained_counts_a_direction_once() -> None:
 
 def test_the_class_difference_of_planted_means() -> None:
     x, d = torch.randn(50, 3, generator=rng(4)), torch.tensor([0.0, 2.0, 0.0])
-    found = class_difference(moments(x + d), moments(x))
+    found = class_difference(second_moments(x + d), second_moments(x))
     torch.testing.assert_close(found, d.double(), rtol=1e-6, atol=1e-6)
     assert cosines_with(torch.eye(3), found).tolist() == pytest.approx([0, 1, 0], abs=1e-6)
     assert sign_coherence(torch.tensor([[0.0, 1, 0], [0.0, -1, 0]]), found) == 0.5
@@ -280,11 +279,11 @@ def test_nullspace_probes_find_nothing_under_shuffled_labels() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: moments(torch.tensor([[math.nan, 1.0]])), "NaN or infinity"),
-        (lambda: stream_moments(iter(())), "empty stream"),
-        (lambda: no_moments(3).mean, "expected at least 1"),
-        (lambda: moments(torch.ones(1, 2)).covariance, "expected at least 2"),
-        (lambda: mean_shares(moments(torch.ones(2, 2)), torch.zeros(1, 2)), "norm 0"),
+        (lambda: second_moments(torch.tensor([[math.nan, 1.0]])), "NaN or infinity"),
+        (lambda: batched_second_moments(iter(())), "empty stream"),
+        (lambda: no_second_moments(3).mean, "expected at least 1"),
+        (lambda: second_moments(torch.ones(1, 2)).covariance, "expected at least 2"),
+        (lambda: mean_shares(second_moments(torch.ones(2, 2)), torch.zeros(1, 2)), "norm 0"),
         (lambda: auc(torch.ones(3, 1), torch.tensor([True, True, True])), "both classes"),
         (lambda: auc(torch.tensor([[math.nan], [1.0]]), torch.tensor([True, False])), "NaN"),
         (lambda: presence_counts(torch.tensor([[3.0]])), "cosines"),

@@ -18,7 +18,7 @@ from mi_ortho.multiplicity import (
     local_exponents,
     paired_sign_test,
     shuffled,
-    sign_coherence,
+    sign_coherence_test,
     sign_flips,
     sign_test,
     smallest_scale,
@@ -153,7 +153,7 @@ def test_a_linear_family_shares_signs_and_loses_them() -> None:
     base = 3 * randn(24, seed=5)
     effect, found = family_of(FunctionMap(z, 24), base, 6, float("inf"))
     gradient = z.jacobian.mT @ (z.jacobian @ base)
-    along = sign_coherence(found, gradient)
+    along = sign_coherence_test(found, gradient)
     assert (along.hits, along.trials) == (6, 6) and along.p_value == pytest.approx(2 * 0.5**6)
     composed = composition_exponent(effect, found, 0.3, generator=rng(), sizes=(2, 4), samples=4)
     assert composed.exponent == pytest.approx(1, abs=0.01)
@@ -176,7 +176,7 @@ def test_random_directions_have_no_sign_coherence() -> None:
     torch.testing.assert_close(controls.norm(dim=-1), SHARED.norm().expand(60))
     torch.testing.assert_close(controls.abs().sort(-1).values, SHARED.abs().sort().values.expand(60, 24))
     assert not torch.equal(controls[0], controls[1])
-    shares = [sign_coherence(vectors, control).share for control in controls]
+    shares = [sign_coherence_test(vectors, control).share for control in controls]
     assert abs(sum(shares) / 60 - 0.5) < 0.02
 
 
@@ -205,7 +205,7 @@ def test_wrong_arguments_are_refused() -> None:
         ),
         "and 0 of 16 vectors": lambda: composition_exponent(linear_effect, -FEATURES, 0.1, generator=generator),
         "got 3 hits in 2 trials": lambda: sign_test(3, 2),
-        "got a direction of norm 0": lambda: sign_coherence(FEATURES, 0 * SHARED),
+        "got a direction of norm 0": lambda: sign_coherence_test(FEATURES, 0 * SHARED),
         "got size=17": lambda: sign_flips(linear_effect, FEATURES, 0.1, generator=generator, size=17),
     }
     for message, call in refused.items():

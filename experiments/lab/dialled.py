@@ -130,6 +130,16 @@ def missing_of(folder: Path, wanted: Sequence[Organism]) -> list[Organism]:
     return [each for each in wanted if each.name not in there]
 
 
+def unmeasured(bench: Bench, config: Dialled, organism: str) -> list[tuple[str, int]]:
+    """The behaviours and prompts that an organism is not measured on yet."""
+    return [
+        (behaviour, k)
+        for behaviour in BEHAVIOURS
+        for k in range(config.cases)
+        if not bench.has(organism=organism, behaviour=behaviour, case=k)
+    ]
+
+
 def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[str, float]:
     """The count of vectors for the base of a behaviour, for a random and a MELBO base, and how far each base moves it.
 

@@ -10,13 +10,13 @@ from mi_ortho.dct.published import (
     published_quadratic_dct,
 )
 from mi_ortho.dct.quadratic import quadratic_dct
-from mi_ortho.dct.ranking import Ranking, rank_by_readout, rank_by_weight
+from mi_ortho.dct.ranking import FactorRanking, rank_by_readout, rank_by_weight
 from mi_ortho.dct.scale import calibrate_scale, nonlinearity
 from mi_ortho.dct.steps import Retraction, polar_retraction, qr_retraction
 
 __all__ = [
     "Factors",
-    "Ranking",
+    "FactorRanking",
     "Retraction",
     "calibrate_scale",
     "exponential_dct",

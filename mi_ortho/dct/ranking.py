@@ -11,7 +11,7 @@ from mi_ortho.derivatives.means import Maps, displacement
 
 
 @dataclass(frozen=True, eq=False)
-class Ranking:
+class FactorRanking:
     """Factors in order, best first.
 
     Attributes:
@@ -23,12 +23,12 @@ class Ranking:
     scores: Float[Tensor, " k"]
 
 
-def rank_by_weight(factors: Factors) -> Ranking:
+def rank_by_weight(factors: Factors) -> FactorRanking:
     """By alpha^2, the share of the fitted derivatives that a factor stands for."""
     return _ranking(factors.weights.square())
 
 
-def rank_by_readout(factors: Factors, z: Maps, readout: Float[Tensor, " m"], *, chunk: int = 64) -> Ranking:
+def rank_by_readout(factors: Factors, z: Maps, readout: Float[Tensor, " m"], *, chunk: int = 64) -> FactorRanking:
     """By <readout, z(radius v) - z(0)>: what steering with the factor does to one number.
 
     Args:
@@ -49,5 +49,5 @@ def rank_by_readout(factors: Factors, z: Maps, readout: Float[Tensor, " m"], *, 
     return _ranking(moved @ readout)
 
 
-def _ranking(scores: Float[Tensor, " k"]) -> Ranking:
-    return Ranking(torch.argsort(scores, descending=True, stable=True), scores)
+def _ranking(scores: Float[Tensor, " k"]) -> FactorRanking:
+    return FactorRanking(torch.argsort(scores, descending=True, stable=True), scores)

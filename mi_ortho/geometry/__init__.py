@@ -28,7 +28,7 @@ from mi_ortho.geometry.similarity import (
     random_rotation,
     split_half_cka,
 )
-from mi_ortho.geometry.writes import chance_overlaps, mean_of_pairs, overlap_matrix, subspace_overlap, write_space
+from mi_ortho.geometry.writes import chance_overlaps, mean_of_pairs, overlap_matrix, write_space
 
 __all__ = [
     "AffineMap",
@@ -59,7 +59,6 @@ __all__ = [
     "random_rotation",
     "split_half_cka",
     "stream_moments",
-    "subspace_overlap",
     "triangle_defect",
     "write_space",
 ]

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.geometry.similarity import random_rotation
-from mi_ortho.interventions.subspace import Subspace
+from mi_ortho.interventions.subspace import Subspace, subspace_overlap
 
 
 def write_space(matrix: Float[Tensor, "inputs d_model"], k: int) -> Subspace:
@@ -21,17 +21,6 @@ def write_space(matrix: Float[Tensor, "inputs d_model"], k: int) -> Subspace:
             f"{min(matrix.shape)}; choose a smaller k"
         )
     return Subspace(torch.linalg.svd(matrix.double(), full_matrices=False)[2][:k])
-
-
-def subspace_overlap(a: Subspace, b: Subspace) -> float:
-    """Mean squared cosine of the principal angles: 1 when one space holds the other, k / d_model by chance.
-
-    >>> subspace_overlap(Subspace(torch.eye(3)[:2]), Subspace(torch.eye(3)[1:]))
-    0.5
-    """
-    if not (len(a) and len(b)):
-        raise ValueError("got an empty subspace; expected at least one direction in each; choose a larger k")
-    return float((a.basis @ b.basis.mT).square().sum() / min(len(a), len(b)))
 
 
 def overlap_matrix(spaces: Sequence[Subspace]) -> Float[Tensor, "n n"]:

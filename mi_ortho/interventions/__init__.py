@@ -33,6 +33,7 @@ from mi_ortho.interventions.subspace import (
     principal_angles,
     reject_twice,
     span,
+    subspace_overlap,
 )
 
 __all__ = [
@@ -64,4 +65,5 @@ __all__ = [
     "resid_post",
     "resid_pre",
     "span",
+    "subspace_overlap",
 ]

@@ -143,6 +143,19 @@ def cosine_matrix(x: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n"]:
     return unit @ unit.mT
 
 
+def subspace_overlap(a: Subspace, b: Subspace) -> float:
+    """The mean squared cosine of the principal angles: 1 when the smaller lies in the larger.
+
+    By chance it is the larger dimension over d_model.
+
+    >>> subspace_overlap(Subspace(torch.eye(3)[:1]), Subspace(torch.eye(3)[:2]))
+    1.0
+    """
+    if not len(a) or not len(b):
+        raise ValueError("got an empty subspace; expected at least one direction in each; choose a larger k")
+    return float((a.basis @ b.basis.mT).square().sum()) / min(len(a), len(b))
+
+
 def max_abs_cosine(x: Float[Tensor, "n d_model"]) -> float:
     """The largest |cosine| over all pairs of distinct rows (0.0 when there are fewer than two rows).
 

@@ -132,10 +132,10 @@ class Compared:
         return sum(self.null) / len(self.null)
 
 
-def compare(value: float, null: Sequence[float]) -> Compared:
+def compare_with_null(value: float, null: Sequence[float]) -> Compared:
     """Rank a value among a null's, from both sides.
 
-    >>> compare(2.0, [1.0, 3.0, 4.0]).p_low
+    >>> compare_with_null(2.0, [1.0, 3.0, 4.0]).p_low
     0.5
     """
     low = rank_p_value(-value, [-drawn for drawn in null])
@@ -160,7 +160,7 @@ def multiplicity_against(
         raise ValueError(f"got draws={draws}; expected at least 10; with fewer no p-value can be small")
     own = asdict(multiplicity_of(vectors))
     null = [asdict(multiplicity_of(draw(torch.Generator().manual_seed(seed + i)))) for i in range(draws)]
-    return {name: compare(float(own[name]), [float(row[name]) for row in null]) for name in own}
+    return {name: compare_with_null(float(own[name]), [float(row[name]) for row in null]) for name in own}
 
 
 def multiplicity_against_random(

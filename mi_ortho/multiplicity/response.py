@@ -272,7 +272,7 @@ def paired_sign_test(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"]) -> S
     return sign_test(int((first & ~second).sum()), int((first ^ second).sum()))
 
 
-def sign_coherence(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " d_model"]) -> SignTest:
+def sign_coherence_test(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " d_model"]) -> SignTest:
     """How many vectors point along a direction rather than against it: half of them for a random family.
 
     With the gradient of the effect at 0 it decides whether a first-order story can hold: on a linear map every vector

@@ -1,17 +1,17 @@
 """Are vectors present in real activations? Streaming measurements, their null models, and linear probes."""
 
 from mi_ortho.probes.linear import FitProbe, LinearProbe, discriminant_probe, logistic_probe
-from mi_ortho.probes.nullspace import NullspaceProbes, nullspace_probes, shuffled_labels, subspace_overlap
+from mi_ortho.probes.nullspace import NullspaceProbes, nullspace_probes, shuffled_labels
 from mi_ortho.probes.sampling import Reservoir, Strongest, reservoir, strongest
 from mi_ortho.probes.second_moments import (
-    Moments,
+    SecondMoments,
+    batched_second_moments,
     class_difference,
     cosines_with,
     mean_shares,
-    moments,
-    no_moments,
+    no_second_moments,
+    second_moments,
     sign_coherence,
-    stream_moments,
     variance_explained,
 )
 from mi_ortho.probes.separation import (
@@ -28,7 +28,7 @@ from mi_ortho.probes.significance import false_discoveries, upper_p_values
 __all__ = [
     "FitProbe",
     "LinearProbe",
-    "Moments",
+    "SecondMoments",
     "NullspaceProbes",
     "PresenceCounts",
     "Reservoir",
@@ -43,8 +43,8 @@ __all__ = [
     "isotropic_set",
     "logistic_probe",
     "mean_shares",
-    "moments",
-    "no_moments",
+    "second_moments",
+    "no_second_moments",
     "null_sets",
     "nullspace_probes",
     "permuted_auc",
@@ -53,9 +53,8 @@ __all__ = [
     "rotated_set",
     "shuffled_labels",
     "sign_coherence",
-    "stream_moments",
+    "batched_second_moments",
     "strongest",
-    "subspace_overlap",
     "token_presence",
     "upper_p_values",
     "variance_explained",

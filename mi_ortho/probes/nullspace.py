@@ -76,19 +76,6 @@ def nullspace_probes(
     return NullspaceProbes(found, tuple(aucs), tuple(p_values), False)
 
 
-def subspace_overlap(a: Subspace, b: Subspace) -> float:
-    """The mean squared cosine of the principal angles: 1 when the smaller lies in the larger.
-
-    By chance it is the larger dimension over d_model.
-
-    >>> subspace_overlap(Subspace(torch.eye(3)[:1]), Subspace(torch.eye(3)[:2]))
-    1.0
-    """
-    if not len(a) or not len(b):
-        raise ValueError("got an empty subspace; expected at least one direction in each; leave the overlap out")
-    return float((a.basis @ b.basis.mT).square().sum()) / min(len(a), len(b))
-
-
 def shuffled_labels(
     labels: Bool[Tensor, " samples"], passages: Int[Tensor, " samples"], generator: torch.Generator
 ) -> Bool[Tensor, " samples"]:

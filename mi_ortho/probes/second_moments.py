@@ -11,7 +11,7 @@ from mi_ortho.interventions.subspace import span
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class SecondMoments:
     """What a stream of activations h leaves behind: enough for means, covariances and mean shares of any vector.
 
     Attributes:
@@ -37,9 +37,9 @@ class Moments:
         around = self.second - self.count * torch.outer(self.mean, self.mean)
         return around / (self._at_least(2) - 1)
 
-    def merge(self, other: "Moments") -> "Moments":
+    def merge(self, other: "SecondMoments") -> "SecondMoments":
         """The statistics of both streams together."""
-        return Moments(
+        return SecondMoments(
             self.count + other.count,
             self.total + other.total,
             self.second + other.second,
@@ -52,30 +52,30 @@ class Moments:
         return self.count
 
 
-def no_moments(d_model: int, *, device: str | torch.device = "cpu") -> Moments:
+def no_second_moments(d_model: int, *, device: str | torch.device = "cpu") -> SecondMoments:
     """The statistics of an empty stream."""
     zero = torch.zeros(d_model, d_model, dtype=torch.float64, device=device)
-    return Moments(0, zero[:1].sum(0), zero, zero)
+    return SecondMoments(0, zero[:1].sum(0), zero, zero)
 
 
-def moments(activations: Float[Tensor, "samples d_model"]) -> Moments:
+def second_moments(activations: Float[Tensor, "samples d_model"]) -> SecondMoments:
     """The statistics of one batch.
 
-    >>> found = moments(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    >>> found = second_moments(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
     >>> found.mean.tolist(), found.covariance[0, 0].item(), found.directions[0, 0].item()
     ([2.0, 0.0], 2.0, 2.0)
     """
     require_finite(activations)
     rows = activations.double()
     unit = torch.nn.functional.normalize(rows, dim=-1)
-    return Moments(len(rows), rows.sum(0), rows.mT @ rows, unit.mT @ unit)
+    return SecondMoments(len(rows), rows.sum(0), rows.mT @ rows, unit.mT @ unit)
 
 
-def stream_moments(batches: Iterable[Float[Tensor, "samples d_model"]]) -> Moments:
+def batched_second_moments(batches: Iterable[Float[Tensor, "samples d_model"]]) -> SecondMoments:
     """The statistics of all batches; no more than one is held in memory."""
-    found: Moments | None = None
+    found: SecondMoments | None = None
     for batch in batches:
-        found = moments(batch) if found is None else found.merge(moments(batch))
+        found = second_moments(batch) if found is None else found.merge(second_moments(batch))
     if found is None:
         raise ValueError("got an empty stream; expected at least one batch of activations; read some text")
     return found
@@ -87,19 +87,19 @@ def require_finite(activations: Float[Tensor, "samples d_model"]) -> None:
         raise ValueError("got activations with NaN or infinity; expected finite ones; read them in float32")
 
 
-def mean_shares(stream: Moments, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+def mean_shares(stream: SecondMoments, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
     """The mean of <h, v>^2 / (|h|^2 |v|^2) over the stream for each vector v."""
     unit = unit_rows(vectors)
     return ((unit @ stream.directions) * unit).sum(-1) / stream._at_least(1)
 
 
-def variance_explained(stream: Moments, vectors: Float[Tensor, "n d_model"]) -> float:
+def variance_explained(stream: SecondMoments, vectors: Float[Tensor, "n d_model"]) -> float:
     """The share of the variance around the mean that lies in the span of the vectors, whatever their angles."""
     basis, covariance = span(unit_rows(vectors)).basis, stream.covariance
     return float(((basis @ covariance) * basis).sum() / covariance.trace())
 
 
-def class_difference(positive: Moments, negative: Moments) -> Float[Tensor, " d_model"]:
+def class_difference(positive: SecondMoments, negative: SecondMoments) -> Float[Tensor, " d_model"]:
     """The mean of one stream minus the mean of the other."""
     return positive.mean - negative.mean
 

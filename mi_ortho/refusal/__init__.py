@@ -5,13 +5,13 @@ from mi_ortho.refusal.cones import Cone, ConeSettings, ConeTargets, cone_targets
 from mi_ortho.refusal.damage import Coherence, Damage, coherence, measure_damage, mode_accuracy, repetition, token_costs
 from mi_ortho.refusal.extraction import (
     Extraction,
-    Moments,
+    MeanAndVariance,
     Suffix,
     activation_batches,
     activations,
     difference_of_means,
     instruction_suffix,
-    moments,
+    mean_and_variance,
     residual_sites,
 )
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every, depth
@@ -57,7 +57,7 @@ __all__ = [
     "Extraction",
     "Filtered",
     "Limits",
-    "Moments",
+    "MeanAndVariance",
     "Phrase",
     "ProbeRound",
     "PromptSet",
@@ -90,7 +90,7 @@ __all__ = [
     "load_prompts",
     "measure_damage",
     "mode_accuracy",
-    "moments",
+    "mean_and_variance",
     "null_space_rounds",
     "own_prompts",
     "projections",

@@ -52,7 +52,7 @@ def instruction_suffix(model: Model) -> Suffix:
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class MeanAndVariance:
     """Mean and unbiased variance of activations over `count` prompts, by site, position and feature, in fp64.
 
     The variance of a single prompt is NaN.
@@ -69,8 +69,8 @@ class Extraction:
 
     sites: tuple[Site, ...]
     positions: tuple[int, ...]
-    harmful: Moments
-    harmless: Moments
+    harmful: MeanAndVariance
+    harmless: MeanAndVariance
 
     @property
     def differences(self) -> Float[Tensor, "site position d_model"]:
@@ -111,7 +111,7 @@ def difference_of_means(
     template: bool = True,
     system: str | None = None,
 ) -> Extraction:
-    """Moments of both classes at every site and position; `.differences` are the candidate directions.
+    """Means and variances of both classes at every site and position; `.differences` are the candidate directions.
 
     Args:
         model: the frozen model.
@@ -131,11 +131,11 @@ def difference_of_means(
         if not texts:
             raise ValueError(f"got no {name} prompts; expected at least one of each class; check the prompt sets")
     options = {"interventions": interventions, "template": template, "system": system}
-    classes = [moments(model, texts, sites, chosen, **options) for texts in (harmful, harmless)]
+    classes = [mean_and_variance(model, texts, sites, chosen, **options) for texts in (harmful, harmless)]
     return Extraction(tuple(sites), chosen, *classes)
 
 
-def moments(
+def mean_and_variance(
     model: Model,
     texts: Sequence[str],
     sites: Sequence[Site],
@@ -144,7 +144,7 @@ def moments(
     interventions: Mapping[Site, Intervention] | None = None,
     template: bool = True,
     system: str | None = None,
-) -> Moments:
+) -> MeanAndVariance:
     """Streaming mean and variance in fp64 (Chan, Golub and LeVeque 1983); arguments as for `difference_of_means`."""
     count, mean, spread = 0, torch.zeros(()), torch.zeros(())
     options = {"interventions": interventions, "template": template, "system": system}
@@ -154,7 +154,7 @@ def moments(
         gap, total = own - mean, count + new
         spread = spread + ((x - own) ** 2).sum(dim=0) + gap**2 * (count * new / total)
         mean, count = mean + gap * (new / total), total
-    return Moments(count, mean, spread / (count - 1) if count > 1 else torch.full_like(spread, torch.nan))
+    return MeanAndVariance(count, mean, spread / (count - 1) if count > 1 else torch.full_like(spread, torch.nan))
 
 
 def activations(

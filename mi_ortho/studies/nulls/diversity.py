@@ -12,7 +12,7 @@ from mi_ortho.interventions.edits import Ablate
 from mi_ortho.model import generate
 from mi_ortho.multiplicity.distinct import (
     clusters,
-    compare,
+    compare_with_null,
     cosine_histogram,
     multiplicity_against_random,
     multiplicity_of,
@@ -85,7 +85,7 @@ def _ratio(bench: Bench, vectors: Tensor, moved: Tensor, stage: int) -> Row:
         drawn = torch.linalg.qr(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).mT)[0].mT
         random = with_norms(drawn.to(vectors), norms)  # orthogonal, as the family is
         null.append(multiplicity_of(outputs(bench, random)).effective_rank / len(random))
-    found = compare(own, null)
+    found = compare_with_null(own, null)
     return {"value": found.value, "null": found.mean, "p_low": found.p_low, "p_high": found.p_high}
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mi_ortho.derivatives.first import jacobian, mean_jacobian
 from mi_ortho.elicitation.objectives import FunctionMap
 from mi_ortho.interventions.subspace import max_abs_cosine
-from mi_ortho.multiplicity.response import shuffled, sign_coherence
+from mi_ortho.multiplicity.response import shuffled, sign_coherence_test
 from mi_ortho.nulls.bounds import behaviour_bound, bessel_mass, capacity_bound, kaarel_bound, ridge_capacity, ridge_norm
 from mi_ortho.nulls.linear import linear_family, linear_null, rank_p_value
 from mi_ortho.studies.family.finished import ortho_settings
@@ -118,10 +118,10 @@ def gradient_rows(bench: Bench) -> list[Row]:
 
 def _gradient(bench: Bench, vectors: Tensor, works: Tensor, gradient: Tensor, stage: int) -> Row:
     kept = vectors[works].cpu() if bool(works.any()) else vectors.cpu()
-    test, mass = sign_coherence(kept, gradient), bessel_mass(kept, gradient)
+    test, mass = sign_coherence_test(kept, gradient), bessel_mass(kept, gradient)
     controls = shuffled(gradient, SHUFFLES, bench.generator(stage))
     null = [bessel_mass(kept, control) for control in controls]
-    signs = [sign_coherence(kept, control).share for control in controls]
+    signs = [sign_coherence_test(kept, control).share for control in controls]
     norm = float(kept.norm(dim=-1).max())
     return {
         "norm": float(gradient.norm()),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mi_ortho.nulls.bounds import bessel_mass
 from mi_ortho.probes import (
-    Moments,
+    SecondMoments,
     class_difference,
     counted_auc,
     mean_shares,
@@ -46,7 +46,7 @@ class Contrast:
     passages: Int[Tensor, " samples"]
 
     @property
-    def pooled(self) -> Moments:
+    def pooled(self) -> SecondMoments:
         """The statistics of both groups."""
         return self.positive.moments.merge(self.negative.moments)
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from mi_ortho.interventions.subspace import span
+from mi_ortho.interventions.subspace import span, subspace_overlap
 from mi_ortho.nulls.linear import rank_p_value
 from mi_ortho.probes import (
     bootstrapped_auc,
@@ -20,7 +20,6 @@ from mi_ortho.probes import (
     nullspace_probes,
     permuted_auc,
     shuffled_labels,
-    subspace_overlap,
     token_presence,
     upper_p_values,
 )

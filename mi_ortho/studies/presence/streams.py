@@ -9,13 +9,13 @@ from torch import Tensor
 
 from mi_ortho.model import Model
 from mi_ortho.probes import (
-    Moments,
     PresenceCounts,
     Reservoir,
+    SecondMoments,
     Strongest,
-    moments,
     presence_counts,
     reservoir,
+    second_moments,
     strongest,
     token_presence,
 )
@@ -36,7 +36,7 @@ class Stream:
         strongest: where each vector is most present.
     """
 
-    moments: Moments
+    moments: SecondMoments
     sample: Reservoir
     counts: PresenceCounts
     strongest: Strongest
@@ -76,7 +76,7 @@ def stream_of(
     sample, best = found[0]
     for more, better in found[1:]:
         sample, best = sample.merge(more), best.merge(better)
-    return Stream(moments(rows), sample, presence_counts(token_presence(rows, vectors)), best)
+    return Stream(second_moments(rows), sample, presence_counts(token_presence(rows, vectors)), best)
 
 
 def read_streams(

@@ -81,10 +81,10 @@ def _until(stage: str, config: RefusalConfig, out: Path, at: Path | None, thread
     import torch
 
     from mi_ortho.studies.refusal.study import refusal as command
-    from mi_ortho.studies.shared.progress import Progress
+    from mi_ortho.studies.shared.progress import ProgressBar
 
     torch.set_num_threads(threads or (1 if config.model is None else torch.get_num_threads()))
-    with Progress(sys.stdout) as progress:
+    with ProgressBar(sys.stdout) as progress:
         options: dict[str, Any] = {"say": progress.say, "track": progress.track, "until": stage}
         run = command(config, out, fresh=False, at=at, **options)
     print(f"{stage} done: {run.path}")

@@ -3,7 +3,13 @@
 import torch
 
 from mi_ortho.interventions.sites import Site
-from mi_ortho.refusal.extraction import Extraction, Moments, difference_of_means, instruction_suffix, residual_sites
+from mi_ortho.refusal.extraction import (
+    Extraction,
+    MeanAndVariance,
+    difference_of_means,
+    instruction_suffix,
+    residual_sites,
+)
 from mi_ortho.refusal.rankings import compare_rankings, ranking_scores
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.refusal.selection import Candidate, Limits, Selection, candidates, filter_prompts, select, validation
@@ -57,7 +63,7 @@ def load_extraction(study: Study) -> Extraction:
     """The extraction of a run directory."""
     row, tensors = study.rows(kind="extraction")[-1], study.run.load_tensors("extraction")
     classes = [
-        Moments(int(row[name]), tensors[f"{name}.mean"], tensors[f"{name}.variance"])
+        MeanAndVariance(int(row[name]), tensors[f"{name}.mean"], tensors[f"{name}.variance"])
         for name in ("harmful", "harmless")
     ]
     return Extraction(tuple(map(Site.parse, row["sites"])), tuple(row["positions"]), *classes)

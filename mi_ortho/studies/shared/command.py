@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from mi_ortho.studies.shared.progress import Progress
+from mi_ortho.studies.shared.progress import ProgressBar
 
 app = App(
     name="mi-ortho",
@@ -54,7 +54,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
     from mi_ortho.studies.shared.progress import printable
 
     torch.set_num_threads(options.threads or small_threads(config.model))
-    with Progress(sys.stderr if options.json else sys.stdout) as progress:
+    with ProgressBar(sys.stderr if options.json else sys.stdout) as progress:
         run = command(config, **more, at=options.at, fresh=options.fresh, say=progress.say, track=progress.track)
     summary = summary_of(run)
     if options.json:

@@ -1,4 +1,4 @@
-"""Progress on a terminal or in a log file."""
+"""ProgressBar on a terminal or in a log file."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Say = Callable[[str], None]  # one line about a stage
 Track = Callable[[str, int, int], None]  # a stage, and how many of how many steps of it are done
 
 
-class Progress(AbstractContextManager["Progress"]):
+class ProgressBar(AbstractContextManager["ProgressBar"]):
     """A live bar on a terminal; elsewhere a plain line every few seconds. Texts are never read as markup."""
 
     def __init__(self, stream: Any):
@@ -30,7 +30,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.started: dict[str, tuple[float, int]] = {}
         self.printed = 0.0
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressBar":
         if self.bars is not None:
             self.bars.start()
         return self
