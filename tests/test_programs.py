@@ -14,7 +14,7 @@ from benchmarks.options import Options
 from experiments import __main__ as experiments
 from experiments.lab import program
 from experiments.organism import commands as organism
-from mi_ortho.cli import main
+from mi_ortho.cli import app, main
 from mi_ortho.cli.experiment import Choices
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,9 +86,11 @@ def test_both_programs_of_the_experiments_ask_for_the_same(asked: list[Any]) -> 
 
 
 def test_settings_of_an_experiment_may_stand_in_a_file(asked: list[Any], tmp_path: Path) -> None:
+    before = app.config
     (tmp_path / "x.toml").write_text('set = ["cases=2", "k=3"]\nworkers = 4\nout = "elsewhere"\nsmoke = true\n')
     assert main(["experiment", "one", "--config", str(tmp_path / "x.toml"), "--workers", "5"]) == 7
     assert asked == [(("one",), Choices(smoke=True, out=Path("elsewhere"), settings=("cases=2", "k=3"), workers=5))]
+    assert app.config == before  # and only that command reads the file
 
 
 def test_the_benchmarks_are_asked_with_every_flag(monkeypatch: pytest.MonkeyPatch) -> None:

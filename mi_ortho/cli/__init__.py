@@ -23,9 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Mistakes print one line and give exit code 2; an interruption gives 130."""
 
     def command() -> object:
-        rest, app.config = settings_files(list(sys.argv[1:] if arguments is None else arguments))
-        with only_our_lines():
-            return app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+        rest, sources = settings_files(list(sys.argv[1:] if arguments is None else arguments))
+        before, app.config = app.config, sources
+        try:
+            with only_our_lines():
+                return app(rest, exit_on_error=False, print_error=False, result_action="return_value")
+        finally:
+            app.config = before  # the next command of this process reads files of its own
 
     try:
         return exit_code(PROGRAM, command)
