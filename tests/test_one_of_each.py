@@ -272,3 +272,29 @@ def test_an_import_below_a_namespace_is_seen(source: str, fault: str) -> None:
     assert face_faults(source, set(namespaces())) == [fault]
     allowed = "import mi_ortho as mo\nfrom mi_ortho.studies.nulls import share\nfrom mi_ortho.cli.exit_code import ends"
     assert face_faults(allowed, set(namespaces())) == []
+
+
+# --- pages
+
+PAGE_LINES = 40  # of a function of a page
+
+
+def long_functions(source: str, most: int = PAGE_LINES) -> list[str]:
+    """Functions of more lines than that, docstrings included."""
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node.name for node in nodes if (node.end_lineno or 0) - node.lineno + 1 > most]
+
+
+def test_functions_of_pages_are_short() -> None:
+    pages = {name: source for name, source in files("mi_ortho/studies", "mi_ortho/pages") if is_page(name)}
+    assert len(pages) > 25
+    assert {name: long for name, source in pages.items() if (long := long_functions(source))} == {}
+
+
+def is_page(name: str) -> bool:
+    return name.startswith("mi_ortho/pages/") or Path(name).name.startswith("page")
+
+
+def test_a_long_function_is_seen() -> None:
+    assert long_functions("def f():\n" + "    x = 1\n" * PAGE_LINES) == ["f"]
+    assert long_functions("def f():\n" + "    x = 1\n" * (PAGE_LINES - 1)) == []

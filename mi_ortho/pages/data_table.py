@@ -37,27 +37,12 @@ def table(
         links: for columns whose cells open something, the relative address of each row's (None: plain text).
         unfiltered: columns of few different texts that get no choice of their own above the table.
     """
-    if not columns:
-        raise ValueError("got no columns; expected at least one key with its heading; name what the table shows")
-    for key, places in (links or {}).items():
-        if key not in columns or len(places) != len(rows) or any(place and ":" in place for place in places):
-            raise ValueError(
-                f"got {len(places)} links in column {key!r} for {len(rows)} rows; expected a relative address or None "
-                "for each row of a column that is shown; quote the addresses"
-            )
-    shown = rows[:MAX_ROWS]
-    cells = [[_cell(row.get(key)) for key in columns] for row in shown]
-    texts = [cell for row in cells for cell in row if isinstance(cell, str)]
-    limit = text_limit(texts, TEXTS)
-    cells = [[clip(cell, limit) if isinstance(cell, str) else cell for cell in row] for row in cells]
+    _check(rows, columns, links or {})
+    cells = _cells(rows[:MAX_ROWS], columns)
     kept = dict(zip(columns, zip(*cells))) if cells else dict.fromkeys(columns, ())
-    long = len(shown) > _SHORT
+    long = len(cells) > _SHORT
     given = {
-        "fields": list(columns),
-        "titles": dict(columns),
-        "rows": cells,
-        "name": name,
-        "chips": list(chips),
+        **{"fields": list(columns), "titles": dict(columns), "rows": cells, "name": name, "chips": list(chips)},
         "long": [key for key, values in kept.items() if _longest(values) > _LONG],
         "links": {key: list(places[:MAX_ROWS]) for key, places in (links or {}).items()},
         "modes": category_colours(_distinct([kept[key] for key in chips])),
@@ -65,17 +50,33 @@ def table(
     return render(
         "data_table.html.jinja",
         data=json_script(given),
-        filters=[
-            (key, columns[key])
-            for key in columns
-            if long
-            and key not in unfiltered
-            and 1 < len(_distinct([kept[key]])) <= (_FEW if key in chips else min(_FEW, len(shown) // 2))
-        ],
+        filters=[(key, columns[key]) for key in _few(kept, chips, len(cells)) if long and key not in unfiltered],
         searched=long and any(isinstance(cell, str) for row in cells for cell in row),
         label=name,
-        left_out=len(rows) - len(shown),
+        left_out=len(rows) - len(cells),
     )
+
+
+def _check(
+    rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], links: Mapping[str, Sequence[str | None]]
+) -> None:
+    """Refuse a table without columns, and links that fit no column or lead out of the page's folder."""
+    if not columns:
+        raise ValueError("got no columns; expected at least one key with its heading; name what the table shows")
+    for key, places in links.items():
+        if key not in columns or len(places) != len(rows) or any(place and ":" in place for place in places):
+            raise ValueError(
+                f"got {len(places)} links in column {key!r} for {len(rows)} rows; expected a relative address or None "
+                "for each row of a column that is shown; quote the addresses"
+            )
+
+
+def _cells(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str]) -> list[list[object]]:
+    """What is shown of each row, texts cut so that all of them stay within the page's budget."""
+    cells = [[_cell(row.get(key)) for key in columns] for row in rows]
+    texts = [cell for row in cells for cell in row if isinstance(cell, str)]
+    limit = text_limit(texts, TEXTS)
+    return [[clip(cell, limit) if isinstance(cell, str) else cell for cell in row] for row in cells]
 
 
 def text_limit(texts: Sequence[str], budget: int) -> int:
@@ -109,6 +110,12 @@ def _cell(value: object) -> object:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return visible(", ".join(str(item) if isinstance(item, int) else number(item) for item in value))
     return visible(value)
+
+
+def _few(columns: Mapping[str, Sequence[object]], chips: Sequence[str], rows: int) -> list[str]:
+    """The columns of so few different texts that one of them can be chosen."""
+    most = {key: _FEW if key in chips else min(_FEW, rows // 2) for key in columns}
+    return [key for key, values in columns.items() if 1 < len(_distinct([values])) <= most[key]]
 
 
 def _distinct(columns: Sequence[Sequence[object]]) -> list[str]:

@@ -55,17 +55,21 @@ def heat_map(
         "values": pack(sent),
         "names": [list(row_names), list(column_names)] if block == 1 else [[], []],
     }
+    drawn = _frames(title, [*captions, *[""] * len(scales)][: len(scales)], row_names, column_names)
+    return Markup('<div class="heats two">{}{}</div>').format(drawn, json_script(data))
+
+
+def _frames(title: str, notes: Sequence[str], row_names: Sequence[str], column_names: Sequence[str]) -> Markup:
+    """An empty picture for each note, which the page's script draws into."""
     left, below = _names("rownames", row_names), _names("columnnames", column_names)
-    notes = [*captions, *[""] * len(scales)]
-    drawn = Markup("").join(
+    return Markup("").join(
         Markup(
             '<figure class="heat" tabindex="0" role="img" aria-label="{}. {}">'
             '<div class="framed">{}<div class="held"><canvas></canvas></div>{}</div>'
             '<div class="scale"></div><figcaption>{}</figcaption></figure>'
         ).format(title, note, left, below, note)
-        for note, _ in zip(notes, scales)
+        for note in notes
     )
-    return Markup('<div class="heats two">{}{}</div>').format(drawn, json_script(data))
 
 
 def _names(place: str, names: Sequence[str]) -> Markup:

@@ -182,6 +182,27 @@ def _scale(rows: Rows) -> Section | None:
     return Section("Norm", curves([curve(panel, series)], caption), "", "norm")
 
 
+SPECTRA = {
+    "map": "Map",
+    "target": "Read after block",
+    "top": "Largest σ",
+    "null_top": "Gaussian's",
+    "dimension": "Effective dimension",
+    "null_dimension": "Gaussian's",
+    "frobenius": "Frobenius norm",
+}
+
+
+OVERLAPS = {
+    "first": "Map",
+    "second": "and",
+    "share": "Overlap",
+    "chance": "By chance",
+    "p_value": "p",
+    "smallest_angle": "Smallest angle, rad",
+}
+
+
 def _spectra(rows: Rows) -> Section | None:
     found = pick(rows, kind="singular")
     if not found:
@@ -202,25 +223,8 @@ def _spectra(rows: Rows) -> Section | None:
         "Singular values of the Jacobian at 0, and of a Gaussian matrix of the same size and Frobenius norm.",
         legend=[("measured", "measured", "family"), ("null", "Gaussian matrix", "null")],
     )
-    columns = {
-        "map": "Map",
-        "target": "Read after block",
-        "top": "Largest σ",
-        "null_top": "Gaussian's",
-        "dimension": "Effective dimension",
-        "null_dimension": "Gaussian's",
-        "frobenius": "Frobenius norm",
-    }
-    shared = {
-        "first": "Map",
-        "second": "and",
-        "share": "Overlap",
-        "chance": "By chance",
-        "p_value": "p",
-        "smallest_angle": "Smallest angle, rad",
-    }
-    body += table(pick(rows, kind="spectrum"), columns, name="spectra")
-    body += table(pick(rows, kind="overlap"), shared, name="overlaps")
+    body += table(pick(rows, kind="spectrum"), SPECTRA, name="spectra")
+    body += table(pick(rows, kind="overlap"), OVERLAPS, name="overlaps")
     lead = (
         "Does the slice single out directions? Its first block alone and all blocks to the end say how local that is: "
         "overlap is the mean squared cosine of the principal angles between the leading right singular spaces."

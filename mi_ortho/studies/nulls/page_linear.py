@@ -56,6 +56,36 @@ def linear_section(rows: Rows) -> Section | None:
     return Section("Would a linear map give this family?", body, lead, "linear", "Linear map")
 
 
+GRADIENTS = {
+    "match": "family",
+    "expansion": "gradient",
+    "working": "vectors that work",
+    "bound": "linear bound",
+    "positive": "positive projections",
+    "sign_p": "p (signs)",
+    "bessel": "Σcos² with it",
+    "bessel_null": "Σcos², shuffled",
+    "bessel_p": "p (Σcos²)",
+    "norm": "|g|",
+}
+
+
+SHARED = {
+    "match": "family",
+    "n": "vectors",
+    "implied_norm": "implied norm",
+    "family_effect": "mean effect of one",
+    "at_implied": "at the implied norm",
+    "random_signs_at_implied": "random signs there",
+    "at_base_norm": "at the base's norm",
+    "random_signs_at_base_norm": "random signs there",
+    "least_cosine": "least cosine",
+    "kaarel": "Kaarel's bound",
+    "bessel": "Σcos² with it",
+    "bessel_null": "Σcos², shuffled",
+}
+
+
 def gradients_section(rows: Rows) -> Section | None:
     found = [
         {
@@ -67,39 +97,13 @@ def gradients_section(rows: Rows) -> Section | None:
     ]
     if not found:
         return None
-    columns = {
-        "match": "family",
-        "expansion": "gradient",
-        "working": "vectors that work",
-        "bound": "linear bound",
-        "positive": "positive projections",
-        "sign_p": "p (signs)",
-        "bessel": "Σcos² with it",
-        "bessel_null": "Σcos², shuffled",
-        "bessel_p": "p (Σcos²)",
-        "norm": "|g|",
-    }
-    shared = {
-        "match": "family",
-        "n": "vectors",
-        "implied_norm": "implied norm",
-        "family_effect": "mean effect of one",
-        "at_implied": "at the implied norm",
-        "random_signs_at_implied": "random signs there",
-        "at_base_norm": "at the base's norm",
-        "random_signs_at_base_norm": "random signs there",
-        "least_cosine": "least cosine",
-        "kaarel": "Kaarel's bound",
-        "bessel": "Σcos² with it",
-        "bessel_null": "Σcos², shuffled",
-    }
     body = (
-        table(found, columns, name="gradients")
+        table(found, GRADIENTS, name="gradients")
         + note(
             "Below: the one direction all working vectors share equally. Every orthogonal family has one (Σcos² 1 by "
             "construction). A linear effect would reach the mean effect of one vector already at the implied norm."
         )
-        + table(named(pick(rows, kind="shared")), shared, name="shared")
+        + table(named(pick(rows, kind="shared")), SHARED, name="shared")
     )
     lead = "If the effect were linear, every vector would have the same positive projection on one gradient."
     return Section("Does one gradient explain every vector?", body, lead, "gradient", "Gradient")

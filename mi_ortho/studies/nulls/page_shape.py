@@ -1,5 +1,9 @@
 """Sections of the null models' report: dose, completions, sums and signs."""
 
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
@@ -8,6 +12,16 @@ from mi_ortho.runs.rows import pick
 from mi_ortho.studies.family.finished import MATCH_NAMES
 from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, Rows, line, matches_of, mean, named
 from mi_ortho.studies.nulls.verdicts import inverse
+
+DOSES = {
+    "match": "effect",
+    "group": "vectors",
+    "n": "number",
+    "exponent": "mean dose exponent",
+    "full": "mean effect at scale 1",
+    "reach": "reach the threshold by scale 1",
+    "smallest": "mean smallest working scale",
+}
 
 
 def dose_section(rows: Rows) -> Section | None:
@@ -38,19 +52,10 @@ def dose_section(rows: Rows) -> Section | None:
         "Mean effect of a group at every scale of its own vectors; random vectors have the family's norms.",
         legend=legend,
     )
-    columns = {
-        "match": "effect",
-        "group": "vectors",
-        "n": "number",
-        "exponent": "mean dose exponent",
-        "full": "mean effect at scale 1",
-        "reach": "reach the threshold by scale 1",
-        "smallest": "mean smallest working scale",
-    }
     lead = (
         "A linear effect is in proportion to strength (exponent 1); a quadratic one has exponent 2, a threshold more."
     )
-    return Section("Dose response", drawn + table(table_rows, columns, name="dose"), lead, "dose", "Dose")
+    return Section("Dose response", drawn + table(table_rows, DOSES, name="dose"), lead, "dose", "Dose")
 
 
 def completions_section(rows: Rows) -> Section | None:
@@ -68,9 +73,35 @@ def completions_section(rows: Rows) -> Section | None:
     return Section("What the model writes, scale by scale", body, lead, "completions", "Completions")
 
 
-def composition_section(rows: Rows) -> Section | None:
-    if not (matches := matches_of(rows, "composition")):
-        return None
+COMPOSED = (
+    "How much the mean of n vectors, each first scaled to where it alone just works, must be scaled up. Flat is linear."
+)
+
+
+COMPOSITIONS = {
+    "match": "effect",
+    "group": "vectors",
+    "working": "reach the threshold by scale 4",
+    "inverse": "1/p",
+    "interval": "95 % interval",
+}
+
+
+SIGNS = {
+    "match": "effect",
+    "own": "vectors that work",
+    "negated": "of these, negated",
+    "all_own": "of all vectors, work",
+    "all_negated": "of all, negated",
+    "all_p": "p (all vectors)",
+    "same": "√n-means of 4, own signs (of 64)",
+    "random": "random signs (of 64)",
+    "random_p": "p",
+}
+
+
+def _composed(rows: Rows, matches: Sequence[str]) -> list[Markup]:
+    """Scales at which means work, by how many vectors they are of, one panel a match."""
     panels = []
     for letter, match in zip("ab", matches):
         lines = [
@@ -87,14 +118,17 @@ def composition_section(rows: Rows) -> Section | None:
         ]
         axes = ("critical scale s*(n) of the mean", "vectors averaged, n")
         panels.append(curve(Panel(MATCH_NAMES[match], *axes, log=True, logx=True, letter=letter), lines))
+    return panels
+
+
+def composition_section(rows: Rows) -> Section | None:
+    if not (matches := matches_of(rows, "composition")):
+        return None
+    panels = _composed(rows, matches)
     legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="composed", group=group)]
     legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
-    caption = (
-        "How much the mean of n vectors, each first scaled to where it alone just works, must be scaled up. "
-        "Flat is linear."
-    )
     few = "Too few vectors reach the threshold to measure how their means compose."
-    drawn = curves(panels, caption, legend=legend) if panels else note(few)
+    drawn = curves(panels, COMPOSED, legend=legend) if panels else note(few)
     labels = {group: label for group, label, _ in GROUPS}
     totals = [
         {
@@ -106,32 +140,14 @@ def composition_section(rows: Rows) -> Section | None:
         }
         for row in named(pick(rows, kind="composition"))
     ]
-    columns = {
-        "match": "effect",
-        "group": "vectors",
-        "working": "reach the threshold by scale 4",
-        "inverse": "1/p",
-        "interval": "95 % interval",
-    }
-    signs = {
-        "match": "effect",
-        "own": "vectors that work",
-        "negated": "of these, negated",
-        "all_own": "of all vectors, work",
-        "all_negated": "of all, negated",
-        "all_p": "p (all vectors)",
-        "same": "√n-means of 4, own signs (of 64)",
-        "random": "random signs (of 64)",
-        "random_p": "p",
-    }
     body = (
         drawn
-        + table(totals, columns, name="composition")
+        + table(totals, COMPOSITIONS, name="composition")
         + note(
             "Signs: an even response (quadratic, quartic) works as well under −θ and under random signs; a linear or "
             "one-sided thresholded one does not. p-values are exact binomial (paired)."
         )
-        + table(named(pick(rows, kind="signs")), signs, name="signs")
+        + table(named(pick(rows, kind="signs")), SIGNS, name="signs")
     )
     lead = "1/p = 1: linear. 1/2: one quadratic form, in any basis. Smaller: separate features, each with a threshold."
     return Section("Sums and signs", body, lead, "composition", "Sums")

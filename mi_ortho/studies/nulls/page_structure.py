@@ -30,6 +30,25 @@ SURVIVING = (
 )
 
 
+EXPANSIONS = {
+    "match": "effect",
+    "at": "expansion",
+    "gradient_norm": "|g|",
+    "constant": "constant",
+    "top": "top eigenvalue",
+    "trace": "trace",
+    "dimension": "effective dimension",
+}
+
+
+BUDGETS = {
+    "match": "effect",
+    "working": "vectors that work",
+    "budget": "budget Σ(R√τ/|θ|)²",
+    "median_norm": "median norm, × base",
+}
+
+
 def spectrum_section(rows: Rows) -> Section | None:
     if not (matches := matches_of(rows, "count")):
         return None
@@ -43,18 +62,9 @@ def spectrum_section(rows: Rows) -> Section | None:
         spectra.append(curve(Panel(f"Spectrum, {MATCH_NAMES[match]}", "eigenvalue", "index", letter=letter), lines))
         found = pick(rows, kind="count", match=match)
         lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
-        counts.append(
-            curve(
-                Panel(
-                    f"N(ρ), {MATCH_NAMES[match]}",
-                    "vectors that can work",
-                    "norm cap ρ, × base",
-                    letter=letter,
-                    whole=True,
-                ),
-                lines,
-            )
-        )
+        title = f"N(ρ), {MATCH_NAMES[match]}"
+        panel = Panel(title, "vectors that can work", "norm cap ρ, × base", letter=letter, whole=True)
+        counts.append(curve(panel, lines))
     body = curves(
         counts,
         "Vectors that work at a norm cap: found in the family (a lower bound), and the most that the "
@@ -65,29 +75,45 @@ def spectrum_section(rows: Rows) -> Section | None:
         "Eigenvalues of the effect's second-order form on what is orthogonal to the base.",
         legend=[(label, label, style) for _, label, style in SPECTRA],
     )
-    columns = {
-        "match": "effect",
-        "at": "expansion",
-        "gradient_norm": "|g|",
-        "constant": "constant",
-        "top": "top eigenvalue",
-        "trace": "trace",
-        "dimension": "effective dimension",
-    }
     names = {at: label for at, label, _ in SPECTRA}
     table_rows = [{**row, "at": names[row["at"]]} for row in named(pick(rows, kind="spectrum"))]
-    budget = {
-        "match": "effect",
-        "working": "vectors that work",
-        "budget": "budget Σ(R√τ/|θ|)²",
-        "median_norm": "median norm, × base",
-    }
-    body += table(table_rows, columns, name="spectra") + table(named(pick(rows, kind="budget")), budget, name="budget")
+    body += table(table_rows, EXPANSIONS, name="spectra") + table(
+        named(pick(rows, kind="budget")), BUDGETS, name="budget"
+    )
     lead = (
         "N orthogonal vectors no longer than ρ can reach an effect τ under a quadratic form exactly when its N largest "
         "eigenvalues sum to N τ / ρ² (Schur and Horn)."
     )
     return Section("Second-order spectrum and the count at each norm", body, lead, "spectrum", "Spectrum")
+
+
+NUMBERS = {
+    "match": "family",
+    "what": "of",
+    "name": "number",
+    "value": "family's",
+    "null": "random families' mean",
+    "p_low": "p (as small)",
+    "p_high": "p (as large)",
+}
+
+
+RATIOS = {
+    "match": "family",
+    "value": "effective rank, outputs / inputs",
+    "null": "the same for random vectors",
+    "p_low": "p (as small)",
+}
+
+
+MEASURES = {
+    "mean_cosine": "mean |cosine|",
+    "sd_cosine": "sd of |cosine|",
+    "condition": "condition number",
+    "participation": "participation ratio",
+    "effective_rank": "effective rank",
+    "clusters": "clusters",
+}
 
 
 def multiplicity_section(rows: Rows) -> Section | None:
@@ -108,40 +134,17 @@ def multiplicity_section(rows: Rows) -> Section | None:
         kept.append(
             curve(Panel(f"Survival, {MATCH_NAMES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
         )
-    words = {
-        "mean_cosine": "mean |cosine|",
-        "sd_cosine": "sd of |cosine|",
-        "condition": "condition number",
-        "participation": "participation ratio",
-        "effective_rank": "effective rank",
-        "clusters": "clusters",
-    }
     table_rows = [
-        {**row, "name": words.get(row["name"], row["name"])} for row in named(pick(rows, kind="multiplicity"))
+        {**row, "name": MEASURES.get(row["name"], row["name"])} for row in named(pick(rows, kind="multiplicity"))
     ]
-    columns = {
-        "match": "family",
-        "what": "of",
-        "name": "number",
-        "value": "family's",
-        "null": "random families' mean",
-        "p_low": "p (as small)",
-        "p_high": "p (as large)",
-    }
-    ratio = {
-        "match": "family",
-        "value": "effective rank, outputs / inputs",
-        "null": "the same for random vectors",
-        "p_low": "p (as small)",
-    }
     body = (
         curves(
             panels,
             "All pairs. Inputs are orthogonal by construction; outputs are z(θ) − z(0).",
             legend=[("inputs", "inputs", "family"), ("outputs", "outputs", "second")],
         )
-        + table(named(pick(rows, kind="ratio")), ratio, name="ratio")
-        + table(table_rows, columns, name="multiplicity")
+        + table(named(pick(rows, kind="ratio")), RATIOS, name="ratio")
+        + table(table_rows, NUMBERS, name="multiplicity")
         + curves(
             kept,
             "How many vectors reach each share of the base's effect.",

@@ -140,6 +140,15 @@ def _remark(row: Row) -> str:
     return f"{row['stage']}, {'' if row['coherent'] else 'not '}coherent (perplexity {number(row['rest'])})"
 
 
+_CIRCLE = (
+    "The angle in the plane is set to the value shown, whatever it was; the length of the part in the plane "
+    "stays. 0 degrees points along the direction, 180 against it; the second axis is the first principal "
+    "component of the directions of all layers, or a random one. Adaptive: only where the direction is "
+    "present. Written at the input of every block; the published method writes at the outputs of the "
+    "normalisations."
+)
+
+
 def _circle(rows: Rows) -> Section | None:
     found = pick(rows, kind="circle")
     if not found:
@@ -174,14 +183,7 @@ def _circle(rows: Rows) -> Section | None:
                 )
             )
     legend = [(f"arc{arc[2]}", _arc_name(arc), arc[2]) for arc in ARCS]
-    caption = (
-        "The angle in the plane is set to the value shown, whatever it was; the length of the part in the plane "
-        "stays. 0 degrees points along the direction, 180 against it; the second axis is the first principal "
-        "component of the directions of all layers, or a random one. Adaptive: only where the direction is "
-        "present. Written at the input of every block; the published method writes at the outputs of the "
-        "normalisations."
-    )
-    body = Markup('<div class="wheels">{}</div>').format(wheels) + curves(panels, caption, legend=legend)
+    body = Markup('<div class="wheels">{}</div>').format(wheels) + curves(panels, _CIRCLE, legend=legend)
     lead = f"{found[0]['n']} prompts of each class; on the rim all, in the centre none."
     return Section("Steering circle", body, lead, "circle", "Circle")
 
@@ -195,6 +197,18 @@ def _arc_name(arc: tuple[str, bool, str]) -> str:
     return {"plane": "plane of directions", "random axis": "random second axis"}[arc[0]] + ", adaptive" * arc[1]
 
 
+_ROUNDS = {
+    "number": "Round",
+    "site": "Read at",
+    "position": "Position",
+    "norm": "Norm",
+    "cosine_before": "Cosine with the unablated difference there",
+    "refusal": "Refusal score, all ablated",
+    "alone": "Refusal score, this one ablated",
+    "random": "Refusal score, as many random",
+}
+
+
 def _several(rows: Rows) -> Section | None:
     rounds, probes, cones = (pick(rows, kind=kind) for kind in ("round", "probe", "cone"))
     if not rounds and not probes and not cones:
@@ -204,16 +218,7 @@ def _several(rows: Rows) -> Section | None:
         body += _HEADING.format("Extracted again while all earlier directions are ablated")
         body += table(
             rounds,
-            {
-                "number": "Round",
-                "site": "Read at",
-                "position": "Position",
-                "norm": "Norm",
-                "cosine_before": "Cosine with the unablated difference there",
-                "refusal": "Refusal score, all ablated",
-                "alone": "Refusal score, this one ablated",
-                "random": "Refusal score, as many random",
-            },
+            _ROUNDS,
             name="rounds",
         )
     if probes:
