@@ -10,7 +10,6 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
-from mi_ortho.nulls.chance import control
 from mi_ortho.pages.data_table import text_limit
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
@@ -248,7 +247,7 @@ def _panels(family: FamilyRun, match: str) -> Markup:
             random = family.control(match, "isotropic")
             if key != "norm" and random:
                 points = [row["index"] for row in random], [row.get(key) for row in random]
-                chance = control("isotropic")
+                chance = family.shown("isotropic")
                 series.insert(0, Series(chance.label, *points, chance.colour, "isotropic", dots=True))
             found.append(curve(Panel(title, unit, group=match, log=key != "norm" and wide(series)), series))
     return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(found))

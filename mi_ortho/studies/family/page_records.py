@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mi_ortho.nulls.chance import CONTROLS
+from mi_ortho.nulls.chance import CONTROLS, Control, control
 from mi_ortho.pages.categories import category_colours
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
@@ -70,6 +70,11 @@ class FamilyRun:
     def control(self, match: str, name: str) -> list[Row]:
         """One control of one match by index."""
         return self._groups.get(("control", match, name), [])
+
+    @staticmethod
+    def shown(name: str) -> Control:
+        """Label and colour of a control."""
+        return control(name)
 
     @cached_property
     def _groups(self) -> dict[tuple[object, ...], list[Row]]:

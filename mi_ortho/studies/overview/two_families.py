@@ -11,7 +11,6 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
-from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section
@@ -21,7 +20,7 @@ from mi_ortho.pages.text import number
 from mi_ortho.studies.family.finished import MATCH_TITLES
 from mi_ortho.studies.family.page_records import FamilyRun, Row, load_family
 
-_RANDOM = CONTROLS["isotropic"].colour
+_RANDOM = FamilyRun.shown("isotropic").colour
 _MEASURES = (
     ("loss", "Relative activation loss", "Lₖ"),
     ("norm", "Norm", "‖θₖ‖"),

@@ -6,7 +6,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
@@ -21,10 +20,10 @@ from mi_ortho.studies.refusal.page_places import candidate_section, layer_sectio
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-ARCS = (  # plane, adaptive, colour
+ARCS = (  # plane, adaptive, colour; that of the control is the one of random directions everywhere
     ("plane", False, "c0"),
     ("plane", True, "c4"),
-    ("random axis", False, CONTROLS["random"].colour),
+    ("random axis", False, "c2"),
 )
 TERMS = [
     ("direction", "Difference of the mean activations on harmful and harmless prompts at one layer and position."),
