@@ -16,6 +16,9 @@ torch.set_num_threads(1)  # the matrices of the tests are too small to share
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
+# files that take longest although they have few tests: begun first, so that no process works on one alone at the end
+LONGEST = ("test_family_study", "test_workers", "test_kills", "test_experiment_models", "test_devices", "test_demo")
+
 
 def _missing(marker: str) -> str | None:
     """Why tests of this marker cannot run here; None when they can."""
@@ -42,9 +45,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if share := config.getoption("--perturb"):
         perturbed.install(share)
+    config.option.loadscopereorder = False  # pytest-xdist would begin with the files that have most tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)  # stable
     reasons = {marker: _missing(marker) for marker in ("browser", "tl3")}
     for item in items:
         for marker, reason in reasons.items():
