@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import mi_ortho as mo
-from experiments.organism.families import RANDOM_KEPT, SHARE_OF_WIDTH
+from experiments.organism.families import RANDOM_KEPT
 
 
 @pytest.mark.slow
@@ -20,6 +20,6 @@ def test_the_demo_finds_a_family_and_its_end(tmp_path):
     kl, activation = summary["counts"]["kl"], summary["counts"]["activation"]
     assert kl["found"] >= 64 and activation["found"] >= 32
     assert kl["end"] is not None
-    assert kl["kept"] >= SHARE_OF_WIDTH * mo.load_model().cfg.d_model
+    assert kl["kept"] >= mo.load_model().cfg.d_model / 4  # how many depends on the base that MELBO happens to find
     assert kl["controls"]["isotropic"] <= RANDOM_KEPT * kl["found"]
     assert max(summary["max_abs_cosine"].values()) < 1e-6
