@@ -20,6 +20,16 @@ from mi_ortho.nulls.linear import rank_p_value
 CLUSTER = 0.5  # |cosine| from which two vectors count as alike
 
 
+NAMES = {  # of the numbers of a Multiplicity, as pages show them
+    "mean_cosine": "mean |cosine|",
+    "sd_cosine": "sd of |cosine|",
+    "condition": "condition number",
+    "participation": "participation ratio",
+    "effective_rank": "effective rank",
+    "clusters": "clusters",
+}
+
+
 @dataclass(frozen=True)
 class Multiplicity:
     """One family in numbers, all of its unit vectors, so that norms play no part.

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from mi_ortho.runs.directory import Run
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # as it is written
+Record = Mapping[str, Any]  # a row as it is read
 R = TypeVar("R", bound=Mapping[str, Any])
 VOLATILE = ("seconds", "cpu_seconds", "megabytes")  # of rows and summaries: what differs between two equal runs
 # kinds that earlier versions recorded again, row by row, when a batch was interrupted

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,7 +16,7 @@ from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Slice, logit_slice, slice_model
 from mi_ortho.model.logits import kl_divergence, masked_mean
 from mi_ortho.runs.directory import Run
-from mi_ortho.runs.rows import pick, stage
+from mi_ortho.runs.rows import Row, pick, stage
 from mi_ortho.runs.seeds import random_stream
 from mi_ortho.steering import Completion, Setting, complete, unsteered_completions
 from mi_ortho.studies.dct.config import DctConfig
@@ -25,7 +24,6 @@ from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject
 
-Row = dict[str, Any]
 METHODS = ("linear", "projected", "quadratic", "exponential")
 NATURAL = 12  # prompts that ask for a behaviour by themselves
 WHOLE = 48  # tokens of their completions: a program cut off is none

@@ -19,8 +19,9 @@ from mi_ortho.multiplicity.distinct import (
     multiplicity_against_random,
     representatives,
 )
+from mi_ortho.runs.rows import Row
 from mi_ortho.steering import complete
-from mi_ortho.studies.dct.bench import NATURAL, Row, Study
+from mi_ortho.studies.dct.bench import NATURAL, Study
 from mi_ortho.studies.dct.effects import judged
 
 BY_CHANCE = "outputs of random directions"  # in records

@@ -9,8 +9,9 @@ import torch
 from mi_ortho.dct import Factors, rank_by_readout, rank_by_weight
 from mi_ortho.derivatives.means import Maps, displacement
 from mi_ortho.model import readout
+from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Completion, complete
-from mi_ortho.studies.dct.bench import Row, Study
+from mi_ortho.studies.dct.bench import Study
 
 TOKENS = 6  # shown on either side of an output direction
 

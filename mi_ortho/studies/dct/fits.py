@@ -32,7 +32,8 @@ from mi_ortho.derivatives.means import Maps, as_maps, displacement
 from mi_ortho.derivatives.spectra import dense_singular, krylov_singular, overlap, randomised_singular
 from mi_ortho.elicitation import random_vectors
 from mi_ortho.interventions.subspace import orthonormal_rows, span
-from mi_ortho.studies.dct.bench import Row, Study
+from mi_ortho.runs.rows import Row
+from mi_ortho.studies.dct.bench import Study
 from mi_ortho.studies.dct.config import DctConfig
 
 SOLVERS = {"dense": dense_singular, "krylov": krylov_singular, "randomised": randomised_singular}

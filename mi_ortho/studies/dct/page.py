@@ -22,12 +22,12 @@ from mi_ortho.pages.sections import (
     write_report,
 )
 from mi_ortho.runs.directory import open_run
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.stats import mean
 from mi_ortho.studies.dct.page_copies import agreement_section, copies_section, together_section
-from mi_ortho.studies.dct.verdicts import RANDOM, Row, by_factor, methods_of
+from mi_ortho.studies.dct.verdicts import RANDOM, by_factor, methods_of
 
-Rows = Sequence[Row]
+Rows = Sequence[Record]
 SHOWN = 2  # factors of each method among the cards
 
 

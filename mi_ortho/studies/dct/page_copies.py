@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from mi_ortho.multiplicity.distinct import NAMES as MULTIPLICITY_NAMES
 from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
@@ -11,22 +12,14 @@ from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, figure, table_section
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.dct.copies import BY_CHANCE
-from mi_ortho.studies.dct.verdicts import RANDOM, Row
+from mi_ortho.studies.dct.verdicts import RANDOM
 
-WORDS = {
-    "mean_cosine": "mean |cosine|",
-    "sd_cosine": "sd of |cosine|",
-    "condition": "condition number",
-    "participation": "participation ratio",
-    "effective_rank": "effective rank",
-    "clusters": "clusters",
-}
 STYLES = {"inputs": "family", "outputs": "c1", BY_CHANCE: CONTROLS[RANDOM].colour}
 
 
-def copies_section(rows: Sequence[Row]) -> Section | None:
+def copies_section(rows: Sequence[Record]) -> Section | None:
     """Cosines of all pairs of inputs and outputs, and every number against its null families."""
     found = pick(rows, kind="multiplicity")
     if not found:
@@ -57,7 +50,7 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
         "p_low": "p (as small)",
         "p_high": "p (as large)",
     }
-    body += table([{**row, "name": WORDS[row["name"]]} for row in found], columns, name="multiplicity")
+    body += table([{**row, "name": MULTIPLICITY_NAMES[row["name"]]} for row in found], columns, name="multiplicity")
     lead = (
         "Orthogonal inputs may still do the same thing. Outputs are compared with random families of the same mean "
         "|cosine|, and with what random orthonormal directions of the same norm do to the target: a lower effective "
@@ -66,7 +59,7 @@ def copies_section(rows: Sequence[Row]) -> Section | None:
     return Section("How many things are the factors?", body, lead, "copies", "Copies")
 
 
-def together_section(rows: Sequence[Row]) -> Section | None:
+def together_section(rows: Sequence[Record]) -> Section | None:
     """The best quarter of the factors: alone, averaged, at the members' norm, and their top direction."""
     found = pick(rows, kind="copies")
     if not found:
@@ -94,7 +87,7 @@ def together_section(rows: Sequence[Row]) -> Section | None:
     )
 
 
-def agreement_section(rows: Sequence[Row]) -> Section | None:
+def agreement_section(rows: Sequence[Record]) -> Section | None:
     """Which methods find the same space, and whether a method finds it again from another start."""
     found = pick(rows, kind="agreement")
     if not found:

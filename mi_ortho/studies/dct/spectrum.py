@@ -10,7 +10,8 @@ from mi_ortho.derivatives.means import Maps, as_maps
 from mi_ortho.derivatives.spectra import Singular, linearise, overlap
 from mi_ortho.interventions.subspace import span
 from mi_ortho.nulls.bounds import effective_dimension
-from mi_ortho.studies.dct.bench import Row, Study
+from mi_ortho.runs.rows import Row
+from mi_ortho.studies.dct.bench import Study
 from mi_ortho.studies.dct.fits import SOLVERS
 
 LARGEST = 1024  # of the random matrix; a larger one has the same spectrum but for its scale

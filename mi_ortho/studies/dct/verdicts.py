@@ -1,32 +1,30 @@
 """What a transcoding came to, from its recorded rows. The thresholds were fixed here before any run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean
 from mi_ortho.studies.dct.fits import RANDOM
 from mi_ortho.studies.shared.left_out import left_out
 
 MOVES = 1.5  # times the effect of random directions of the same norm on the target
 TURNS = 0.1  # more completions turned into another known behaviour than by random directions
-Row = Mapping[str, Any]
 
 
-def by_factor(rows: Sequence[Row], method: str, column: str) -> list[float]:
+def by_factor(rows: Sequence[Record], method: str, column: str) -> list[float]:
     """One value for each index: the mean over signs and seeds."""
     found = pick(rows, kind="factor", method=method)
     indices = sorted({row["index"] for row in found})
     return [fmean(row[column] for row in found if row["index"] == index) for index in indices]
 
 
-def methods_of(rows: Sequence[Row]) -> list[str]:
+def methods_of(rows: Sequence[Record]) -> list[str]:
     """The methods that were tried, in their order, random directions left out."""
     return [name for name in dict.fromkeys(row["method"] for row in pick(rows, kind="factor")) if name != RANDOM]
 
 
-def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
+def moves_more(rows: Sequence[Record], method: str) -> Verdict | None:
     """Do factors move the target further than random directions of the same norm?"""
     own, random = by_factor(rows, method, "effect"), by_factor(rows, RANDOM, "effect")
     if not own or not random or not fmean(random) > 0:
@@ -43,7 +41,7 @@ def moves_more(rows: Sequence[Row], method: str) -> Verdict | None:
     )
 
 
-def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
+def turns_more(rows: Sequence[Record], method: str) -> Verdict | None:
     """Do factors change the behaviour of completions more often?"""
     own, random = by_factor(rows, method, "changed"), by_factor(rows, RANDOM, "changed")
     if not own or len(own) != len(random):
@@ -61,13 +59,13 @@ def turns_more(rows: Sequence[Row], method: str) -> Verdict | None:
     )
 
 
-def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+def verdicts(rows: Sequence[Record]) -> list[Verdict]:
     """Two verdicts for each method."""
     found = [ask(rows, name) for name in methods_of(rows) for ask in (moves_more, turns_more)]
     return [verdict for verdict in found if verdict is not None]
 
 
-def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
+def summarise(rows: Sequence[Record], title: str) -> dict[str, object]:
     """Headline, tiles and verdicts of a finished run."""
     radius = pick(rows, kind="radius")[-1]
     names = methods_of(rows)
@@ -86,5 +84,5 @@ def summarise(rows: Sequence[Row], title: str) -> dict[str, object]:
     return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows), "sinks": left_out(rows)}
 
 
-def _percent(rows: Sequence[Row], column: str) -> str:
+def _percent(rows: Sequence[Record], column: str) -> str:
     return f"{100 * fmean(row[column] for row in rows):.0f} %"

@@ -16,8 +16,9 @@ from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import note, sinks_line
 from mi_ortho.pages.text import clip, json_script, number, visible
 from mi_ortho.runs.directory import RunError, open_run
+from mi_ortho.runs.rows import Record
 from mi_ortho.studies.family.finished import MATCH_TITLES
-from mi_ortho.studies.family.page_records import FamilyRun, Row, load_family
+from mi_ortho.studies.family.page_records import FamilyRun, load_family
 
 _PICTURES = 900_000  # bytes of attention on the page, before base64
 _TEXTS = 500_000  # characters of completions on the page
@@ -50,7 +51,7 @@ def explore_report(run_dir: Path) -> Path:
 def explorer_page(path: Path) -> Markup:
     """The page as text, from the rows of the folder and of the family run around it."""
     run = open_run(path)
-    rows: list[Row] = list(run.records())
+    rows: list[Record] = list(run.records())
     frame = next((row for row in rows if row["kind"] == "frame"), None)
     shown = [row for row in rows if row["kind"] == "vector"]
     if frame is None or not shown or not (path.resolve().parent / "config.json").is_file():
@@ -85,7 +86,7 @@ def explorer_page(path: Path) -> Markup:
 
 
 def explorer_data(
-    family: FamilyRun, frame: Row, shown: Sequence[Row], arrays: Mapping[str, Mapping[str, Tensor]]
+    family: FamilyRun, frame: Record, shown: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[dict[str, Any], list[str]]:
     """Everything the page's script reads, and what had to be left out to keep the page small."""
     words = _Words()
@@ -143,7 +144,7 @@ def safe_word(word: object) -> str:
     return clip(visible(word), _TOKEN)
 
 
-def _vector(family: FamilyRun, row: Row, words: _Words) -> dict[str, Any]:
+def _vector(family: FamilyRun, row: Record, words: _Words) -> dict[str, Any]:
     """One vector: what the family run measured of it, and its own tokens."""
     match, index = str(row["match"]), int(row["index"])
     found = family.base if match == "base" else next((one for one in family.family(match) if one["index"] == index), {})
@@ -177,7 +178,7 @@ def _cut(vectors: Sequence[dict[str, Any]]) -> None:
 
 
 def _attention(
-    shown: Sequence[Row], arrays: Mapping[str, Mapping[str, Tensor]], vectors: Sequence[dict[str, Any]]
+    shown: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]], vectors: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Attention without steering, and each vector's change of it, for as many heads as fit: those that change most."""
     plain = arrays["frame"]["attention"].float()
@@ -198,7 +199,7 @@ def _attention(
     return given, left * (len(heads) < len(plain))
 
 
-def _places(shown: Sequence[Row]) -> list[int]:
+def _places(shown: Sequence[Record]) -> list[int]:
     """Where each row's shard stands in the stack of its match: shards are stacked in the order of their indices."""
     order = {
         match: sorted(row["index"] for row in shown if row["match"] == match)
@@ -208,8 +209,8 @@ def _places(shown: Sequence[Row]) -> list[int]:
 
 
 def _natural(
-    frame: Row,
-    shown: Sequence[Row],
+    frame: Record,
+    shown: Sequence[Record],
     arrays: Mapping[str, Mapping[str, Tensor]],
     vectors: Sequence[dict[str, Any]],
     words: _Words,
@@ -253,7 +254,7 @@ def _panels(family: FamilyRun, match: str) -> Markup:
     return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(found))
 
 
-def _reading(frame: Row) -> Section:
+def _reading(frame: Record) -> Section:
     text = (
         "Presence is cos(h, θ): the cosine of the vector with the residual stream at its own site, at every token, "
         "read without steering. A completion is the recorded one, tokenised again. Attention is read on the shown "

@@ -1,7 +1,6 @@
 """What a family is compared with: controls of its norms, averages, shorter norms, the linear null, a random base."""
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,12 +14,12 @@ from mi_ortho.interventions.subspace import Subspace
 from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls.chance import covariance_matched, random_in_span, with_norms
 from mi_ortho.nulls.linear import linear_null
+from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Yardstick, measure, yardstick
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
 from mi_ortho.studies.family.job import BATCH, Job, measured
 
 MEANS = (2, 3, 5, 10, 20, 40)
-Row = dict[str, Any]
 
 
 def measure_controls(

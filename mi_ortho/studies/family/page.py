@@ -9,6 +9,7 @@ from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section, page, render, write_page
 from mi_ortho.pages.sections import left_out_section, marked, note, run_section, shown, verdict_section
 from mi_ortho.pages.text import number, visible
+from mi_ortho.runs.rows import Record
 from mi_ortho.studies.family import page_records as read
 from mi_ortho.studies.family import page_rows as tables
 from mi_ortho.studies.family.finished import MATCH_TITLES
@@ -185,5 +186,5 @@ def _unfinished(run: read.FamilyRun) -> str:
     return f"Unfinished run: {len(run.where(kind='vector'))} vectors so far"
 
 
-def _norm(row: read.Row) -> str:
+def _norm(row: Record) -> str:
     return f"‖θ‖ = {number(row['norm'])}" if isinstance(row.get("norm"), int | float) else ""

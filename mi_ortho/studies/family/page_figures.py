@@ -13,7 +13,8 @@ from torch import Tensor
 from mi_ortho.nulls.chance import CONTROLS, control
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.text import number
-from mi_ortho.studies.family.page_records import FamilyRun, Row
+from mi_ortho.runs.rows import Record
+from mi_ortho.studies.family.page_records import FamilyRun
 from mi_ortho.studies.family.verdicts import AT_CAP
 
 Cosines = tuple[Float[Tensor, "n n"], dict[int, str]]  # of all vectors, and where each group of them starts
@@ -136,7 +137,7 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
     return found
 
 
-def _at_most(run: FamilyRun, family: Sequence[Row]) -> str:
+def _at_most(run: FamilyRun, family: Sequence[Record]) -> str:
     norms = [float(row["norm"]) for row in family if isinstance(row.get("norm"), int | float)]
     base = run.base.get("norm")
     return f" at up to {max(norms) / base:.2g} × the base's norm" if norms and base else ""
@@ -161,7 +162,7 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     return [one for one in found if finite(one.y) and not (key == "norm" and one.dots)] + [own]
 
 
-def _of(rows: Sequence[Row], key: str, label: str, style: str, name: str) -> Series:
+def _of(rows: Sequence[Record], key: str, label: str, style: str, name: str) -> Series:
     dots = name in CONTROLS and name != "random_base"
     column = (label, key) if name in CONTROLS else ("family", key) if name == "shrunk" else None
     values = [row.get(key) for row in rows]
@@ -183,5 +184,5 @@ def _counts(run: FamilyRun, match: str) -> list[Series]:
     ]
 
 
-def _line(row: Row, key: str, label: str) -> dict[str, float]:
+def _line(row: Record, key: str, label: str) -> dict[str, float]:
     return {label: float(row[key])} if isinstance(row.get(key), int | float) else {}

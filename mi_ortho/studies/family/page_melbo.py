@@ -11,7 +11,7 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.sections import Card, completions, note, table_section, write_report
 from mi_ortho.pages.text import number
 from mi_ortho.runs.directory import open_run
-from mi_ortho.studies.family.page_records import Row
+from mi_ortho.runs.rows import Record
 
 _COLUMNS = {
     "what": "what",
@@ -28,12 +28,12 @@ _KINDS = {"unsteered": "without steering", "melbo": "MELBO", "melbo_control": "r
 def melbo_report(run_dir: Path) -> Path:
     """Write `report.html` into a `melbo` run directory, finished or not, and return its path."""
     run = open_run(run_dir)
-    rows: list[Row] = [row for row in run.records() if row.get("kind") in _KINDS]
+    rows: list[Record] = [row for row in run.records() if row.get("kind") in _KINDS]
     sections = [_beside(rows), _counted(rows), _table(rows), _cosines(Path(run_dir))]
     return write_report(Path(run_dir), "MELBO vectors", sections)
 
 
-def _beside(rows: list[Row]) -> Section:
+def _beside(rows: list[Record]) -> Section:
     """The unsteered completion and the first of each other behaviour."""
     plain = [row for row in rows if row["kind"] == "unsteered"][:1]
     first = {str(row.get("mode")): row for row in reversed(rows) if row["kind"] == "melbo"}
@@ -48,7 +48,7 @@ def _beside(rows: list[Row]) -> Section:
     return Section("Unsteered and steered", body, lead, "steered", "Steered")
 
 
-def _counted(rows: list[Row]) -> Section:
+def _counted(rows: list[Record]) -> Section:
     """How often each behaviour appears, under the vectors and under random ones."""
     counts = {kind: Counter(str(row.get("mode")) for row in rows if row["kind"] == kind) for kind in _KINDS}
     modes = dict.fromkeys(mode for found in counts.values() for mode, _ in found.most_common())
@@ -58,7 +58,7 @@ def _counted(rows: list[Row]) -> Section:
     return table_section("Behaviours", table, columns, lead=lead, anchor="modes", name="behaviours", chips=["mode"])
 
 
-def _table(rows: list[Row]) -> Section:
+def _table(rows: list[Record]) -> Section:
     named = [{**row, "what": _KINDS[str(row["kind"])]} for row in rows]
     return table_section("Every vector", named, _COLUMNS, anchor="vectors", short="Table", name="melbo", chips=["mode"])
 

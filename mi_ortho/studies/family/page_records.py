@@ -13,10 +13,9 @@ from mi_ortho.nulls.chance import CONTROLS, Control, control
 from mi_ortho.pages.categories import category_colours
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.family.finished import MATCH_TITLES
 
-Row = Mapping[str, Any]
 MAX_CONTROLS = 9000  # control measurements shown; of more, those of every n-th index
 MAX_HELD_OUT = 3000  # held-out completions shown; of more, those of every n-th vector
 
@@ -28,31 +27,31 @@ class FamilyRun:
     Of very large runs, controls are read at every `control_step`-th index only.
     """
 
-    config: Row
-    environment: Row
-    summary: Row
-    rows: Sequence[Row]
+    config: Record
+    environment: Record
+    summary: Record
+    rows: Sequence[Record]
     vectors: Mapping[str, Tensor]
-    visuals: Row
+    visuals: Record
     arrays: Mapping[str, Tensor]
     control_step: int = 1
 
-    def where(self, **wanted: object) -> list[Row]:
+    def where(self, **wanted: object) -> list[Record]:
         """The rows whose fields have these values."""
         return pick(self.rows, **wanted)
 
     @cached_property
-    def base(self) -> Row:
+    def base(self) -> Record:
         """The row of the base vector, empty where the run has none yet."""
         return next(iter(self.where(kind="base")), {})
 
     @cached_property
-    def unsteered(self) -> Row:
+    def unsteered(self) -> Record:
         """The first prompt's row without steering, empty where the run has none yet."""
         return next(iter(self.where(kind="unsteered")), {})
 
     @cached_property
-    def null(self) -> list[Row]:
+    def null(self) -> list[Record]:
         """The linear null by index, where it could be computed."""
         rows = [row for row in self.where(kind="linear_null") if row.get("loss") is not None]
         return sorted(rows, key=lambda row: row["index"])
@@ -63,11 +62,11 @@ class FamilyRun:
         found = {str(row.get("match")) for row in self.where(kind="vector")}
         return [match for match in MATCH_TITLES if match in found] + sorted(found - set(MATCH_TITLES))
 
-    def family(self, match: str) -> list[Row]:
+    def family(self, match: str) -> list[Record]:
         """The vectors of one match by index."""
         return self._groups.get(("vector", match, None), [])
 
-    def control(self, match: str, name: str) -> list[Row]:
+    def control(self, match: str, name: str) -> list[Record]:
         """One control of one match by index."""
         return self._groups.get(("control", match, name), [])
 
@@ -77,8 +76,8 @@ class FamilyRun:
         return control(name)
 
     @cached_property
-    def _groups(self) -> dict[tuple[object, ...], list[Row]]:
-        found: dict[tuple[object, ...], list[Row]] = {}
+    def _groups(self) -> dict[tuple[object, ...], list[Record]]:
+        found: dict[tuple[object, ...], list[Record]] = {}
         for row in self.rows:
             if row["kind"] in ("vector", "control"):
                 found.setdefault((row["kind"], row.get("match"), row.get("control")), []).append(row)
@@ -89,7 +88,7 @@ class FamilyRun:
         found = {str(row.get("control")) for row in self.where(kind="control", match=match)}
         return [name for name in CONTROLS if name in found] + sorted(found - set(CONTROLS))
 
-    def keeps(self, row: Row) -> bool:
+    def keeps(self, row: Record) -> bool:
         """Whether a row's behaviour is the base's; that of a random base's family is compared with the chosen base."""
         if row.get("keeps") is None or row.get("control") == "random_base":
             return bool(self.base) and bool(self.base.get("keeps", True)) and row.get("mode") == self.base.get("mode")
@@ -120,7 +119,7 @@ def load_family(path: Path) -> FamilyRun:
     """Read a run directory, finished or not; parts that are not there yet are empty."""
     run = open_run(path)
 
-    def part(name: str) -> Row:
+    def part(name: str) -> Record:
         found = read_json(path / name) if (path / name).is_file() else {}
         return found if isinstance(found, Mapping) else {}
 
@@ -133,7 +132,7 @@ def load_family(path: Path) -> FamilyRun:
     return FamilyRun(run.config, environment, summary, rows, vectors, visuals, arrays, step)
 
 
-def joined(rows: Sequence[Row]) -> list[Row]:
+def joined(rows: Sequence[Record]) -> list[Record]:
     """The rows with each vector's search and shrunk norm joined to it, and held-out completions as rows of their own.
 
     A row of one kind, match, control, index and scale that was recorded twice (a resumed batch) counts once.
@@ -148,14 +147,14 @@ def joined(rows: Sequence[Row]) -> list[Row]:
         if row["kind"] in ("search", "shrunk") and row.get("index") is not None:
             wanted = ("status", "evaluations", "seconds") if row["kind"] == "search" else ("norm_shrunk",)
             extra.setdefault((row.get("match"), row["index"]), {}).update({name: row.get(name) for name in wanted})
-    found: list[Row] = []
+    found: list[Record] = []
     for row in once:
         found.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
         found += _held_out(row, held_out) if (row.get("index") or 0) % every == 0 else []
     return found
 
 
-def _held_out(row: Row, prompts: Iterable[str]) -> list[Row]:
+def _held_out(row: Record, prompts: Iterable[str]) -> list[Record]:
     """One row for every held-out prompt a vector was tried on."""
     if row["kind"] != "vector" or not row.get("transfer_modes"):
         return []

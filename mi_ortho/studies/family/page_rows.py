@@ -5,7 +5,8 @@ from typing import Any
 from mi_ortho.nulls.chance import control
 from mi_ortho.pages.data_table import text_limit
 from mi_ortho.pages.text import clip, visible
-from mi_ortho.studies.family.page_records import FamilyRun, Row
+from mi_ortho.runs.rows import Record
+from mi_ortho.studies.family.page_records import FamilyRun
 
 MEASURES = ("norm", "norm_shrunk", "loss", "kl_base_vector", "kl_vector_base", "log_odds")
 FIELDS = ("match", "what", "index", "status", *MEASURES, "mode", "keeps", "transfer", "text")
@@ -13,7 +14,7 @@ _KINDS = ("unsteered", "base", "melbo", "melbo_control", "vector", "control", "m
 _CODED = ("match", "what", "status", "mode", "keeps")
 
 
-def what(row: Row) -> str:
+def what(row: Record) -> str:
     """What a row measures, in words."""
     names = {
         "unsteered": "unsteered",
@@ -60,7 +61,7 @@ def row_numbers(run: FamilyRun) -> dict[int, int]:
     return {id(row): k for k, row in enumerate(_ordered(run))}
 
 
-def _ordered(run: FamilyRun) -> list[Row]:
+def _ordered(run: FamilyRun) -> list[Record]:
     rows = [row for row in run.rows if row.get("kind") in _KINDS]
     names = ("match", "control", "prompt_text")
     return sorted(
@@ -69,7 +70,7 @@ def _ordered(run: FamilyRun) -> list[Row]:
     )
 
 
-def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, list[Row | None]]]]:
+def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, list[Record | None]]]]:
     """The scales, and for each n the row at each scale (None where it was not measured)."""
     rows = run.where(kind="mean", match=match)
     order = ["plain", "sqrt_n", "sum"]
@@ -79,7 +80,7 @@ def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, lis
     return scales, [(n, [cells.get((n, scale)) for scale in scales]) for n in sorted({row["n"] for row in rows})]
 
 
-def _cell(run: FamilyRun, row: Row, field: str, longest: int) -> object:
+def _cell(run: FamilyRun, row: Record, field: str, longest: int) -> object:
     if field == "what":
         return what(row)
     if field == "text":

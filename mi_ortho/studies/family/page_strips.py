@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from mi_ortho.nulls.chance import control
 from mi_ortho.pages.text import json_script, visible
-from mi_ortho.studies.family.page_records import FamilyRun, Row
+from mi_ortho.runs.rows import Record
+from mi_ortho.studies.family.page_records import FamilyRun
 from mi_ortho.studies.family.page_rows import row_numbers
 
 _SINGLE = 200  # up to this many cells each is drawn by itself, with a gap; more merge where they are alike
@@ -28,13 +29,13 @@ def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
     if not rows:
         return []
     width = 1 + max(row["index"] for row in [*rows, *run.family(match)])
-    prompts: dict[str, list[Row]] = {}
+    prompts: dict[str, list[Record]] = {}
     for row in sorted(rows, key=lambda row: row["index"]):
         prompts.setdefault(str(row.get("prompt_text")), []).append(row)
     return [strip(run, prompt, chosen, width, where) for prompt, chosen in prompts.items()]
 
 
-def strip(run: FamilyRun, label: str, rows: Sequence[Row], width: int, where: Mapping[int, int]) -> dict[str, Any]:
+def strip(run: FamilyRun, label: str, rows: Sequence[Record], width: int, where: Mapping[int, int]) -> dict[str, Any]:
     """One strip: a cell for every index measured, full height where the behaviour is kept and lower where it is not."""
     step = _step([int(row["index"]) for row in rows])
     cells = [(int(row["index"]), run.colours.get(str(row.get("mode")), "m7"), run.keeps(row)) for row in rows]

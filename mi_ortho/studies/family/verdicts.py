@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from mi_ortho.nulls.bounds import capacity_bound
-from mi_ortho.runs.rows import numbers, pick
+from mi_ortho.runs.rows import Record, numbers, pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
 from mi_ortho.studies.family.finished import BEYOND_LINEAR
 from mi_ortho.studies.shared.left_out import left_out
@@ -20,8 +20,6 @@ TRANSFERS = 0.5  # of the base's own transfer
 MEANS_DIFFER = 0.5  # share kept by sqrt(n)-scaled means minus share kept by plain means
 WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour, then and later
 AT_CAP = 0.99  # share of the norm cap from which a vector lies at it
-
-Row = Mapping[str, Any]
 
 
 def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:
@@ -38,7 +36,7 @@ def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:
     return end if end in starts else None
 
 
-def paired_column(a: Sequence[Row], b: Sequence[Row], name: str) -> tuple[list[bool], list[bool]]:
+def paired_column(a: Sequence[Record], b: Sequence[Record], name: str) -> tuple[list[bool], list[bool]]:
     """A yes-or-no column of both, matched by index; rows that do not have it are left out."""
     other = {row["index"]: row.get(name) for row in b}
     pairs = [(row.get(name), other.get(row["index"])) for row in a]
@@ -46,14 +44,14 @@ def paired_column(a: Sequence[Row], b: Sequence[Row], name: str) -> tuple[list[b
     return [bool(x) for x, _ in known], [bool(y) for _, y in known]
 
 
-def paired_difference(a: Sequence[Row], b: Sequence[Row], name: str) -> list[float]:
+def paired_difference(a: Sequence[Record], b: Sequence[Record], name: str) -> list[float]:
     """a's column minus b's, matched by index."""
     other = {row["index"]: row for row in b}
     pairs = [(row.get(name), other[row["index"]].get(name)) for row in a if row["index"] in other]
     return [float(x) - float(y) for x, y in pairs if isinstance(x, (int, float)) and isinstance(y, (int, float))]
 
 
-def exists(rows: Sequence[Row], match: str) -> Verdict | None:
+def exists(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do orthogonal vectors keep the behaviour more often than random vectors of the same norms?"""
     family = pick(rows, kind="vector", match=match)
     random = pick(rows, kind="control", match=match, control="isotropic")
@@ -72,7 +70,7 @@ def exists(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
+def norm_matters(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do vectors longer than the base lose the behaviour when scaled down to its norm?"""
     base = pick(rows, kind="base")
     family = pick(rows, kind="vector", match=match)
@@ -94,7 +92,7 @@ def norm_matters(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def beyond_linear(rows: Sequence[Row]) -> Verdict | None:
+def beyond_linear(rows: Sequence[Record]) -> Verdict | None:
     """Are there more vectors at a small activation loss than any linear response allows?"""
     base, family = pick(rows, kind="base"), pick(rows, kind="vector", match="activation")
     null = numbers(pick(rows, kind="linear_null"), "efficiency")
@@ -123,7 +121,7 @@ def beyond_linear(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
+def transfers(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do vectors that work on the training prompts work on prompts they never saw?"""
     base = numbers(pick(rows, kind="base"), "transfer")
     family = [row for row in pick(rows, kind="vector", match=match) if row["keeps"]]
@@ -145,7 +143,7 @@ def transfers(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def means_fail(rows: Sequence[Row], match: str) -> Verdict | None:
+def means_fail(rows: Sequence[Record], match: str) -> Verdict | None:
     """Does the plain mean of vectors lose the behaviour while the mean rescaled by sqrt(n) keeps it?"""
     means = [row for row in pick(rows, kind="mean", match=match) if int(str(row["n"])) >= 3]
     by_n = [[{**row, "index": row["n"]} for row in means if row["scale"] == scale] for scale in ("sqrt_n", "plain")]
@@ -164,7 +162,7 @@ def means_fail(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def base_is_special(rows: Sequence[Row], match: str) -> Verdict | None:
+def base_is_special(rows: Sequence[Record], match: str) -> Verdict | None:
     """Is the chosen base easier to reproduce than a random vector of the same norm?"""
     random = pick(rows, kind="control", match=match, control="random_base")
     family = pick(rows, kind="vector", match=match)[: len(random)]
@@ -183,7 +181,7 @@ def base_is_special(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+def verdicts(rows: Sequence[Record]) -> list[Verdict]:
     """Every verdict the recorded rows allow."""
     found: list[Verdict | None] = []
     for match in ("kl", "activation"):
@@ -197,12 +195,12 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [verdict for verdict in [*found, beyond_linear(rows)] if verdict is not None]
 
 
-def scaled_to_base(rows: Sequence[Row], match: str) -> list[Row]:
+def scaled_to_base(rows: Sequence[Record], match: str) -> list[Record]:
     """What the vectors do at the base's own norm."""
     return pick(rows, kind="control", match=match, control="scaled_to_base")
 
 
-def counts(rows: Sequence[Row], match: str, cap: float | None = None) -> dict[str, Any]:
+def counts(rows: Sequence[Record], match: str, cap: float | None = None) -> dict[str, Any]:
     """How many vectors were found and kept the behaviour, by quarter, beside each control, and at which norms.
 
     `cap` is the largest norm allowed, as a multiple of the base's; None without one.
@@ -238,13 +236,13 @@ def counts(rows: Sequence[Row], match: str, cap: float | None = None) -> dict[st
     }
 
 
-def _controls(rows: Sequence[Row], match: str) -> dict[str, list[Row]]:
+def _controls(rows: Sequence[Record], match: str) -> dict[str, list[Record]]:
     names = dict.fromkeys(str(row["control"]) for row in rows if row["kind"] == "control" and row["match"] == match)
     return {name: pick(rows, kind="control", match=match, control=name) for name in names}
 
 
 def summarise(
-    rows: Sequence[Row], cosines: Mapping[str, float], model: str, cap: float | None = None
+    rows: Sequence[Record], cosines: Mapping[str, float], model: str, cap: float | None = None
 ) -> dict[str, object]:
     """summary.json of a family run: headline, counts, where each family ends, verdicts.
 
@@ -266,7 +264,7 @@ END = f"from there on fewer than half of any {WINDOW} consecutive vectors keep t
 
 
 def headline(
-    rows: Sequence[Row], totals: Mapping[str, Mapping[str, Any]], cosines: Mapping[str, float], model: str
+    rows: Sequence[Record], totals: Mapping[str, Mapping[str, Any]], cosines: Mapping[str, float], model: str
 ) -> str:
     """What was found, under which conditions, and what the same measurement says of random vectors."""
     base, plain = pick(rows, kind="base"), pick(rows, kind="unsteered")
@@ -296,7 +294,7 @@ def _conditions(total: Mapping[str, Any]) -> str:
     return "" if scaled is None else f" ({total['at_base_norm']} at the base's own norm)"
 
 
-def _chance(rows: Sequence[Row], match: str, total: Mapping[str, Any]) -> str:
+def _chance(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str:
     """Of random vectors how many do, and what that means where they do it as often."""
     if (random := total["controls"].get("isotropic")) is None:
         return ""

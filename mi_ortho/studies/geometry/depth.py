@@ -1,7 +1,6 @@
 """Rows about depth: variance and norm of both streams, their growth, the gap between them, and the updates."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,13 +8,13 @@ from torch import Tensor
 
 from mi_ortho.geometry import Growth, fit_exponential, fit_power, stream_moments
 from mi_ortho.model.trajectories import Trajectories
+from mi_ortho.runs.rows import Row
 from mi_ortho.stats import bootstrap, central_interval
 
 STATISTICS = ("mean_variance", "max_variance", "mean_norm")
 STREAMS = ("pre", "mid")
 FORMS = {"exponential": fit_exponential, "power": fit_power}
 STILL = 1e-9  # variance as a share of the squared norm below which nothing varies but rounding
-Row = dict[str, Any]
 
 
 def depth_curves(x: Float[Tensor, "samples point d_model"]) -> Float[Tensor, "three point"]:

@@ -1,7 +1,6 @@
 """Rows about pairs of layers and single layers: shared directions of the weights, likeness, flatness."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -25,8 +24,8 @@ from mi_ortho.geometry import (
     write_space,
 )
 from mi_ortho.interventions.sites import Site
+from mi_ortho.runs.rows import Row
 
-Row = dict[str, Any]
 PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "mlp_out")}
 
 

@@ -1,10 +1,9 @@
 """The report of a `geometry` run: growth, updates, shared directions, likeness and flatness, beside their nulls."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,9 +18,8 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, glossary, left_out_section, note, table_section, write_report
 from mi_ortho.runs.directory import Run, open_run
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 
-Row = Mapping[str, Any]
 DEPTH = "layer"
 _READABLE = 12  # layers up to which a matrix is a table of numbers
 LINES = {"mean_variance": "Mean variance", "max_variance": "Largest variance", "mean_norm": "Mean norm"}
@@ -57,7 +55,7 @@ def geometry_report(run_dir: Path) -> Path:
     return write_report(run_dir, "Layer geometry", [section for section in sections if section is not None])
 
 
-def _series(rows: Sequence[Row], label: str, style: str, *, y: str = "value", key: str = "") -> Series:
+def _series(rows: Sequence[Record], label: str, style: str, *, y: str = "value", key: str = "") -> Series:
     """One line of a column over depth; a depth recorded twice counts once."""
     points = {row["depth"]: row[y] for row in rows}
     return Series(label, sorted(points), [points[depth] for depth in sorted(points)], style, key or label.split()[0])
@@ -69,7 +67,7 @@ def _shown(network: str) -> tuple[str, str]:
     return (known.label, known.colour) if known else (network, "family")
 
 
-def _growth(rows: Sequence[Row]) -> Section | None:
+def _growth(rows: Sequence[Record]) -> Section | None:
     found = pick(rows, kind="point", network="model", group="all")
     if not found:
         return None
@@ -95,8 +93,8 @@ def _growth(rows: Sequence[Row]) -> Section | None:
     return Section("Growth by layer", body, "", "growth", "Growth")
 
 
-def _growth_panel(rows: Sequence[Row], statistic: str, letter: str) -> Markup:
-    def points(network: str, stream: str) -> list[Row]:
+def _growth_panel(rows: Sequence[Record], statistic: str, letter: str) -> Markup:
+    def points(network: str, stream: str) -> list[Record]:
         return pick(rows, kind="point", network=network, group="all", statistic=statistic, stream=stream)
 
     pre = points("model", "pre")
@@ -111,17 +109,17 @@ def _growth_panel(rows: Sequence[Row], statistic: str, letter: str) -> Markup:
     return curve(Panel(LINES[statistic], "over prompts", DEPTH, log=True, letter=letter, group="growth"), series)
 
 
-def _fitted(fit: Row, depth: int) -> float:
+def _fitted(fit: Record, depth: int) -> float:
     at = depth if fit["form"] == "exponential" else math.log(depth + 1)
     return math.exp(fit["intercept"] + fit["slope"] * at)
 
 
-def _intervals(rows: Sequence[Row], label: str) -> list[Estimate]:
+def _intervals(rows: Sequence[Record], label: str) -> list[Estimate]:
     once = {row["depth"]: row for row in rows}
     return [Estimate(label.format(k), once[k]["value"], (once[k]["low"], once[k]["high"])) for k in sorted(once)]
 
 
-def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
+def _untrained_gap(rows: Sequence[Record]) -> list[Estimate]:
     untrained = f"{CONTROLS['untrained'].label}, mean over layers"
     mean = [("mean over layers", "model", "value"), (untrained, "untrained", "control")]
     found = [(label, pick(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
@@ -132,7 +130,7 @@ def _untrained_gap(rows: Sequence[Row]) -> list[Estimate]:
     ]
 
 
-def _sets(rows: Sequence[Row]) -> Section | None:
+def _sets(rows: Sequence[Record]) -> Section | None:
     points = pick(rows, kind="point", network="model")
     names = [name for name in dict.fromkeys(row.get("group") for row in points) if name != "all"]
     if not names:
@@ -149,7 +147,7 @@ def _sets(rows: Sequence[Row]) -> Section | None:
     return Section("The two sets of prompts", curves(panels, "The same curves for each set alone.", legend=legend))
 
 
-def _updates(rows: Sequence[Row]) -> Section | None:
+def _updates(rows: Sequence[Record]) -> Section | None:
     found = {name: pick(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
     if not found["model"]:
         return None
@@ -167,7 +165,7 @@ def _updates(rows: Sequence[Row]) -> Section | None:
     return Section("What each block adds", curves(panels, caption, legend=legend), "", "updates", "Updates")
 
 
-def _directions(rows: Sequence[Row], run: Run) -> Section | None:
+def _directions(rows: Sequence[Record], run: Run) -> Section | None:
     found = pick(rows, kind="overlap", network="model")
     if not found:
         return None
@@ -195,7 +193,7 @@ def _directions(rows: Sequence[Row], run: Run) -> Section | None:
     return Section("Shared directions of the weights", body, "", "directions", "Directions")
 
 
-def _likeness(rows: Sequence[Row]) -> Section | None:
+def _likeness(rows: Sequence[Record]) -> Section | None:
     found = pick(rows, kind="likeness", network="model")
     carried = pick(rows, kind="carried", network="model")
     if not found or not carried:
@@ -233,7 +231,7 @@ def _likeness(rows: Sequence[Row]) -> Section | None:
     return Section("Likeness of layers", body, lead, "likeness", "Likeness")
 
 
-def _grid(rows: Sequence[Row], column: str, size: int) -> Float[Tensor, "n n"]:
+def _grid(rows: Sequence[Record], column: str, size: int) -> Float[Tensor, "n n"]:
     """Mean of a column for each pair of layers; the diagonal is 1 where a layer was not compared with itself."""
     found = torch.eye(size, dtype=torch.float64)
     for source in range(size):
@@ -252,7 +250,7 @@ def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
     return heat_map(values, title=title, captions=(caption,), row_names=names, column_names=names)
 
 
-def _flat(rows: Sequence[Row]) -> Section | None:
+def _flat(rows: Sequence[Record]) -> Section | None:
     found = pick(rows, kind="flat", network="model")
     if not found:
         return None
@@ -275,12 +273,12 @@ def _flat(rows: Sequence[Row]) -> Section | None:
     return Section("Flat or curved", curves(panels, caption, legend=legend), lead, "flat", "Flatness")
 
 
-def _means(rows: Sequence[Row], column: str) -> list[Row]:
+def _means(rows: Sequence[Record], column: str) -> list[Record]:
     depths = sorted({row["depth"] for row in rows})
     return [{"depth": depth, "value": fmean(row[column] for row in rows if row["depth"] == depth)} for depth in depths]
 
 
-def _fits(rows: Sequence[Row]) -> Section:
+def _fits(rows: Sequence[Record]) -> Section:
     columns = {
         "network": "network",
         "group": "prompts",

@@ -10,8 +10,9 @@ from torch import Tensor
 from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model
 from mi_ortho.model.trajectories import Trajectories, trajectories, write_matrices
+from mi_ortho.runs.rows import Row
 from mi_ortho.runs.seeds import random_stream
-from mi_ortho.studies.geometry.depth import Row, gap_rows, growth_rows, update_rows
+from mi_ortho.studies.geometry.depth import gap_rows, growth_rows, update_rows
 from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
 
 STAGES = {  # which measurements each network needs for the claims and their controls

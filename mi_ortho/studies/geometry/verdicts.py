@@ -4,11 +4,10 @@ Each row carries `network`: "model", or a control, "untrained" (random initial w
 weights, permuted within each matrix), and rows of curves carry `group`: "all" prompts or one of the two sets.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.stats import Decision, Interval, Measured, Verdict, all_of, decide, judge
 
 STRAIGHT = 0.8  # R² of log variance over depth from which growth is called near-exponential
@@ -21,13 +20,11 @@ CONSTANT = 0.05  # slope of log update length per block up to which every layer 
 SAME = 0.8  # share of a learned map's prediction that a plain number must reach for layers to be one space
 FLAT = 0.05  # relative excess of detours over a flat cloud's up to which a layer is called flat
 
-Row = Mapping[str, Any]
 
-
-def curves_rise(rows: Sequence[Row]) -> Verdict | None:
+def curves_rise(rows: Sequence[Record]) -> Verdict | None:
     """E: variance grows along a straight line in the logarithm in every curve."""
 
-    def steepest(network: str) -> list[Row]:
+    def steepest(network: str) -> list[Record]:
         found = pick(rows, kind="fit", network=network, form="exponential")
         return [row for row in found if row["group"] != "all" and row["statistic"] != "mean_norm"]
 
@@ -48,7 +45,7 @@ def curves_rise(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
+def exponential_growth(rows: Sequence[Record]) -> Verdict | None:
     """F: the mean variance grows exponentially rather than as a power of depth."""
     law = pick(rows, kind="law", network="model", group="all", stream="pre", statistic="mean_variance")
     fit = pick(
@@ -70,7 +67,7 @@ def exponential_growth(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def streams_separate(rows: Sequence[Row]) -> Verdict | None:
+def streams_separate(rows: Sequence[Record]) -> Verdict | None:
     """G: the variance of mid lies apart from that of pre."""
     found, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
     if found is None:
@@ -86,7 +83,7 @@ def streams_separate(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def attention_adds_more(rows: Sequence[Row]) -> Verdict | None:
+def attention_adds_more(rows: Sequence[Record]) -> Verdict | None:
     """G, the why: mid is more than half a block further along the growth."""
     found, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
     if found is None:
@@ -102,7 +99,7 @@ def attention_adds_more(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def directions_shared(rows: Sequence[Row]) -> Verdict | None:
+def directions_shared(rows: Sequence[Record]) -> Verdict | None:
     """H: output matrices of different layers write to the same directions."""
     found, control = (pick(rows, kind="overlap", network=name, part="both") for name in ("model", "shuffled"))
     if not found:
@@ -119,7 +116,7 @@ def directions_shared(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def updates_aligned(rows: Sequence[Row]) -> Verdict | None:
+def updates_aligned(rows: Sequence[Record]) -> Verdict | None:
     """H: what successive blocks add points the same way."""
     found, control = _one(rows, "updates", "model"), _one(rows, "updates", "shuffled")
     if found is None:
@@ -135,7 +132,7 @@ def updates_aligned(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def equal_moves(rows: Sequence[Row]) -> Verdict | None:
+def equal_moves(rows: Sequence[Record]) -> Verdict | None:
     """I: every layer moves the state about equally far, so that the norm grows linearly."""
     found, control = _one(rows, "updates", "model"), _one(rows, "updates", "untrained")
     if found is None:
@@ -152,7 +149,7 @@ def equal_moves(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def one_space(rows: Sequence[Row]) -> Verdict | None:
+def one_space(rows: Sequence[Record]) -> Verdict | None:
     """J: a number carries one layer to another nearly as well as a learned map, so all layers share one space."""
     pairs = pick(rows, kind="carried", network="model")
     if not pairs:
@@ -170,7 +167,7 @@ def one_space(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def space_is_flat(rows: Sequence[Row]) -> Verdict | None:
+def space_is_flat(rows: Sequence[Record]) -> Verdict | None:
     """K: distances along the cloud are no longer than in a flat cloud of the same covariance."""
     flat = pick(rows, kind="flat", network="model")
     if not flat:
@@ -209,7 +206,7 @@ CLAIMS = (
 )
 
 
-def claims(rows: Sequence[Row]) -> list[Verdict]:
+def claims(rows: Sequence[Record]) -> list[Verdict]:
     """Every verdict the rows allow."""
     return [verdict for claim in CLAIMS if (verdict := claim(rows)) is not None]
 
@@ -234,14 +231,14 @@ def _drawn(value: float, interval: Interval) -> Measured:
     return Measured(value, (float(interval[0]), float(interval[1])), "bootstrap")
 
 
-def _one(rows: Sequence[Row], kind: str, network: str) -> Row | None:
+def _one(rows: Sequence[Record], kind: str, network: str) -> Record | None:
     return next(iter(pick(rows, kind=kind, network=network, group="all")), None)
 
 
-def _relative(pairs: Sequence[Row], name: str) -> float:
+def _relative(pairs: Sequence[Record], name: str) -> float:
     """Mean share of variance under one kind of map, over the mean share under the better learned one."""
     return fmean(row[name] for row in pairs) / fmean(max(row["linear"], row["rotation"]) for row in pairs)
 
 
-def _signed(row: Row) -> float:
+def _signed(row: Record) -> float:
     return row["r_squared"] if row["slope"] > 0 else 0.0

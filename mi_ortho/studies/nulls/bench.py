@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,7 +20,6 @@ from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject
 
 ROWS = 64  # vectors of one pass
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)

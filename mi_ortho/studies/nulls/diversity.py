@@ -20,7 +20,8 @@ from mi_ortho.multiplicity.distinct import (
     survival,
 )
 from mi_ortho.nulls.chance import with_norms
-from mi_ortho.studies.nulls.bench import ROWS, Bench, Row
+from mi_ortho.runs.rows import Row
+from mi_ortho.studies.nulls.bench import ROWS, Bench
 
 BINS = 40
 NATURAL = 12  # prompts that ask for the base's behaviour, on which directions are ablated

@@ -12,8 +12,9 @@ from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.multiplicity.response import shuffled, sign_coherence_test
 from mi_ortho.nulls.bounds import behaviour_bound, bessel_mass, capacity_bound, kaarel_bound, ridge_capacity, ridge_norm
 from mi_ortho.nulls.linear import linear_family, linear_null, rank_p_value
+from mi_ortho.runs.rows import Row
 from mi_ortho.studies.family.finished import ortho_settings
-from mi_ortho.studies.nulls.bench import Bench, Row
+from mi_ortho.studies.nulls.bench import Bench
 
 EXPANSIONS = ("zero", "path")
 GOOD_LOSS = 0.5  # relative loss from which an activation-matched vector counts as good, as in a family's own report

@@ -1,5 +1,6 @@
 """Sections of the null models' report: spectra and counts, multiplicity, clusters."""
 
+from mi_ortho.multiplicity.distinct import NAMES as MULTIPLICITY_NAMES
 from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
@@ -106,16 +107,6 @@ RATIOS = {
 }
 
 
-MEASURES = {
-    "mean_cosine": "mean |cosine|",
-    "sd_cosine": "sd of |cosine|",
-    "condition": "condition number",
-    "participation": "participation ratio",
-    "effective_rank": "effective rank",
-    "clusters": "clusters",
-}
-
-
 def multiplicity_section(rows: Rows) -> Section | None:
     if not (matches := matches_of(rows, "multiplicity")):
         return None
@@ -135,7 +126,8 @@ def multiplicity_section(rows: Rows) -> Section | None:
             curve(Panel(f"Survival, {MATCH_NAMES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
         )
     table_rows = [
-        {**row, "name": MEASURES.get(row["name"], row["name"])} for row in named(pick(rows, kind="multiplicity"))
+        {**row, "name": MULTIPLICITY_NAMES.get(row["name"], row["name"])}
+        for row in named(pick(rows, kind="multiplicity"))
     ]
     body = (
         curves(

@@ -19,8 +19,9 @@ from mi_ortho.multiplicity.response import (
     smallest_scale,
 )
 from mi_ortho.nulls.chance import covariance_mixture, random_in_span, with_norms
+from mi_ortho.runs.rows import Row
 from mi_ortho.steering import complete
-from mi_ortho.studies.nulls.bench import Bench, Row
+from mi_ortho.studies.nulls.bench import Bench
 
 SCALES = tuple(round(0.1 * k, 1) for k in range(1, 16))  # of each vector's own norm
 DOSED = 16  # vectors of a group whose dose response is measured

@@ -12,7 +12,8 @@ from mi_ortho.elicitation.objectives import FunctionMap
 from mi_ortho.interventions.subspace import Subspace
 from mi_ortho.multiplicity.response import smallest_scale
 from mi_ortho.nulls.bounds import effect_budget, effective_dimension, second_order_count
-from mi_ortho.studies.nulls.bench import Bench, Row
+from mi_ortho.runs.rows import Row
+from mi_ortho.studies.nulls.bench import Bench
 
 NORMS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # caps on the norm, as multiples of the base's
 TOP = 64  # eigenvalues recorded of each spectrum

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho.runs.directory import Run, RunError, start
-from mi_ortho.runs.rows import stage
+from mi_ortho.runs.rows import Row, stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.finished import Source, newest_family, open_source
-from mi_ortho.studies.nulls.bench import Bench, Row, prepare_bench
+from mi_ortho.studies.nulls.bench import Bench, prepare_bench
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.diversity import diversity_rows
 from mi_ortho.studies.nulls.linear import gradient_rows, linear_rows

@@ -1,12 +1,11 @@
 """Verdicts of a scrutiny, from its recorded rows. The thresholds are constants of this file, written before any run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
 from mi_ortho.multiplicity.response import inverse_exponent
-from mi_ortho.runs.rows import numbers, pick
+from mi_ortho.runs.rows import Record, numbers, pick
 from mi_ortho.stats import (
     POSITIVE_SCALE,
     Decision,
@@ -33,10 +32,8 @@ FEWER_OUTPUTS = 0.5  # effective rank of outputs over that of inputs
 ALPHA = 0.05
 FEW = 3  # vectors found at a norm, below which a ratio of counts means nothing
 
-Row = Mapping[str, Any]
 
-
-def linear_curve(rows: Sequence[Row]) -> Verdict | None:
+def linear_curve(rows: Sequence[Record]) -> Verdict | None:
     """D2: is the activation-matched family what the same search finds on the linear map?"""
     measured = numbers(pick(rows, kind="linear", how="measured"), "loss")
 
@@ -59,7 +56,7 @@ def linear_curve(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def beyond_capacity(rows: Sequence[Row]) -> Verdict | None:
+def beyond_capacity(rows: Sequence[Record]) -> Verdict | None:
     """Are there more good vectors than the path-mean linear map can hold at their norm?"""
     found = {row["expansion"]: row for row in pick(rows, kind="capacity")}
     if "path" not in found or not pick(rows, kind="linear", how="measured"):
@@ -88,7 +85,7 @@ def beyond_capacity(rows: Sequence[Row]) -> Verdict | None:
     )
 
 
-def beyond_gradient(rows: Sequence[Row], match: str) -> Verdict | None:
+def beyond_gradient(rows: Sequence[Record], match: str) -> Verdict | None:
     """Are there more working vectors than one gradient could serve?"""
     found = pick(rows, kind="gradient", match=match, expansion="path")
     if not found or not found[0]["bound"]:
@@ -106,7 +103,7 @@ def beyond_gradient(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def one_side(rows: Sequence[Row], match: str) -> Verdict | None:
+def one_side(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do all vectors lie on one side of the effect's gradient at 0?"""
     found = pick(rows, kind="gradient", match=match, expansion="zero")
     if not found or found[0]["trials"] < 4:
@@ -123,7 +120,7 @@ def one_side(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def composition(rows: Sequence[Row], match: str) -> Verdict | None:
+def composition(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do means need a larger scale than a quadratic form's?"""
     found = {row["group"]: row for row in pick(rows, kind="composition", match=match)}
     own = found.get("family")
@@ -142,12 +139,12 @@ def composition(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def inverse(row: Row) -> Measured:
+def inverse(row: Record) -> Measured:
     """1/p of a row of composition, with its interval."""
     return inverse_exponent(float(row["exponent"]), (float(row["low"]), float(row["high"])), row.get("working"))
 
 
-def signed(rows: Sequence[Row], match: str) -> Verdict | None:
+def signed(rows: Sequence[Record], match: str) -> Verdict | None:
     """Does the effect go away under -theta?"""
     found = pick(rows, kind="signs", match=match)
     if not found or found[0].get("negated") is None:
@@ -171,7 +168,7 @@ def signed(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def steep(rows: Sequence[Row], match: str) -> Verdict | None:
+def steep(rows: Sequence[Record], match: str) -> Verdict | None:
     """Does the effect grow faster than strength?"""
     family = numbers(pick(rows, kind="dosed", match=match, group="family"), "exponent")
     base = numbers(pick(rows, kind="dosed", match=match, group="base"), "exponent")
@@ -189,7 +186,7 @@ def steep(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def spectrum(rows: Sequence[Row], match: str) -> Verdict | None:
+def spectrum(rows: Sequence[Record], match: str) -> Verdict | None:
     """D5: does the second-order spectrum at 0 predict how many vectors work at each norm?"""
     counts = [row for row in pick(rows, kind="count", match=match) if row["searched"] and row["measured"] >= FEW]
     if len(counts) < 2:
@@ -213,7 +210,7 @@ def spectrum(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def censored(row: Row) -> bool:
+def censored(row: Record) -> bool:
     """Whether more vectors than were counted may work at a cap: as many as were searched for, or the last ones do.
 
     Rows of older runs do not say how late the working ones come; there only a family far from used up had ended.
@@ -222,7 +219,7 @@ def censored(row: Row) -> bool:
     return bool(late) if late is not None else row["measured"] >= 0.5 * row["size"]
 
 
-def fewer_outputs(rows: Sequence[Row], match: str) -> Verdict | None:
+def fewer_outputs(rows: Sequence[Record], match: str) -> Verdict | None:
     """H22: do the vectors do fewer things than they are?"""
     found = pick(rows, kind="ratio", match=match)
     if not found:
@@ -242,7 +239,7 @@ def fewer_outputs(rows: Sequence[Row], match: str) -> Verdict | None:
     )
 
 
-def verdicts(rows: Sequence[Row]) -> list[Verdict]:
+def verdicts(rows: Sequence[Record]) -> list[Verdict]:
     """Every verdict the recorded rows allow."""
     found = [linear_curve(rows), beyond_capacity(rows)]
     for match in ("kl", "activation"):
@@ -253,7 +250,7 @@ def verdicts(rows: Sequence[Row]) -> list[Verdict]:
     return [verdict for verdict in found if verdict is not None]
 
 
-def headline(rows: Sequence[Row], found: Sequence[Verdict], model: str) -> str:
+def headline(rows: Sequence[Record], found: Sequence[Verdict], model: str) -> str:
     """One sentence: which simple stories the family's numbers leave standing."""
     match = "kl" if pick(rows, kind="gradient", match="kl") else "activation"
     parts = []

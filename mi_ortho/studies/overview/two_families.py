@@ -17,8 +17,9 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.sections import Card, completions, curves, note
 from mi_ortho.pages.text import number
+from mi_ortho.runs.rows import Record
 from mi_ortho.studies.family.finished import MATCH_TITLES
-from mi_ortho.studies.family.page_records import FamilyRun, Row, load_family
+from mi_ortho.studies.family.page_records import FamilyRun, load_family
 
 _RANDOM = FamilyRun.shown("isotropic").colour
 _MEASURES = (
@@ -92,7 +93,7 @@ def _kept(one: FamilyRun, other: FamilyRun, match: str) -> list[Series]:
     return found
 
 
-def _of(rows: Sequence[Row], key: str, name: str, style: str, *, dots: bool = False) -> Series:
+def _of(rows: Sequence[Record], key: str, name: str, style: str, *, dots: bool = False) -> Series:
     return Series(_label(name), [row["index"] for row in rows], [row.get(key) for row in rows], style, name, dots=dots)
 
 
@@ -194,5 +195,5 @@ def stacked(vectors: Mapping[str, Tensor]) -> tuple[Float[Tensor, "n d_model"], 
     }
 
 
-def _norm(row: Row) -> str:
+def _norm(row: Record) -> str:
     return f"‖θ‖ = {number(row['norm'])}" if isinstance(row.get("norm"), int | float) else ""

@@ -23,6 +23,7 @@ from mi_ortho.probes import (
     token_presence,
     upper_p_values,
 )
+from mi_ortho.runs.rows import Row
 from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.presence.contrasts import (
     CONTRASTS,
@@ -40,7 +41,6 @@ from mi_ortho.studies.presence.streams import Stream
 
 GRID = 101  # quantiles kept of a null's AUCs
 PROBES = {"discriminant": discriminant_probe, "logistic": logistic_probe}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """What a report shows token by token: the strongest moments of each vector, and whole passages coloured."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -9,12 +8,12 @@ from torch import Tensor
 
 from mi_ortho.model import Model
 from mi_ortho.probes import Strongest, token_presence
+from mi_ortho.runs.rows import Row
 from mi_ortho.studies.presence.passages import GROUPS, Passage, read_passages, read_tokens
 from mi_ortho.studies.presence.streams import Stream
 
 AROUND = 12  # tokens shown on either side of the strongest one
 EACH = 2  # passages of each group that are shown whole
-Row = dict[str, Any]
 
 
 def strongest_rows(

@@ -15,11 +15,10 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, figure, note, write_report
 from mi_ortho.runs.directory import open_run
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.presence.contrasts import CONTRASTS, NULLS, PRIMARY
 from mi_ortho.studies.presence.page_text import passages_table, strongest_passages, terms, token_by_token, vectors_table
 from mi_ortho.studies.presence.passages import GROUPS
-from mi_ortho.studies.presence.verdicts import Row
 
 STYLES = {"family": "family"} | {name: CONTROLS[name].colour for name in NULLS}
 NAMES = {"family": "the family"} | {name: CONTROLS[name].label for name in NULLS}
@@ -76,7 +75,7 @@ def presence_report(run_dir: Path) -> Path:
     return write_report(path, "Presence in real code", sections)
 
 
-def separation(rows: Sequence[Row], layers: Sequence[int], source: int) -> Section:
+def separation(rows: Sequence[Record], layers: Sequence[int], source: int) -> Section:
     """The AUCs of the family beside those of the null sets, by layer and by kind of text."""
     others = [name for name in CONTRASTS if name != PRIMARY]
     by_layer = [_distribution(rows, layer, PRIMARY, f"Layer {layer}") for layer in layers]
@@ -90,7 +89,7 @@ def separation(rows: Sequence[Row], layers: Sequence[int], source: int) -> Secti
     return Section("Code against other text", Markup("").join(body), _AUC, "auc", "AUC")
 
 
-def _distribution(rows: Sequence[Row], layer: int, name: str, title: str) -> Markup:
+def _distribution(rows: Sequence[Record], layer: int, name: str, title: str) -> Markup:
     series = []
     for row in pick(rows, kind="sets", layer=layer, contrast=name):
         xs = [float(x) for x in row["auc_quantiles"]]
@@ -99,7 +98,7 @@ def _distribution(rows: Sequence[Row], layer: int, name: str, title: str) -> Mar
     return curve(Panel(title, "share of vectors", "AUC", group=name), series)
 
 
-def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
+def _means(rows: Sequence[Record], layers: Sequence[int]) -> Markup:
     drawn = []
     for layer in layers:
         [summary] = pick(rows, kind="contrast", layer=layer, contrast=PRIMARY)
@@ -111,7 +110,7 @@ def _means(rows: Sequence[Row], layers: Sequence[int]) -> Markup:
     return figure(estimates("Mean AUC", drawn, threshold=0.5), _MEANS)
 
 
-def shares(rows: Sequence[Row], source: int) -> Section:
+def shares(rows: Sequence[Record], source: int) -> Section:
     """How much of an activation each vector holds, and the span of all of them."""
     found = [row for row in pick(rows, kind="presence", layer=source) if row["what"] != "base"]
     panels = [
@@ -123,7 +122,7 @@ def shares(rows: Sequence[Row], source: int) -> Section:
     return Section("How much of an activation", body, "", "share", "Share")
 
 
-def _share_panel(found: Sequence[Row], field: str, title: str, lines: dict[str, float]) -> Markup:
+def _share_panel(found: Sequence[Record], field: str, title: str, lines: dict[str, float]) -> Markup:
     ordered = sorted(found, key=lambda row: row["index"])
     xs = [row["index"] for row in ordered]
     series = [
@@ -133,14 +132,14 @@ def _share_panel(found: Sequence[Row], field: str, title: str, lines: dict[str, 
     return curve(Panel(title, lines=lines, log=True, group="share"), series)
 
 
-def _explained(rows: Sequence[Row], source: int) -> Markup:
+def _explained(rows: Sequence[Record], source: int) -> Markup:
     sets = {row["null"]: row["explained"] for row in pick(rows, kind="sets", layer=source, contrast=PRIMARY)}
     drawn = [Estimate("the family", sets["family"][0])]
     drawn += [Estimate(NAMES[null], fmean(sets[null]), (min(sets[null]), max(sets[null])), "control") for null in NULLS]
     return figure(estimates("Variance of own code inside the span", drawn), _EXPLAINED)
 
 
-def every_layer(rows: Sequence[Row], layers: Sequence[int]) -> Section:
+def every_layer(rows: Sequence[Record], layers: Sequence[int]) -> Section:
     """AUC of each vector at each layer in each comparison."""
     found = {(row["layer"], row["index"]): row for row in pick(rows, kind="presence")}
     indices = sorted({index for _, index in found})
@@ -159,7 +158,7 @@ def every_layer(rows: Sequence[Row], layers: Sequence[int]) -> Section:
     return Section("Every vector at every layer", drawn, "", "heat", "Layers")
 
 
-def probes(rows: Sequence[Row], source: int) -> list[Section]:
+def probes(rows: Sequence[Record], source: int) -> list[Section]:
     """Iterative nullspace projection: one line a split, with its shuffled control."""
     found = pick(rows, kind="probes", layer=source)
     if not found:

@@ -12,10 +12,9 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.sections import glossary, note, table_section
 from mi_ortho.pages.text import number, visible
 from mi_ortho.probes import false_discoveries
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.presence.contrasts import PRIMARY
 from mi_ortho.studies.presence.passages import GROUPS
-from mi_ortho.studies.presence.verdicts import Row
 
 _VECTORS, _OPEN = 150, 6  # vectors whose strongest passages are on the page, and of these shown without a click
 _COLUMNS = {
@@ -51,7 +50,7 @@ _ALL = (
 )
 
 
-def token_by_token(rows: Sequence[Row]) -> Section:
+def token_by_token(rows: Sequence[Record]) -> Section:
     """Whole passages of every group, one choice each."""
     buttons, drawn = [], []
     for k, row in enumerate(pick(rows, kind="tokens")):
@@ -66,9 +65,9 @@ def token_by_token(rows: Sequence[Row]) -> Section:
     return Section("Token by token", body, "The same vectors on text of every kind.", "tokens", "Tokens")
 
 
-def strongest_passages(rows: Sequence[Row], source: int) -> Section:
+def strongest_passages(rows: Sequence[Record], source: int) -> Section:
     """For every vector the places where it is most present in all text read."""
-    found: dict[int, list[Row]] = {}
+    found: dict[int, list[Record]] = {}
     for row in sorted(_moments(rows), key=lambda row: (row["index"], row["rank"])):
         found.setdefault(row["index"], []).append(row)
     known = {row["index"]: row for row in pick(rows, kind="presence", layer=source)}
@@ -88,12 +87,12 @@ def strongest_passages(rows: Sequence[Row], source: int) -> Section:
     return Section("Strongest passages of every vector", Markup("").join(blocks), lead, "strongest", "Passages")
 
 
-def _moments(rows: Sequence[Row]) -> list[Row]:
+def _moments(rows: Sequence[Record]) -> list[Record]:
     """The strongest places; a resumed run may have recorded one twice."""
     return list({(row["index"], row["rank"]): row for row in rows if row["kind"] == "strongest"}.values())
 
 
-def _block(known: Row, moments: Sequence[Row], shown: bool) -> Markup:
+def _block(known: Record, moments: Sequence[Record], shown: bool) -> Markup:
     largest = max(abs(value) for row in moments for value in row["values"])
     line = Markup('<p class="caption">{} · cos {} · {}</p>{}')
     lines = [
@@ -116,7 +115,7 @@ def _block(known: Row, moments: Sequence[Row], shown: bool) -> Markup:
     )
 
 
-def vectors_table(rows: Sequence[Row], source: int) -> Section:
+def vectors_table(rows: Sequence[Record], source: int) -> Section:
     """Every vector with its numbers at the layer it was made for."""
     first = {row["index"]: str(row["group"]) for row in _moments(rows) if row["rank"] == 0}
     found = pick(rows, kind="presence", layer=source)
@@ -150,7 +149,7 @@ def vectors_table(rows: Sequence[Row], source: int) -> Section:
     )
 
 
-def passages_table(rows: Sequence[Row]) -> Section:
+def passages_table(rows: Sequence[Record]) -> Section:
     """Every passage, with those that were left out."""
     passages = pick(rows, kind="passage")
     shown = [{**row, "group": GROUPS[row["group"]], "tokens": len(row["ids"])} for row in passages]

@@ -3,11 +3,10 @@
 Predictions and thresholds are constants of this file, written before any run.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-from typing import Any
 
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.stats import (
     POSITIVE_SCALE,
     Decision,
@@ -32,10 +31,8 @@ COHERENT = 0.75  # share of vectors on code's side of the class difference; 1/2 
 PROBES_SHARE = 0.5  # nullspace probes, as a share of the family's size, from which there are "as many"
 STRONG = 0.02  # a vector that holds one fiftieth of an activation at its strongest counts as strongly present
 
-Row = Mapping[str, Any]
 
-
-def verdicts(rows: Sequence[Row], source: int) -> list[Verdict]:
+def verdicts(rows: Sequence[Record], source: int) -> list[Verdict]:
     """Every verdict, about the layer the vectors were made for."""
     return [
         present(rows, source),
@@ -47,14 +44,14 @@ def verdicts(rows: Sequence[Row], source: int) -> list[Verdict]:
     ]
 
 
-def family_and_nulls(rows: Sequence[Row], layer: int, name: str) -> tuple[Row, dict[str, Row], Row]:
+def family_and_nulls(rows: Sequence[Record], layer: int, name: str) -> tuple[Record, dict[str, Record], Record]:
     """The records of the family's own set, of each null, and of the contrast itself."""
     sets = {str(row["null"]): row for row in pick(rows, kind="sets", layer=layer, contrast=name)}
     [summary] = pick(rows, kind="contrast", layer=layer, contrast=name)
     return sets["family"], {null: sets[null] for null in NULLS}, summary
 
 
-def present(rows: Sequence[Row], source: int) -> Verdict:
+def present(rows: Sequence[Record], source: int) -> Verdict:
     """H4: is the family, as a whole, more present where the model writes code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     low, high = summary["interval"]
@@ -74,7 +71,7 @@ def present(rows: Sequence[Row], source: int) -> Verdict:
     )
 
 
-def discovered(rows: Sequence[Row], source: int) -> Verdict:
+def discovered(rows: Sequence[Record], source: int) -> Verdict:
     """H4, vector by vector: how many are more present in code than members of covariance-matched sets?"""
     found = pick(rows, kind="presence", layer=source)
     family, lost = ([row for row in found if row["what"] == what] for what in ("kept", "lost"))
@@ -95,7 +92,7 @@ def discovered(rows: Sequence[Row], source: int) -> Verdict:
     )
 
 
-def carried(rows: Sequence[Row], source: int) -> Verdict:
+def carried(rows: Sequence[Record], source: int) -> Verdict:
     """H2: do the vectors point where real activations on code lie, or away from them, as adversarial ones would?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["mean_share"][0], nulls["isotropic"]["mean_share"]
@@ -112,7 +109,7 @@ def carried(rows: Sequence[Row], source: int) -> Verdict:
     )
 
 
-def coherent(rows: Sequence[Row], source: int) -> Verdict:
+def coherent(rows: Sequence[Record], source: int) -> Verdict:
     """H9: do the vectors share the sign of one direction, that of code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     count = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
@@ -128,7 +125,7 @@ def coherent(rows: Sequence[Row], source: int) -> Verdict:
     )
 
 
-def concentrated(rows: Sequence[Row], source: int) -> Verdict:
+def concentrated(rows: Sequence[Record], source: int) -> Verdict:
     """H9: does the family hold more of the class difference than a random set of its size (n / d_model)?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["bessel"][0], nulls["isotropic"]["bessel"]
@@ -144,7 +141,7 @@ def concentrated(rows: Sequence[Row], source: int) -> Verdict:
     )
 
 
-def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
+def probes_exhaust(rows: Sequence[Record], source: int) -> list[Verdict]:
     """H19: are there as many orthogonal linear probes for code as there are vectors?"""
     size = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
     found = {
@@ -184,7 +181,7 @@ def probes_exhaust(rows: Sequence[Row], source: int) -> list[Verdict]:
     ]
 
 
-def summarise(rows: Sequence[Row], source: int, model: str, tokens: int) -> dict[str, object]:
+def summarise(rows: Sequence[Record], source: int, model: str, tokens: int) -> dict[str, object]:
     """summary.json of a presence run."""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     vectors = [row for row in pick(rows, kind="presence", layer=source) if row["what"] == "kept"]

@@ -1,8 +1,7 @@
 """The report of a refusal study: candidates with their reasons, effects, the circle, tokens and heads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
@@ -14,12 +13,11 @@ from mi_ortho.pages.sections import Card, completions, curves, glossary, left_ou
 from mi_ortho.pages.text import number
 from mi_ortho.pages.wheel import Lap, wheel
 from mi_ortho.runs.directory import open_run
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.refusal.page_inside import inside_section
 from mi_ortho.studies.refusal.page_places import candidate_section, layer_section, matrix_section
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+Rows = Sequence[Record]
 ARCS = (  # plane, adaptive, colour; that of the control is the one of random directions everywhere
     ("plane", False, "c0"),
     ("plane", True, "c4"),
@@ -135,7 +133,7 @@ def _side_by_side(rows: Rows) -> Section | None:
     return Section("Completions", body, lead, "completions")
 
 
-def _remark(row: Row) -> str:
+def _remark(row: Record) -> str:
     return f"{row['stage']}, {'' if row['coherent'] else 'not '}coherent (perplexity {number(row['rest'])})"
 
 
@@ -187,7 +185,7 @@ def _circle(rows: Rows) -> Section | None:
     return Section("Steering circle", body, lead, "circle", "Circle")
 
 
-def _arc(found: Rows, kind: str, arc: tuple[str, bool, str]) -> list[Row]:
+def _arc(found: Rows, kind: str, arc: tuple[str, bool, str]) -> list[Record]:
     part = {row["degrees"]: row for row in found if (row["plane"], row["adaptive"], row["prompts"]) == (*arc[:2], kind)}
     return [part[degrees] for degrees in sorted(part)]
 

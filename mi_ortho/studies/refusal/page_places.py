@@ -1,8 +1,7 @@
 """Where a refusal direction is read and where it acts: candidates and reasons, curves by layer, ablation matrix."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from markupsafe import Markup
 
@@ -12,9 +11,8 @@ from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves
 from mi_ortho.pages.text import number, visible
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import Record, pick
 
-Row = Mapping[str, Any]
 LETTERS = {"not a number": "N", "last layers": "L", "KL too large": "K", "does not induce": "I"}
 MEASURES = {
     "bypass": "Bypass: refusal score of harmful prompts with the candidate ablated everywhere; lower is better.",
@@ -23,7 +21,7 @@ MEASURES = {
 }
 
 
-def candidate_section(rows: Sequence[Row]) -> Section | None:
+def candidate_section(rows: Sequence[Record]) -> Section | None:
     """Layer by position for each score, letters for the reasons of a rejection, the selected candidate framed."""
     found, extraction = pick(rows, kind="candidate"), pick(rows, kind="extraction")
     if not found or not extraction:
@@ -47,7 +45,7 @@ def candidate_section(rows: Sequence[Row]) -> Section | None:
     return Section("Candidates", body + table(found, columns, name="candidates"), lead, "candidates")
 
 
-def _map(found: Sequence[Row], extraction: Row, chosen: Row, key: str, text: str) -> Markup:
+def _map(found: Sequence[Record], extraction: Record, chosen: Record, key: str, text: str) -> Markup:
     cells = {(row["site"], row["position"]): row for row in found}
     drawn = [
         [_cell(cells.get((site, position)), chosen, key) for position in extraction["positions"]]
@@ -57,7 +55,7 @@ def _map(found: Sequence[Row], extraction: Row, chosen: Row, key: str, text: str
     return grid(drawn, extraction["sites"], names, caption=text, corner="read at")
 
 
-def _cell(row: Row | None, chosen: Row, key: str) -> Cell:
+def _cell(row: Record | None, chosen: Record, key: str) -> Cell:
     if row is None:
         return Cell(None, note="not scored")
     reasons = row["rejected"]
@@ -67,7 +65,7 @@ def _cell(row: Row | None, chosen: Row, key: str) -> Cell:
     return Cell(row[key], "".join(LETTERS.get(reason, "?") for reason in reasons), note, framed)
 
 
-def layer_section(rows: Sequence[Row]) -> Section | None:
+def layer_section(rows: Sequence[Record]) -> Section | None:
     """Norm and the three scores by layer, at the position that was selected (the last one where none was)."""
     found = pick(rows, kind="candidate")
     if not found:
@@ -105,7 +103,7 @@ _COLOURS = {
 }
 
 
-def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
+def _series(rows: Sequence[Record], stream: str, key: str, k: int) -> Series:
     known = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
     known = [row for row in known if row[key] > 0] if key in ("norm", "kl") else known
     return Series(
@@ -117,7 +115,7 @@ def _series(rows: Sequence[Row], stream: str, key: str, k: int) -> Series:
     )
 
 
-def matrix_section(rows: Sequence[Row]) -> Section | None:
+def matrix_section(rows: Sequence[Record]) -> Section | None:
     """By how much refusal falls: rows where the direction was read, columns where it is ablated; random ones below."""
     found = list({row["source"]: row for row in pick(rows, kind="matrix")}.values())
     if not found:
@@ -141,6 +139,6 @@ def matrix_section(rows: Sequence[Row]) -> Section | None:
     return Section("Ablation matrix", body, lead, "matrix", "Matrix")
 
 
-def _where(row: Row, k: int) -> str:
+def _where(row: Record, k: int) -> str:
     layers = ", ".join(map(str, row["layers"][k]))
     return visible(f"{row['source']} ablated in layers {layers}: score {number(row['scores'][k])}")
