@@ -40,11 +40,12 @@ def install(share: float) -> None:
     load = AutoModelForCausalLM.from_pretrained
 
     def loaded(*arguments: Any, **options: Any) -> Any:
-        network = load(*arguments, **options)
+        found = load(*arguments, **options)
+        network = found[0] if isinstance(found, tuple) else found  # with output_loading_info
         with torch.no_grad():
             for weight in network.parameters():
                 weight.copy_(on_a_grid(weight, share))
-        return network
+        return found
 
     AutoModelForCausalLM.from_pretrained = loaded
 

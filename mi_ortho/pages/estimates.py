@@ -69,7 +69,7 @@ def _svg(rows: Sequence[Estimate], threshold: float | None, unit: str, log: bool
 
 def _left(rows: Sequence[Estimate]) -> float:
     """Inches that the longest label needs."""
-    return 0.12 + 0.048 * max(len(clip(visible(row.label), _LABEL)) for row in rows)
+    return 0.12 + 0.058 * max(len(clip(visible(row.label), _LABEL)) for row in rows)
 
 
 def _width(rows: Sequence[Estimate]) -> float:
