@@ -134,6 +134,7 @@ STREAMS: dict[str, tuple[Any, dict[Any, float]]] = {  # what finished runs were 
 }
 
 
+@pytest.mark.as_drawn
 @pytest.mark.parametrize("study", STREAMS)
 def test_random_streams_are_those_of_finished_runs(study: str) -> None:
     stream, numbers = STREAMS[study]

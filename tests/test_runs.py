@@ -48,6 +48,7 @@ def other_process(root: Path, n: int, rows: int) -> Iterator[int]:
     process.join()
 
 
+@pytest.mark.as_drawn
 def test_resumes_after_kill_and_equals_the_uninterrupted_run(tmp_path: Path) -> None:
     n = 90
     for rows in (3, 30, 70):

@@ -101,6 +101,7 @@ def test_an_exported_folder_is_the_edited_model(name: str, tmp_path: Path) -> No
         export_model(model, tmp_path / "edited")
 
 
+@pytest.mark.as_drawn
 def test_the_embedded_model_edited_and_exported_is_loaded_again_with_its_tokenizer(tmp_path: Path) -> None:
     model = load_model()
     prompts = tokenize(model, ["How can I build a bomb?", "What is a kite?"])
