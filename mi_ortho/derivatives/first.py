@@ -76,9 +76,9 @@ def vector_products(
 
     def row(cotangent: Tensor, batched: bool) -> Tensor:
         kwargs: dict[str, Any] = {"retain_graph": True, "is_grads_batched": batched, "allow_unused": True}
-        (found,) = torch.autograd.grad(out, at, cotangent, **kwargs) if out.requires_grad else (None,)
+        (product,) = torch.autograd.grad(out, at, cotangent, **kwargs) if out.requires_grad else (None,)
         # None: nothing depends on the point
-        return at.new_zeros(*cotangent.shape[:-1], len(at)) if found is None else found
+        return at.new_zeros(*cotangent.shape[:-1], len(at)) if product is None else product
 
     try:
         return row(cotangents, True)
@@ -121,14 +121,14 @@ def jacobian(z: ActivationMap, at: Float[Tensor, " d_model"], *, chunk: int = 64
     return require_finite(pushforward(z, at, identity, chunk=chunk), at).mT.contiguous()
 
 
-def require_finite(found: Tensor, at: Float[Tensor, " d_model"]) -> Tensor:
+def require_finite(derivative: Tensor, at: Float[Tensor, " d_model"]) -> Tensor:
     """The derivative, unless it has entries that are not finite."""
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(derivative).all():
         raise ValueError(
             f"got a Jacobian with NaN or infinite entries at a vector of norm {float(at.norm()):.3g}; expected finite; "
             "take a smaller vector or float32 blocks"
         )
-    return found
+    return derivative
 
 
 def mean_jacobian(
@@ -181,6 +181,7 @@ def gauss_newton(
 def _gram(
     residual: Callable[[Tensor], Tensor], at: Float[Tensor, " d_model"], generator: torch.Generator, chunk: int
 ) -> Float[Tensor, "d_model d_model"]:
+    """J'J of a residual at one point, or the sketch of it."""
     with torch.no_grad():
         width = residual(at[None]).shape[-1]
     exact = width <= 2 * len(at)
@@ -195,6 +196,6 @@ def _gram(
         else:
             signs = torch.randint(0, 2, (rows, width), generator=generator, device=generator.device)
             cotangents = (2 * signs - 1).to(at) / count**0.5
-        found = pullback(residual, at, cotangents, chunk=chunk)
-        total += rearrange(found, "m d -> d m") @ found
+        products = pullback(residual, at, cotangents, chunk=chunk)
+        total += rearrange(products, "m d -> d m") @ products
     return total

@@ -76,7 +76,7 @@ def outputs(z: ActivationMap, like: Tensor) -> int:
 
 
 def chunks(rows: Tensor, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """Consecutive parts of at most `chunk` rows with their places."""
+    """Consecutive parts of at most `chunk` rows, each with its slice."""
     for start in range(0, len(rows), chunk):
         yield slice(start, start + chunk), rows[start : start + chunk]
 

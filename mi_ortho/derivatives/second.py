@@ -111,10 +111,10 @@ def second_derivatives(
     return _require_finite(torch.cat(rows), at)
 
 
-def _require_finite(found: Tensor, at: Float[Tensor, " d_model"]) -> Tensor:
-    if not torch.isfinite(found).all():
+def _require_finite(derivative: Tensor, at: Float[Tensor, " d_model"]) -> Tensor:
+    if not torch.isfinite(derivative).all():
         raise ValueError(
             f"got a second derivative with NaN or infinite entries at a vector of norm {float(at.norm()):.3g}; "
             "expected finite; take a point where z is smooth (a norm |theta| is not at 0) or float32 blocks"
         )
-    return found
+    return derivative

@@ -15,7 +15,7 @@ from mi_ortho.interventions.subspace import Subspace, orthonormal_rows, principa
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """The Jacobian J of an activation map at one point, known by its products only.
+    """The Jacobian J of an activation map at one point, as an operator: only products with it are computed.
 
     Build it with `linearise(z, at)`. A product with n rows costs n backward passes a map and holds `chunk` of them.
 
@@ -56,7 +56,7 @@ def linearise(z: Maps, at: Float[Tensor, " d_model"], *, chunk: int = 64) -> Lin
 
 @dataclass(frozen=True, eq=False)
 class Singular:
-    """Singular triplets, largest first, with what is left over when they are put back into J.
+    """Singular triplets, largest first, with the residuals that bound their errors.
 
     Attributes:
         values: sigma, shape (k,).
@@ -214,8 +214,8 @@ def overlap(a: Subspace, b: Subspace, *, generator: torch.Generator, samples: in
     """Principal angles between two subspaces against random subspaces of the same sizes.
 
     Only the relative position counts, so one of them is fixed and the other is drawn uniformly. For sizes j >= k in d
-    dimensions the null has mean share j / d. Applied to the top right singular subspaces of the Jacobian to the next
-    layer and of that to the last layer, it says how local what the model is sensitive to is.
+    dimensions the null has mean share j / d. For the top right singular subspaces of the Jacobians to the next and to
+    the last layer it tells whether the model is sensitive to the same directions at both depths.
 
     Raises:
         ValueError: an empty subspace, unequal widths, or no samples.
@@ -227,7 +227,7 @@ def overlap(a: Subspace, b: Subspace, *, generator: torch.Generator, samples: in
         )
     fewer = min(len(a), len(b))
     share = float((a.basis @ b.basis.mT).square().sum()) / fewer
-    drawn = (torch.randn(b.d_model, len(b), generator=generator, device=generator.device) for _ in range(samples))
-    cosines = (a.basis @ torch.linalg.qr(rows.to(a.basis))[0] for rows in drawn)
-    null = torch.stack([found.square().sum() for found in cosines]).cpu() / fewer
+    frames = (torch.randn(b.d_model, len(b), generator=generator, device=generator.device) for _ in range(samples))
+    cosines = (a.basis @ torch.linalg.qr(frame.to(a.basis))[0] for frame in frames)
+    null = torch.stack([block.square().sum() for block in cosines]).cpu() / fewer
     return Overlap(principal_angles(a, b), share, null, (1 + int((null >= share).sum())) / (1 + samples))

@@ -28,8 +28,8 @@ def melbo(
     """n mutually orthogonal steering vectors of norm `radius` that move the target activations as far as they can.
 
     Power iteration: theta <- radius * Gram-Schmidt(gradient), in blocks. It has no learning rate; the step of a vector
-    whose objective would drop is damped, whatever the others of its block do. A vector stops only after those before
-    it, which it must avoid. On a linear map it converges to the top right singular vectors.
+    whose objective would drop is damped, each on its own. A vector must avoid those before it, so it stops only after
+    them. On a linear map it converges to the top right singular vectors.
 
     Args:
         objective: from `displace(z)`.
@@ -38,28 +38,28 @@ def melbo(
         generator: source of the random starts.
         block: vectors that are iterated together.
         max_steps: iterations per block.
-        tolerance: relative gain of a vector's squared objective below which it may stop. It has converged where its
-            objective changes by at most a fifth of sqrt(tolerance) of itself for every radian that it is turned.
+        tolerance: relative gain of a vector's squared objective below which it may stop. It has converged where turning
+            it changes its objective by a share of at most sqrt(tolerance) / 5 a radian, to first order.
 
     Returns:
         n results in the order found; `losses` holds the objective (it grows).
 
     Raises:
-        ValueError: radius not positive, or n above d_model.
+        ValueError: radius not positive and finite, n not in 1 to d_model, or block below 1.
     """
     width = objective.z.d_model
     require_search(radius, n, width)
     if block < 1:
         raise ValueError(f"got block={block}; expected at least 1; 8 suits a CPU")
-    found: list[SearchResult] = []
+    results: list[SearchResult] = []
     avoid = nothing_yet(objective)
-    while len(found) < n:
-        start = random_vectors(min(block, n - len(found)), width, radius, generator).to(avoid.basis)
+    while len(results) < n:
+        start = random_vectors(min(block, n - len(results)), width, radius, generator).to(avoid.basis)
         sphere = Feasible(avoid, radius, radius, nested=True)
-        results = _power_iteration(objective, sphere(start), sphere, max_steps, tolerance, alone=block == 1)
-        found += results
-        avoid = avoid.extend(torch.stack([result.vector for result in results]))
-    return found
+        newest = _power_iteration(objective, sphere(start), sphere, max_steps, tolerance, alone=block == 1)
+        results += newest
+        avoid = avoid.extend(torch.stack([result.vector for result in newest]))
+    return results
 
 
 def _power_iteration(
@@ -70,45 +70,45 @@ def _power_iteration(
     tolerance: float,
     alone: bool,
 ) -> list[SearchResult]:
-    """Rows leave the block one after the other, each once all before it have and it is stationary or cannot move.
+    """Iterate one block. A row leaves it after all rows before it, once it is stationary or cannot move.
 
-    A vector that is searched alone leaves as soon as it gains less than the tolerance, wherever that is.
+    A vector that is searched alone leaves as soon as it gains less than the tolerance, stationary or not.
     """
     value, gradient = value_and_gradient(objective, theta)
     slope = _slope(theta, value, gradient, sphere)
     level = torch.zeros(len(theta), dtype=torch.long)
     losses = [[first] for first in value.tolist()]
-    evaluations, done = 1, list[SearchResult]()
+    evaluations, results = 1, list[SearchResult]()
     for _ in range(max_steps):
-        found = _damped_power_step(objective, theta, value, gradient, sphere, level, alone)
-        evaluations += found.evaluations
-        small = found.value.square() / value.square().clamp_min(1e-30) - 1 < tolerance
-        theta, value, gradient, level = found.theta, found.value, found.gradient, found.level
+        step = _damped_power_step(objective, theta, value, gradient, sphere, level, alone)
+        evaluations += step.evaluations
+        small = step.value.square() / value.square().clamp_min(1e-30) - 1 < tolerance
+        theta, value, gradient, level = step.theta, step.value, step.gradient, step.level
         before, slope = slope, _slope(theta, value, gradient, sphere)
         still = negligible(25 * slope.square(), torch.ones_like(slope), tolerance)
-        # on the way out of a saddle point the slope is small, too, but grows
+        # near a saddle point the slope is small too, but it grows
         still &= (slope <= before) | negligible(slope.square(), torch.ones_like(slope), 0.0)
-        for row, last in zip(losses[found.stuck :], value[found.stuck :].tolist(), strict=True):
+        for row, last in zip(losses[step.stuck :], value[step.stuck :].tolist(), strict=True):
             row.append(last)
         ends = small & (still | alone)
-        ends[0] |= found.stuck
+        ends[0] |= step.stuck
         if bool(ends[0] & still[0]):
             still &= _is_top(objective, theta, value, gradient, sphere)
             ends &= still | alone
-            ends[0] |= found.stuck
+            ends[0] |= step.stuck
             evaluations += 2 * PROBES
         count = int(ends.cumprod(0).sum())
         for index in range(count):
             status = Status.CONVERGED if still[index] else Status.STALLED
-            done.append(_result(theta[index], value[index], gradient[index], losses[index], status, evaluations))
+            results.append(_result(theta[index], value[index], gradient[index], losses[index], status, evaluations))
             sphere = replace(sphere, avoid=sphere.avoid.extend(theta[index][None]))
         theta, value, gradient = theta[count:], value[count:], gradient[count:]
         slope, level, losses = slope[count:], level[count:], losses[count:]
         if not losses:
             break
     for row, last, way, history in zip(theta, value, gradient, losses, strict=True):
-        done.append(_result(row, last, way, history, Status.MAX_STEPS, evaluations))
-    return done
+        results.append(_result(row, last, way, history, Status.MAX_STEPS, evaluations))
+    return results
 
 
 def _result(
@@ -119,7 +119,7 @@ def _result(
 
 
 def _slope(theta: Tensor, value: Tensor, gradient: Tensor, sphere: Feasible) -> Tensor:
-    """The share of itself by which each row's objective changes for every radian it is turned."""
+    """Relative change of each row's objective for every radian that the row is turned, to first order, shape (n,)."""
     slope = sphere.max_norm * sphere.tangent(theta, gradient).norm(dim=-1)
     return slope / value.abs().clamp_min(torch.finfo(value.dtype).tiny)
 
@@ -128,9 +128,10 @@ PROBES = 4
 
 
 def _is_top(objective: Displace, theta: Tensor, value: Tensor, gradient: Tensor, sphere: Feasible) -> Tensor:
-    """Whether a tenth of a radian gains nothing, along the gradient's rest and along where its changes lead.
+    """Whether each row is a maximum: turning it by a tenth of a radian gains nothing.
 
-    At a saddle point it does: the differences of gradients turn the way towards the largest second derivative.
+    It is turned along its tangential gradient first, then along differences of gradients. That is a power iteration
+    towards the largest second derivative, which at a saddle point is positive.
     """
     way, top = sphere.tangent(theta, gradient), torch.ones_like(value, dtype=torch.bool)
     shift = torch.zeros_like(value)
@@ -157,7 +158,7 @@ class _PowerStep(NamedTuple):
 
 DAMPINGS = (0.0, 0.5, 0.75, 0.9, 0.97, 0.99, 0.997, 1.0)
 STAY = len(DAMPINGS) - 1
-ALONE = 4  # of these a vector that is searched alone tries, so that vectors published earlier are found again
+ALONE = 4  # dampings that a vector searched alone tries: more would change vectors that are already published
 
 
 def _damped_power_step(
@@ -169,10 +170,10 @@ def _damped_power_step(
     level: Tensor,
     alone: bool,
 ) -> _PowerStep:
-    """Every row as far towards its gradient as that makes its own objective larger than staying would.
+    """One step: every row goes towards its gradient by the first damping with which its own objective grows.
 
-    The first row tries all dampings, the others from about where they were before. One that gains nowhere stays, but
-    for what rows before it now forbid.
+    The first row tries all dampings, the others begin two below their last. A row that gains with none of them stays,
+    except that it is made orthogonal to the rows before it.
     """
     # a row without a gradient must not reach the others through Gram-Schmidt
     usable = torch.isfinite(gradient).all(-1, keepdim=True)
@@ -199,7 +200,7 @@ def _damped_power_step(
 
 
 def _if_it_stayed(theta: Tensor, value: Tensor, gradient: Tensor, trial: Tensor) -> Tensor:
-    """Each row's objective, to first order, after losing only what it has in the rows before it as they now are."""
+    """Each row's objective, to first order, if it is only made orthogonal to the new rows before it, shape (n,)."""
     if len(theta) == 1:
         return value
     unit = torch.nn.functional.normalize(trial, dim=-1)

@@ -98,6 +98,8 @@ class Displace:
 def displace(z: ActivationMap, *, p: float = 2.0, q: float | None = None, like: Tensor | None = None) -> Displace:
     """MELBO's objective on z; q defaults to p, which makes it steeper where the effect is already large.
 
+    z(0) is computed in the dtype and on the device of `like`; float32 on the CPU by default.
+
     Raises:
         ValueError: p < 1 or q < 1.
     """
@@ -220,7 +222,7 @@ def match_distribution(
 class Penalised:
     """An objective plus an L2 penalty: smooth(theta) + weight * |theta|^2 / radius^2 / 2.
 
-    The post's own proposal for keeping the orthogonal vectors as short as their base.
+    Proposed by Goldman-Wetzler and Turner (2024) to keep the orthogonal vectors as short as their base.
     """
 
     objective: Match | MatchDistribution

@@ -109,19 +109,19 @@ def melbo_ortho(
         results = _search(goal, base, avoid, settings, precondition, seed, attempts)
         attempts += len(results)
         for result in results:
-            done = judge(goal, result, nothing, float(base.norm()))
-            if done.status in (Status.COLLAPSED, Status.NONFINITE):
+            outcome = judge(goal, result, nothing, float(base.norm()))
+            if outcome.status in (Status.COLLAPSED, Status.NONFINITE):
                 collapsed += 1
             else:
-                collapsed, avoid = 0, avoid.extend(done.vector[None])
-            yield done
+                collapsed, avoid = 0, avoid.extend(outcome.vector[None])
+            yield outcome
 
 
-def together(settings: OrthoSettings, left: int) -> int:
-    """How many results `melbo_ortho` gives at once where so many directions are left."""
+def together(settings: OrthoSettings, free: int) -> int:
+    """How many results `melbo_ortho` yields after one search, with `free` directions still allowed."""
     if settings.block == 1:
         return 1
-    return max(settings.restarts, min(settings.block, left))
+    return max(settings.restarts, min(settings.block, free))
 
 
 def begin(goal: Goal, base: Float[Tensor, " d_model"], resume: Progress) -> tuple[Subspace, float]:
@@ -175,13 +175,13 @@ class _Preconditioner:
         largest = torch.linalg.eigvalsh(curvature)[-1]
         self.curvature, self.refresh = curvature, settings.refresh
         self.ridge = settings.damping * float(largest.clamp_min(torch.finfo(curvature.dtype).tiny))
-        self.known, self.inverse = 0, curvature
+        self.size, self.inverse = 0, curvature
 
     def outside(self, avoid: Subspace) -> Precondition:
-        known = 1 + (len(avoid) - 1) // self.refresh * self.refresh
-        if known != self.known:
-            basis = Subspace(avoid.basis[:known], checked=known)
-            self.known, self.inverse = known, complement_inverse(self.curvature, basis, self.ridge)
+        size = 1 + (len(avoid) - 1) // self.refresh * self.refresh
+        if size != self.size:
+            basis = Subspace(avoid.basis[:size], checked=size)
+            self.size, self.inverse = size, complement_inverse(self.curvature, basis, self.ridge)
         inverse = self.inverse
         return lambda gradient: gradient @ inverse
 

@@ -30,13 +30,13 @@ def melbo_published(
     """
     width = objective.z.d_model
     require_search(radius, n, width)
-    found: list[SearchResult] = []
+    results: list[SearchResult] = []
     avoid = nothing_yet(objective)
     for _ in range(n):
         start = random_vectors(1, width, radius, generator).to(avoid.basis)
-        found.append(_amsgrad(objective, start, Feasible(avoid, radius, radius), learning_rate, max_steps))
-        avoid = avoid.extend(found[-1].vector[None])
-    return found
+        results.append(_amsgrad(objective, start, Feasible(avoid, radius, radius), learning_rate, max_steps))
+        avoid = avoid.extend(results[-1].vector[None])
+    return results
 
 
 def _amsgrad(

@@ -213,18 +213,18 @@ class _State:
         self.end(active, feasible, settings, precondition)
 
     def end(self, active: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None):
-        """Tell which of the rows that have just stopped are stationary.
+        """Decide which of the rows that have just stopped are stationary.
 
-        Those of a block were quiet while rows before them moved, and learnt their curvature then: such a row goes on,
-        once on what it learns from now on, and as long as it is not stationary.
+        A row of a block learnt its curvature while the rows before it still moved. So it goes on at least once with
+        curvature learnt afresh, and until it is stationary.
         """
         ending = active & self.done()
         if not bool(ending.any()):
             return
         start = torch.tensor([losses[0] for losses in self.losses]).to(self.loss)
         gain = self.promise(feasible, settings, precondition)
-        # the model promises too little where the loss is not quadratic; and a loss that falls to 0 is never small
-        # against itself, but against where it came from
+        # times 10: the model promises too little where the loss is not quadratic. A loss that falls to 0 has no scale
+        # of its own, so its gain is also compared with the loss at the start
         small = negligible(10 * gain, self.loss, settings.tolerance) | (
             gain <= torch.finfo(gain.dtype).eps * start.abs()
         )
@@ -241,10 +241,10 @@ class _State:
         first_order = projected.norm(dim=-1) * settings.max_step * settings.scale
         step = feasible.tangent(self.theta, -two_loop(projected, self.pairs, precondition))
         model = -(step * projected).sum(-1) / 2
-        known = torch.full_like(self.broken, precondition is not None)
+        modelled = torch.full_like(self.broken, precondition is not None)
         for _, _, inverse in self.pairs:
-            known = known | (inverse > 0)
-        return torch.where(known & (model >= 0), model, first_order)
+            modelled = modelled | (inverse > 0)
+        return torch.where(modelled & (model >= 0), model, first_order)
 
     def direction(
         self, projected: Tensor, feasible: Feasible, settings: Lbfgs, precondition: Precondition | None
@@ -271,7 +271,7 @@ class _State:
             trial = feasible(torch.where(pending[:, None], self.theta + size[:, None] * direction, theta))
             trial_loss, trial_gradient = self.evaluate(objective, trial, pending | self.nested)
             sound = torch.isfinite(trial_loss) & torch.isfinite(trial_gradient).all(-1)
-            # along the feasible path, which projection may have bent; what it gains is what Armijo compares with
+            # Armijo's condition needs the slope along the path taken, which the projection may have bent
             slope = ((trial - self.theta) * self.gradient).sum(-1).clamp_max(0)
             # rows of a block move while earlier rows do, so a row may rise by 2 % before it has to wait
             slack = 0.02 * self.loss.abs() if self.nested else 0.0
@@ -285,7 +285,7 @@ class _State:
             model = -slope * size / (2 * (trial_loss - self.loss - slope)).clamp_min(1e-30)
             size = torch.where(sound, torch.minimum(torch.maximum(model, 0.1 * size), 0.5 * size), 0.1 * size)
         if not settled:
-            theta = feasible(theta)  # rows stopped at different tries: what each must avoid has moved since
+            theta = feasible(theta)  # rows stopped at different tries, and what each must avoid has moved since
             loss, gradient = self.evaluate(objective, theta, torch.ones_like(pending))
         return theta, loss, gradient, active & ~pending
 

@@ -1,4 +1,4 @@
-"""The shortest vector with a given effect: what a norm should be quoted from."""
+"""The shortest vector with a given effect."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def shrink(
     goal(0) - goal(vector), and then closes in on the last cap that keeps it to 1 %.
 
     Returns:
-        The shortest vector that still keeps the effect (the given one if none is shorter). Its status is that of the
+        The shortest vector that still keeps the effect (`vector` itself if none is shorter). Its status is that of the
         search inside the largest cap that lost it: CONVERGED only if no vector as short as that keeps the effect.
     """
     with torch.no_grad():
@@ -36,7 +36,7 @@ def shrink(
     settings = settings or Lbfgs(max_steps=6, scale=float(vector.norm()))
     best, evaluations = SearchResult(vector, (start,), Status.MAX_STEPS, 0), 0
     top = float(vector.norm())
-    kept, lost, status = 1.0, 0.0, Status.MAX_STEPS  # caps relative to the given norm
+    kept, lost, status = 1.0, 0.0, Status.MAX_STEPS  # caps, as multiples of the norm of `vector`
     for _ in range(28):
         cap = max(0.9 * kept, (kept * lost) ** 0.5)
         trial = minimise(goal.smooth, best.vector[None], Feasible(avoid, max_norm=cap * top), settings, precondition)[0]

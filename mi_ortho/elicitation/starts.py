@@ -29,5 +29,5 @@ def require_search(radius: float, n: int, d_model: int):
 
 
 def nothing_yet(objective: Displace) -> Subspace:
-    """Nothing to avoid yet, in the dtype and on the device of the objective."""
+    """An empty subspace to avoid, in the dtype and on the device of the objective."""
     return empty_subspace(objective.z.d_model, dtype=objective.baseline.dtype, device=objective.baseline.device)
