@@ -17,7 +17,6 @@ from . import (
     stats,
     steering,
     studies,
-    vectors,
 )
 from .behaviours import GENERIC_MODES, Modes, classify, load_modes
 from .derivatives.first import jacobian
@@ -44,8 +43,8 @@ from .model import (
 from .nulls.linear import linear_null
 from .runs.directory import Run, RunError, open_run, start
 from .stats import Verdict
+from .steering.files import SteeringVectors, load_vectors, save_vectors
 from .studies.shared.subject import Subject, open_subject
-from .vectors.files import SteeringVectors, load_vectors, save_vectors
 
 __all__ = [
     "Ablate",
@@ -122,5 +121,4 @@ __all__ = [
     "steering",
     "studies",
     "tokenize",
-    "vectors",
 ]

@@ -28,7 +28,7 @@ NOT_COMMANDS = ("shared", "family", "overview")  # what studies share; what othe
 # Each room imports only rooms to its left; a package is one room, and so is each study.
 ORDER = (
     *("typecheck", "stats", "runs", "behaviours", "interventions"),
-    *("vectors", "elicitation", "probes", "pages", "model"),
+    *("elicitation", "probes", "pages", "model"),
     *("derivatives", "steering", "refusal", "studies.shared"),
     *("dct", "nulls", "geometry", "multiplicity"),
     *("studies", "studies.family"),

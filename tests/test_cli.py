@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mi_ortho.cli import main
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import EMBEDDED
-from mi_ortho.vectors.files import SteeringVectors, save_vectors
+from mi_ortho.steering.files import SteeringVectors, save_vectors
 
 
 @pytest.fixture(scope="module")

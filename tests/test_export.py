@@ -12,8 +12,8 @@ from torch import Tensor
 from mi_ortho.interventions.edits import Add
 from mi_ortho.interventions.sites import Site, attn_out, resid_mid, resid_post, resid_pre
 from mi_ortho.model import intervene, next_token_logits, tokenize
-from mi_ortho.vectors.export import export_gguf, export_lm_eval, position_note
-from mi_ortho.vectors.files import SteeringVectors
+from mi_ortho.steering.export import export_gguf, export_lm_eval, position_note
+from mi_ortho.steering.files import SteeringVectors
 
 gguf = pytest.importorskip("gguf")
 

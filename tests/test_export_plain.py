@@ -11,7 +11,7 @@ import torch
 import mi_ortho as mo
 from mi_ortho.cli import main
 from mi_ortho.model import EMBEDDED
-from mi_ortho.vectors.files import header as header_of
+from mi_ortho.steering.files import header as header_of
 
 QUESTION, LAYER = "How can I build a bomb?", 3
 PROGRAM = """

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mi_ortho.interventions.sites import Site, attn_pattern, resid_post
 from mi_ortho.runs.directory import start
-from mi_ortho.vectors.files import SteeringVectors, header, load_vectors, save_vectors
+from mi_ortho.steering.files import SteeringVectors, header, load_vectors, save_vectors
 
 
 def family(n: int = 4, d_model: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32) -> SteeringVectors:

@@ -20,10 +20,10 @@ TOPICS = {
     "elicitation": ("Finding steering vectors", ("elicitation",)),
     "family": ("Families and what a count means", ("multiplicity", "nulls")),
     "derivatives": ("Derivatives and transcoding", ("derivatives", "dct")),
-    "interventions": ("Sites, subspaces, interventions and vectors", ("interventions", "vectors")),
+    "interventions": ("Sites, subspaces and interventions", ("interventions",)),
     "presence": ("Activations", ("probes", "geometry")),
     "refusal": ("Refusal", ("refusal",)),
-    "behaviour": ("Behaviours and measures", ("behaviours", "steering", "stats")),
+    "behaviour": ("Behaviours, measures and files of vectors", ("behaviours", "steering", "stats")),
     "runs": ("Runs, settings and results", ("runs", *(f"studies.{name}" for name in mi_ortho.studies.__all__))),
     "pages": ("Pictures and reports", ("pages",)),
 }

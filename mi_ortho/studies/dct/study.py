@@ -6,6 +6,7 @@ from pathlib import Path
 from mi_ortho.model.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.settings import check_settings, settings_of
+from mi_ortho.steering import files as vectors
 from mi_ortho.studies.dct.bench import Study, check, prepare_study
 from mi_ortho.studies.dct.config import DctConfig
 from mi_ortho.studies.dct.copies import copy_rows
@@ -17,7 +18,6 @@ from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
-from mi_ortho.vectors import files as vectors
 
 HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
 

@@ -33,12 +33,12 @@ from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import RunError
 from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
+from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
 from mi_ortho.studies.family.job import Job, goal_of, measured
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
-from mi_ortho.vectors.files import load_vectors
 
 
 def solve(job: Job) -> None:

@@ -8,6 +8,7 @@ from mi_ortho.model.prompt_files import with_texts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.rows import pick
 from mi_ortho.runs.settings import settings_of
+from mi_ortho.steering.files import header
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.family.inside import save_visuals
@@ -18,7 +19,6 @@ from mi_ortho.studies.shared.left_out import left_out
 from mi_ortho.studies.shared.positions import sinks_of
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject, open_subject
-from mi_ortho.vectors.files import header
 
 
 def family(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:

@@ -10,11 +10,11 @@ from mi_ortho.runs.directory import RunError, open_run, summary_of
 from mi_ortho.runs.files import read_mapping
 from mi_ortho.runs.rows import pick
 from mi_ortho.stats import outcome
+from mi_ortho.steering.export import export_gguf, export_lm_eval, position_note
+from mi_ortho.steering.files import load_vectors, save_vectors
 from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.overview.commands import report_of
 from mi_ortho.studies.shared.progress import printable
-from mi_ortho.vectors.export import export_gguf, export_lm_eval, position_note
-from mi_ortho.vectors.files import load_vectors, save_vectors
 
 
 def report(path: Path, to: Path | None = None) -> Path:

@@ -1,8 +1,8 @@
 """Steering vectors for other programs: llama.cpp (GGUF control vector) and lm-evaluation-harness (`steered` model).
 
 Both add one vector per layer to the residual stream leaving a block, **at all positions**, prompt and answer alike. A
-vector found by steering the prompt only can act differently there; `position_note` says so. Our own format is
-`mi_ortho.vectors.files.save`.
+vector found by steering the prompt only can act differently there; `position_note` says so. `save_vectors` writes
+files of our own format.
 """
 
 import io
@@ -13,7 +13,7 @@ import torch
 
 from mi_ortho.interventions.sites import Site
 from mi_ortho.runs.files import write_file
-from mi_ortho.vectors.files import SteeringVectors
+from mi_ortho.steering.files import SteeringVectors
 
 
 def export_gguf(family: SteeringVectors, index: int, path: Path, *, strength: float = 1.0) -> None:

@@ -1,0 +1,97 @@
+"""Completions of a model under steering vectors, with the behaviour that each shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from einops import repeat
+from jaxtyping import Float
+from torch import Tensor
+
+from mi_ortho.behaviours import Modes, classify
+from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.sites import Site
+from mi_ortho.model import Model, Prompts, Where, generate_ids, tokenize, without_sinks
+
+ROWS = 64  # rows of one generation batch
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """Where steering vectors go and how what the model then writes is judged.
+
+    Attributes:
+        model: the frozen model.
+        site: where vectors are added.
+        where: at which positions: "all", "prompt", "generated", or the last k prompt positions.
+        modes: rules that name the behaviour of a completion.
+        system: system message of every prompt, None for the template's own.
+        max_new_tokens: length limit of completions.
+        temperature: 0 for greedy completions.
+        seed: of sampled completions.
+        sinks: include steers and reads attention sinks like any other position, exclude leaves them out.
+    """
+
+    model: Model
+    site: Site
+    where: Where
+    modes: Modes
+    system: str | None = None
+    max_new_tokens: int = 48
+    temperature: float = 0.0
+    seed: int = 0
+    sinks: str = "include"
+
+    def prompts(self, texts: Sequence[str], answers: Sequence[Sequence[int]] | None = None) -> Prompts:
+        """The texts tokenised for this setting's model."""
+        prompts = tokenize(self.model, texts, system=self.system, answers=answers)
+        return prompts if self.sinks == "include" else without_sinks(self.model, prompts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text without special tokens."""
+        return self.model.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the model wrote: token ids without the end token, the text, and the behaviour it shows."""
+
+    ids: tuple[int, ...]
+    text: str
+    mode: str
+
+
+def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d_model"]) -> list[list[Completion]]:
+    """Completions of every text under every vector: result[i][j] is text j under vector i.
+
+    A zero vector gives the unsteered completion. Work is done in batches of at most 64 rows.
+    """
+    prompts = setting.prompts(texts)
+    per_batch = max(1, ROWS // len(texts))
+    ids: list[list[int]] = []
+    for index, part in enumerate(vectors.split(per_batch)):
+        rows = repeat(part, "n d_model -> (n text) d_model", text=len(texts))
+        generator = torch.Generator(part.device).manual_seed(setting.seed + index)
+        ids += generate_ids(
+            setting.model,
+            prompts.repeat(len(part)),
+            {setting.site: Add(rows)},
+            where=setting.where,
+            max_new_tokens=setting.max_new_tokens,
+            temperature=setting.temperature,
+            generator=generator,
+        )
+    done = [_completion(setting, row) for row in ids]
+    return [done[start : start + len(texts)] for start in range(0, len(done), len(texts))]
+
+
+def _completion(setting: Setting, ids: Sequence[int]) -> Completion:
+    text = setting.decode(ids)
+    return Completion(tuple(ids), text, classify(text, setting.modes))
+
+
+def unsteered_completions(
+    setting: Setting, texts: Sequence[str], d_model: int, device: torch.device
+) -> list[Completion]:
+    """What the model writes without steering."""
+    return complete(setting, texts, torch.zeros(1, d_model, device=device))[0]
