@@ -1,4 +1,4 @@
-"""What a family is compared with: controls of its norms, averages, shorter norms, the linear null, a random base."""
+"""What a family is compared with: random vectors of its norms, averages, shorter norms, a linear map, a random base."""
 
 from dataclasses import replace
 
@@ -17,48 +17,48 @@ from mi_ortho.nulls.linear import linear_null
 from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Yardstick, measure, yardstick
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
-from mi_ortho.studies.family.job import BATCH, Job, measured
+from mi_ortho.studies.family.job import BATCH, Job, record_measurements
 
 MEANS = (2, 3, 5, 10, 20, 40)
 
 
 def measure_controls(
-    job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"]
+    job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"]
 ) -> None:
-    """Record the same measurements for controls of the same norms as the family."""
-    for control, vectors in control_vectors(job, found, base, name).items():
+    """Record for each control, of the family's norms, the measurements that the family has."""
+    for control, vectors in control_vectors(job, family, base, name).items():
         label = {"kind": "control", "control": control, "match": name}
         # transfer is compared with one control; completions on every held-out prompt for all of them would cost most
         held_out = job.held_out if control == "isotropic" else ()
-        measured(job, yard, vectors, label, f"{name} match: control {control}", held_out)
+        record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out)
 
 
 def control_vectors(
-    job: Job, found: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"], name: str
+    job: Job, family: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"], name: str
 ) -> dict[str, Float[Tensor, "k d_model"]]:
     """Isotropic, covariance-matched and in-span random vectors, -theta, and theta at the base's norm."""
-    generator, norms = job.generator(10 + MATCHES.index(name)), found.norm(dim=-1)
+    generator, norms = job.generator(10 + MATCHES.index(name)), family.norm(dim=-1)
     texts = [*job.train, *job.held_out]
     prompts = job.setting.prompts(texts)
     site = job.setting.site
     activations = ordinary_activations(job.setting.model, prompts, site)
-    isotropic = random_vectors(len(found), found.shape[1], 1.0, generator)
+    isotropic = random_vectors(len(family), family.shape[1], 1.0, generator)
     return {
         "isotropic": with_norms(isotropic, norms),
-        "covariance": with_norms(covariance_matched(activations, len(found), generator), norms),
-        "span": with_norms(random_in_span(found, len(found), generator), norms),
-        "negated": -found,
-        "scaled_to_base": with_norms(found, torch.full_like(norms, float(base.norm()))),
+        "covariance": with_norms(covariance_matched(activations, len(family), generator), norms),
+        "span": with_norms(random_in_span(family, len(family), generator), norms),
+        "negated": -family,
+        "scaled_to_base": with_norms(family, torch.full_like(norms, float(base.norm()))),
     }
 
 
-def measure_means(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:
+def measure_means(job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"]) -> None:
     """Record the plain mean, the sqrt(n)-scaled mean and the sum of the first n vectors."""
     labels, vectors = [], []
-    for n in (n for n in MEANS if n <= len(found)):
+    for n in (n for n in MEANS if n <= len(family)):
         for scale, factor in (("plain", 1.0), ("sqrt_n", n**0.5), ("sum", float(n))):
             labels.append({"kind": "mean", "match": name, "n": n, "scale": scale})
-            vectors.append(found[:n].mean(0) * factor)
+            vectors.append(family[:n].mean(0) * factor)
     if vectors:
         job.stage(
             f"{name} match: means",
@@ -72,38 +72,38 @@ def shrink_family(
     job: Job,
     goal: Goal,
     name: str,
-    found: Float[Tensor, "k d_model"],
+    family: Float[Tensor, "k d_model"],
     base: Float[Tensor, " d_model"],
 ) -> None:
     """Record for every eighth vector the shortest norm that keeps 95 % of its effect."""
-    for index in range(0, len(found), 8):
+    for index in range(0, len(family), 8):
         label: Row = {"kind": "shrunk", "match": name, "index": index}
 
         def compute(index: int = index, label: Row = label) -> list[Row]:
-            avoid = Subspace(base[None] / base.norm()).extend(found[:index])
-            result = shrink(goal, found[index], avoid)
-            norms = {"norm": float(found[index].norm()), "norm_shrunk": float(result.vector.norm())}
+            avoid = Subspace(base[None] / base.norm()).extend(family[:index])
+            result = shrink(goal, family[index], avoid)
+            norms = {"norm": float(family[index].norm()), "norm_shrunk": float(result.vector.norm())}
             return [{**label, **norms, "goal": result.loss}]
 
         job.stage(f"{name} match: shrinking {index}", compute, **label)
-        job.track(f"{name} match: shrinking", index + 1, len(found))
+        job.track(f"{name} match: shrinking", index + 1, len(family))
 
 
 def predict_linear(job: Job, base: Float[Tensor, " d_model"]) -> None:
-    """Record the losses and norms that a linear map with the measured Jacobian would give (conjugate gradients)."""
-    job.stage("linear null", lambda: _linear(job, base), kind="linear_null")
+    """Record the losses and norms that conjugate gradients reach on a linear map with the measured Jacobian."""
+    job.stage("linear null", lambda: _linear_rows(job, base), kind="linear_null")
 
 
-def _linear(job: Job, base: Float[Tensor, " d_model"]) -> list[Row]:
+def _linear_rows(job: Job, base: Float[Tensor, " d_model"]) -> list[Row]:
     job.say("linear null: measuring the Jacobian at 0")
-    measured = jacobian(job.z, torch.zeros_like(base))
+    matrix = jacobian(job.z, torch.zeros_like(base))
     label: Row = {"kind": "linear_null", "match": "activation"}
     try:
-        null = linear_null(measured.cpu(), base.cpu(), max(job.config.n, min(job.config.n_kl, 128), 1))
+        null = linear_null(matrix.cpu(), base.cpu(), max(job.config.n, min(job.config.n_kl, 128), 1))
     except ValueError as error:
         return [{**label, "index": 0, "loss": None, "norm": None, "problem": str(error)}]
-    singular = torch.linalg.svdvals(measured.double())
-    efficiency = float((measured.double() @ base.double()).norm() / (singular[0] * base.norm().double()))
+    singular = torch.linalg.svdvals(matrix.double())
+    efficiency = float((matrix.double() @ base.double()).norm() / (singular[0] * base.norm().double()))
     return [
         {**label, "index": index, "loss": loss, "norm": norm, "efficiency": efficiency}
         for index, (loss, norm) in enumerate(zip(null.losses.tolist(), null.norms.tolist(), strict=True))
@@ -111,7 +111,7 @@ def _linear(job: Job, base: Float[Tensor, " d_model"]) -> list[Row]:
 
 
 def random_base(job: Job, base: Float[Tensor, " d_model"]) -> None:
-    """Record a control family grown from a random base of the same norm: is the chosen base special at all?"""
+    """Record a control family around a random base of the same norm: is the chosen base special at all?"""
     if not job.config.random_bases:
         return
     other = random_vectors(1, len(base), float(base.norm()), job.generator(20))[0]
@@ -121,24 +121,24 @@ def random_base(job: Job, base: Float[Tensor, " d_model"]) -> None:
             job.stage(
                 f"{name} match: random base",
                 lambda name=name, label=label: [
-                    {**label, **row} for row in _grown(job, name, other, float(base.norm()))
+                    {**label, **row} for row in _random_base_rows(job, name, other, float(base.norm()))
                 ],
                 **label,
             )
 
 
-def _grown(job: Job, name: str, other: Float[Tensor, " d_model"], norm: float) -> list[Row]:
-    """Measurements of a small family of another base."""
+def _random_base_rows(job: Job, name: str, other: Float[Tensor, " d_model"], norm: float) -> list[Row]:
+    """Measurements of a small family around the base `other`, one row a vector."""
     count = job.config.random_bases
     yard = yardstick(job.setting, job.train, other, match(job.z, other), answer_tokens=job.config.answer_tokens)
     goal = yard.activation if name == "activation" else yard.behaviour
     settings = replace(ortho_settings(job.config, norm), block=1, restarts=1)
     curvature = gauss_newton(goal, other, generator=job.generator(21))
-    found: list[Tensor] = []
+    vectors: list[Tensor] = []
     for result in melbo_ortho(goal, other, seed=job.config.seed, settings=settings, curvature=curvature):
-        found += [result.vector] if result.status not in (Status.COLLAPSED, Status.NONFINITE) else []
-        job.track(f"{name} match: random base", len(found), count)
-        if len(found) >= count:
+        vectors += [result.vector] if result.status not in (Status.COLLAPSED, Status.NONFINITE) else []
+        job.track(f"{name} match: random base", len(vectors), count)
+        if len(vectors) >= count:
             break
-    rows = [row for part in torch.stack(found).split(BATCH) for row in measure(yard, part)] if found else []
+    rows = [row for part in torch.stack(vectors).split(BATCH) for row in measure(yard, part)] if vectors else []
     return [{"index": index, **row} for index, row in enumerate(rows)]

@@ -17,7 +17,7 @@ from mi_ortho.runs.rows import pick
 from mi_ortho.studies.family.config import FamilyConfig
 
 MATCHES = ("activation", "kl")  # in the order in which a run searches them
-BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"  # claimed by it and by `nulls`
+BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"  # `family` and `nulls` claim it
 MATCH_NAMES = {"kl": "KL match", "activation": "activation match"}  # in the order in which pages show them
 MATCH_TITLES = {"kl": "Match on the next-token distribution", "activation": "Match on the target activations"}
 HOW = "run `mi-ortho family` first, or name a finished run of it"
@@ -31,7 +31,7 @@ class FamilyVectors:
         run: its directory.
         config: its settings.
         match: how its vectors were matched.
-        vectors: all of them, in the order found.
+        vectors: all of them, in the order in which the run found them.
         keeps: which of them make the model show the base's behaviour.
         base: the base vector.
     """
@@ -45,7 +45,7 @@ class FamilyVectors:
 
     @property
     def what(self) -> list[str]:
-        """For each vector, and the base after them: "kept" or "lost" (the behaviour), "base"."""
+        """A word for each vector, "kept" or "lost" (the behaviour), and "base" at the end."""
         return [*("kept" if kept else "lost" for kept in self.keeps.tolist()), "base"]
 
     @property
@@ -90,8 +90,8 @@ def finished_family(path: Path) -> Run:
         RunError: it is a run of another command, or unfinished.
     """
     run = open_run(path)
-    known = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
-    command = known.get("command", "family") if isinstance(known, dict) else "family"
+    environment = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
+    command = environment.get("command", "family") if isinstance(environment, dict) else "family"
     if command != "family":
         raise RunError(f"got {path}, a run of `{command}`; expected a run of `family`; name another")
     if not run.finished:
@@ -155,17 +155,17 @@ def open_source(path: Path) -> Source:
     run = finished_family(path)
     if "n_kl" not in run.config:
         raise RunError(f"got {path}, whose settings are no family's; expected a run of `family`; name another")
-    known: Any = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
+    environment: Any = read_json(path / "environment.json") if (path / "environment.json").is_file() else {}
     tensors = run.load_rows("vectors")
     families = {match: tensors[match].float() for match in MATCHES if match in tensors and len(tensors[match])}
     if "base" not in tensors or not families:
         raise RunError(f"got {path} without a base and a family; expected vectors.safetensors with both; run it again")
     base = tensors["base"].reshape(-1).float()
-    return Source(path, _config(run.config), known.get("model_hash"), base, families)
+    return Source(path, _config(run.config), environment.get("model_hash"), base, families)
 
 
 def _config(settings: Mapping[str, object]) -> FamilyConfig:
-    """The settings this version knows; lists become tuples as in the class."""
+    """A run's settings as this version's class; settings it does not have are dropped, lists become tuples."""
     names = {field.name for field in fields(FamilyConfig)}
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     values.setdefault("sinks", "include")  # runs without the setting had no sinks, or steered them

@@ -33,20 +33,20 @@ def save_visuals(
         setting: model, site and positions.
         prompt: the shown prompt.
         vectors: named vectors, the base first; attention is drawn for the first two, presence for all.
-        code: a prompt on which the model shows the base's behaviour by itself; presence is measured on its own
-            completion, unsteered. None draws presence on the shown prompt only.
+        code: a prompt on which the model shows the base's behaviour by itself; presence is also measured on the
+            unsteered completion of it. None measures presence on the shown prompt only.
         layer: whose attention is drawn.
     """
     prompts = setting.prompts([prompt])
-    shown = shown_pieces(setting, prompts)
+    prompt_pieces = shown_pieces(setting, prompts)
     arrays: dict[str, Tensor] = {}
     try:
-        arrays["attention_unsteered"] = shown.attention(_attention(setting, prompts, None, layer))
+        arrays["attention_unsteered"] = prompt_pieces.attention(_attention(setting, prompts, None, layer))
         for name in list(vectors)[:2]:
-            arrays[f"attention_{name}"] = shown.attention(_attention(setting, prompts, vectors[name], layer))
+            arrays[f"attention_{name}"] = prompt_pieces.attention(_attention(setting, prompts, vectors[name], layer))
     except ValueError as error:
         run.record({"kind": "left_out", "what": ATTENTION, "reason": str(error)})
-    items: list[dict[str, object]] = [_drawn(key, layer) for key in arrays]
+    items: list[dict[str, object]] = [_attention_item(key, layer) for key in arrays]
     names, directions = list(vectors)[:SHOWN], torch.stack(list(vectors.values())[:SHOWN])
     for title, key, written in _passages(setting, prompt, code):
         read_on = shown_pieces(setting, written)
@@ -55,17 +55,17 @@ def save_visuals(
             {"title": title, "kind": "token_values", "key": key, "tokens": list(read_on.texts), "labels": names}
         )
     run.save_tensors("visuals", arrays)
-    listing = {"prompt_tokens": list(shown.texts), "items": items}
+    listing = {"prompt_tokens": list(prompt_pieces.texts), "items": items}
     write_file(run.path / "visuals.json", to_json(listing, indent=1) + "\n")
 
 
-def _drawn(key: str, layer: int) -> dict[str, object]:
+def _attention_item(key: str, layer: int) -> dict[str, object]:
     title = f"Attention of layer {layer}, {key.removeprefix('attention_').replace('_', ' ')}"
     return {"title": title, "kind": "attention", "layer": layer, "key": key}
 
 
 def _passages(setting: Setting, prompt: str, code: str | None) -> list[tuple[str, str, Prompts]]:
-    found = []
+    passages = []
     for title, key, text in (
         ("Presence while the model answers the shown prompt, unsteered", "presence_prompt", prompt),
         ("Presence while the model shows the behaviour by itself, unsteered", "presence_behaviour", code),
@@ -74,8 +74,8 @@ def _passages(setting: Setting, prompt: str, code: str | None) -> list[tuple[str
             d_model = int(setting.model.cfg.d_model)
             done = unsteered_completions(setting, [text], d_model, setting.prompts([text]).tokens.device)[0]
             if done.ids:
-                found.append((title, key, setting.prompts([text], [list(done.ids)])))
-    return found
+                passages.append((title, key, setting.prompts([text], [list(done.ids)])))
+    return passages
 
 
 def presence(setting: Setting, written: Prompts, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "pos n"]:

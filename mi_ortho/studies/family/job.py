@@ -44,15 +44,18 @@ class Job:
         return torch.device(self.config.device)
 
     def generator(self, stage: int) -> torch.Generator:
-        """A random stream of its own for every stage, so that skipping a finished one changes nothing."""
+        """A separate random stream for each stage, so that skipping a finished stage changes no other."""
         return random_stream(self.config.seed, stage, times=1009, device=self.device)
 
-    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+    def rows(self, **values: object) -> list[dict[str, Any]]:
         """Recorded rows with these values."""
-        return pick(self.run.records(), **wanted)
+        return pick(self.run.records(), **values)
 
     def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]], **rows: object) -> None:
-        """Record what a stage gives, unless the run holds it; `rows` are the values of its rows in older runs."""
+        """Record the rows of a stage unless the run has them.
+
+        Runs of earlier versions did not mark stages; there its rows are those with the values `rows`.
+        """
         stage(self.run, name, compute, old=lambda row: bool(pick([row], **rows)))
 
 
@@ -98,7 +101,7 @@ LEAST = {"restarts": 1, "block": 1, "patience": 1, "norm_cap": 0, "fixed_norm": 
 
 
 def check_alone(config: FamilyConfig) -> None:
-    """Raise ValueError for what cannot work on any model: before one is loaded."""
+    """Raise ValueError for settings that cannot work on any model; needs no model."""
     if config.radius is not None and not 0 < config.radius < float("inf"):
         raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
     check_settings(config, LEAST)
@@ -138,7 +141,7 @@ def check(config: FamilyConfig, model: Model) -> None:
 
 
 def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
-    """Raise ValueError for a behaviour to look for that no rule gives."""
+    """Raise ValueError for a behaviour that none of the rules names."""
     if not config.base and config.behaviour not in ("auto", *modes.behaviours):
         raise ValueError(
             f"got behaviour {config.behaviour!r}; expected auto or one that the rules know: "
@@ -152,7 +155,7 @@ def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"
     return Penalised(goal, job.config.penalty, float(base.norm())) if job.config.penalty else goal
 
 
-def measured(
+def record_measurements(
     job: Job,
     yard: Yardstick,
     vectors: Float[Tensor, "k d_model"],
@@ -160,7 +163,7 @@ def measured(
     title: str,
     held_out: Sequence[str] = (),
 ) -> None:
-    """Record measurements of all vectors under `label`, a stage for each batch."""
+    """Record measurements of all vectors, one stage a batch; `label` holds the values that all their rows share."""
     for start in range(0, len(vectors), BATCH):
         part = vectors[start : start + BATCH]
 

@@ -1,4 +1,4 @@
-"""The report of a `family` run: one page that tells what was done, what came out, and beside which controls."""
+"""The report of a `family` run: one page with what was done, the results, and the controls beside them."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def family_page(run: read.FamilyRun) -> Markup:
     return page(
         f"Orthogonal family of steering vectors · {model}",
         [section for section in sections if section is not None],
-        headline=visible(run.summary.get("headline") or _unfinished(run)),
+        headline=visible(run.summary.get("headline") or _progress(run)),
         kicker=f"Orthogonal family of steering vectors · {model}",
         data=tables.table_data(run),
     )
@@ -66,12 +66,12 @@ def family_page(run: read.FamilyRun) -> Markup:
 def _side_by_side(run: read.FamilyRun) -> Section:
     kept = [(match, row) for match in run.matches for row in run.family(match) if run.keeps(row) and row.get("text")]
     chosen = [kept[len(kept) // 2]] if kept else []
-    found = [("Unsteered", run.unsteered, "")] * bool(run.unsteered) + [
+    entries = [("Unsteered", run.unsteered, "")] * bool(run.unsteered) + [
         ("Base vector θ₀", run.base, _norm(run.base))
     ] * bool(run.base)
-    found += [(f"Orthogonal vector, index {row['index']} ({match})", row, _norm(row)) for match, row in chosen]
+    entries += [(f"Orthogonal vector, index {row['index']} ({match})", row, _norm(row)) for match, row in chosen]
     base = shown(run.base.get("text") or "")
-    cards = [(*card, marked(shown(card[1].get("text") or ""), base if k > 1 else "")) for k, card in enumerate(found)]
+    cards = [(*card, marked(shown(card[1].get("text") or ""), base if k > 1 else "")) for k, card in enumerate(entries)]
     body = render(
         "side_by_side.html.jinja",
         prompts=run.where(kind="unsteered"),
@@ -123,33 +123,33 @@ def _family(run: read.FamilyRun, match: str) -> Section:
 
 
 def _missing(run: read.FamilyRun) -> list[Section]:
-    """A stated reason for each match that this run has no vectors of."""
+    """For each match without vectors in this run, a section that says so."""
     absent = [match for match in MATCH_TITLES if match not in run.matches]
     reason = "This run recorded no vectors with this match, so its curves, strips and averages are left out."
     return [Section(MATCH_TITLES[match], note(reason)) for match in absent]
 
 
 def _averages(run: read.FamilyRun) -> Section:
-    found = [(match, *tables.averages(run, match)) for match in run.matches if run.where(kind="mean", match=match)]
+    matches = [(match, *tables.averages(run, match)) for match in run.matches if run.where(kind="mean", match=match)]
     lead = (
         "If the vectors shared one linear direction, their plain mean would work. If their effect is quadratic, the "
         "mean needs √n; if each vector triggers its own feature, it needs n (the sum)."
     )
     body = (
-        render("averages.html.jinja", matches=found, colours=run.colours)
-        if found
+        render("averages.html.jinja", matches=matches, colours=run.colours)
+        if matches
         else note("This run recorded no averages.")
     )
     return Section("Averages of the first n vectors", body, lead, "averages", "Averages")
 
 
-def _cosines(found: Cosines | None) -> Section:
-    if found is None:
+def _cosines(table: Cosines | None) -> Section:
+    if table is None:
         return Section("Orthogonality", note("No vectors are stored in this run directory."), "", "cosines")
-    matrix, starts = found
+    matrix, starts = table
     block = -(-len(matrix) // 400)
     pixel = f" Each pixel is the largest of {block} × {block} entries." if block > 1 else ""
-    drawn = heat_map(
+    figure = heat_map(
         matrix,
         title="Cosine of every vector with every other",
         scales=(("linear", -1.0, 1.0), ("log", -9.0, 0.0)),
@@ -159,7 +159,7 @@ def _cosines(found: Cosines | None) -> Section:
         ),
         ticks=starts,
     )
-    body = render("cosines.html.jinja", drawn=drawn, largest=largest_cosines(matrix, starts), size=len(matrix))
+    body = render("cosines.html.jinja", drawn=figure, largest=largest_cosines(matrix, starts), size=len(matrix))
     lead = "Cosine of every vector with every other, the base first, then each family."
     return Section("Orthogonality", body, lead, "cosines")
 
@@ -182,7 +182,7 @@ def _reading(run: read.FamilyRun) -> Section:
     )
 
 
-def _unfinished(run: read.FamilyRun) -> str:
+def _progress(run: read.FamilyRun) -> str:
     return f"Unfinished run: {len(run.where(kind='vector'))} vectors so far"
 
 

@@ -34,9 +34,9 @@ def panels(run: FamilyRun, match: str) -> Markup:
             _line(run.base, "log_odds", "base") | _line(run.unsteered, "log_odds", "unsteered"),
         ),
     ]
-    drawn = [(title, unit, lines, _series(run, match, key)) for key, title, unit, lines in measured]
-    drawn.append(("Vectors that keep the behaviour", "count up to k", {}, _counts(run, match)))
-    drawn = [item for item in drawn if any(finite(one.y) for one in item[3])]
+    curves = [(title, unit, lines, _series(run, match, key)) for key, title, unit, lines in measured]
+    curves.append(("Vectors that keep the behaviour", "count up to k", {}, _counts(run, match)))
+    curves = [item for item in curves if any(finite(one.y) for one in item[3])]
     end = run.end(match)[0]
     return Markup("").join(
         curve(
@@ -52,7 +52,7 @@ def panels(run: FamilyRun, match: str) -> Markup:
             ),
             series,
         )
-        for k, (title, unit, lines, series) in enumerate(drawn)
+        for k, (title, unit, lines, series) in enumerate(curves)
     )
 
 
@@ -69,18 +69,18 @@ def at_cap(run: FamilyRun, match: str) -> int:
 
 
 def legend(run: FamilyRun, match: str) -> list[tuple[str, str, str]]:
-    """What the curves of a match show: (key, label, style); " dots" follows the style of what has no line."""
-    found = [("family", "the family", "family")]
-    found += [("shrunk", "family, norm shrunk at fixed effect", "second")] * any(
+    """The legend of the curves of a match, as (key, label, style); " dots" after the style: points without a line."""
+    entries = [("family", "the family", "family")]
+    entries += [("shrunk", "family, norm shrunk at fixed effect", "second")] * any(
         row.get("norm_shrunk") for row in run.family(match)
     )
-    found += [("null", "linear null (conjugate gradients)", "null")] * bool(run.null and match == "activation")
+    entries += [("null", "linear null (conjugate gradients)", "null")] * bool(run.null and match == "activation")
     styles = {name: control(name).colour for name in run.controls(match)}
-    return found + [(name, control(name).label, style + " dots" * (style != "c1")) for name, style in styles.items()]
+    return entries + [(name, control(name).label, style + " dots" * (style != "c1")) for name, style in styles.items()]
 
 
 def cosines(run: FamilyRun) -> Cosines | None:
-    """The cosines among base and all families, and where each group starts; none where no vectors are stored."""
+    """The cosines among base and all families, and where each group starts; None where no vectors are stored."""
     groups = [(name, run.vectors[name]) for name in ("base", "kl", "activation") if name in run.vectors]
     if not groups:
         return None
@@ -97,10 +97,10 @@ def largest_cosines(matrix: Float[Tensor, "n n"], starts: Mapping[int, str]) -> 
     parts = {name: torch.arange(low, high) for (low, name), high in zip(starts.items(), edges[1:])}
     off = (matrix - torch.diag(torch.diag(matrix))).abs().nan_to_num(0.0)
     base = parts.pop("base", torch.arange(0))
-    found = [(name, torch.cat([base, rows])) for name, rows in parts.items()]
+    families = [(name, torch.cat([base, rows])) for name, rows in parts.items()]
     largest = [
         (f"base and the {name} family", off[rows][:, rows].max().item(), len(rows))
-        for name, rows in found
+        for name, rows in families
         if len(rows) > 1
     ]
     if len(parts) == 2:
@@ -111,10 +111,10 @@ def largest_cosines(matrix: Float[Tensor, "n n"], starts: Mapping[int, str]) -> 
 
 def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
     """The few numbers to know first, as (number, what it counts)."""
-    found = []
+    figures = []
     for match in run.matches:
         family = run.family(match)
-        found.append(
+        figures.append(
             (
                 f"{sum(map(run.keeps, family))} / {len(family)}",
                 f"orthogonal vectors that keep the behaviour{_at_most(run, family)} ({match} match)",
@@ -122,10 +122,10 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
         )
         if scaled := run.control(match, "scaled_to_base"):
             kept = sum(map(run.keeps, scaled))
-            found.append((f"{kept} / {len(scaled)}", f"of them keep it at the base's own norm ({match} match)"))
+            figures.append((f"{kept} / {len(scaled)}", f"of them keep it at the base's own norm ({match} match)"))
         controls = [row for name in ("isotropic", "covariance") for row in run.control(match, name)]
         if controls:
-            found.append(
+            figures.append(
                 (
                     f"{sum(map(run.keeps, controls))} / {len(controls)}",
                     f"random vectors of the same norms, isotropic and covariance-matched, that do ({match} match)",
@@ -133,8 +133,8 @@ def tiles(run: FamilyRun, matrix: Cosines | None) -> list[tuple[str, str]]:
             )
     if matrix:
         worst = max((value for name, value, _ in largest_cosines(*matrix) if name.startswith("base")), default=None)
-        found.append((number(worst, 2), "largest |cos| between two vectors of a family"))
-    return found
+        figures.append((number(worst, 2), "largest |cos| between two vectors of a family"))
+    return figures
 
 
 def _at_most(run: FamilyRun, family: Sequence[Record]) -> str:
@@ -146,23 +146,23 @@ def _at_most(run: FamilyRun, family: Sequence[Record]) -> str:
 def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
     """The family and everything it is compared with, for one measure."""
     colours, family = run.colours, run.family(match)
-    found = [
-        _of(run.control(match, name), key, control(name).label, control(name).colour, name)
+    series = [
+        _one_series(run.control(match, name), key, control(name).label, control(name).colour, name)
         for name in run.controls(match)
     ]
     last = max((row["index"] for row in family), default=0)
     null = [row for row in run.null if row["index"] <= last] if match == "activation" else []
-    found.append(_of(null, key, "linear null", "null", "null"))
+    series.append(_one_series(null, key, "linear null", "null", "null"))
     if key == "norm":
-        found.append(_of(family, "norm_shrunk", "shrunk at fixed effect", "second", "shrunk"))
+        series.append(_one_series(family, "norm_shrunk", "shrunk at fixed effect", "second", "shrunk"))
     marks = [colours.get(str(row.get("mode")), "m7") for row in family]
     values = [row.get(key) for row in family]
     indexes = [row["index"] for row in family]
-    own = Series("family", indexes, values, "family", "family", marks, column=("family", key))
-    return [one for one in found if finite(one.y) and not (key == "norm" and one.dots)] + [own]
+    family_series = Series("family", indexes, values, "family", "family", marks, column=("family", key))
+    return [one for one in series if finite(one.y) and not (key == "norm" and one.dots)] + [family_series]
 
 
-def _of(rows: Sequence[Record], key: str, label: str, style: str, name: str) -> Series:
+def _one_series(rows: Sequence[Record], key: str, label: str, style: str, name: str) -> Series:
     dots = name in CONTROLS and name != "random_base"
     column = (label, key) if name in CONTROLS else ("family", key) if name == "shrunk" else None
     values = [row.get(key) for row in rows]

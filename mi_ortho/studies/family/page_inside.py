@@ -13,22 +13,22 @@ _SHOWN_VALUES = 12  # token values drawn one below the other; the rest is left t
 
 def visuals_section(run: FamilyRun) -> Section:
     """Every item of visuals.json that can be drawn; for the others the reason."""
-    drawn, lost = [], []
+    visuals, lost = [], []
     for item in run.visuals.get("items") or []:
         try:
-            drawn.append((item, visual_of(item, run)))
+            visuals.append((item, visual_of(item, run)))
         except (KeyError, ValueError) as reason:
             lost.append(f"{item.get('title', item.get('key'))}: {reason}")
-    heads = [(visual.title, visual) for item, visual in drawn if item["kind"] == "attention"]
-    values = [(visual.title, visual) for item, visual in drawn if item["kind"] != "attention"]
-    found = _compared(run, [item for item, _ in drawn if item["kind"] == "attention"])
-    body = render("visuals.html.jinja", compared=found, heads=heads, values=values, lost=lost)
+    heads = [(visual.title, visual) for item, visual in visuals if item["kind"] == "attention"]
+    values = [(visual.title, visual) for item, visual in visuals if item["kind"] != "attention"]
+    comparisons = _comparisons(run, [item for item, _ in visuals if item["kind"] == "attention"])
+    body = render("visuals.html.jinja", compared=comparisons, heads=heads, values=values, lost=lost)
     return Section("Inside the model", body, "What the vectors change, token by token.", "visuals", "Inside")
 
 
-def _compared(run: FamilyRun, items: Sequence[Mapping[str, Any]]) -> list[Visual]:
+def _comparisons(run: FamilyRun, items: Sequence[Mapping[str, Any]]) -> list[Visual]:
     """For each layer with several attention patterns of one shape, all of them side by side with their differences."""
-    found = []
+    comparisons = []
     for layer in dict.fromkeys(item.get("layer") for item in items):
         keys = [item["key"] for item in items if item.get("layer") == layer]
         patterns = {_short_name(key, layer): run.arrays[key].float() for key in keys}
@@ -38,8 +38,8 @@ def _compared(run: FamilyRun, items: Sequence[Mapping[str, Any]]) -> list[Visual
             and len({value.shape for value in patterns.values()}) == 1
             and all(value.shape[-1] == len(tokens) for value in patterns.values())
         ):
-            found.append(compare(tokens, patterns, title=f"Attention at layer {layer}, every head"))
-    return found
+            comparisons.append(compare(tokens, patterns, title=f"Attention at layer {layer}, every head"))
+    return comparisons
 
 
 def _short_name(key: str, layer: object) -> str:
@@ -61,9 +61,9 @@ def visual_of(item: Mapping[str, Any], run: FamilyRun) -> Visual:
     if item.get("kind") == "attention" and values.ndim == 3:
         return attention(tokens, values, title=visible(item.get("title", "")))
     if item.get("kind") == "token_values" and values.ndim in (1, 2):
-        shown = values if values.ndim == 1 else values[:, :_SHOWN_VALUES]
+        rows = values if values.ndim == 1 else values[:, :_SHOWN_VALUES]
         labels = item.get("labels") and [str(label).replace("_", " ") for label in item["labels"]]
-        return token_values(tokens, shown, labels and labels[:_SHOWN_VALUES], title=visible(item.get("title", "")))
+        return token_values(tokens, rows, labels and labels[:_SHOWN_VALUES], title=visible(item.get("title", "")))
     raise ValueError(
         f"got kind {item.get('kind')!r} with {values.ndim} axes; expected attention (3) or token_values (1 or 2)"
     )

@@ -29,11 +29,11 @@ def melbo_report(run_dir: Path) -> Path:
     """Write `report.html` into a `melbo` run directory, finished or not, and return its path."""
     run = open_run(run_dir)
     rows: list[Record] = [row for row in run.records() if row.get("kind") in _KINDS]
-    sections = [_beside(rows), _counted(rows), _table(rows), _cosines(Path(run_dir))]
+    sections = [_side_by_side(rows), _behaviours(rows), _table(rows), _cosines(Path(run_dir))]
     return write_report(Path(run_dir), "MELBO vectors", sections)
 
 
-def _beside(rows: list[Record]) -> Section:
+def _side_by_side(rows: list[Record]) -> Section:
     """The unsteered completion and the first of each other behaviour."""
     plain = [row for row in rows if row["kind"] == "unsteered"][:1]
     first = {str(row.get("mode")): row for row in reversed(rows) if row["kind"] == "melbo"}
@@ -48,11 +48,11 @@ def _beside(rows: list[Record]) -> Section:
     return Section("Unsteered and steered", body, lead, "steered", "Steered")
 
 
-def _counted(rows: list[Record]) -> Section:
+def _behaviours(rows: list[Record]) -> Section:
     """How often each behaviour appears, under the vectors and under random ones."""
     counts = {kind: Counter(str(row.get("mode")) for row in rows if row["kind"] == kind) for kind in _KINDS}
-    modes = dict.fromkeys(mode for found in counts.values() for mode, _ in found.most_common())
-    table = [{"mode": mode, **{kind: found[mode] for kind, found in counts.items()}} for mode in modes]
+    modes = dict.fromkeys(mode for counter in counts.values() for mode, _ in counter.most_common())
+    table = [{"mode": mode, **{kind: counter[mode] for kind, counter in counts.items()}} for mode in modes]
     lead = "Random vectors of the same norm are the control: what they change too is no finding."
     columns = {"mode": "behaviour", **_KINDS}
     return table_section("Behaviours", table, columns, lead=lead, anchor="modes", name="behaviours", chips=["mode"])
@@ -70,11 +70,12 @@ def _cosines(path: Path) -> Section:
     unit = torch.nn.functional.normalize(vectors.double(), dim=-1)
     matrix = (unit @ unit.T + (unit @ unit.T).T) / 2  # exactly symmetric, so that half of it is sent
     off = (matrix - matrix.diag().diag()).abs().max().item()
-    drawn = heat_map(
+    figure = heat_map(
         matrix,
         title="Cosine of every vector with every other",
         scales=(("linear", -1.0, 1.0), ("log", -9.0, 0.0)),
         captions=("Signed cosine.", "log₁₀ |cos|."),
     )
-    body = Markup('{}<p class="caption">The largest |cosine| between two vectors is {}.</p>').format(drawn, number(off))
+    caption = Markup('{}<p class="caption">The largest |cosine| between two vectors is {}.</p>')
+    body = caption.format(figure, number(off))
     return Section("Orthogonality", body, "", "cosines")

@@ -1,4 +1,4 @@
-"""What the report of a `family` run reads: the run directory as one frozen value, its rows joined and counted once."""
+"""A run directory of `family` as its report reads it: one frozen value, with joined rows."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,9 +36,9 @@ class FamilyRun:
     arrays: Mapping[str, Tensor]
     control_step: int = 1
 
-    def where(self, **wanted: object) -> list[Record]:
+    def where(self, **values: object) -> list[Record]:
         """The rows whose fields have these values."""
-        return pick(self.rows, **wanted)
+        return pick(self.rows, **values)
 
     @cached_property
     def base(self) -> Record:
@@ -58,9 +58,9 @@ class FamilyRun:
 
     @cached_property
     def matches(self) -> list[str]:
-        """The matches this run has vectors of, those known first."""
-        found = {str(row.get("match")) for row in self.where(kind="vector")}
-        return [match for match in MATCH_TITLES if match in found] + sorted(found - set(MATCH_TITLES))
+        """The matches this run has vectors of: those of this version in their order, then others."""
+        names = {str(row.get("match")) for row in self.where(kind="vector")}
+        return [match for match in MATCH_TITLES if match in names] + sorted(names - set(MATCH_TITLES))
 
     def family(self, match: str) -> list[Record]:
         """The vectors of one match by index."""
@@ -77,38 +77,36 @@ class FamilyRun:
 
     @cached_property
     def _groups(self) -> dict[tuple[object, ...], list[Record]]:
-        found: dict[tuple[object, ...], list[Record]] = {}
+        groups: dict[tuple[object, ...], list[Record]] = {}
         for row in self.rows:
             if row["kind"] in ("vector", "control"):
-                found.setdefault((row["kind"], row.get("match"), row.get("control")), []).append(row)
-        return {key: sorted(rows, key=lambda row: row["index"]) for key, rows in found.items()}
+                groups.setdefault((row["kind"], row.get("match"), row.get("control")), []).append(row)
+        return {key: sorted(rows, key=lambda row: row["index"]) for key, rows in groups.items()}
 
     def controls(self, match: str) -> list[str]:
-        """The controls measured for a match, those known first."""
-        found = {str(row.get("control")) for row in self.where(kind="control", match=match)}
-        return [name for name in CONTROLS if name in found] + sorted(found - set(CONTROLS))
+        """The controls measured for a match: those of this version in their order, then others."""
+        names = {str(row.get("control")) for row in self.where(kind="control", match=match)}
+        return [name for name in CONTROLS if name in names] + sorted(names - set(CONTROLS))
 
     def keeps(self, row: Record) -> bool:
-        """Whether a row's behaviour is the base's; that of a random base's family is compared with the chosen base."""
+        """Whether a row's behaviour is the chosen base's, for the family of a random base too."""
         if row.get("keeps") is None or row.get("control") == "random_base":
             return bool(self.base) and bool(self.base.get("keeps", True)) and row.get("mode") == self.base.get("mode")
         return bool(row["keeps"])
 
     def end(self, match: str) -> tuple[int | None, str]:
-        """Where the family of a match ends by the summary (the first index outside), and the reason given."""
-        found = (self.summary.get("end") or {}).get(match)
-        if isinstance(found, Mapping):
-            index = next(
-                (found[key] for key in ("index", "end", "count") if isinstance(found.get(key), int | float)), None
-            )
-            return (None if index is None else int(index)), str(found.get("reason") or found.get("rule") or "")
-        return (int(found) if isinstance(found, int | float) else None), ""
+        """The first index after a family's end, by the summary (None if it does not end), and the stated reason."""
+        end = (self.summary.get("end") or {}).get(match)
+        if isinstance(end, Mapping):
+            index = next((end[key] for key in ("index", "end", "count") if isinstance(end.get(key), int | float)), None)
+            return (None if index is None else int(index)), str(end.get("reason") or end.get("rule") or "")
+        return (int(end) if isinstance(end, int | float) else None), ""
 
     @cached_property
     def colours(self) -> dict[str, str]:
-        """A colour class for every mode: the base's first, then the unsteered one, then by how often each appears.
+        """A colour class for every mode: the base's first, the unsteered one next, then by how often each appears.
 
-        Known modes have the colour that they have on every page.
+        Modes that the shipped rules name have the same colour on every page.
         """
         counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
         first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
@@ -120,8 +118,8 @@ def load_family(path: Path) -> FamilyRun:
     run = open_run(path)
 
     def part(name: str) -> Record:
-        found = read_json(path / name) if (path / name).is_file() else {}
-        return found if isinstance(found, Mapping) else {}
+        content = read_json(path / name) if (path / name).is_file() else {}
+        return content if isinstance(content, Mapping) else {}
 
     arrays = run.load_tensors("visuals") if run.has("visuals") else {}
     summary, visuals = part("summary.json"), part("visuals.json")
@@ -145,13 +143,13 @@ def joined(rows: Sequence[Record]) -> list[Record]:
     extra: dict[tuple[object, object], dict[str, Any]] = {}
     for row in once:
         if row["kind"] in ("search", "shrunk") and row.get("index") is not None:
-            wanted = ("status", "evaluations", "seconds") if row["kind"] == "search" else ("norm_shrunk",)
-            extra.setdefault((row.get("match"), row["index"]), {}).update({name: row.get(name) for name in wanted})
-    found: list[Record] = []
+            columns = ("status", "evaluations", "seconds") if row["kind"] == "search" else ("norm_shrunk",)
+            extra.setdefault((row.get("match"), row["index"]), {}).update({name: row.get(name) for name in columns})
+    table: list[Record] = []
     for row in once:
-        found.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
-        found += _held_out(row, held_out) if (row.get("index") or 0) % every == 0 else []
-    return found
+        table.append({**extra.get((row.get("match"), row.get("index")), {}), **row} if row["kind"] == "vector" else row)
+        table += _held_out(row, held_out) if (row.get("index") or 0) % every == 0 else []
+    return table
 
 
 def _held_out(row: Record, prompts: Iterable[str]) -> list[Record]:

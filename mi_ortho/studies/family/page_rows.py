@@ -33,8 +33,8 @@ def what(row: Record) -> str:
 
 
 def table_data(run: FamilyRun) -> dict[str, Any]:
-    """What the page's script reads: fields, one list of values a row (texts of few values by number), mode colours."""
-    rows = _ordered(run)
+    """What the page's script reads: field names, a list of values for each row (repeated texts as numbers), colours."""
+    rows = _table_rows(run)
     texts = [str(row.get("text") or "") for row in rows]
     minor = [row["kind"] in ("control", "melbo_control", "transfer") for row in rows]
     room = max(200_000, 600_000 - 60 * len(rows))  # a quarter of it for controls and held-out completions
@@ -57,11 +57,11 @@ def table_data(run: FamilyRun) -> dict[str, Any]:
 
 
 def row_numbers(run: FamilyRun) -> dict[int, int]:
-    """Where each row of the records stands in the table (by identity); rows of one strip stand together, by index."""
-    return {id(row): k for k, row in enumerate(_ordered(run))}
+    """The position of each row in the table, by `id(row)`; rows of one strip are adjacent and sorted by index."""
+    return {id(row): k for k, row in enumerate(_table_rows(run))}
 
 
-def _ordered(run: FamilyRun) -> list[Record]:
+def _table_rows(run: FamilyRun) -> list[Record]:
     rows = [row for row in run.rows if row.get("kind") in _KINDS]
     names = ("match", "control", "prompt_text")
     return sorted(
@@ -74,8 +74,8 @@ def averages(run: FamilyRun, match: str) -> tuple[list[str], list[tuple[int, lis
     """The scales, and for each n the row at each scale (None where it was not measured)."""
     rows = run.where(kind="mean", match=match)
     order = ["plain", "sqrt_n", "sum"]
-    found = {str(row.get("scale")) for row in rows}
-    scales = [scale for scale in order if scale in found] + sorted(found - set(order))
+    names = {str(row.get("scale")) for row in rows}
+    scales = [scale for scale in order if scale in names] + sorted(names - set(order))
     cells = {(row.get("n"), str(row.get("scale"))): row for row in rows}
     return scales, [(n, [cells.get((n, scale)) for scale in scales]) for n in sorted({row["n"] for row in rows})]
 

@@ -12,7 +12,7 @@ from mi_ortho.runs.rows import Record
 from mi_ortho.studies.family.page_records import FamilyRun
 from mi_ortho.studies.family.page_rows import row_numbers
 
-_SINGLE = 200  # up to this many cells each is drawn by itself, with a gap; more merge where they are alike
+_SINGLE = 200  # up to this many cells are drawn one by one, with gaps; of more, equal neighbours are merged
 
 
 def strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
@@ -36,7 +36,7 @@ def transfer_strips(run: FamilyRun, match: str) -> list[dict[str, Any]]:
 
 
 def strip(run: FamilyRun, label: str, rows: Sequence[Record], width: int, where: Mapping[int, int]) -> dict[str, Any]:
-    """One strip: a cell for every index measured, full height where the behaviour is kept and lower where it is not."""
+    """One strip: a cell for every measured index, of full height if the behaviour is kept and lower if not."""
     step = _step([int(row["index"]) for row in rows])
     cells = [(int(row["index"]), run.colours.get(str(row.get("mode")), "m7"), run.keeps(row)) for row in rows]
     svg = Markup('<svg viewBox="0 0 {} 1" preserveAspectRatio="none" aria-hidden="true">{}</svg>')
@@ -57,19 +57,19 @@ def _paths(cells: Sequence[tuple[int, str, bool]], step: int, width: int) -> Mar
     for index, length, colour, kept in _runs(cells, step, merge=len(cells) > _SINGLE):
         wide, top = length - (0 if len(cells) > _SINGLE else min(0.12, width / 900)), 0 if kept else 0.45
         paths[colour] = paths.get(colour, "") + f"M{index} {top}h{wide:.4g}v{1 - top:.4g}h{-wide:.4g}z"
-    return Markup("").join(Markup('<path class="{}" d="{}"/>').format(colour, drawn) for colour, drawn in paths.items())
+    return Markup("").join(Markup('<path class="{}" d="{}"/>').format(colour, path) for colour, path in paths.items())
 
 
 def _runs(cells: Sequence[tuple[int, str, bool]], step: int, *, merge: bool) -> list[tuple[int, int, str, bool]]:
     """Cells as (start, length, colour, kept); neighbours that look alike become one when `merge`."""
     alike = groupby(enumerate(cells), key=lambda item: (item[1][0] - step * item[0], *item[1][1:]))
-    groups = [[cell for _, cell in found] for _, found in alike]
+    groups = [[cell for _, cell in items] for _, items in alike]
     if not merge:
-        groups = [[cell] for found in groups for cell in found]
-    return [(found[0][0], step * len(found), found[0][1], found[0][2]) for found in groups]
+        groups = [[cell] for group in groups for cell in group]
+    return [(group[0][0], step * len(group), group[0][1], group[0][2]) for group in groups]
 
 
 def _step(indexes: Sequence[int]) -> int:
-    """How wide a cell is: the distance of measured indexes where it is regular, so that sparse strips have no holes."""
+    """The width of a cell: the distance between measured indexes if it is constant (so sparse strips have no gaps)."""
     gaps = {b - a for a, b in zip(sorted(set(indexes)), sorted(set(indexes))[1:])}
     return min(gaps) if len(gaps) == 1 else 1

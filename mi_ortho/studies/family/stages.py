@@ -1,7 +1,7 @@
 """The main job: from a prompt to an orthogonal family of steering vectors, measured beside its controls.
 
-Every stage writes what it produced to the run directory before the next one starts, and skips what is already there, so
-the same command continues after any interruption and ends with the same result.
+Every stage writes its results to the run directory before the next one starts, and is skipped if they are there. So the
+same command continues after any interruption and ends with the same result.
 """
 
 import time
@@ -36,7 +36,7 @@ from mi_ortho.steering import Yardstick, complete, measure, unsteered_completion
 from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
-from mi_ortho.studies.family.job import Job, goal_of, measured
+from mi_ortho.studies.family.job import Job, goal_of, record_measurements
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
 
@@ -51,23 +51,23 @@ def solve(job: Job) -> None:
     for name in MATCHES:
         count = job.config.n if name == "activation" else job.config.n_kl
         if count:
-            found = search(job, name, goal_of(job, yard, name, base), base, count)
-            measure_family(job, yard, name, found)
-            measure_controls(job, yard, name, found, base)
-            measure_means(job, yard, name, found)
+            family = search(job, name, goal_of(job, yard, name, base), base, count)
+            measure_family(job, yard, name, family)
+            measure_controls(job, yard, name, family, base)
+            measure_means(job, yard, name, family)
             if job.config.shrink:
-                shrink_family(job, goal_of(job, yard, name, base), name, found, base)
+                shrink_family(job, goal_of(job, yard, name, base), name, family, base)
     predict_linear(job, base)
     random_base(job, base)
 
 
 def unsteered(job: Job) -> None:
-    """Record what the model writes without steering, and which positions stay unsteered always."""
+    """Record what the model writes without steering, and which positions are never steered (attention sinks)."""
     job.stage("sinks", lambda: [sinks_row(job.setting, [*job.train, *job.held_out])], kind="sinks")
-    job.stage("unsteered", lambda: _unsteered(job), kind="unsteered")
+    job.stage("unsteered", lambda: _unsteered_rows(job), kind="unsteered")
 
 
-def _unsteered(job: Job) -> list[dict[str, Any]]:
+def _unsteered_rows(job: Job) -> list[dict[str, Any]]:
     texts = [*job.train, *job.held_out]
     done = unsteered_completions(job.setting, texts, job.z.d_model, job.device)
     job.say(f"unsteered: {done[0].mode}: {_short(done[0].text)}")
@@ -85,23 +85,25 @@ def _unsteered(job: Job) -> list[dict[str, Any]]:
 
 
 def candidates(job: Job) -> Float[Tensor, "n d_model"]:
-    """MELBO vectors, or the user's own base: saved and recorded with random vectors of the same norm beside them."""
-    job.stage("candidates", lambda: _searched(job), kind="melbo_search")
+    """MELBO vectors, or the base from the user's file. Their completions and those of random vectors are recorded."""
+    job.stage("candidates", lambda: _search_rows(job), kind="melbo_search")
     vectors = job.run.load_tensors("candidates")["melbo"].to(job.device)
     objectives = job.rows(kind="melbo_search")[-1]["objectives"]
     controls = random_vectors(max(8, len(vectors)), vectors.shape[1], float(vectors[0].norm()), job.generator(2))
-    for kind, tried, known in (("melbo", vectors, objectives), ("melbo_control", controls, [])):
-        job.stage(kind, lambda kind=kind, tried=tried, known=known: _completed(job, kind, tried, known), kind=kind)
+    for kind, batch, scores in (("melbo", vectors, objectives), ("melbo_control", controls, [])):
+        job.stage(
+            kind, lambda kind=kind, batch=batch, scores=scores: _completion_rows(job, kind, batch, scores), kind=kind
+        )
     return vectors
 
 
-def _searched(job: Job) -> list[dict[str, Any]]:
-    vectors, objectives = (_own_base(job), [None]) if job.config.base else _melbo(job)
+def _search_rows(job: Job) -> list[dict[str, Any]]:
+    vectors, objectives = (_base_from_file(job), [None]) if job.config.base else _melbo_candidates(job)
     job.run.save_tensors("candidates", {"melbo": vectors})
     return [{"kind": "melbo_search", "objectives": objectives, "norm": float(vectors[0].norm())}]
 
 
-def _completed(
+def _completion_rows(
     job: Job, kind: str, vectors: Float[Tensor, "n d_model"], objectives: Sequence[float | None]
 ) -> list[dict[str, Any]]:
     return [
@@ -118,7 +120,7 @@ def _completed(
     ]
 
 
-def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
+def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
     config = job.config
     radius = config.radius or calibrate_scale(job.z, generator=job.generator(1))
     job.say(
@@ -133,60 +135,60 @@ def _melbo(job: Job) -> tuple[Tensor, list[float | None]]:
         where=job.setting.where,
     )
     objective = displace(z, like=torch.zeros(z.d_model, device=job.device))
-    found = melbo(objective, radius=radius, n=config.candidates, generator=job.generator(0))
-    return torch.stack([result.vector for result in found]), [result.loss for result in found]
+    results = melbo(objective, radius=radius, n=config.candidates, generator=job.generator(0))
+    return torch.stack([result.vector for result in results]), [result.loss for result in results]
 
 
-def _own_base(job: Job) -> Tensor:
-    own = load_vectors(Path(str(job.config.base)))
-    if own.vectors.shape[1] != job.z.d_model:
+def _base_from_file(job: Job) -> Tensor:
+    vectors = load_vectors(Path(str(job.config.base))).vectors
+    if vectors.shape[1] != job.z.d_model:
         raise ValueError(
-            f"got base vectors of width {own.vectors.shape[1]} in {job.config.base}; expected {job.z.d_model}, "
+            f"got base vectors of width {vectors.shape[1]} in {job.config.base}; expected {job.z.d_model}, "
             "the model's d_model; use a vector made for this model"
         )
-    return own.vectors[:1].to(job.device, torch.float32)
+    return vectors[:1].to(job.device, torch.float32)
 
 
 def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " d_model"]:
-    """The candidate that shows the wanted behaviour on most training prompts, the most effective one among equals.
+    """The candidate that shows the configured behaviour on most training prompts; of equals, that of largest objective.
 
-    What the model writes without steering is no behaviour of a vector, nor is what no rule knows: anything would keep
-    it.
+    A candidate whose behaviour is the unsteered one, or that no rule recognises, is never the base: almost any vector
+    would keep such a behaviour.
 
     Raises:
         ValueError: no candidate shows it, or the user's own base shows none; the message says what they do show.
     """
     plain = [row["mode"] for row in job.rows(kind="unsteered")][: len(job.train)]
     rows = job.rows(kind="melbo")
-    wanted, nothing = job.config.behaviour, (plain[0], job.setting.modes.default)
+    behaviour, nothing = job.config.behaviour, (plain[0], job.setting.modes.default)
     if job.config.base:
-        wanted = rows[0]["mode"]
-        if wanted in nothing:
-            known = "the model shows without it too" if wanted == plain[0] else "is what no rule knows"
+        behaviour = rows[0]["mode"]
+        if behaviour in nothing:
+            reason = "the model shows without it too" if behaviour == plain[0] else "is what no rule knows"
             raise ValueError(
                 f"got base {job.config.base}, which makes the model write {_short(str(rows[0]['text']))!r} on "
-                f"{job.train[0]!r}: {wanted!r}, which {known}; expected a behaviour of "
+                f"{job.train[0]!r}: {behaviour!r}, which {reason}; expected a behaviour of "
                 f"{', '.join(job.setting.modes.behaviours)}; take another base, prompt or --max-new-tokens, or write a "
                 "rule for it into modes.json"
             )
     changed = [row["mode"] for row in rows if row["mode"] not in nothing]
-    if wanted == "auto":
-        wanted = "code" if "code" in changed else next(iter(changed), None)
-    able = [row for row in rows if row["mode"] == wanted and wanted not in nothing]
+    if behaviour == "auto":
+        behaviour = "code" if "code" in changed else next(iter(changed), None)
+    able = [row for row in rows if row["mode"] == behaviour and behaviour not in nothing]
     if not able:
-        shown = ", ".join(sorted({str(row["mode"]) for row in rows}))
+        modes = ", ".join(sorted({str(row["mode"]) for row in rows}))
         raise ValueError(
             f"got no MELBO vector of {len(rows)} with behaviour {job.config.behaviour!r} on {job.train[0]!r} "
-            f"(they show: {shown}; unsteered: {plain[0]}); expected at least one that shows what the model does not "
+            f"(they show: {modes}; unsteered: {plain[0]}); expected at least one that shows what the model does not "
             "show by itself; change --radius, --source, --target or --behaviour, or write a rule into modes.json"
         )
-    best = max(able, key=lambda row: (sum(mode == wanted for mode in row["modes"]), row["objective"] or 0.0))
+    best = max(able, key=lambda row: (sum(mode == behaviour for mode in row["modes"]), row["objective"] or 0.0))
     job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}")
     return vectors[int(best["index"])].clone()
 
 
 def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> None:
-    """Record the base's own numbers: what transfer and log-odds of the family are compared with."""
+    """Record the measurements of the base itself, with which those of the family are compared."""
 
     def compute() -> list[dict[str, Any]]:
         row = measure(yard, base[None], job.held_out)[0]
@@ -200,30 +202,30 @@ def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> 
 
 
 def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], count: int) -> Float[Tensor, "k d_model"]:
-    """The orthogonal family for one match: every vector is on disk before the next search starts.
+    """The orthogonal family of one match. Every vector is on disk before the next search starts.
 
-    Vectors that are searched for together are recorded together.
+    The vectors of one block are searched for, and recorded, together.
     """
     block = job.config.block if job.config.solver == "projected" else 1
     past = list({row["attempt"]: row for row in job.rows(kind="search", match=name)}.values())
-    if block > 1 and not _ended(past, count, job.config.patience):  # earlier versions recorded parts of blocks
+    if block > 1 and not _is_over(past, count, job.config.patience):  # earlier versions recorded parts of blocks
         past = past[: len(past) // block * block]
-    vectors = _load(job, name, sum(row["kept"] for row in past))
-    if _ended(past, count, job.config.patience):
+    vectors = _load_vectors(job, name, sum(row["kept"] for row in past))
+    if _is_over(past, count, job.config.patience):
         return vectors
     started = time.perf_counter()
     trailing = len(past) - max((k + 1 for k, row in enumerate(past) if row["kept"]), default=0)
     published = job.config.solver == "published" and isinstance(goal, Match)
-    avoided = _avoided(job, name, past, vectors) if published else vectors
-    results = _family(job, name, goal, base, Progress(avoided, len(past), trailing))
+    avoided = _vectors_to_avoid(job, name, past, vectors) if published else vectors
+    results = _searches(job, name, goal, base, Progress(avoided, len(past), trailing))
     attempt = len(past)
     while len(vectors) < count:
         size = 1 if block == 1 else together(ortho_settings(job.config, 1.0), job.z.d_model - 1 - len(vectors))
-        found = list(islice(results, size))
-        if not found:
+        batch = list(islice(results, size))
+        if not batch:
             break
         rows = []
-        for result in found[: _needed(found, count - len(vectors))]:
+        for result in batch[: _count_until(batch, count - len(vectors))]:
             good = _is_good(result)
             if good:
                 job.run.save_tensors(f"vectors/{name}/{len(vectors):06d}", {"vector": result.vector})
@@ -255,10 +257,10 @@ def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], cou
     return vectors
 
 
-def _avoided(
+def _vectors_to_avoid(
     job: Job, name: str, past: Sequence[dict[str, Any]], vectors: Float[Tensor, "k d_model"]
 ) -> Float[Tensor, "n d_model"]:
-    """What the published loop made later vectors orthogonal to: the kept vectors and the collapsed ones, in order."""
+    """The vectors that the published loop keeps later ones orthogonal to: kept and collapsed ones, in search order."""
     rows = []
     for row in past:
         if row["kept"]:
@@ -272,31 +274,31 @@ def _is_good(result: SearchResult) -> bool:
     return result.status not in (Status.COLLAPSED, Status.NONFINITE)
 
 
-def _needed(results: Sequence[SearchResult], wanted: int) -> int:
-    """How many of the results it takes to have so many good ones; all of them where they are fewer."""
+def _count_until(results: Sequence[SearchResult], count: int) -> int:
+    """How many results, from the first, contain `count` good ones; all of them if fewer are good."""
     good = [k for k, result in enumerate(results, start=1) if _is_good(result)]
-    return good[wanted - 1] if len(good) >= wanted else len(results)
+    return good[count - 1] if len(good) >= count else len(results)
 
 
-def _ended(past: Sequence[dict[str, Any]], count: int, patience: int) -> bool:
+def _is_over(past: Sequence[dict[str, Any]], count: int, patience: int) -> bool:
     kept = sum(bool(row["kept"]) for row in past)
     return kept >= count or (len(past) >= patience and not any(row["kept"] for row in past[-patience:]))
 
 
-def _load(job: Job, name: str, count: int) -> Float[Tensor, "k d_model"]:
+def _load_vectors(job: Job, name: str, count: int) -> Float[Tensor, "k d_model"]:
     rows, width = job.run.load_rows("vectors").get(name), job.z.d_model
     if not count:
         return torch.zeros(0, width, device=job.device)
     if rows is None or len(rows) < count or rows.shape[1:] != (width,) or not rows[:count].isfinite().all():
-        told = "no vectors" if rows is None else f"{len(rows)} vectors of shape {tuple(rows.shape[1:])}"
+        content = "no vectors" if rows is None else f"{len(rows)} vectors of shape {tuple(rows.shape[1:])}"
         raise RunError(
-            f"got {told} for the {name} match in {job.run.path}; expected the {count} finite ones of width {width} "
+            f"got {content} for the {name} match in {job.run.path}; expected the {count} finite ones of width {width} "
             "that its records name; restore the files, or start anew with --fresh or another --at"
         )
     return rows[:count].to(job.device)
 
 
-def _family(
+def _searches(
     job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], progress: Progress
 ) -> Iterator[SearchResult]:
     config, norm = job.config, float(base.norm())
@@ -312,10 +314,10 @@ def _family(
     )
 
 
-def measure_family(job: Job, yard: Yardstick, name: str, found: Float[Tensor, "k d_model"]) -> None:
-    """Record what every vector of a family does."""
+def measure_family(job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"]) -> None:
+    """Record the measurements of every vector of a family."""
     label = {"kind": "vector", "match": name}
-    measured(job, yard, found, label, f"{name} match: measuring", job.held_out)
+    record_measurements(job, yard, family, label, f"{name} match: measuring", job.held_out)
 
 
 def cosines(job: Job) -> dict[str, float]:

@@ -38,7 +38,7 @@ def family(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say
 
 
 def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
-    """Find MELBO vectors and what each makes the model write."""
+    """Find MELBO vectors, and record and report what each makes the model write."""
     _, job = _open(config, "melbo", out, fresh, at, say, track)
     with job.run as run:
         if not run.finished:
@@ -48,15 +48,15 @@ def melbo_only(config: FamilyConfig, out: Path, *, fresh: bool, at: Path | None,
             rows = run.records()
             default = job.setting.modes.default
             unchanged = (pick(rows, kind="unsteered")[0]["mode"], default)
-            found = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")} - {default})
+            behaviours = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")} - {default})
             changed = [
                 sum(row["mode"] not in unchanged for row in pick(rows, kind=kind))
                 for kind in ("melbo", "melbo_control")
             ]
             run.summary(
                 {
-                    "headline": f"{len(vectors)} orthogonal MELBO vectors show {len(found)} behaviours "
-                    f"({', '.join(found) or 'none that the rules know'}); {changed[0]} of them show another than "
+                    "headline": f"{len(vectors)} orthogonal MELBO vectors show {len(behaviours)} behaviours "
+                    f"({', '.join(behaviours) or 'none that the rules know'}); {changed[0]} of them show another than "
                     f"without steering, {changed[1]} random vectors of the same norm do.",
                     "max_abs_cosine": {"melbo": max_abs_cosine(vectors)},
                     "sinks": left_out(rows),
@@ -117,10 +117,10 @@ def _finish(job: Job, subject: Subject) -> None:
         next(iter(natural), None),
         job.config.target,
     )
-    found = cosines(job)
+    largest = cosines(job)
     run.consolidate("vectors", _header(job))
     config = job.config
-    run.summary(summarise(rows, found, subject.title, (config.fixed_norm or config.norm_cap) or None))
+    run.summary(summarise(rows, largest, subject.title, (config.fixed_norm or config.norm_cap) or None))
 
 
 def _header(job: Job) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What a family run came to: counts, where the family ends, verdicts against thresholds fixed here, and a headline.
+"""The results of a family run: counts, where the family ends, verdicts against thresholds fixed here, and a headline.
 
 Pure functions of the recorded rows. The thresholds are constants of this file, written before any run.
 """
@@ -13,12 +13,12 @@ from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, 
 from mi_ortho.studies.family.finished import BEYOND_LINEAR
 from mi_ortho.studies.shared.left_out import left_out
 
-ABOVE_RANDOM = 0.2  # a family exists when it beats random vectors of its norms by this share of kept behaviours
-NORM_MATTERS = 0.2  # scaling to the base's norm destroys the effect when it loses this share
+ABOVE_RANDOM = 0.2  # share kept minus that of random vectors of the same norms, from which a family exists
+NORM_MATTERS = 0.2  # share that loses the behaviour at the base's norm, from which the norm matters
 LINEAR_LOSS = 0.5  # vectors with at most this relative loss are counted against the linear capacity bound
 TRANSFERS = 0.5  # of the base's own transfer
 MEANS_DIFFER = 0.5  # share kept by sqrt(n)-scaled means minus share kept by plain means
-WINDOW = 10  # the family ends where fewer than half of this many consecutive vectors keep the behaviour, then and later
+WINDOW = 10  # a family ends where, from there on, fewer than half of any so many consecutive vectors keep the behaviour
 AT_CAP = 0.99  # share of the norm cap from which a vector lies at it
 
 
@@ -37,15 +37,15 @@ def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:
 
 
 def paired_column(a: Sequence[Record], b: Sequence[Record], name: str) -> tuple[list[bool], list[bool]]:
-    """A yes-or-no column of both, matched by index; rows that do not have it are left out."""
+    """A yes-or-no column of both, paired by index; pairs with a missing value are left out."""
     other = {row["index"]: row.get(name) for row in b}
     pairs = [(row.get(name), other.get(row["index"])) for row in a]
-    known = [(x, y) for x, y in pairs if x is not None and y is not None]
-    return [bool(x) for x, _ in known], [bool(y) for _, y in known]
+    complete = [(x, y) for x, y in pairs if x is not None and y is not None]
+    return [bool(x) for x, _ in complete], [bool(y) for _, y in complete]
 
 
 def paired_difference(a: Sequence[Record], b: Sequence[Record], name: str) -> list[float]:
-    """a's column minus b's, matched by index."""
+    """a's column minus b's, paired by index."""
     other = {row["index"]: row for row in b}
     pairs = [(row.get(name), other[row["index"]].get(name)) for row in a if row["index"] in other]
     return [float(x) - float(y) for x, y in pairs if isinstance(x, (int, float)) and isinstance(y, (int, float))]
@@ -55,18 +55,18 @@ def exists(rows: Sequence[Record], match: str) -> Verdict | None:
     """Do orthogonal vectors keep the behaviour more often than random vectors of the same norms?"""
     family = pick(rows, kind="vector", match=match)
     random = pick(rows, kind="control", match=match, control="isotropic")
-    own, chance = paired_column(family, random, "keeps")
-    if not own:
+    kept, chance = paired_column(family, random, "keeps")
+    if not kept:
         return None
-    found = paired_rates(own, chance)
+    estimate = paired_rates(kept, chance)
     return judge(
         f"Many mutually orthogonal vectors repeat the base's behaviour ({match} match)",
         f"share kept exceeds that of random vectors of equal norms by at least {ABOVE_RANDOM}",
         "share kept minus share kept by isotropic random vectors, paired by norm",
-        found,
+        estimate,
         ABOVE_RANDOM,
         fmean(chance),
-        decide(found, ABOVE_RANDOM),
+        decide(estimate, ABOVE_RANDOM),
     )
 
 
@@ -80,20 +80,20 @@ def norm_matters(rows: Sequence[Record], match: str) -> Verdict | None:
     still, _ = paired_column(scaled, long, "keeps")
     if len(still) < 8:
         return None
-    found = rate(still.count(False), len(still))
+    estimate = rate(still.count(False), len(still))
     return judge(
         f"Scaled down to the base's norm, the orthogonal vectors lose their effect ({match} match)",
         f"of the vectors at least 1.2 times as long as the base that keep it, at least {NORM_MATTERS} lose it",
         "share that loses the behaviour at the base's norm",
-        found,
+        estimate,
         NORM_MATTERS,
         None,
-        decide(found, NORM_MATTERS),
+        decide(estimate, NORM_MATTERS),
     )
 
 
 def beyond_linear(rows: Sequence[Record]) -> Verdict | None:
-    """Are there more vectors at a small activation loss than any linear response allows?"""
+    """Are there more vectors of small activation loss than any linear response allows?"""
     base, family = pick(rows, kind="base"), pick(rows, kind="vector", match="activation")
     null = numbers(pick(rows, kind="linear_null"), "efficiency")
     good = [row for row in family if isinstance(row.get("loss"), float) and row["loss"] <= LINEAR_LOSS]
@@ -128,7 +128,7 @@ def transfers(rows: Sequence[Record], match: str) -> Verdict | None:
     values = numbers(family, "transfer")
     if not base or not base[0] or len(values) < 2:
         return None
-    found = mean([x / base[0] for x in values], scale=(0.0, 1 / base[0]))
+    estimate = mean([x / base[0] for x in values], scale=(0.0, 1 / base[0]))
     # the control meets the same condition: random vectors that keep the behaviour on the first prompt
     control = [row for row in pick(rows, kind="control", match=match, control="isotropic") if row["keeps"]]
     random = numbers(control, "transfer")
@@ -136,10 +136,10 @@ def transfers(rows: Sequence[Record], match: str) -> Verdict | None:
         f"The orthogonal vectors work on other prompts ({match} match)",
         f"on held-out prompts they show the behaviour at least {TRANSFERS} times as often as the base itself",
         "transfer of vectors that keep the behaviour, relative to the base's transfer",
-        found,
+        estimate,
         TRANSFERS,
         fmean(random) / base[0] if random else None,
-        decide(found, TRANSFERS),
+        decide(estimate, TRANSFERS),
     )
 
 
@@ -150,15 +150,15 @@ def means_fail(rows: Sequence[Record], match: str) -> Verdict | None:
     scaled, plain = paired_column(by_n[0], by_n[1], "keeps")
     if len(plain) < 2:
         return None
-    found = paired_rates(scaled, plain)
+    estimate = paired_rates(scaled, plain)
     return judge(
         f"Plain means of the vectors fail, means rescaled by the root of their number work ({match} match)",
         f"over n >= 3, share kept by rescaled means minus share kept by plain means at least {MEANS_DIFFER}",
         "difference of shares kept",
-        found,
+        estimate,
         MEANS_DIFFER,
         fmean(plain),
-        decide(found, MEANS_DIFFER),
+        decide(estimate, MEANS_DIFFER),
     )
 
 
@@ -169,34 +169,34 @@ def base_is_special(rows: Sequence[Record], match: str) -> Verdict | None:
     differences = paired_difference(random, family, "loss")
     if len(differences) < 2:
         return None
-    found = mean(differences)
+    estimate = mean(differences)
     return judge(
         f"The chosen base is easier to reproduce than a random one of its norm ({match} match)",
         "mean relative activation loss of the random base's family minus that of the chosen base's family above 0",
         "paired difference of relative losses, same number of vectors",
-        found,
+        estimate,
         0.0,
         fmean(numbers(random, "loss")),
-        decide(found, 0.0),
+        decide(estimate, 0.0),
     )
 
 
 def verdicts(rows: Sequence[Record]) -> list[Verdict]:
     """Every verdict the recorded rows allow."""
-    found: list[Verdict | None] = []
+    claims: list[Verdict | None] = []
     for match in ("kl", "activation"):
-        found += [
+        claims += [
             exists(rows, match),
             norm_matters(rows, match),
             transfers(rows, match),
             means_fail(rows, match),
             base_is_special(rows, match),
         ]
-    return [verdict for verdict in [*found, beyond_linear(rows)] if verdict is not None]
+    return [verdict for verdict in [*claims, beyond_linear(rows)] if verdict is not None]
 
 
 def scaled_to_base(rows: Sequence[Record], match: str) -> list[Record]:
-    """What the vectors do at the base's own norm."""
+    """The rows of the vectors scaled to the base's norm."""
     return pick(rows, kind="control", match=match, control="scaled_to_base")
 
 
@@ -212,8 +212,8 @@ def counts(rows: Sequence[Record], match: str, cap: float | None = None) -> dict
     mode = next((row["mode"] for row in pick(rows, kind="base") if row.get("keeps", True)), None)
     # a random base's family keeps that base's own behaviour; what counts here is the chosen base's
     controls = {
-        name: sum(row["mode"] == mode if name == "random_base" else bool(row["keeps"]) for row in found)
-        for name, found in _controls(rows, match).items()
+        name: sum(row["mode"] == mode if name == "random_base" else bool(row["keeps"]) for row in control_rows)
+        for name, control_rows in _controls(rows, match).items()
     }
     first = next((index for index, good in enumerate(kept) if not good), None)
     collapsed = sum(not row["kept"] for row in searched)
@@ -266,7 +266,7 @@ END = f"from there on fewer than half of any {WINDOW} consecutive vectors keep t
 def headline(
     rows: Sequence[Record], totals: Mapping[str, Mapping[str, Any]], cosines: Mapping[str, float], model: str
 ) -> str:
-    """What was found, under which conditions, and what the same measurement says of random vectors."""
+    """How many vectors keep the behaviour, under which conditions, and how many random vectors do the same."""
     base, plain = pick(rows, kind="base"), pick(rows, kind="unsteered")
     if not base or not totals:
         return f"No orthogonal family was found on {model}."
@@ -295,7 +295,7 @@ def _conditions(total: Mapping[str, Any]) -> str:
 
 
 def _chance(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str:
-    """Of random vectors how many do, and what that means where they do it as often."""
+    """How many random vectors do the same, and what follows if that is about as many."""
     if (random := total["controls"].get("isotropic")) is None:
         return ""
     verdict = exists(rows, match)
@@ -305,7 +305,7 @@ def _chance(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str
 
 
 def _limits(total: Mapping[str, Any]) -> str:
-    """Whether the norm cap or the limit of steps, and not the model, set what was found."""
+    """How many vectors are at the norm cap, and how many searches stopped at the limit of steps or stalled."""
     parts = []
     if total["at_cap"]:
         parts.append(f"{total['at_cap']} lie at the norm cap ({total['cap']:g} × the base's)")

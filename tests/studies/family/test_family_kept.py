@@ -27,12 +27,12 @@ TEXTS = ("river stone", "cloud river")
 NOTHING = Modes((Mode("never", "regex", "no such text"),))
 
 
-def known(*texts: str) -> Modes:
-    """Rules that know exactly these texts."""
+def rules_for(*texts: str) -> Modes:
+    """Rules that recognise exactly these texts."""
     return Modes((Mode("shown", "regex", f"^({'|'.join(map(re.escape, texts))})$"),))
 
 
-def measured(modes: Modes, base: torch.Tensor, vectors: torch.Tensor) -> list[dict[str, Any]]:
+def measurements(modes: Modes, base: torch.Tensor, vectors: torch.Tensor) -> list[dict[str, Any]]:
     model = architectures.model("qwen2")
     setting = Setting(model, resid_post(0), "all", modes, max_new_tokens=4)
     z = slice_model(model, setting.prompts(TEXTS), source=resid_post(0), target=resid_post(2), where="all")
@@ -44,7 +44,7 @@ def vectors() -> torch.Tensor:
 
 
 def test_nothing_keeps_the_behaviour_of_a_base_that_no_rule_knows() -> None:
-    rows = measured(NOTHING, vectors()[0], vectors())
+    rows = measurements(NOTHING, vectors()[0], vectors())
     assert {row["mode"] for row in rows} == {"other"}
     assert not any(row["keeps"] for row in rows) and {row["transfer"] for row in rows} == {0.0}
     assert {row["train_share"] for row in rows} == {0.0}
@@ -53,12 +53,12 @@ def test_nothing_keeps_the_behaviour_of_a_base_that_no_rule_knows() -> None:
 def test_the_base_keeps_its_own_behaviour_where_a_rule_knows_it() -> None:
     setting = Setting(architectures.model("qwen2"), resid_post(0), "all", NOTHING, max_new_tokens=4)
     first, second = (done.text for done in complete(setting, TEXTS, vectors()[:1])[0])
-    [row] = measured(known(first, second), vectors()[0], vectors()[:1])
+    [row] = measurements(rules_for(first, second), vectors()[0], vectors()[:1])
     assert row["keeps"] and row["train_share"] == 1.0
     if first != second:  # the second prompt's text is known to no rule: it says nothing about the share
-        [row] = measured(known(first), vectors()[0], vectors()[:1])
+        [row] = measurements(rules_for(first), vectors()[0], vectors()[:1])
         assert row["keeps"] and row["train_share"] == 1.0
-        [row] = measured(known(second), vectors()[0], vectors()[:1])
+        [row] = measurements(rules_for(second), vectors()[0], vectors()[:1])
         assert not row["keeps"] and row["train_share"] == 1.0
 
 
@@ -98,8 +98,8 @@ def test_ones_own_base_must_show_a_behaviour(mode: str, words: str, job: Any) ->
 def test_the_strongest_of_those_that_show_it_is_the_base(job: Any) -> None:
     rows = torch.eye(4, 32)
     assert torch.equal(choose_base(job("refuse", ["other", "code", "code", "refuse"]), rows), rows[2])
-    own = choose_base(job("refuse", ["code"], base="mine.safetensors"), rows[:1])
-    assert torch.equal(own, rows[0])
+    choice = choose_base(job("refuse", ["code"], base="mine.safetensors"), rows[:1])
+    assert torch.equal(choice, rows[0])
     assert torch.equal(choose_base(job("other", ["other", "refuse"]), rows), rows[1])
 
 
@@ -156,8 +156,8 @@ def test_a_folders_rules_and_prompts_do_not_need_each_other(tmp_path: Path) -> N
 
 def test_the_published_search_ends_after_as_many_failures_as_the_settings_say(job: Any, monkeypatch: Any) -> None:
     """A resumed run counts them by the settings: the search itself must not go on for longer."""
-    told: dict[str, Any] = {}
-    monkeypatch.setattr(stages, "melbo_ortho_published", lambda *goal, **options: told.update(options) or iter(()))
-    made = job("refuse", ["code"], solver="published", patience=3)
-    stages.search(made, "activation", match(made.z, vectors()[0]), vectors()[0], 1)
-    assert told["patience"] == 3
+    settings: dict[str, Any] = {}
+    monkeypatch.setattr(stages, "melbo_ortho_published", lambda *goal, **options: settings.update(options) or iter(()))
+    search_job = job("refuse", ["code"], solver="published", patience=3)
+    stages.search(search_job, "activation", match(search_job.z, vectors()[0]), vectors()[0], 1)
+    assert settings["patience"] == 3

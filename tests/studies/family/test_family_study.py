@@ -58,8 +58,8 @@ def only_ours(done: subprocess.CompletedProcess[str]) -> None:
     assert not [line for line in done.stdout.splitlines() if foreign.search(line)], done.stdout
 
 
-def rows_of(path: Path, **wanted: object) -> list[dict]:
-    return [row for row in open_run(path).records() if all(row.get(k) == v for k, v in wanted.items())]
+def rows_of(path: Path, **values: object) -> list[dict]:
+    return [row for row in open_run(path).records() if all(row.get(k) == v for k, v in values.items())]
 
 
 def test_every_stage_left_its_rows_and_a_report(run):
@@ -131,8 +131,8 @@ def comparable(path: Path) -> list[str]:
 def wait_for(ready, process, seconds: float = 200):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := ready():
-            return found
+        if value := ready():
+            return value
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.02)
     raise TimeoutError

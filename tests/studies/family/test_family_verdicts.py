@@ -31,7 +31,7 @@ def controls(name, kept, *, norm=10.0):
     ]
 
 
-def given(verdict: Verdict | None) -> Verdict:
+def present(verdict: Verdict | None) -> Verdict:
     assert verdict is not None
     return verdict
 
@@ -42,21 +42,21 @@ BASE = [{"kind": "base", "index": 0, "norm": 5.0, "mode": "code", "transfer": 1.
 def test_a_planted_family_is_supported_and_its_null_is_not():
     planted = vectors([True] * 36 + [False] * 4) + controls("isotropic", [False] * 39 + [True])
     null = vectors([True, False] * 100) + controls("isotropic", [False, True] * 100)
-    assert given(exists(planted, "kl")).supported is True
-    assert given(exists(null, "kl")).supported is False
+    assert present(exists(planted, "kl")).supported is True
+    assert present(exists(null, "kl")).supported is False
 
 
 def test_undecided_when_the_interval_straddles_the_threshold():
     rows = vectors([True] * 3 + [False] * 7) + controls("isotropic", [False] * 10)
-    verdict = given(exists(rows, "kl"))
+    verdict = present(exists(rows, "kl"))
     assert verdict.supported is None and verdict.interval is not None and verdict.threshold is not None
     assert verdict.interval[0] < verdict.threshold < verdict.interval[1]
 
 
 def test_scaling_counts_only_vectors_that_were_longer_and_worked():
     worked = vectors([True] * 20, norm=10.0)
-    assert given(norm_matters(BASE + worked + controls("scaled_to_base", [False] * 20), "kl")).value == 1.0
-    assert given(norm_matters(BASE + worked + controls("scaled_to_base", [True] * 20), "kl")).supported is False
+    assert present(norm_matters(BASE + worked + controls("scaled_to_base", [False] * 20), "kl")).value == 1.0
+    assert present(norm_matters(BASE + worked + controls("scaled_to_base", [True] * 20), "kl")).supported is False
     short = vectors([True] * 20, norm=5.5)
     assert norm_matters(BASE + short + controls("scaled_to_base", [False] * 20), "kl") is None
 
@@ -64,7 +64,7 @@ def test_scaling_counts_only_vectors_that_were_longer_and_worked():
 def test_transfer_is_relative_to_the_base_and_needs_a_base_that_transfers():
     rows = vectors([True] * 20, transfer=0.4)
     half = [{**BASE[0], "transfer": 0.5}]
-    assert given(transfers(half + rows, "kl")).value == pytest.approx(0.8)
+    assert present(transfers(half + rows, "kl")).value == pytest.approx(0.8)
     assert transfers([{**BASE[0], "transfer": 0.0}, *rows], "kl") is None
 
 
@@ -73,8 +73,8 @@ def test_the_control_of_transfer_meets_the_same_condition():
     control = [
         {**row, "transfer": 0.6 if row["keeps"] else 0.0} for row in controls("isotropic", [True] * 5 + [False] * 15)
     ]
-    assert given(transfers(rows + control, "kl")).control == pytest.approx(0.6)
-    assert given(transfers(rows + controls("isotropic", [False] * 20), "kl")).control is None
+    assert present(transfers(rows + control, "kl")).control == pytest.approx(0.6)
+    assert present(transfers(rows + controls("isotropic", [False] * 20), "kl")).control is None
 
 
 def test_means_pattern_of_the_post_and_of_a_linear_map():
@@ -85,7 +85,7 @@ def test_means_pattern_of_the_post_and_of_a_linear_map():
             for scale, keep in (("plain", plain), ("sqrt_n", scaled), ("sum", False))
         ]
 
-    both = [given(means_fail(means(plain=not scaled, scaled=scaled), "kl")) for scaled in (True, False)]
+    both = [present(means_fail(means(plain=not scaled, scaled=scaled), "kl")) for scaled in (True, False)]
     assert [verdict.value for verdict in both] == [1.0, -1.0]
     assert [verdict.supported for verdict in both] == [None, False], "four means do not show a difference of one half"
 
@@ -124,7 +124,7 @@ PLAIN = [
 ]
 
 
-def told(rows, cap=None):
+def headline_of(rows, cap=None):
     return str(summarise(PLAIN + BASE + rows, {"kl": 1e-8, "activation": 1e-8}, "some model", cap)["headline"])
 
 
@@ -136,7 +136,7 @@ def searches(statuses):
 
 
 def test_the_headline_speaks_of_the_first_prompt():
-    headline = told(vectors([True] * 8 + [False] * 2) + controls("isotropic", [True] + [False] * 9))
+    headline = headline_of(vectors([True] * 8 + [False] * 2) + controls("isotropic", [True] + [False] * 9))
     assert headline.startswith("8 of 10 mutually orthogonal vectors")
     assert "“prompt 0”" in headline and "Of random vectors of the same norms, 1 do. " in headline
 
@@ -148,7 +148,7 @@ def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
     rows += controls("scaled_to_base", [True] * 4 + [False] * 116, norm=5.0)
     rows += controls("isotropic", [False] * 116 + [True] * 4)
     rows += searches(["MAX_STEPS"] * 59 + ["CONVERGED"] * 61)
-    headline = told(rows, cap=1.6)
+    headline = headline_of(rows, cap=1.6)
     assert headline.startswith("66 of 120 mutually orthogonal vectors")
     for part in (
         "of up to 1.6 × the base's norm make",
@@ -158,9 +158,9 @@ def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
         f"The family ends at index 62: {END}.",
     ):
         assert part in headline, part
-    stalled = told([*rows[:-61], *searches(["STALLED"] * 61)], cap=1.6)
+    stalled = headline_of([*rows[:-61], *searches(["STALLED"] * 61)], cap=1.6)
     assert ", 59 searches stopped at the limit of steps and 61 stalled before the gradient vanished. " in stalled
-    assert "norm cap" not in told(rows) and "limit of steps" not in told(rows[:-120])
+    assert "norm cap" not in headline_of(rows) and "limit of steps" not in headline_of(rows[:-120])
 
 
 @pytest.mark.parametrize(
@@ -176,18 +176,18 @@ def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
     ],
 )
 def test_the_headline_of_planted_runs_says_what_the_control_says(family, random, said):
-    assert said in told(vectors(family) + controls("isotropic", random))
+    assert said in headline_of(vectors(family) + controls("isotropic", random))
 
 
 def test_a_base_without_a_known_behaviour_is_kept_by_nobody():
     rows = [{**row, "keeps": None} for row in vectors([True] * 10) + controls("isotropic", [True] * 10)]
-    headline = told(rows)
+    headline = headline_of(rows)
     assert "is not defined" in headline and "10 mutually orthogonal vectors" in headline and "10 of" not in headline
     assert exists(PLAIN + BASE + rows, "kl") is None
 
 
 def test_a_handful_of_vectors_decides_nothing():
-    two = given(exists(vectors([True] * 2) + controls("isotropic", [False] * 2), "kl"))
+    two = present(exists(vectors([True] * 2) + controls("isotropic", [False] * 2), "kl"))
     assert two.outcome == "undecided" and two.value == 1.0 and two.interval is not None and two.interval[0] < 0.2
 
 
@@ -195,7 +195,7 @@ def test_fewer_vectors_than_a_bound_are_no_evidence_and_barely_more_are_chance()
     def verdict(count: int, efficiency: float) -> Verdict:
         null = [{"kind": "linear_null", "index": 0, "efficiency": efficiency, "loss": 0.1}]
         good = [{**row, "match": "activation", "norm": 5.0} for row in vectors([True] * count)]
-        return given(beyond_linear(BASE + good + null))
+        return present(beyond_linear(BASE + good + null))
 
     assert verdict(17, 0.1).outcome == "undecided" and "nulls" in verdict(17, 0.1).why
     assert verdict(40, 1.0).outcome == "supported"
