@@ -2,11 +2,13 @@
 
 import json
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mi_ortho.model.prompt_files import LONGEST, read_prompts, read_texts
-from mi_ortho.refusal.prompt_sets import load_prompts
+from mi_ortho.model.prompt_sets import PromptSet, load_prompts, shipped_prompts
 
 TWO = ("Tell me about kites.", 'Say "hé, you", twice')
 
@@ -103,3 +105,49 @@ def test_large_files_are_read_in_linear_time(tmp_path) -> None:
     began = time.process_time()
     assert len(read_prompts(tmp_path / "large.txt")) == len(read_prompts(tmp_path / "large.csv")) == 200_000
     assert time.process_time() - began < 20  # two seconds here; a quadratic reader takes minutes
+
+
+def test_prompt_sets_from_files(tmp_path: Path) -> None:
+    rows = [{"instruction": "a"}, {"instruction": "b"}, {"instruction": "a"}, {"instruction": "c", "input": "more"}]
+    (tmp_path / "set.json").write_text(json.dumps(rows))
+    assert load_prompts(str(tmp_path / "set.json")) == PromptSet("set", ("a", "b"))
+    (tmp_path / "plain.json").write_text(json.dumps(["x", "y"]))
+    assert load_prompts(str(tmp_path / "plain.json")).instructions == ("x", "y")
+    (tmp_path / "other.json").write_text(json.dumps([{"words": "a"}]))
+    with pytest.raises(ValueError, match="of words; expected a text as one of instruction"):
+        load_prompts(str(tmp_path / "other.json"))
+    assert load_prompts(str(tmp_path / "other.json"), column="words").instructions == ("a",)
+    (tmp_path / "empty.json").write_text("[]")
+    with pytest.raises(ValueError, match="holds no prompts"):
+        load_prompts(str(tmp_path / "empty.json"))
+    with pytest.raises(ValueError, match="does not exist"):
+        load_prompts(str(tmp_path / "missing.json"))
+
+
+def test_a_data_set_needs_its_package(monkeypatch: Any) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="pip install datasets"):
+        load_prompts("some/name")
+
+
+def test_shipped_prompts_are_two_sets_of_the_same_forms() -> None:
+    harmful, harmless = shipped_prompts("harmful"), shipped_prompts("harmless")
+    assert len(harmful) == len(harmless) == 32 and not set(harmful.instructions) & set(harmless.instructions)
+    first = [[text.split()[0] for text in one.instructions] for one in (harmful, harmless)]
+    assert first[0] == first[1]
+    with pytest.raises(ValueError, match="expected harmful or harmless"):
+        shipped_prompts("both")
+
+
+def test_splits_are_disjoint_and_shrink_in_proportion() -> None:
+    parts = PromptSet("s", tuple(map(str, range(10)))).split(16, 4, seed=1)
+    assert [len(p) for p in parts] == [8, 2] and len({t for p in parts for t in p.instructions}) == 10
+    for sizes in ((96, 1, 1), (1, 96, 1), (1, 1, 96), (1000, 1, 1), (3, 3, 3)):  # none may shrink to nothing
+        parts = PromptSet("s", tuple(map(str, range(72)))).split(*sizes, seed=2)
+        lengths, drawn = [len(p) for p in parts], [t for p in parts for t in p.instructions]
+        assert min(lengths) >= 1 and len(set(drawn)) == len(drawn) == min(sum(sizes), 72)
+        assert lengths.index(max(lengths)) == sizes.index(max(sizes))
+    with pytest.raises(ValueError, match="for 3 parts"):
+        PromptSet("s", ("a", "b")).split(1, 1, 1, seed=0)
+    with pytest.raises(ValueError, match="at least 1 each"):
+        PromptSet("s", ("a", "b")).split(2, 0, seed=0)

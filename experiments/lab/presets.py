@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.lab.dialled import Dialled
-from mi_ortho.refusal import own_prompts
+from mi_ortho.model import shipped_prompts
 from mi_ortho.studies.presence import requests
 from mi_ortho.studies.shared import Subject, Texts
 
@@ -71,7 +71,7 @@ class Preset:
         code, english = (
             tuple(one.prompt for one in every if one.group == group) for group in ("code_own", "english_own")
         )
-        harmful, harmless = (own_prompts(kind).instructions for kind in ("harmful", "harmless"))
+        harmful, harmless = (shipped_prompts(kind).instructions for kind in ("harmful", "harmless"))
         natural = {
             "harmful": harmful,
             "benign": harmless,

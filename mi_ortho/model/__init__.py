@@ -18,6 +18,7 @@ from mi_ortho.model.load import (
 )
 from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
 from mi_ortho.model.prompt_files import read_prompts
+from mi_ortho.model.prompt_sets import PromptSet, load_prompts, shipped_prompts
 from mi_ortho.model.prompts import (
     Prompts,
     Written,
@@ -48,6 +49,7 @@ __all__ = [
     "Model",
     "ModelReport",
     "Pieces",
+    "PromptSet",
     "Prompts",
     "Readout",
     "Sinks",
@@ -66,6 +68,7 @@ __all__ = [
     "head_writes",
     "intervene",
     "load_model",
+    "load_prompts",
     "load_shuffled",
     "load_untrained",
     "loading_report",
@@ -78,6 +81,7 @@ __all__ = [
     "prompt_facts",
     "read",
     "require_same_prompts",
+    "shipped_prompts",
     "sinks",
     "ordinary",
     "ordinary_activations",

@@ -15,7 +15,6 @@ from mi_ortho.refusal.extraction import (
     residual_sites,
 )
 from mi_ortho.refusal.places import ablate_everywhere, add_at, at_every, depth
-from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
 from mi_ortho.refusal.rankings import HIGHER_IS_BETTER, Ranking, compare_rankings, projections, ranking_scores
 from mi_ortho.refusal.scores import (
     Phrase,
@@ -60,7 +59,6 @@ __all__ = [
     "MeanAndVariance",
     "Phrase",
     "ProbeRound",
-    "PromptSet",
     "Ranking",
     "RefusalTokens",
     "Round",
@@ -87,12 +85,10 @@ __all__ = [
     "largest_difference",
     "last_logits",
     "least_squares_erasure",
-    "load_prompts",
     "measure_damage",
     "mode_accuracy",
     "mean_and_variance",
     "null_space_rounds",
-    "own_prompts",
     "projections",
     "ranking_scores",
     "reasons",

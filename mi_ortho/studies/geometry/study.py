@@ -11,8 +11,8 @@ from torch import Tensor
 from mi_ortho.geometry import write_space
 from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, load_shuffled, load_untrained
+from mi_ortho.model.prompt_sets import load_prompts, shipped_prompts
 from mi_ortho.model.trajectories import write_matrices
-from mi_ortho.refusal.prompt_sets import load_prompts, own_prompts
 from mi_ortho.runs.directory import Run, start
 from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
@@ -64,14 +64,14 @@ def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str
     elif natural.get("harmful"):
         harmful = (*natural["harmful"], *subject.texts.train, *subject.texts.held_out)
     else:
-        harmful = own_prompts("harmful").instructions
+        harmful = shipped_prompts("harmful").instructions
     if config.harmless is not None:
         harmless = load_prompts(config.harmless, column=config.harmless_column).instructions
     elif natural.get("benign"):
         others = [natural[name] for name in subject.modes.names if name in natural and name != "refuse"]
         harmless = (*natural["benign"], *(text for texts in others for text in texts))
     else:
-        harmless = own_prompts("harmless").instructions
+        harmless = shipped_prompts("harmless").instructions
     first = tuple(dict.fromkeys(harmful))[:limit]
     return {"harmful": first, "harmless": tuple(text for text in dict.fromkeys(harmless) if text not in first)[:limit]}
 

@@ -8,7 +8,7 @@ import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, classify
 from mi_ortho.model import folder_of
-from mi_ortho.refusal.prompt_sets import PromptSet, load_prompts, own_prompts
+from mi_ortho.model.prompt_sets import PromptSet, load_prompts, shipped_prompts
 from mi_ortho.refusal.scores import refuses_anywhere, substantial
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import read_json
@@ -99,4 +99,4 @@ def _own(kind: str, subject: Subject) -> PromptSet:
     natural = subject.texts.natural
     lists = ("harmful", "train") if kind == "harmful" else ("benign",)
     texts = tuple(text for name in lists for text in natural.get(name, ()))
-    return PromptSet(f"{subject.title}: {kind}", texts) if natural and texts else own_prompts(kind)
+    return PromptSet(f"{subject.title}: {kind}", texts) if natural and texts else shipped_prompts(kind)

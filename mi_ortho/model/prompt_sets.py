@@ -58,7 +58,7 @@ class PromptSet:
         return tuple(PromptSet(self.name, tuple(mixed[a:b])) for a, b in zip(starts, ends))
 
 
-def own_prompts(kind: str) -> PromptSet:
+def shipped_prompts(kind: str) -> PromptSet:
     """The shipped set "harmful" or "harmless": short requests of the same forms, without any harmful content."""
     if kind not in ("harmful", "harmless"):
         raise ValueError(f"got kind {kind!r}; expected harmful or harmless; correct it")
