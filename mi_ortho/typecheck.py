@@ -1,6 +1,6 @@
 """The runtime type checker of every public function: beartype, with int accepted where float is asked (PEP 484).
 
-Its messages are the short ones: a wrong argument is told in a line or two, not with everything it holds.
+Its messages are kept short: a wrong argument is named in a line or two, without its contents.
 """
 
 from beartype import BeartypeConf, BeartypeViolationVerbosity, beartype

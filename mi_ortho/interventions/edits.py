@@ -31,8 +31,8 @@ class Add:
     @property
     def rows(self) -> int | None:
         """How many rows the activation must have; None when any number will do."""
-        own = self.vectors.shape[0] if self.vectors.ndim == 2 else None
-        return _row_count(self.strength) if own in (None, 1) else own
+        count = self.vectors.shape[0] if self.vectors.ndim == 2 else None
+        return _row_count(self.strength) if count in (None, 1) else count
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
         _require_width("vectors", self.vectors, x)
@@ -138,8 +138,7 @@ class Rotate:
     angle: PerRow
 
     def __post_init__(self) -> None:
-        _require_number("angle", self.angle)
-        object.__setattr__(self, "plane", _plane_basis(self.plane))
+        _set_plane(self)
 
     @property
     def rows(self) -> int | None:
@@ -147,9 +146,8 @@ class Rotate:
         return _row_count(self.angle)
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        _require_width("plane", self.plane, x)
-        plane = self.plane.to(x)
-        first, second = (x @ plane.T).unbind(-1)
+        plane, inside = _inside_plane(self.plane, x)
+        first, second = inside.unbind(-1)
         cos, sin = _heading(self.angle, x).unbind(-1)
         moved = torch.stack([(cos - 1.0) * first - sin * second, sin * first + (cos - 1.0) * second], dim=-1)
         return x + moved @ plane
@@ -169,8 +167,7 @@ class RotateTo:
     angle: PerRow
 
     def __post_init__(self) -> None:
-        _require_number("angle", self.angle)
-        object.__setattr__(self, "plane", _plane_basis(self.plane))
+        _set_plane(self)
 
     @property
     def rows(self) -> int | None:
@@ -178,9 +175,7 @@ class RotateTo:
         return _row_count(self.angle)
 
     def __call__(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
-        _require_width("plane", self.plane, x)
-        plane = self.plane.to(x)
-        inside = x @ plane.T
+        plane, inside = _inside_plane(self.plane, x)
         return x + (inside.norm(dim=-1, keepdim=True) * _heading(self.angle, x) - inside) @ plane
 
 
@@ -222,10 +217,24 @@ class When:
 
 
 def _row_basis(rows: Float[Tensor, "k d_model"]) -> Float[Tensor, "r d_model"]:
+    """Orthonormal rows with the same span; as many as are linearly independent."""
     _, sizes, basis = torch.linalg.svd(rows.double(), full_matrices=False)
     floor = max(rows.shape) * torch.finfo(rows.dtype).eps
-    kept = sizes > floor * (sizes[0] if len(sizes) else 0.0)
-    return basis[kept].to(rows)
+    independent = sizes > floor * (sizes[0] if len(sizes) else 0.0)
+    return basis[independent].to(rows)
+
+
+def _set_plane(rotation: Rotate | RotateTo) -> None:
+    """Refuse an angle that is not finite, and make the rows of `plane` orthonormal."""
+    _require_number("angle", rotation.angle)
+    object.__setattr__(rotation, "plane", _plane_basis(rotation.plane))
+
+
+def _inside_plane(plane: Float[Tensor, "2 d_model"], x: Tensor) -> tuple[Tensor, Tensor]:
+    """The plane in the dtype of x, and the two coordinates of x in it, shape `batch pos 2`."""
+    _require_width("plane", plane, x)
+    plane = plane.to(x)
+    return plane, x @ plane.T
 
 
 def _plane_basis(plane: Float[Tensor, "2 d_model"]) -> Float[Tensor, "2 d_model"]:
@@ -272,11 +281,11 @@ def _per_row(name: str, value: PerRow, x: Tensor) -> Tensor | float:
 
 def _heading(angle: PerRow, x: Tensor) -> Tensor:
     """(cos, sin) of the angle, broadcast over `batch pos`; computed in fp64, then in the dtype of x."""
-    turned = torch.as_tensor(angle, dtype=torch.float64)
-    if turned.ndim:
-        _require_rows("angles", turned.shape[0], x)
-        turned = rearrange(turned, "batch -> batch 1")
-    return torch.stack([turned.cos(), turned.sin()], dim=-1).to(x)
+    radians = torch.as_tensor(angle, dtype=torch.float64)
+    if radians.ndim:
+        _require_rows("angles", radians.shape[0], x)
+        radians = rearrange(radians, "batch -> batch 1")
+    return torch.stack([radians.cos(), radians.sin()], dim=-1).to(x)
 
 
 def _require_rows(name: str, rows: int | None, x: Tensor) -> None:
