@@ -29,13 +29,13 @@ class Factors:
     Mack and Turner 2024, "Deep causal transcoding". Steering with factor l is adding radius * v_l.
 
     Attributes:
-        inputs: v, unit rows, shape (k, d_model). Whether they are orthonormal is said by what made them.
+        inputs: v, unit rows, shape (k, d_model). Whether they are orthonormal depends on the method.
         outputs: u, unit rows in the space of flattened outputs, shape (k, m); a row is 0 where a factor does nothing.
         weights: alpha, in units of the outputs, shape (k,).
         radius: norm of the steering vectors.
         kind: the response: linear x, quadratic x^2, exponential e^x - 1.
         trace: mean of <u, effect of v> over the factors, at every iteration of a method that iterates.
-        meta: where they come from; what JSON can hold.
+        meta: how they were made; what JSON can hold.
 
     Raises:
         ValueError: a radius that is not positive, or entries that are not finite.
@@ -74,7 +74,7 @@ class Factors:
 
 
 def predict(factors: Factors, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, "n m"]:
-    """What the factors say z(theta) - z(0) is.
+    """z(theta) - z(0) as the factors predict it.
 
     >>> line = Factors(torch.eye(1, 2), torch.ones(1, 1), torch.tensor([3.0]), 2.0, "quadratic")
     >>> predict(line, torch.tensor([[4.0, 1.0]])).tolist()
@@ -85,7 +85,7 @@ def predict(factors: Factors, theta: Float[Tensor, "n d_model"]) -> Float[Tensor
 
 
 def reconstruction_error(factors: Factors, z: Maps, theta: Float[Tensor, "n d_model"], *, chunk: int = 64) -> float:
-    """The share of |z(theta) - z(0)|^2 that the factors miss, over the rows of theta: 0 perfect, 1 like no factors.
+    """The share of |z(theta) - z(0)|^2 that the factors miss, over the rows of theta: 0 perfect, 1 as without factors.
 
     One forward pass a row and map, without a graph; the true and the predicted effects of all rows are held.
 
@@ -105,8 +105,8 @@ def solve_weights(kernel: Float[Tensor, "k k"], effects: Float[Tensor, " k"]) ->
     The least-norm solution where directions repeat and the kernel is singular. Needs k^2 numbers and k^3 operations.
     """
     values, vectors = torch.linalg.eigh(kernel.double())
-    kept = values > 1e-10 * values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
-    inverse = torch.where(kept, 1 / torch.where(kept, values, 1.0), 0.0)
+    nonzero = values > 1e-10 * values.abs().max().clamp_min(torch.finfo(torch.float64).tiny)
+    inverse = torch.where(nonzero, 1 / torch.where(nonzero, values, 1.0), 0.0)
     return (vectors @ (inverse * (vectors.mT @ effects.double()))).to(effects)
 
 

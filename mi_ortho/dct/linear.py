@@ -38,9 +38,9 @@ def linear_dct(
         ValueError: k too large, a Jacobian that is 0 or not finite, a radius that is not positive.
     """
     zero = check(z, k, radius, generator, dtype)
-    found = solve(linearise(z, zero, chunk=chunk), k, generator)
-    require_moving(found.values[None], "singular values")
-    return Factors(found.right, found.left, radius * found.values, radius, "linear", meta={"method": "linear"})
+    triplets = solve(linearise(z, zero, chunk=chunk), k, generator)
+    require_moving(triplets.values[None], "singular values")
+    return Factors(triplets.right, triplets.left, radius * triplets.values, radius, "linear", meta={"method": "linear"})
 
 
 def projected_linear_dct(

@@ -1,4 +1,4 @@
-"""What the published code computes, where that differs from what its text says: to show the difference, not to be used.
+"""What the published code computes where it differs from the published text: for comparison, not for use.
 
 Behaviour of the classes LinearDCT, QuadraticDCT and ExponentialDCT of amack315/melbo-dct-post (December 2024), written
 anew from a description of what they compute. Costs and memory are those of the methods of the same name without

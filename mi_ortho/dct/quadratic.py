@@ -55,8 +55,8 @@ def quadratic_dct(
     maps = as_maps(z)
 
     def outward(v: Tensor) -> Tensor:
-        found = torch.stack([second_derivatives(one, zero, v, v, chunk=chunk) for one in maps]).mean(0)
-        return require_moving(found, "second derivatives at 0")
+        derivatives = torch.stack([second_derivatives(one, zero, v, v, chunk=chunk) for one in maps]).mean(0)
+        return require_moving(derivatives, "second derivatives at 0")
 
     def inward(u: Tensor, v: Tensor) -> Tensor:
         return torch.stack([hessian_products(one, zero, u, v, chunk=chunk) for one in maps]).mean(0)

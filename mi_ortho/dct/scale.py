@@ -100,8 +100,8 @@ def _upward(curve: Callable[[float], float], ratio: float, low: float, high: flo
 
 def _slope(z: Maps, directions: Tensor, chunk: int) -> Tensor:
     zero = torch.zeros_like(directions[0])
-    found = [pushforward(one, zero, directions, chunk=chunk) for one in as_maps(z)]
-    slope = require_moving(torch.stack(found).mean(0), "Jacobian products at 0")
+    products = [pushforward(one, zero, directions, chunk=chunk) for one in as_maps(z)]
+    slope = require_moving(torch.stack(products).mean(0), "Jacobian products at 0")
     if not slope.norm(dim=-1).min() > 0:
         raise ValueError(
             "got a direction along which the Jacobian at 0 is 0; expected a linear part to compare with; "

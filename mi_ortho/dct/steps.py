@@ -15,7 +15,7 @@ Retraction = Callable[[Float[Tensor, "k d_model"]], Float[Tensor, "k d_model"]]
 
 
 def qr_retraction(rows: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_model"]:
-    """Orthonormal rows by Gram-Schmidt: the first row keeps its direction, later ones give way. As published."""
+    """Orthonormal rows by Gram-Schmidt, as published: each row loses its part along the rows before it."""
     return orthonormal_rows(rows)
 
 
@@ -49,7 +49,7 @@ def damped(old: Float[Tensor, "k d"], new: Float[Tensor, "k d"], damping: float)
 
 
 def require_moving(moved: Float[Tensor, "k m"], what: str) -> Float[Tensor, "k m"]:
-    """The effects, unless they are not finite or all exactly 0."""
+    """The effects themselves; ValueError where they are not finite, or all exactly 0."""
     if not torch.isfinite(moved).all():
         raise ValueError(f"got NaN or infinity in {what}; expected finite; take a smaller radius or float32 blocks")
     if not moved.abs().max() > 0:
@@ -80,8 +80,8 @@ def projected_rows(
     with torch.no_grad():
         m = maps[0](zero[None]).numel()
     mix = torch.randn(projections, m, generator=generator, device=generator.device).to(zero) / m**0.5
-    found = torch.stack([pullback(one, zero, mix, chunk=chunk) for one in maps]).mean(0)
-    return require_moving(found, "projected Jacobian rows")
+    rows = torch.stack([pullback(one, zero, mix, chunk=chunk) for one in maps]).mean(0)
+    return require_moving(rows, "projected Jacobian rows")
 
 
 def projected_start(

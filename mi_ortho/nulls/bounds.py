@@ -1,6 +1,6 @@
 """Bounds on how many orthogonal vectors can share an effect, and the constructions that reach them.
 
-Each takes a norm budget and says how many mutually orthogonal vectors no longer than that could have the effect if the
+Each takes a norm budget and tells how many mutually orthogonal vectors no longer than that could have the effect if the
 response were linear, or quadratic. More vectors than a bound allows refute that kind of response.
 """
 
@@ -81,8 +81,8 @@ def ridge_norm(jacobian: Float[Tensor, "m d_model"], effect: Float[Tensor, " m"]
             "and an effect that is not 0; correct them"
         )
     left, singular, _ = torch.linalg.svd(jacobian.double(), full_matrices=False)
-    seen = singular > 1e-12 * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
-    singular, share = singular[seen], left.mT[seen] @ effect.double() / effect.double().norm()
+    nonzero = singular > 1e-12 * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
+    singular, share = singular[nonzero], left.mT[nonzero] @ effect.double() / effect.double().norm()
     outside = (1 - share.square().sum()).clamp_min(0)
     allowed = loss**2 - float(outside)
     if allowed < -1e-12:
@@ -213,7 +213,7 @@ def equal_effect_vectors(form: Float[Tensor, "d d"], n: int, norm: float) -> Flo
 
 
 def _to_diagonal(a: Tensor, b: Tensor, c: Tensor, goal: Tensor) -> Float[Tensor, "2 2"]:
-    """The plane rotation after which the symmetric matrix [[a, b], [b, c]] has `goal`, from a to c, at its top left."""
+    """The plane rotation after which the symmetric [[a, b], [b, c]] has `goal`, between a and c, at its top left."""
     root = (b**2 - (a - goal) * (c - goal)).clamp_min(0).sqrt()
     # of the two tangents the one without cancellation; goal = a needs none
     tangent = -(a - goal) / (b + torch.where(b < 0, -root, root))
@@ -277,5 +277,5 @@ def bessel_mass(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " 
 
 
 def _numbers(values: Tensor) -> Tensor:
-    """1 to the number of values, beside them."""
+    """1, 2, ..., len(values) in float64, on the device of the values."""
     return torch.arange(1, len(values) + 1, dtype=torch.float64, device=values.device)

@@ -130,15 +130,15 @@ def random_cone(n: int, d_model: int, cosine: float, generator: torch.Generator)
 
     Isotropic vectors that share one random direction, as strongly as the mean |cosine| needs; below the mean |cosine|
     of isotropic vectors they are instead pushed apart, towards the orthonormal family nearest to them (n <= d_model).
-    A family whose spectrum or clusters differ from these has structure that its mean |cosine| does not tell.
+    A family whose spectrum or clusters differ from these has structure beyond its mean |cosine|.
 
     Raises:
         ValueError: fewer than 2 vectors, or a mean |cosine| that n vectors in d_model dimensions cannot have.
     """
     if n < 2 or not 0 <= cosine < 1:
         raise ValueError(f"got n={n}, mean |cosine| {cosine}; expected n >= 2 and a cosine in [0, 1); correct them")
-    drawn = torch.randn(n + 1, d_model, generator=generator, device=generator.device, dtype=torch.float64)
-    loose, shared = torch.nn.functional.normalize(drawn[:n], dim=-1), torch.nn.functional.normalize(drawn[n], dim=0)
+    normals = torch.randn(n + 1, d_model, generator=generator, device=generator.device, dtype=torch.float64)
+    loose, shared = torch.nn.functional.normalize(normals[:n], dim=-1), torch.nn.functional.normalize(normals[n], dim=0)
     together = cosine >= _mean_abs_cosine(loose)
     if not together and n > d_model:
         raise ValueError(

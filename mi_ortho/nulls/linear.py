@@ -1,4 +1,4 @@
-"""The linear null: the family that a linear map would give, by theory and by the search itself; and ranks in a null."""
+"""The linear null: the family that a linear map would give, by theory and by the search itself; p-values by rank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,8 +59,8 @@ def linear_null(
     if n < 1:
         raise ValueError(f"got n={n}; expected at least 1; ask for as many vectors as the family has")
     _, singular, right = torch.linalg.svd(jacobian.double(), full_matrices=False)
-    kept = singular > tolerance * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
-    singular, right = singular[kept], right[kept]
+    nonzero = singular > tolerance * singular.max().clamp_min(torch.finfo(torch.float64).tiny)
+    singular, right = singular[nonzero], right[nonzero]
     start = right @ base.double()
     effect = (singular * start).norm()
     if not effect > 0:
@@ -75,25 +75,25 @@ def linear_null(
 
 
 def _through_the_null_space(
-    base: Float[Tensor, " d_model"], seen: Float[Tensor, " d_model"], tolerance: float
+    base: Float[Tensor, " d_model"], row_part: Float[Tensor, " d_model"], tolerance: float
 ) -> Float[Tensor, "k d_model"]:
     """The shortest vector orthogonal to the base with all of its effect, where the map ignores part of the base."""
-    unseen = base - seen
-    if unseen.norm() <= max(tolerance, 1e-12) * base.norm():
+    null_part = base - row_part
+    if null_part.norm() <= max(tolerance, 1e-12) * base.norm():
         return base.new_zeros(0, len(base))
-    return (seen - seen.square().sum() / unseen.square().sum() * unseen)[None]
+    return (row_part - row_part.square().sum() / null_part.square().sum() * null_part)[None]
 
 
 def _lanczos(diagonal: Float[Tensor, " d"], start: Float[Tensor, " d"], n: int) -> Float[Tensor, "k d"]:
     """Orthonormal Krylov basis of a diagonal operator, reorthogonalised, until it ends."""
-    found = Subspace((start / start.norm())[None])
-    while len(found) < min(n, len(diagonal)):
-        image = diagonal * found.basis[-1]
-        rest = found.reject(image)
+    krylov = Subspace((start / start.norm())[None])
+    while len(krylov) < min(n, len(diagonal)):
+        image = diagonal * krylov.basis[-1]
+        rest = krylov.reject(image)
         if rest.norm() <= 1e-10 * image.norm():
             break
-        found = found.extend(rest[None])
-    return found.basis
+        krylov = krylov.extend(rest[None])
+    return krylov.basis
 
 
 def linear_family(
@@ -127,19 +127,19 @@ def linear_family(
     goal = match(LinearMap(jacobian, jacobian.new_zeros(len(jacobian))), base)
     curvature = gauss_newton(goal, base, generator=torch.Generator(base.device).manual_seed(seed))
     searches = melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature)
-    sound = (found for found in searches if found.status not in (Status.COLLAPSED, Status.NONFINITE))
+    sound = (result for result in searches if result.status not in (Status.COLLAPSED, Status.NONFINITE))
     return list(islice(sound, n))
 
 
 def rank_p_value(value: float, null: Sequence[float]) -> float:
-    """(1 + how many of the null's values reach `value`) / (1 + n): the chance of one this large under the null.
+    """(1 + how many of the null's n values reach `value`) / (1 + n): the chance of a value this large under the null.
 
-    Negate both to ask for one this small. The smallest p-value n draws can give is 1 / (n + 1). Values that differ by
-    rounding count as equal, so that a tie is one on every machine.
+    Negate both arguments to ask for a value this small. The smallest p-value n draws can give is 1 / (n + 1). Values
+    that differ by rounding count as equal, so that ties are the same on every machine.
 
     >>> rank_p_value(3.0, [1.0, 2.0, 4.0])
     0.5
     """
-    if not null or value != value or any(drawn != drawn for drawn in null):
+    if not null or value != value or any(other != other for other in null):
         raise ValueError(f"got value {value} and {len(null)} null values; expected numbers, and a null that has some")
-    return (1 + sum(drawn >= value or isclose(drawn, value, rel_tol=1e-9) for drawn in null)) / (1 + len(null))
+    return (1 + sum(other >= value or isclose(other, value, rel_tol=1e-9) for other in null)) / (1 + len(null))

@@ -18,7 +18,7 @@ ROWS = 64  # rows of one generation batch
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """Where steering vectors go and how what the model then writes is judged.
+    """Where steering vectors are added, how the model then writes, and by which rules its behaviour is named.
 
     Attributes:
         model: the frozen model.
@@ -29,7 +29,7 @@ class Setting:
         max_new_tokens: length limit of completions.
         temperature: 0 for greedy completions.
         seed: of sampled completions.
-        sinks: include steers and reads attention sinks like any other position, exclude leaves them out.
+        sinks: "include" steers and reads attention sinks like any other position, "exclude" leaves them out.
     """
 
     model: Model
@@ -81,8 +81,8 @@ def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d
             temperature=setting.temperature,
             generator=generator,
         )
-    done = [_completion(setting, row) for row in ids]
-    return [done[start : start + len(texts)] for start in range(0, len(done), len(texts))]
+    completions = [_completion(setting, row) for row in ids]
+    return [completions[start : start + len(texts)] for start in range(0, len(completions), len(texts))]
 
 
 def _completion(setting: Setting, ids: Sequence[int]) -> Completion:

@@ -1,4 +1,4 @@
-"""Steering vectors of one site with what they belong to: the hook point, the model and their provenance."""
+"""Steering vectors of one site as files, with the hook point, the model and the provenance they belong to."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,14 @@ FORMAT = "mi_ortho steering vectors 1"
 class SteeringVectors:
     """The rows of `vectors`, each to be added to the activation at `site` of `model`.
 
-    `meta` says where they come from; it holds what JSON can hold (tuples become lists, NaN becomes None).
+    `meta` says how they were made; it holds what JSON can hold (tuples become lists, NaN becomes None).
 
     >>> family = SteeringVectors(2 * torch.eye(3, 8), Site(4, "resid_post"), "organism", {"match": "kl"})
     >>> len(family), family.d_model, family.norms.tolist(), len(family.subset([2, 0]))
     (3, 8, [2.0, 2.0, 2.0], 2)
 
     Raises:
-        ValueError: a vector is not finite, the width is 0, or `site` is no place of the residual stream's width.
+        ValueError: a vector is not finite, the width is 0, or `site` has no axis d_model.
     """
 
     vectors: Float[Tensor, "n d_model"]
@@ -95,8 +95,8 @@ def load_vectors(path: Path, name: str = "vectors") -> SteeringVectors:
         ValueError: the file is missing or damaged, is no safetensors file, has no such tensor or no such header, or
             holds values that are not finite.
     """
-    tensors, found = read_tensors(path)
-    if "site" not in found or "model" not in found:
+    tensors, metadata = read_tensors(path)
+    if "site" not in metadata or "model" not in metadata:
         raise ValueError(f"got {path} without site and model in its header; expected a file written by save")
     if name not in tensors:
         raise ValueError(f"got tensor name {name!r}; expected one of {', '.join(sorted(tensors))}, which {path} holds")
@@ -106,4 +106,6 @@ def load_vectors(path: Path, name: str = "vectors") -> SteeringVectors:
         raise ValueError(
             f"got {name} of shape {tuple(tensor.shape)}, {tensor.dtype}, in {path}; expected n d_model floats"
         )
-    return SteeringVectors(rows, Site.parse(found["site"]), found["model"], json.loads(found.get("meta", "{}")))
+    return SteeringVectors(
+        rows, Site.parse(metadata["site"]), metadata["model"], json.loads(metadata.get("meta", "{}"))
+    )

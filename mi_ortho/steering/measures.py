@@ -20,8 +20,8 @@ class Yardstick:
 
     Attributes:
         setting: where vectors go.
-        train: texts that were searched on.
-        base_completions: what the base makes of each of them.
+        train: texts that the family is searched on.
+        base_completions: the completion of each of them under the base.
         activation: relative loss at the target site.
         behaviour: KL(p_base || p_vector) along the base's completions.
         other: logits along the unsteered completions, for the log-odds.
@@ -54,13 +54,13 @@ def yardstick(
     """
     steered = complete(setting, texts, base[None])[0]
     plain = complete(setting, texts, torch.zeros_like(base)[None])[0]
-    if not all(done.ids for done in steered):
+    if not all(completion.ids for completion in steered):
         raise ValueError(
             "got an empty completion under the base vector; expected some text; take a smaller radius or another base"
         )
     end = setting.model.tokenizer.eos_token_id
-    with_end = [_teacher(done, answer_tokens, setting.max_new_tokens, end) for done in steered]
-    without = [_teacher(done, answer_tokens, setting.max_new_tokens, end) for done in plain]
+    with_end = [_answer_ids(completion, answer_tokens, setting.max_new_tokens, end) for completion in steered]
+    without = [_answer_ids(completion, answer_tokens, setting.max_new_tokens, end) for completion in plain]
     answers, unsteered_answers = setting.prompts(texts, with_end), setting.prompts(texts, without)
     z = logit_slice(setting.model, answers, source=setting.site, where=setting.where)
     other = logit_slice(setting.model, unsteered_answers, source=setting.site, where=setting.where)
@@ -68,10 +68,10 @@ def yardstick(
     return Yardstick(setting, tuple(texts), tuple(steered), activation, behaviour, other, answers, unsteered_answers)
 
 
-def _teacher(done: Completion, most: int, limit: int, end: int | None) -> list[int]:
+def _answer_ids(completion: Completion, most: int, limit: int, end: int | None) -> list[int]:
     """The completion's first tokens, with the end token where the model itself ended there."""
-    ended = end is not None and len(done.ids) < limit
-    return [*done.ids, *([end] if ended else [])][:most]
+    ended = end is not None and len(completion.ids) < limit
+    return [*completion.ids, *([end] if ended else [])][:most]
 
 
 @torch.no_grad()
@@ -106,35 +106,36 @@ def _likelihood(logits: Float[Tensor, "n batch answer d_vocab"], answers: Prompt
 
 
 def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Flat rows, one a vector: norm, `divergences`, completion on the first prompt, and how far the behaviour carries.
+    """Flat rows, one a vector: norm, `divergences`, completion on the first prompt, and on how many others it works.
 
-    `keeps`: the first prompt's completion shows the base's behaviour there; a base whose completion no rule knows has
-    none, and nothing keeps it. `train_share`: of the training prompts on which the base shows a behaviour, the share
-    with the same one. `transfer`: the share of held-out prompts with the first one (None without any).
+    `keeps`: on the first prompt the vector shows the behaviour that the base shows there; False where no rule names
+    the base's. `train_share`: among the training prompts on which the base shows a behaviour, the share on which the
+    vector shows the same one. `transfer`: the share of held-out prompts on which the vector shows the base's behaviour
+    of the first prompt; None without held-out prompts.
     """
     texts = [*yard.train, *held_out]
-    modes = [done.mode for done in yard.base_completions]
-    shown = sum(mode != yard.setting.modes.default for mode in modes)
+    modes = [completion.mode for completion in yard.base_completions]
+    count = sum(mode != yard.setting.modes.default for mode in modes)
     rows = []
     for numbers, completions, vector in zip(
         divergences(yard, vectors), complete(yard.setting, texts, vectors), vectors, strict=True
     ):
         train, rest = completions[: len(modes)], completions[len(modes) :]
         same = yard.setting.modes.same
-        kept = [same(done.mode, mode) for done, mode in zip(train, modes, strict=True)]
-        away = [same(done.mode, modes[0]) for done in rest]
+        repeats = [same(completion.mode, mode) for completion, mode in zip(train, modes, strict=True)]
+        away = [same(completion.mode, modes[0]) for completion in rest]
         rows.append(
             {
                 "norm": float(vector.norm()),
                 **numbers,
                 "mode": train[0].mode,
-                "keeps": kept[0],
+                "keeps": repeats[0],
                 "text": train[0].text,
                 "ids": list(train[0].ids),
-                "train_share": sum(kept) / max(1, shown),
+                "train_share": sum(repeats) / max(1, count),
                 "transfer": sum(away) / len(away) if away else None,
-                "transfer_modes": [done.mode for done in rest],
-                "transfer_texts": [done.text for done in rest],
+                "transfer_modes": [completion.mode for completion in rest],
+                "transfer_texts": [completion.text for completion in rest],
             }
         )
     return rows
