@@ -1,4 +1,4 @@
-"""What all stages of a scrutiny share: the map and the two effects."""
+"""What all stages of `nulls` share: the source run, its map and the effects of its vectors."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ ROWS = 64  # vectors of one pass
 
 @dataclass(frozen=True, eq=False)
 class Share:
-    """A number as a share of what the base does to it: 0 unsteered, 1 under the base.
+    """A measure of vectors as a share of the base's change of it: 0 without steering, 1 under the base.
 
     Attributes:
         raw: maps (n, d_model) to (n,).
-        nothing: the number without steering.
-        base: the number under the base.
+        nothing: the measure without steering.
+        base: the measure under the base.
     """
 
     raw: Callable[[Tensor], Tensor]
@@ -37,8 +37,8 @@ class Share:
     base: float
 
     def __call__(self, theta: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-        found = torch.cat([self.raw(part) for part in theta.split(ROWS)])
-        return (found - self.nothing) / (self.base - self.nothing)
+        values = torch.cat([self.raw(part) for part in theta.split(ROWS)])
+        return (values - self.nothing) / (self.base - self.nothing)
 
 
 def share(raw: Callable[[Tensor], Tensor], base: Float[Tensor, " d_model"], what: str) -> Share:
@@ -66,7 +66,7 @@ class Bench:
         z: steering vector to pooled target activations.
         goal: the activation match of the base.
         yard: the base's completions and what a vector is compared with.
-        effects: by match: the share of the base's displacement along itself, and of its gain in log-odds.
+        effects: by match, as shares of the base's: the displacement along the base's, and the gain in log-odds.
     """
 
     run: Run
@@ -91,33 +91,33 @@ class Bench:
         return self.source.families[name].to(self.subject.device)
 
     def generator(self, stage: int) -> torch.Generator:
-        """A random stream of its own for every use, on the CPU."""
+        """A separate random stream for each use, on the CPU."""
         return random_stream(self.config.seed, stage, times=1013)
 
 
 def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subject, say: Say, track: Track) -> Bench:
-    """Build the maps of the source run again: its prompts, places, readout and teacher-forced answers."""
-    known = source.config
-    site, base = resid_post(known.source), source.base.to(subject.device)
+    """Build the maps of the source run again, with its prompts, sites, readout and teacher-forced answers."""
+    family_config = source.config
+    site, base = resid_post(family_config.source), source.base.to(subject.device)
     setting = Setting(
         subject.model,
         site,
-        where(known.where),
+        where(family_config.where),
         subject.modes,
-        known.system,
-        known.max_new_tokens,
-        sinks=sinks_of(known.sinks, subject.model, source.train, known.system),
+        family_config.system,
+        family_config.max_new_tokens,
+        sinks=sinks_of(family_config.sinks, subject.model, source.train, family_config.system),
     )
     z = slice_model(
         subject.model,
         setting.prompts(source.train),
         source=site,
-        target=resid_post(known.target),
-        readout=readout_of(known.readout),
-        where=where(known.where),
+        target=resid_post(family_config.target),
+        readout=readout_of(family_config.readout),
+        where=where(family_config.where),
     )
     goal = match(z, base)
-    yard = yardstick(setting, source.train, base, goal, answer_tokens=known.answer_tokens)
+    yard = yardstick(setting, source.train, base, goal, answer_tokens=family_config.answer_tokens)
     effects = {
         "activation": share(_along(goal, z, base), base, "activations"),
         "kl": share(lambda theta: log_odds(yard, theta), base, "log-odds of its answers"),

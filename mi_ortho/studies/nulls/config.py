@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NullsConfig:
-    """What a finished family run is held against.
+    """Settings of the null models that a finished family run is compared with.
 
     Attributes:
         run: directory of the family run; None takes the newest finished one below the output folder.

@@ -1,4 +1,4 @@
-"""How many things is the family: its vectors and what they do to the target, each against random families."""
+"""How many different things a family is: its vectors and their displacements, each against random families."""
 
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +29,7 @@ NATURAL = 12  # prompts that ask for the base's behaviour, on which directions a
 
 @torch.no_grad()
 def outputs(bench: Bench, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n m"]:
-    """z(theta) - z(0), flattened, on the CPU."""
+    """The displacements z(theta) - z(0), flattened, on the CPU."""
     start = bench.z(torch.zeros_like(bench.base)[None]).flatten(1)
     return torch.cat([bench.z(part).flatten(1) - start for part in vectors.split(ROWS)]).cpu()
 
@@ -43,7 +43,7 @@ def diversity_rows(bench: Bench) -> list[Row]:
             continue
         moved = outputs(bench, vectors)
         for what, family in (("inputs", vectors.cpu()), ("outputs", moved)):
-            found = multiplicity_against_random(family, seed=bench.config.seed, draws=bench.config.draws)
+            numbers = multiplicity_against_random(family, seed=bench.config.seed, draws=bench.config.draws)
             rows += [
                 {
                     "kind": "multiplicity",
@@ -55,7 +55,7 @@ def diversity_rows(bench: Bench) -> list[Row]:
                     "p_low": each.p_low,
                     "p_high": each.p_high,
                 }
-                for number, each in found.items()
+                for number, each in numbers.items()
                 if number != "n"
             ]
             counts, edges = cosine_histogram(family, BINS)
@@ -80,14 +80,14 @@ def diversity_rows(bench: Bench) -> list[Row]:
 def _ratio(bench: Bench, vectors: Tensor, moved: Tensor, stage: int) -> Row:
     """Effective rank of the outputs over that of the inputs, beside random vectors of the same norms."""
     generator, norms = bench.generator(stage), vectors.norm(dim=-1)
-    own = multiplicity_of(moved).effective_rank / multiplicity_of(vectors.cpu()).effective_rank
+    ratio = multiplicity_of(moved).effective_rank / multiplicity_of(vectors.cpu()).effective_rank
     null = []
     for _ in range(bench.config.draws):
-        drawn = torch.linalg.qr(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).mT)[0].mT
-        random = with_norms(drawn.to(vectors), norms)  # orthogonal, as the family is
+        rows = torch.linalg.qr(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).mT)[0].mT
+        random = with_norms(rows.to(vectors), norms)  # orthogonal, as the family is
         null.append(multiplicity_of(outputs(bench, random)).effective_rank / len(random))
-    found = compare_with_null(own, null)
-    return {"value": found.value, "null": found.mean, "p_low": found.p_low, "p_high": found.p_high}
+    comparison = compare_with_null(ratio, null)
+    return {"value": comparison.value, "null": comparison.mean, "p_low": comparison.p_low, "p_high": comparison.p_high}
 
 
 def _survival(bench: Bench, name: str, vectors: Tensor) -> Iterator[Row]:
@@ -95,14 +95,14 @@ def _survival(bench: Bench, name: str, vectors: Tensor) -> Iterator[Row]:
     thresholds = torch.linspace(0, 1, 21)
     random = random_vectors(len(vectors), vectors.shape[1], 1.0, bench.generator(130)).to(vectors)
     with torch.no_grad():
-        own = survival(bench.effects[name](vectors).cpu(), thresholds)
+        family = survival(bench.effects[name](vectors).cpu(), thresholds)
         null = survival(bench.effects[name](with_norms(random, vectors.norm(dim=-1))).cpu(), thresholds)
-    for threshold, a, b in zip(thresholds.tolist(), own.tolist(), null.tolist(), strict=True):
+    for threshold, a, b in zip(thresholds.tolist(), family.tolist(), null.tolist(), strict=True):
         yield {"kind": "survival", "match": name, "threshold": threshold, "family": a, "random": b}
 
 
 def _cluster(bench: Bench, name: str, vectors: Tensor, moved: Tensor, stage: int) -> Iterator[Row]:
-    """The vectors with the most alike outputs, and what stands for them: added, and ablated from requests."""
+    """Rows on the largest cluster of outputs: its members, then vectors that represent it, added and ablated."""
     members = vectors[(clusters(moved) == 0).to(vectors.device)]
     if len(members) < 2:
         return
@@ -139,22 +139,22 @@ def _cluster(bench: Bench, name: str, vectors: Tensor, moved: Tensor, stage: int
 
 
 def _ablated(bench: Bench, vectors: Sequence[Tensor]) -> list[float]:
-    """For each direction: of requests that get the base's behaviour by themselves, how many still do without it.
+    """For each direction, the share of requests with the base's behaviour that keep it when the direction is ablated.
 
-    Empty where the model brings no such requests.
+    The requests are those that show the behaviour without steering; empty if the model folder has none.
     """
-    wanted = bench.yard.base_completions[0].mode
-    texts = bench.subject.texts.natural.get(wanted, ())[:NATURAL]
-    if not texts or wanted == bench.setting.modes.default:
+    behaviour = bench.yard.base_completions[0].mode
+    texts = bench.subject.texts.natural.get(behaviour, ())[:NATURAL]
+    if not texts or behaviour == bench.setting.modes.default:
         return []
     prompts = bench.setting.prompts(texts)
     shares = []
     for vector in vectors:
-        done = generate(
+        completions = generate(
             bench.setting.model,
             prompts,
             {bench.setting.site: Ablate(vector[None])},
             max_new_tokens=bench.setting.max_new_tokens,
         )
-        shares.append(sum(classify(text, bench.setting.modes) == wanted for text in done) / len(texts))
+        shares.append(sum(classify(text, bench.setting.modes) == behaviour for text in completions) / len(texts))
     return shares

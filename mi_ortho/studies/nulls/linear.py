@@ -1,4 +1,4 @@
-"""Would a linear map give this family? Its predicted losses and norms, its capacity, one gradient for all vectors."""
+"""Would a linear map give this family? The map's losses, norms and capacity; one gradient for all vectors."""
 
 from collections.abc import Iterator
 
@@ -22,26 +22,26 @@ SHUFFLES = 200
 
 
 def jacobians(bench: Bench) -> dict[str, Float[Tensor, "m d_model"]]:
-    """J at 0 and its mean along the path to the base, kept in the run."""
+    """The Jacobian at 0 and its mean along the path to the base, saved in the run."""
     if not bench.run.has("jacobians"):
         bench.say("linear: measuring the Jacobian at 0 and along the path to the base")
-        found = {
+        matrices = {
             "zero": jacobian(bench.z, torch.zeros_like(bench.base)),
             "path": mean_jacobian(bench.z, bench.base, nodes=bench.config.nodes),
         }
-        bench.run.save_tensors("jacobians", found)
+        bench.run.save_tensors("jacobians", matrices)
     return {name: value.double() for name, value in bench.run.load_tensors("jacobians").items()}
 
 
 def linear_rows(bench: Bench) -> list[Row]:
-    """Losses and norms of the optimum and of the same search on each linear map, and what each map can hold."""
+    """Losses and norms of the optimum and of the family's search on each linear map, and the map's capacity."""
     measured = bench.source.families.get("activation")
     count = 16 if measured is None else len(measured)
     rows: list[Row] = []
-    for name, found in jacobians(bench).items():
+    for name, matrix in jacobians(bench).items():
         try:
-            rows += _predictions(bench, name, found, count)
-            rows.append(_capacity(bench, name, found))
+            rows += _predictions(bench, name, matrix, count)
+            rows.append(_capacity(bench, name, matrix))
         except ValueError as error:
             rows.append({"kind": "linear_problem", "expansion": name, "problem": str(error)})
     with torch.no_grad():
@@ -53,30 +53,30 @@ def linear_rows(bench: Bench) -> list[Row]:
     ]
 
 
-def _predictions(bench: Bench, name: str, found: Float[Tensor, "m d_model"], count: int) -> Iterator[Row]:
+def _predictions(bench: Bench, name: str, matrix: Float[Tensor, "m d_model"], count: int) -> Iterator[Row]:
     base = bench.source.base.double()
-    null = linear_null(found, base, count)
+    null = linear_null(matrix, base, count)
     settings = ortho_settings(bench.source.config, float(base.norm()))
-    searched = linear_family(found, base, count, seed=bench.source.config.seed, settings=settings)
+    results = linear_family(matrix, base, count, seed=bench.source.config.seed, settings=settings)
     curves = {
         "optimum": (null.losses.tolist(), null.norms.tolist()),
-        "search": ([done.loss for done in searched], [float(done.vector.norm()) for done in searched]),
+        "search": ([result.loss for result in results], [float(result.vector.norm()) for result in results]),
     }
     for how, (losses, norms) in curves.items():
         for index, (loss, norm) in enumerate(zip(losses, norms, strict=True)):
             yield {"kind": "linear", "expansion": name, "how": how, "index": index, "loss": loss, "norm": norm}
 
 
-def _capacity(bench: Bench, name: str, found: Float[Tensor, "m d_model"]) -> Row:
-    """How many vectors this map could hold at the measured family's norm and loss."""
+def _capacity(bench: Bench, name: str, matrix: Float[Tensor, "m d_model"]) -> Row:
+    """How many vectors of the measured family's norm and loss this map could have."""
     base = bench.source.base.double()
-    effect = found @ base
+    effect = matrix @ base
     with torch.no_grad():
         actual = (bench.goal.goal - bench.z(torch.zeros_like(bench.base)[None])[0]).flatten().cpu().double()
         vectors = bench.family("activation") if "activation" in bench.source.families else bench.base[None][:0]
         good = vectors[bench.goal(vectors) <= GOOD_LOSS] if len(vectors) else vectors
     norm = float(good.norm(dim=-1).max()) if len(good) else float(base.norm())
-    efficiency = float(effect.norm() / (torch.linalg.matrix_norm(found, 2) * base.norm()))
+    efficiency = float(effect.norm() / (torch.linalg.matrix_norm(matrix, 2) * base.norm()))
     return {
         "kind": "capacity",
         "expansion": name,
@@ -86,13 +86,13 @@ def _capacity(bench: Bench, name: str, found: Float[Tensor, "m d_model"]) -> Row
         "efficiency": efficiency,
         "mismatch": float((effect - actual).norm() / actual.norm()),
         "closed": capacity_bound(float(base.norm()), norm, GOOD_LOSS, min(1.0, efficiency)),
-        "ridge_norm": ridge_norm(found, effect, GOOD_LOSS),
-        "ridge": ridge_capacity(found, effect, norm, GOOD_LOSS),
+        "ridge_norm": ridge_norm(matrix, effect, GOOD_LOSS),
+        "ridge": ridge_capacity(matrix, effect, norm, GOOD_LOSS),
     }
 
 
 def gradient_rows(bench: Bench) -> list[Row]:
-    """Does one gradient explain every vector? Signs, Bessel's mass and the linear bound, for each family's effect."""
+    """Does one gradient explain every vector? Signs, sums of squared cosines and the linear bound, for each effect."""
     rows: list[Row] = []
     for stage, name in enumerate(bench.source.families):
         vectors, effect = bench.family(name), bench.effects[name]
@@ -140,7 +140,7 @@ def _gradient(bench: Bench, vectors: Tensor, works: Tensor, gradient: Tensor, st
 
 
 def _shared(bench: Bench, name: str, vectors: Tensor, stage: int) -> Row:
-    """Steer with the direction all working vectors share: on a linear map it must work at norm / sqrt(N)."""
+    """Effects of the direction that all working vectors share; on a linear map it works at their norm / sqrt(N)."""
     if len(vectors) < 2:
         return {"n": len(vectors)}
     effect, norms = bench.effects[name], vectors.norm(dim=-1)

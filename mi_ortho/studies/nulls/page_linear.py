@@ -22,14 +22,14 @@ def linear_section(rows: Rows) -> Section | None:
         label: (pick(rows, kind="linear", expansion=expansion, how=how), style)
         for label, expansion, how, style in LINEAR
     }
-    if not any(found for found, _ in chosen.values()):
+    if not any(points for points, _ in chosen.values()):
         return None
     panels = []
     for letter, column, title, unit in (("a", "loss", "Relative activation loss", "Lₖ"), ("b", "norm", "Norm", "‖θₖ‖")):
-        lines = [s for label, (found, style) in chosen.items() for s in line(label, found, "index", column, style)]
+        lines = [s for label, (points, style) in chosen.items() for s in line(label, points, "index", column, style)]
         panels.append(curve(Panel(title, unit, letter=letter, group="linear", log=column == "norm"), lines))
-    legend = [(label, label, style) for label, (found, style) in chosen.items() if found]
-    drawn = curves(
+    legend = [(label, label, style) for label, (points, style) in chosen.items() if points]
+    figure = curves(
         panels,
         "Vector by vector: the family as measured, and what a linear map would give. The search is "
         "the family's own, run on the map; the optimum is exact (conjugate gradients).",
@@ -52,7 +52,7 @@ def linear_section(rows: Rows) -> Section | None:
         "On a linear map the whole family follows from the Jacobian. Counts above the ridge capacity are impossible "
         "for a linear response, whatever was searched."
     )
-    body = drawn + problems + table(capacity, columns, name="capacity")
+    body = figure + problems + table(capacity, columns, name="capacity")
     return Section("Would a linear map give this family?", body, lead, "linear", "Linear map")
 
 
@@ -87,7 +87,7 @@ SHARED = {
 
 
 def gradients_section(rows: Rows) -> Section | None:
-    found = [
+    gradients = [
         {
             **row,
             "expansion": {"zero": "at 0", "path": "mean along the path"}[row["expansion"]],
@@ -95,10 +95,10 @@ def gradients_section(rows: Rows) -> Section | None:
         }
         for row in named(pick(rows, kind="gradient"))
     ]
-    if not found:
+    if not gradients:
         return None
     body = (
-        table(found, GRADIENTS, name="gradients")
+        table(gradients, GRADIENTS, name="gradients")
         + note(
             "Below: the one direction all working vectors share equally. Every orthogonal family has one (Σcos² 1 by "
             "construction). A linear effect would reach the mean effect of one vector already at the implied norm."

@@ -23,8 +23,8 @@ GROUPS = (
 
 def xy(rows: Rows, x: str, y: str) -> tuple[list[float], list[float]]:
     """Two columns, without rows where either is missing."""
-    found = [(float(row[x]), float(row[y])) for row in rows if row.get(x) is not None and row.get(y) is not None]
-    return [a for a, _ in found], [b for _, b in found]
+    points = [(float(row[x]), float(row[y])) for row in rows if row.get(x) is not None and row.get(y) is not None]
+    return [a for a, _ in points], [b for _, b in points]
 
 
 def line(label: str, rows: Rows, x: str, y: str, style: str, *, dots: bool = False) -> list[Series]:

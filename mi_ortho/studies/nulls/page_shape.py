@@ -47,7 +47,7 @@ def dose_section(rows: Rows) -> Section | None:
                 )
         panels.append(curve(Panel(MATCH_NAMES[match], EFFECTS[match], "scale of each vector", letter=letter), lines))
     legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="dose", group=group)]
-    drawn = curves(
+    figure = curves(
         panels,
         "Mean effect of a group at every scale of its own vectors; random vectors have the family's norms.",
         legend=legend,
@@ -55,21 +55,21 @@ def dose_section(rows: Rows) -> Section | None:
     lead = (
         "A linear effect is in proportion to strength (exponent 1); a quadratic one has exponent 2, a threshold more."
     )
-    return Section("Dose response", drawn + table(table_rows, DOSES, name="dose"), lead, "dose", "Dose")
+    return Section("Dose response", figure + table(table_rows, DOSES, name="dose"), lead, "dose", "Dose")
 
 
 def completions_section(rows: Rows) -> Section | None:
-    found = pick(rows, kind="completion")
-    if not found:
+    completions = pick(rows, kind="completion")
+    if not completions:
         return None
     first = {}
-    for row in found:
+    for row in completions:
         if row["keeps"]:
             first.setdefault(row["group"], row["scale"])
     said = "; ".join(f"{group}: from scale {scale:g}" for group, scale in first.items())
     columns = {"group": "vector", "scale": "scale", "mode": "behaviour", "keeps": "as the base", "text": "completion"}
     lead = f"The first training prompt. The base's behaviour first appears: {said or 'nowhere'}."
-    body = table(found, columns, name="completions", chips=("mode",))
+    body = table(completions, columns, name="completions", chips=("mode",))
     return Section("What the model writes, scale by scale", body, lead, "completions", "Completions")
 
 
@@ -100,7 +100,7 @@ SIGNS = {
 }
 
 
-def _composed(rows: Rows, matches: Sequence[str]) -> list[Markup]:
+def _composition_panels(rows: Rows, matches: Sequence[str]) -> list[Markup]:
     """Scales at which means work, by how many vectors they are of, one panel a match."""
     panels = []
     for letter, match in zip("ab", matches):
@@ -124,11 +124,11 @@ def _composed(rows: Rows, matches: Sequence[str]) -> list[Markup]:
 def composition_section(rows: Rows) -> Section | None:
     if not (matches := matches_of(rows, "composition")):
         return None
-    panels = _composed(rows, matches)
+    panels = _composition_panels(rows, matches)
     legend = [(label, label, style) for group, label, style in GROUPS if pick(rows, kind="composed", group=group)]
     legend += [("√n", "√n (quadratic)", "c6"), ("n", "n (sum)", "c7")]
     few = "Too few vectors reach the threshold to measure how their means compose."
-    drawn = curves(panels, COMPOSED, legend=legend) if panels else note(few)
+    figure = curves(panels, COMPOSED, legend=legend) if panels else note(few)
     labels = {group: label for group, label, _ in GROUPS}
     totals = [
         {
@@ -141,7 +141,7 @@ def composition_section(rows: Rows) -> Section | None:
         for row in named(pick(rows, kind="composition"))
     ]
     body = (
-        drawn
+        figure
         + table(totals, COMPOSITIONS, name="composition")
         + note(
             "Signs: an even response (quadratic, quartic) works as well under −θ and under random signs; a linear or "

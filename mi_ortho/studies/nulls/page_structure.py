@@ -61,8 +61,8 @@ def spectrum_section(rows: Rows) -> Section | None:
             for s in line(label, pick(rows, kind="eigenvalue", match=match, at=at), "index", "value", style)
         ]
         spectra.append(curve(Panel(f"Spectrum, {MATCH_NAMES[match]}", "eigenvalue", "index", letter=letter), lines))
-        found = pick(rows, kind="count", match=match)
-        lines = [s for name, label, style in COUNTS for s in line(label, found, "multiple", name, style)]
+        caps = pick(rows, kind="count", match=match)
+        lines = [s for name, label, style in COUNTS for s in line(label, caps, "multiple", name, style)]
         title = f"N(ρ), {MATCH_NAMES[match]}"
         panel = Panel(title, "vectors that can work", "norm cap ρ, × base", letter=letter, whole=True)
         counts.append(curve(panel, lines))
@@ -120,8 +120,8 @@ def multiplicity_section(rows: Rows) -> Section | None:
         panels.append(curve(Panel(f"Cosines, {MATCH_NAMES[match]}", "share of pairs", "cosine", letter=letter), lines))
     kept = []
     for letter, match in zip("ab", matches):
-        found = pick(rows, kind="survival", match=match)
-        lines = [s for name, label, style in SURVIVING for s in line(label, found, "threshold", name, style)]
+        survivors = pick(rows, kind="survival", match=match)
+        lines = [s for name, label, style in SURVIVING for s in line(label, survivors, "threshold", name, style)]
         kept.append(
             curve(Panel(f"Survival, {MATCH_NAMES[match]}", "vectors", EFFECTS[match], letter=letter, whole=True), lines)
         )
@@ -148,8 +148,8 @@ def multiplicity_section(rows: Rows) -> Section | None:
 
 
 def clusters_section(rows: Rows) -> Section | None:
-    found = named(pick(rows, kind="cluster"))
-    if not found:
+    clusters = named(pick(rows, kind="cluster"))
+    if not clusters:
         return None
     columns = {
         "match": "family",
@@ -166,7 +166,7 @@ def clusters_section(rows: Rows) -> Section | None:
     )
     return Section(
         "Clusters of outputs and what stands for them",
-        table(found, columns, name="clusters"),
+        table(clusters, columns, name="clusters"),
         lead,
         "clusters",
         "Clusters",

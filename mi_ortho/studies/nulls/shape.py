@@ -1,4 +1,4 @@
-"""How the effect answers to strength, to sums and to signs: of the base, of its family, and of controls."""
+"""How the effect depends on strength, sums and signs: for the base, its family, and controls."""
 
 from collections.abc import Mapping
 
@@ -105,14 +105,14 @@ def completion_rows(bench: Bench) -> list[Row]:
     vectors = torch.stack([scale * vector for vector in groups.values() for scale in SCALES])
     done = [each[0] for each in complete(bench.setting, bench.source.train[:1], vectors)]
     labels = [(group, scale) for group in groups for scale in SCALES]
-    wanted = bench.yard.base_completions[0].mode
+    behaviour = bench.yard.base_completions[0].mode
     return [
         {
             "kind": "completion",
             "group": group,
             "scale": scale,
             "mode": each.mode,
-            "keeps": bench.setting.modes.same(each.mode, wanted),
+            "keeps": bench.setting.modes.same(each.mode, behaviour),
             "text": each.text,
         }
         for (group, scale), each in zip(labels, done, strict=True)
@@ -143,7 +143,7 @@ def _sets(bench: Bench, name: str, stage: int) -> Mapping[str, Float[Tensor, "n 
 
 
 def _better_side(bench: Bench, name: str, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
-    """Controls have no sign of their own: each is taken on the side with the larger effect."""
+    """Each vector or its negative, whichever has the larger effect: random controls have no preferred sign."""
     with torch.no_grad():
         effect = bench.effects[name]
         return torch.where((effect(vectors) >= effect(-vectors))[:, None], vectors, -vectors)
@@ -157,7 +157,7 @@ def _composition(bench: Bench, name: str, group: str, vectors: Float[Tensor, "n 
     sizes = tuple(n for n in SIZES if n < label["working"])
     if len(sizes) < 2:
         return [{"kind": "composition", **label, "exponent": None, "low": None, "high": None}]
-    found = composition_exponent(
+    law = composition_exponent(
         effect,
         vectors[reach.to(vectors.device)],
         threshold,
@@ -167,15 +167,15 @@ def _composition(bench: Bench, name: str, group: str, vectors: Float[Tensor, "n 
         generator=bench.generator(stage),
         samples=bench.config.samples,
     )
-    low, high = found.interval
+    low, high = law.interval
     total: Row = {
         "kind": "composition",
         **label,
-        "exponent": _finite(found.exponent),
+        "exponent": _finite(law.exponent),
         "low": _finite(low),
         "high": _finite(high),
     }
-    rows = zip(found.sizes, found.scales, found.exponents, strict=True)
+    rows = zip(law.sizes, law.scales, law.exponents, strict=True)
     return [
         total,
         *(
@@ -194,7 +194,7 @@ def _composition(bench: Bench, name: str, group: str, vectors: Float[Tensor, "n 
 
 
 def _finite(value: float) -> float:
-    """JSON has no infinity: an exponent of summed doses is written as 99."""
+    """The exponent, at most 99: it is infinite where doses add up, and JSON has no infinity."""
     return value if value < INFINITE else INFINITE
 
 
@@ -207,26 +207,26 @@ def sign_rows(bench: Bench) -> list[Row]:
     for stage, name in enumerate(bench.source.families):
         vectors, effect, threshold = bench.family(name), bench.effects[name], bench.config.threshold
         with torch.no_grad():
-            own, negated = (effect(sign * vectors) >= threshold for sign in (1, -1))
-        able, flipped = vectors[own], paired_sign_test(own, negated)
+            works, negated = (effect(sign * vectors) >= threshold for sign in (1, -1))
+        able, flipped = vectors[works], paired_sign_test(works, negated)
         if len(able) < 4:
             rows.append({"kind": "signs", "match": name, "own": len(able), "negated": None})
             continue
-        found = sign_flips(effect, able, threshold, generator=bench.generator(100 + stage))
+        flips = sign_flips(effect, able, threshold, generator=bench.generator(100 + stage))
         rows.append(
             {
                 "kind": "signs",
                 "match": name,
-                "own": found.own,
-                "negated": found.negated,
+                "own": flips.own,
+                "negated": flips.negated,
                 "all": len(vectors),
-                "all_own": int(own.sum()),
+                "all_own": int(works.sum()),
                 "all_negated": int(negated.sum()),
                 "all_p": flipped.p_value,
-                "same": found.same,
-                "random": found.random,
+                "same": flips.same,
+                "random": flips.random,
                 "subsets": 64,
-                "random_p": found.mixed.p_value,
+                "random_p": flips.mixed.p_value,
             }
         )
     return rows

@@ -1,4 +1,4 @@
-"""How many vectors does the effect's second-order spectrum allow at each norm, and how many were found?"""
+"""How many vectors the effect's second-order spectrum allows at each norm, and how many the family has."""
 
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +17,7 @@ from mi_ortho.studies.nulls.bench import Bench
 
 NORMS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # caps on the norm, as multiples of the base's
 TOP = 64  # eigenvalues recorded of each spectrum
-WINDOW = 10  # last vectors of a family, of which fewer than half work where it has ended
+WINDOW = 10  # a family has ended if fewer than half of its last so many vectors work
 
 
 def spectrum_rows(bench: Bench) -> list[Row]:
@@ -60,7 +60,7 @@ def _expansions(bench: Bench, name: str) -> Mapping[str, Expansion]:
     effect, base = bench.effects[name], bench.base
     outside = Subspace(base[None] / base.norm())
     line = FunctionMap(lambda theta: effect(theta)[:, None], len(base))
-    found: dict[str, Expansion] = {}
+    expansions: dict[str, Expansion] = {}
     for label, at in (("zero", torch.zeros_like(base)), ("base", base)):
         half = effect_hessian(effect, at) / 2
         slope = jacobian(line, at)[0]
@@ -68,11 +68,11 @@ def _expansions(bench: Bench, name: str) -> Mapping[str, Expansion]:
             value = float(effect(at[None])[0])
         constant = value - float(slope @ at) + float(at @ half @ at)
         slope = outside.reject(slope - 2 * half @ at)
-        found[label] = (_eigenvalues(half, base), float(slope.norm()), constant)
+        expansions[label] = (_eigenvalues(half, base), float(slope.norm()), constant)
     goal = bench.goal if name == "activation" else bench.yard.behaviour
     gram = gauss_newton(goal, base, generator=torch.Generator(base.device).manual_seed(bench.config.seed))
-    found["gauss_newton"] = (_eigenvalues(gram, base), 0.0, 0.0)
-    return found
+    expansions["gauss_newton"] = (_eigenvalues(gram, base), 0.0, 0.0)
+    return expansions
 
 
 def _eigenvalues(form: Float[Tensor, "d d"], base: Float[Tensor, " d"]) -> Float[Tensor, " rest"]:
@@ -82,10 +82,10 @@ def _eigenvalues(form: Float[Tensor, "d d"], base: Float[Tensor, " d"]) -> Float
 
 
 def _counts(bench: Bench, name: str, expansions: Mapping[str, Expansion]) -> Iterator[Row]:
-    """At each norm: the counts predicted by both expansions and by the gradient at 0 alone, and the count found.
+    """At each norm: the counts predicted by both expansions and by the gradient at 0 alone, and the measured count.
 
-    A vector of the family counts from the norm at which it first reaches the threshold; the family was not searched
-    anew at every norm, so this count is a lower bound.
+    A vector counts from the norm at which it first reaches the threshold. The family was not searched again at each
+    norm, so the measured count is a lower bound.
     """
     threshold, radius = bench.config.threshold, float(bench.base.norm())
     family = bench.family(name)
@@ -104,8 +104,8 @@ def _counts(bench: Bench, name: str, expansions: Mapping[str, Expansion]) -> Ite
         }
         for label in ("zero", "base"):
             values, slope, constant = expansions[label]
-            wanted = threshold - constant
-            row[label] = second_order_count(values, slope, cap, wanted) if wanted > 0 else len(values)
+            gain = threshold - constant
+            row[label] = second_order_count(values, slope, cap, gain) if gain > 0 else len(values)
         values, slope, _ = expansions["zero"]
         row["gradient_only"] = second_order_count(torch.zeros_like(values), slope, cap, threshold)
         yield row

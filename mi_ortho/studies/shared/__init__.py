@@ -1,4 +1,4 @@
-"""What studies share: the subject, positions as settings name them, progress, and how a command is begun."""
+"""What studies share: the subject, positions as settings name them, progress, and the start of a command."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The application and what every command shares: its common options, and how a run is started and announced."""
+"""The application and what every command shares: the common options, and the call of a command from its flags."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ Threads = Annotated[int, Parameter(name="--threads", help="CPU threads; 0 takes 
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """What every command that makes a run takes besides its settings."""
+    """Options besides its settings of every command that makes a run."""
 
     at: At = None
     fresh: Fresh = False
@@ -43,9 +43,9 @@ PLAIN = Options()
 
 
 def execute(command: Callable[..., Any], config: Any, options: Options, **more: Any) -> None:
-    """Run `command(config, **more, at=, fresh=, say=, track=)`, which returns a finished Run; tell what came out.
+    """Run `command(config, **more, at=, fresh=, say=, track=)`, which returns a finished Run, and print its headline.
 
-    `config.model` decides how many threads are taken. Import the command lazily in the caller, so that --help is
+    The size of `config.model` decides the number of threads. Callers import the command lazily, so that --help is
     instant.
     """
     import torch
@@ -67,7 +67,7 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
 
 
 def small_threads(model: str | None) -> int:
-    """One thread for models whose matrices are too small to share, else what torch would take."""
+    """The number of threads: 1 for models whose matrices are too small to gain from more, else torch's default."""
     import torch
 
     small = model is None or (

@@ -1,4 +1,4 @@
-"""Where a run steers and reads: positions as settings name them, and what becomes of attention sinks."""
+"""Where a run steers and reads: positions as settings name them, and the treatment of attention sinks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,14 +6,17 @@ from typing import Any
 from mi_ortho.model import Model, tokenize, without_sinks
 
 
-def sinks_of(asked: str, model: Model, texts: Sequence[str], system: str | None) -> str:
-    """What is done with attention sinks: exclude where the model has some on these texts and that is asked for.
+def sinks_of(choice: str, model: Model, texts: Sequence[str], system: str | None) -> str:
+    """The treatment of attention sinks: "exclude" if that is the setting and the model has some on these texts.
 
-    Models without sinks are not measured again at every use.
+    Else "include", so that a model without sinks is not searched for them at every use.
+
+    Raises:
+        ValueError: `choice` is neither.
     """
-    if asked not in ("include", "exclude"):
-        raise ValueError(f"got sinks {asked!r}; expected exclude or include; correct --sinks")
-    if asked == "exclude" and without_sinks(model, tokenize(model, texts, system=system)).passive is not None:
+    if choice not in ("include", "exclude"):
+        raise ValueError(f"got sinks {choice!r}; expected exclude or include; correct --sinks")
+    if choice == "exclude" and without_sinks(model, tokenize(model, texts, system=system)).passive is not None:
         return "exclude"
     return "include"
 

@@ -1,4 +1,4 @@
-"""ProgressBar on a terminal or in a log file."""
+"""Progress on a terminal or in a log file."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 Say = Callable[[str], None]  # one line about a stage
-Track = Callable[[str, int, int], None]  # a stage, and how many of how many steps of it are done
+Track = Callable[[str, int, int], None]  # a stage, its steps done, and all its steps
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):
@@ -48,7 +48,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
     def track(self, stage: str, done: int, total: int) -> None:
         """`done` of `total` steps of a stage; rate and remaining time are counted from the first call."""
         now = time.monotonic()
-        begun, before = self.started.setdefault(stage, (now, done))
+        first_time, first_done = self.started.setdefault(stage, (now, done))
         if self.bars is not None:
             if stage not in self.tasks:
                 for task in self.tasks.values():
@@ -57,9 +57,9 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             self.bars.update(self.tasks[stage], completed=done, total=total)
         elif now - self.printed > 5 or done >= total:
             self.printed = now
-            rate = (done - before) / (now - begun) if now > begun and done > before else None
-            left = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-            self.console.print(f"{stage}: {done}/{total}{left}")
+            rate = (done - first_done) / (now - first_time) if now > first_time and done > first_done else None
+            remaining = f", {rate:.2f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+            self.console.print(f"{stage}: {done}/{total}{remaining}")
 
 
 def printable(text: str) -> str:

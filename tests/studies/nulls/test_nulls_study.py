@@ -29,7 +29,7 @@ RADIUS = 20.0  # of the base on the embedded model
 Rows = list[dict[str, Any]]
 
 
-def planted(*, measured: float, exponent: tuple[float, float, float], negated: int, found: int, ratio: float) -> Rows:
+def planted(*, measured: float, exponent: tuple[float, float, float], negated: int, count: int, ratio: float) -> Rows:
     """Rows of a run with the given outcomes; ten vectors of each family."""
     rows: Rows = []
     for k in range(10):
@@ -42,13 +42,13 @@ def planted(*, measured: float, exponent: tuple[float, float, float], negated: i
             )
         ]
         rows.append({"kind": "dosed", "match": "kl", "group": "family", "index": k, "exponent": 2.0 + 0.01 * k})
-    rows += [{"kind": "capacity", "expansion": e, "good": found, "loss": 0.5, "ridge": 5.0} for e in ("path", "zero")]
+    rows += [{"kind": "capacity", "expansion": e, "good": count, "loss": 0.5, "ridge": 5.0} for e in ("path", "zero")]
     rows += [
         {
             "kind": "gradient",
             "match": "kl",
             "expansion": e,
-            "working": found,
+            "working": count,
             "bound": 4.0,
             "positive": 10,
             "trials": 10,
@@ -97,9 +97,9 @@ def outcome(rows: Rows) -> Mapping[str, bool | None]:
 
 
 def test_a_quadratic_looking_family_gets_its_verdicts() -> None:
-    rows = planted(measured=0.7, exponent=(2.6, 2.3, 3.0), negated=0, found=40, ratio=0.3)
-    found = outcome(rows)
-    assert found == {
+    rows = planted(measured=0.7, exponent=(2.6, 2.3, 3.0), negated=0, count=40, ratio=0.3)
+    outcomes = outcome(rows)
+    assert outcomes == {
         "The activation-matched family is the one a linear map would give": False,
         "There are more activation-matched vectors than a linear response can hold": True,
         "More vectors work than one gradient allows": True,
@@ -116,16 +116,16 @@ def test_a_quadratic_looking_family_gets_its_verdicts() -> None:
 
 
 def test_a_linear_looking_family_gets_the_opposite() -> None:
-    found = outcome(planted(measured=0.42, exponent=(1.1, 1.0, 1.2), negated=10, found=3, ratio=0.9))
-    names = list(found.values())
+    outcomes = outcome(planted(measured=0.42, exponent=(1.1, 1.0, 1.2), negated=10, count=3, ratio=0.9))
+    names = list(outcomes.values())
     assert names == [True, None, None, None, False, False, True, True, False], "3 of 5 is no different from 5 of 5"
-    undecided = planted(measured=0.42, exponent=(2.1, 1.8, 2.4), negated=5, found=3, ratio=0.9)
+    undecided = planted(measured=0.42, exponent=(2.1, 1.8, 2.4), negated=5, count=3, ratio=0.9)
     assert outcome(undecided)["Vectors compose like separate features, not like a quadratic form"] is None
     assert outcome(undecided)["The vectors have a sign: their negatives do not work"] is None
 
 
 def test_outputs_that_are_few_for_random_vectors_too_prove_nothing() -> None:
-    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=5, found=3, ratio=0.3)
+    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=5, count=3, ratio=0.3)
     rows[-1] |= {"p_low": 0.4}
     assert outcome(rows)["The vectors do fewer things than they are"] is None
 
@@ -143,9 +143,9 @@ def test_a_family_that_had_not_ended_is_no_count_of_vectors() -> None:
     """Predicted 2,000 of a family of 8 was once read as 8 of 8."""
 
     def spectrum(late: bool | None, size: int = 8) -> mo.Verdict:
-        told = {} if late is None else {"late": late}
+        late_column = {} if late is None else {"late": late}
         common = {"kind": "count", "match": "kl", "searched": True, "measured": 8, "size": size, "gradient_only": 1}
-        rows = [{**common, **told, "multiple": 1 + 0.1 * k, "zero": 2000 + k} for k in range(6)]
+        rows = [{**common, **late_column, "multiple": 1 + 0.1 * k, "zero": 2000 + k} for k in range(6)]
         return next(each for each in verdicts(rows) if "second-order" in each.claim)
 
     for late in (True, None):
@@ -155,7 +155,7 @@ def test_a_family_that_had_not_ended_is_no_count_of_vectors() -> None:
 
 def test_a_sign_that_flips_with_a_coin_is_none() -> None:
     """Among vectors chosen because they work half fail negated, whatever the effect: that proves no sign."""
-    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=0, found=3, ratio=0.3)
+    rows = planted(measured=0.4, exponent=(2.0, 1.9, 2.1), negated=0, count=3, ratio=0.3)
     name = "The vectors have a sign: their negatives do not work"
     assert outcome(rows)[name] is True
     signs = next(row for row in rows if row["kind"] == "signs")
@@ -169,8 +169,8 @@ def test_a_sign_that_flips_with_a_coin_is_none() -> None:
 def test_a_share_is_0_without_and_1_under_the_base() -> None:
     z, basis = flat_energy(8, 4)
     effect = share(lambda theta: 5 + z(theta).norm(dim=-1), 3 * basis[0], "energy")
-    found = effect(torch.stack([0 * basis[0], 3 * basis[0], 3 * basis[1], 1.5 * basis[0]]))
-    torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 1.0, 0.25], dtype=found.dtype))
+    shares = effect(torch.stack([0 * basis[0], 3 * basis[0], 3 * basis[1], 1.5 * basis[0]]))
+    torch.testing.assert_close(shares, torch.tensor([0.0, 1.0, 1.0, 0.25], dtype=shares.dtype))
     z, right = linear(spread(6, 3))
     with pytest.raises(ValueError, match="got a base that changes the output by -"):
         share(lambda theta: -(theta @ right[0]), right[0], "output")
