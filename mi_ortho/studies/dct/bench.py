@@ -1,4 +1,4 @@
-"""What all stages of a transcoding share: the maps of the slice, the goal that factors are ranked by, whole stages."""
+"""What all stages of `dct` share: the run, the maps of the slice, and the goal that factors are ranked by."""
 
 import resource
 import time
@@ -25,8 +25,8 @@ from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.subject import Subject
 
 METHODS = ("linear", "projected", "quadratic", "exponential")
-NATURAL = 12  # prompts that ask for a behaviour by themselves
-WHOLE = 48  # tokens of their completions: a program cut off is none
+NATURAL = 12  # prompts that show a behaviour without steering
+WHOLE = 48  # tokens of their completions at least: a program that is cut off is not recognised as one
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Study:
         run: where results go.
         setting: where vectors are added and how completions are judged.
         train: texts whose mean response is transcoded.
-        held_out: texts that completions are judged on besides the first of `train`.
+        held_out: texts that factors are tried on besides the first of `train`.
         plain: unsteered completions of `train` followed by `held_out`.
         logits: steering vector to logits along the unsteered completions of `train`.
         goal: weight of each token in the score that factors are ranked by; None ranks by weight alone.
@@ -61,9 +61,9 @@ class Study:
         return int(self.subject.model.cfg.d_model)
 
     def maps(self, source: int, target: int) -> tuple[ActivationMap, ...]:
-        """The response of the training prompts from block to block, averaged over the positions read: a map a batch.
+        """Maps from block `source` to block `target`, one for each batch of training prompts.
 
-        The batches are of one size, so that the mean of the maps is the mean over prompts.
+        Each is averaged over the positions read. Batches have one size, so the mean of the maps is that over prompts.
         """
         n, most = len(self.train), min(self.config.batch, len(self.train))
         size = next(size for size in range(most, 0, -1) if n % size == 0)
@@ -82,30 +82,32 @@ class Study:
         real = self.logits.real.flatten()
         with torch.no_grad():
             p = self.logits(torch.zeros_like(vectors[:1])).flatten(1, -2)
-            found = [self.logits(part).flatten(1, -2) for part in vectors.split(16)]
+            logits = [self.logits(part).flatten(1, -2) for part in vectors.split(16)]
             return [
-                x for q in found for x in masked_mean(kl_divergence(p_logits=p.expand_as(q), q_logits=q), real).tolist()
+                x
+                for q in logits
+                for x in masked_mean(kl_divergence(p_logits=p.expand_as(q), q_logits=q), real).tolist()
             ]
 
     def generator(self, name: str) -> torch.Generator:
-        """A random stream of its own for every use, on the device of the vectors."""
+        """A separate random stream for each use, on the device of the vectors."""
         return random_stream(name, device=self.subject.device)
 
     def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]]) -> None:
-        """Record what a stage gives and what it cost, unless the run holds all of it already."""
+        """Record the rows of a stage and its cost, unless the run has them."""
 
-        def measured() -> list[Mapping[str, object]]:
+        def timed_rows() -> list[Mapping[str, object]]:
             began = time.perf_counter()
             rows = compute()
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             cost = {"kind": "cost", "stage": name, "seconds": time.perf_counter() - began, "megabytes": peak}
             return [*rows, cost]
 
-        stage(self.run, name, measured)
+        stage(self.run, name, timed_rows)
 
-    def rows(self, **wanted: object) -> list[Row]:
+    def rows(self, **values: object) -> list[Row]:
         """Recorded rows with these values."""
-        return pick(self.run.records(), **wanted)
+        return pick(self.run.records(), **values)
 
 
 def check(config: DctConfig, subject: Subject) -> None:
@@ -130,9 +132,9 @@ def check(config: DctConfig, subject: Subject) -> None:
         raise ValueError(f"got seeds {config.seeds}; expected at least one, all different; correct --seeds")
     if config.radius is not None and not 0 < config.radius < float("inf"):
         raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
-    for name, known in (("retract", ("qr", "polar")), ("solver", ("dense", "krylov", "randomised"))):
-        if getattr(config, name) not in known:
-            raise ValueError(f"got {name} {getattr(config, name)!r}; expected {', '.join(known)}; correct --{name}")
+    for name, choices in (("retract", ("qr", "polar")), ("solver", ("dense", "krylov", "randomised"))):
+        if getattr(config, name) not in choices:
+            raise ValueError(f"got {name} {getattr(config, name)!r}; expected {', '.join(choices)}; correct --{name}")
     if config.readout == "all":
         raise ValueError(
             "got readout all; expected mean or a number of last positions, which are averaged; correct --readout"
@@ -146,13 +148,15 @@ def check(config: DctConfig, subject: Subject) -> None:
     for name, value in least.items():
         if getattr(config, name) < value:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {value}; raise --{name}")
-    known = subject.modes.behaviours
-    if config.behaviour is not None and config.behaviour not in known:
-        raise ValueError(f"got behaviour {config.behaviour!r}; expected one of {', '.join(known)}; correct --behaviour")
+    behaviours = subject.modes.behaviours
+    if config.behaviour is not None and config.behaviour not in behaviours:
+        raise ValueError(
+            f"got behaviour {config.behaviour!r}; expected one of {', '.join(behaviours)}; correct --behaviour"
+        )
 
 
 def prepare_study(run: Run, config: DctConfig, subject: Subject, say: Say, track: Track) -> Study:
-    """Unsteered completions, the map to the logits and the goal. Wrong prompts and behaviours raise here."""
+    """A study with its unsteered completions, map to the logits and goal; wrong prompts and behaviours raise here."""
     train, held_out = tuple(config.prompts or ()), tuple(config.held_out or ())
     setting = Setting(
         subject.model,
@@ -179,7 +183,7 @@ def _answer(done: Completion, subject: Subject, most: int) -> list[int]:
 def _goal(
     config: DctConfig, subject: Subject, setting: Setting, plain: Sequence[Completion], width: int
 ) -> Float[Tensor, " d_vocab"] | None:
-    """Share of each token among the first ones of the behaviour, minus its share among those to leave."""
+    """The weight of each token: its share among first tokens of the behaviour minus that among the ones to avoid."""
     if config.behaviour is None and config.toward is None:
         return None
     away = _first_tokens(subject, config.away) if config.away else [done.ids[0] for done in plain if done.ids]
@@ -188,8 +192,8 @@ def _goal(
     else:
         texts = subject.texts.natural.get(str(config.behaviour), ())[:NATURAL]
         longer = replace(setting, max_new_tokens=max(setting.max_new_tokens, WHOLE))
-        shown = complete(longer, texts, torch.zeros(1, width, device=subject.device))[0] if texts else []
-        toward = [done.ids[0] for done in shown if done.mode == config.behaviour and done.ids]
+        completions = complete(longer, texts, torch.zeros(1, width, device=subject.device))[0] if texts else []
+        toward = [done.ids[0] for done in completions if done.mode == config.behaviour and done.ids]
         if not toward:
             raise ValueError(
                 f"got behaviour {config.behaviour!r}, which none of {len(texts)} prompts of "
@@ -208,10 +212,10 @@ def _goal(
 
 
 def _first_tokens(subject: Subject, texts: Sequence[str]) -> list[int]:
-    found = [subject.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    if not all(found):
+    token_ids = [subject.model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    if not all(token_ids):
         raise ValueError(
             f"got {list(texts)!r} to stand for a behaviour; expected texts of at least one token; "
             "correct --toward and --away"
         )
-    return [ids[0] for ids in found]
+    return [ids[0] for ids in token_ids]

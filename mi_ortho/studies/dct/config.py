@@ -7,7 +7,7 @@ from mi_ortho.runs.settings import later
 
 @dataclass(frozen=True)
 class DctConfig:
-    """Which slice is transcoded, by which methods into how many factors, and what they are tried on.
+    """Settings of `dct`: the slice, the methods and numbers of factors, and the prompts that they are tried on.
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.

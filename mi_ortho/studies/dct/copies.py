@@ -22,7 +22,7 @@ from mi_ortho.multiplicity.distinct import (
 from mi_ortho.runs.rows import Row
 from mi_ortho.steering import complete
 from mi_ortho.studies.dct.bench import NATURAL, Study
-from mi_ortho.studies.dct.effects import judged
+from mi_ortho.studies.dct.effects import behaviour_shares
 
 BY_CHANCE = "outputs of random directions"  # in records
 BINS = 40
@@ -37,11 +37,11 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     seeds, label = {"seed": seed, "draws": study.config.draws}, {"method": name, "seed": seed}
 
     def effects(generator: torch.Generator) -> Tensor:
-        drawn = orthonormal_rows(random_vectors(len(inputs), study.width, 1.0, generator))
-        vectors = factors.radius * drawn.to(study.subject.device)
+        directions = orthonormal_rows(random_vectors(len(inputs), study.width, 1.0, generator))
+        vectors = factors.radius * directions.to(study.subject.device)
         return displacement(maps, vectors, chunk=study.config.chunk).cpu()
 
-    compared = [
+    comparisons = [
         ("inputs", "equal mean |cosine|", multiplicity_against_random(inputs, **seeds)),
         ("outputs", "equal mean |cosine|", multiplicity_against_random(outputs, **seeds)),
         ("outputs", BY_CHANCE, multiplicity_against(outputs, effects, **seeds)),
@@ -58,12 +58,12 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
             "p_low": each.p_low,
             "p_high": each.p_high,
         }
-        for what, against, found in compared
-        for number, each in found.items()
+        for what, against, numbers in comparisons
+        for number, each in numbers.items()
         if number != "n"
     ]
-    drawn = effects(torch.Generator().manual_seed(seed))
-    for what, family in (("inputs", inputs), ("outputs", outputs), (BY_CHANCE, drawn)):
+    random_outputs = effects(torch.Generator().manual_seed(seed))
+    for what, family in (("inputs", inputs), ("outputs", outputs), (BY_CHANCE, random_outputs)):
         counts, edges = cosine_histogram(family, BINS)
         rows += [
             {
@@ -79,9 +79,9 @@ def copy_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
 
 
 def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) -> list[Row]:
-    """The quarter of the factors that ranks highest, each at its better sign: alone, averaged, and what stands for all.
+    """The highest-ranked quarter of the factors, each at its better sign: alone, and vectors that represent them all.
 
-    If a mean at the members' norm does more than the typical member, the members are noisy copies of one direction.
+    If their mean at the same norm has a larger effect than the typical member, they are noisy copies of one direction.
     """
     ranked = sorted(study.rows(kind="factor", method=name, seed=seed), key=lambda row: row["rank"])
     signs: dict[int, int] = {}
@@ -90,12 +90,12 @@ def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     best = list(signs)[: max(2, len(factors) // 4)]
     turned = torch.tensor([float(signs[index]) for index in best])[:, None].to(factors.inputs)
     members = (factors.vectors[torch.tensor(best)] * turned).to(study.subject.device)
-    drawn = random_vectors(len(best), study.width, factors.radius, study.generator(f"copies {seed}"))
+    random = random_vectors(len(best), study.width, factors.radius, study.generator(f"copies {seed}"))
     stand = representatives(members)
-    named = {**stand.single, "random, normalised": representatives(drawn).normalised}
+    named = {**stand.single, "random, normalised": representatives(random).normalised}
     vectors = torch.cat([members, torch.stack(list(named.values()))])
     effect = displacement(maps, vectors, chunk=study.config.chunk).norm(dim=-1).tolist()
-    done = [judged(study, one) for one in complete(study.setting, [study.train[0], *study.held_out], vectors)]
+    done = [behaviour_shares(study, one) for one in complete(study.setting, [study.train[0], *study.held_out], vectors)]
     kept = _ablated(study, list(vectors))
     alone = range(len(best))
     rows: list[Row] = [
@@ -138,18 +138,21 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _ablated(study: Study, vectors: Sequence[Float[Tensor, " d_model"]]) -> list[float | None]:
-    """Of requests that get the behaviour by themselves, the share that still does with a direction ablated."""
-    wanted = study.config.behaviour
-    texts = study.subject.texts.natural.get(wanted or "", ())[:NATURAL]
+    """For each direction, the share of requests with the behaviour that keep it when the direction is ablated.
+
+    The requests are those that show the behaviour without steering; None for each direction if there are none.
+    """
+    behaviour = study.config.behaviour
+    texts = study.subject.texts.natural.get(behaviour or "", ())[:NATURAL]
     if not texts:
         return [None] * len(vectors)
-    prompts, found = study.setting.prompts(texts), []
+    prompts, shares = study.setting.prompts(texts), []
     for vector in vectors:
-        done = generate(
+        completions = generate(
             study.subject.model,
             prompts,
             {study.setting.site: Ablate(vector[None])},
             max_new_tokens=study.config.max_new_tokens,
         )
-        found.append(sum(classify(text, study.subject.modes) == wanted for text in done) / len(texts))
-    return found
+        shares.append(sum(classify(text, study.subject.modes) == behaviour for text in completions) / len(texts))
+    return shares

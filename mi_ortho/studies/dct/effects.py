@@ -1,4 +1,4 @@
-"""What factors do on the model: completions and their behaviours, divergence, score, tokens of the outputs."""
+"""Effects of factors on the model: completions and their behaviours, divergence, score, tokens of the outputs."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +13,11 @@ from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Completion, complete
 from mi_ortho.studies.dct.bench import Study
 
-TOKENS = 6  # shown on either side of an output direction
+TOKENS = 6  # that an output direction raises most, and as many that it lowers most
 
 
 def unsteered_rows(study: Study) -> list[Row]:
-    """What the model writes without steering, on every prompt that is judged."""
+    """The unsteered completion of every prompt that factors are tried on."""
     texts = [*study.train, *study.held_out]
     return [
         {
@@ -32,7 +32,7 @@ def unsteered_rows(study: Study) -> list[Row]:
 
 
 def trial_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors) -> list[Row]:
-    """One row for each factor and sign, ranked, and one for the tokens that its output direction stands for."""
+    """One row for each factor and sign with its rank, and one for the tokens of its output direction."""
     sides = [replace(factors, inputs=sign * factors.inputs) for sign in (1.0, -1.0)]
     vectors = torch.cat([side.vectors for side in sides])
     effect = displacement(maps, vectors, chunk=study.config.chunk).norm(dim=-1).tolist()
@@ -63,14 +63,14 @@ def trial_rows(study: Study, maps: Maps, name: str, seed: int, factors: Factors)
                 "kl": divergence[place],
                 "mode": completions[0].mode,
                 "text": completions[0].text,
-                **judged(study, completions),
+                **behaviour_shares(study, completions),
             }
         )
     return rows + lens_rows(study, name, seed, factors)
 
 
 def _scores(study: Study, sides: Sequence[Factors]) -> list[float]:
-    """By the goal where there is one, else by alpha^2, the same for both signs."""
+    """The scores that factors are ranked by: the readout of the goal if there is one, else alpha^2 for both signs."""
     if study.goal is None:
         return [score for side in sides for score in rank_by_weight(side).scores.tolist()]
     first = study.first_logits()
@@ -81,18 +81,18 @@ def _scores(study: Study, sides: Sequence[Factors]) -> list[float]:
     ]
 
 
-def judged(study: Study, completions: Sequence[Completion]) -> dict[str, Any]:
-    """Shares of prompts turned into another known behaviour, and into the one ranked by."""
+def behaviour_shares(study: Study, completions: Sequence[Completion]) -> dict[str, Any]:
+    """Columns of a row: shares of prompts turned into another recognised behaviour and into the ranked one; texts."""
     unsteered = [study.plain[0], *study.plain[len(study.train) :]]
     changed = [
         done.mode not in (before.mode, study.subject.modes.default)
         for done, before in zip(completions, unsteered, strict=True)
     ]
-    wanted = [done.mode == study.config.behaviour for done in completions]
+    hits = [done.mode == study.config.behaviour for done in completions]
     named = study.config.behaviour is not None
     return {
         "changed": sum(changed) / len(changed),
-        "wanted": sum(wanted) / len(wanted) if named else None,
+        "wanted": sum(hits) / len(hits) if named else None,
         "prompts": len(changed),
         "modes": [done.mode for done in completions],
         "texts": [done.text for done in completions[1:]],

@@ -38,18 +38,18 @@ from mi_ortho.studies.dct.config import DctConfig
 
 SOLVERS = {"dense": dense_singular, "krylov": krylov_singular, "randomised": randomised_singular}
 RANDOM = "random"
-TRIED = 64  # random vectors on which the fits are judged
+TRIED = 64  # random vectors on which the error of a fit is measured
 RADII = tuple(2.0**power for power in range(-5, 3))
 
 
 def factor_sets(config: DctConfig) -> list[tuple[str, int]]:
-    """Every fit of a run as method and seed, random directions of each seed last."""
+    """Every fit of a run as (method, seed); the random directions of each seed come last."""
     names = [prefix + name for prefix in ("", "published ")[: 1 + config.published] for name in config.method]
     return [(name, seed) for seed in config.seeds for name in (*names, RANDOM)]
 
 
 def scale_rows(study: Study, maps: Maps) -> list[Row]:
-    """The norm of all steering vectors, and how much of the response is not linear at norms around it."""
+    """Rows with the norm of all steering vectors, and how far the response is from linear at norms around it."""
     config, generator = study.config, study.generator("scale")
     radius = config.radius
     if radius is None:
@@ -71,7 +71,7 @@ def scale_rows(study: Study, maps: Maps) -> list[Row]:
 
 
 def methods(config: DctConfig) -> Mapping[str, Callable[..., Factors]]:
-    """Every method of the command with its settings filled in: maps, k, radius and generator are left."""
+    """Every method by name, as a function of maps, k, radius and generator; all other settings are bound."""
     retract = {"qr": qr_retraction, "polar": polar_retraction}[config.retract]
     projected, moves = {"projections": max(config.projections, config.k)}, {"steps": config.steps}
     damped = {**moves, "damping": config.damping, "projections": config.projections}
@@ -96,33 +96,33 @@ def random_factors(z: Maps, k: int, *, radius: float, generator: torch.Generator
 
 
 def fit(study: Study, maps: Maps, radius: float, name: str, seed: int) -> list[Row]:
-    """One fit, kept as a file of its own, and how well it says what random vectors of the norm do."""
+    """Fit once and save the factors to a file; the row holds its error on random vectors of the norm."""
     config = study.config
     began = time.perf_counter()
-    found = methods(config)[name](
+    factors = methods(config)[name](
         maps, config.k, radius=radius, generator=study.generator(f"fit {seed} {name}"), chunk=config.chunk
     )
     seconds = time.perf_counter() - began
-    save_factors(found, study.run.path / "factors" / f"{_file(name, seed)}.safetensors")
+    save_factors(factors, study.run.path / "factors" / f"{_file(name, seed)}.safetensors")
     theta = random_vectors(TRIED, study.width, radius, study.generator(f"tried {seed}"))
-    effect = displacement(maps, found.vectors, chunk=config.chunk).norm(dim=-1)
+    effect = displacement(maps, factors.vectors, chunk=config.chunk).norm(dim=-1)
     row: Row = {
         "kind": "fit",
         "method": name,
         "seed": seed,
-        "factors": len(found),
-        "response": found.kind,
-        "trace": list(found.trace),
+        "factors": len(factors),
+        "response": factors.kind,
+        "trace": list(factors.trace),
         "effect": float(effect.mean()),
-        "missed": reconstruction_error(found, maps, theta, chunk=config.chunk),
-        "off_diagonal": float(_off_diagonal(found.inputs)),
+        "missed": reconstruction_error(factors, maps, theta, chunk=config.chunk),
+        "off_diagonal": float(_off_diagonal(factors.inputs)),
         "seconds": seconds,
     }
     return [row]
 
 
 def load_fit(study: Study, name: str, seed: int) -> Factors:
-    """The factors of a fit that the run holds."""
+    """The saved factors of a fit."""
     return load_factors(study.run.path / "factors" / f"{_file(name, seed)}.safetensors")
 
 
@@ -136,7 +136,7 @@ def agreement_rows(study: Study) -> list[Row]:
     for (first, one), (second, two) in pairs:
         spans = [span(load_fit(study, *fitted).inputs.double()) for fitted in ((first, one), (second, two))]
         if all(map(len, spans)):
-            found = overlap(*spans, generator=generator)
+            comparison = overlap(*spans, generator=generator)
             rows.append(
                 {
                     "kind": "agreement",
@@ -144,9 +144,9 @@ def agreement_rows(study: Study) -> list[Row]:
                     "second": second,
                     "seed": one,
                     "other_seed": two,
-                    "share": found.share,
-                    "chance": float(found.null.mean()),
-                    "p_value": found.p_value,
+                    "share": comparison.share,
+                    "chance": float(comparison.null.mean()),
+                    "p_value": comparison.p_value,
                 }
             )
     return rows

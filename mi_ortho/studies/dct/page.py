@@ -55,7 +55,7 @@ def _methods(rows: Rows) -> Section | None:
     names = [*methods_of(rows), RANDOM]
     if not pick(rows, kind="factor"):
         return None
-    drawn = Markup("")
+    bars = Markup("")
     for column, title in (
         ("changed", "Completions turned into another known behaviour, share"),
         ("effect", "How far a factor moves the target, |z(Rv) − z(0)|"),
@@ -66,8 +66,8 @@ def _methods(rows: Rows) -> Section | None:
             values = by_factor(rows, name, column)
             if values:
                 control = name == RANDOM or name.startswith("published")
-                marks.append(_marked(_label(name), values, "control" if control else "value"))
-        drawn += estimates(title, marks)
+                marks.append(_estimate(_label(name), values, "control" if control else "value"))
+        bars += estimates(title, marks)
     lead = (
         "Means over factors, both signs, with 95 % intervals over factors (each the mean over seeds). Rings: random "
         "orthonormal directions of the same norm, and published variants where they were asked for."
@@ -87,7 +87,7 @@ def _methods(rows: Rows) -> Section | None:
         "unexplained; 1 is no better than no factors. Exponential and quadratic factors fit derivatives at 0, "
         "so theirs may exceed 1 far from 0."
     )
-    body = Markup('<div class="two">{}</div>').format(drawn) + table(fits, columns, name="fits") + below
+    body = Markup('<div class="two">{}</div>').format(bars) + table(fits, columns, name="fits") + below
     return Section("Methods beside random directions", body, lead, "methods", "Methods")
 
 
@@ -101,13 +101,13 @@ def _gain(trace: Sequence[float]) -> str:
 
 def _side_by_side(rows: Rows) -> Section | None:
     plain = pick(rows, kind="unsteered")
-    found = pick(rows, kind="factor")
-    if not plain or not found:
+    factors = pick(rows, kind="factor")
+    if not plain or not factors:
         return None
     cards = [Card("Unsteered", plain[0]["text"], plain[0]["mode"])]
     for name in (*methods_of(rows), RANDOM):
-        own = sorted(pick(found, method=name, seed=found[0]["seed"]), key=lambda row: row["rank"])
-        for row in own[: SHOWN if name != RANDOM else 1]:
+        best = sorted(pick(factors, method=name, seed=factors[0]["seed"]), key=lambda row: row["rank"])
+        for row in best[: SHOWN if name != RANDOM else 1]:
             score = "" if row["score"] is None else f", score {row['score']:.3g}"
             cards.append(
                 Card(
@@ -128,10 +128,10 @@ def _side_by_side(rows: Rows) -> Section | None:
 
 
 def _factors(rows: Rows) -> Section | None:
-    found = [
+    factors = [
         {**row, "rank": row["rank"] + 1, "sign": "+" if row["sign"] > 0 else "−"} for row in pick(rows, kind="factor")
     ]
-    if not found:
+    if not factors:
         return None
     columns = {
         "method": "Method",
@@ -149,23 +149,23 @@ def _factors(rows: Rows) -> Section | None:
         "mode": "Behaviour",
         "text": "Completion",
     }
-    columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
+    columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in factors)}
     lead = (
         "Every factor with both signs. Changed: share of prompts, the first searched on and all held-out ones, whose "
         "completion shows another known behaviour than unsteered. Rank 1 is best. Click a heading to sort."
     )
-    return table_section("Factors", found, columns, lead=lead, anchor="factors", name="factors", chips=("mode",))
+    return table_section("Factors", factors, columns, lead=lead, anchor="factors", name="factors", chips=("mode",))
 
 
 def _scale(rows: Rows) -> Section | None:
-    found, radius = pick(rows, kind="nonlinearity"), pick(rows, kind="radius")
-    if not found or not radius:
+    points, radius = pick(rows, kind="nonlinearity"), pick(rows, kind="radius")
+    if not points or not radius:
         return None
-    norms = [row["norm"] for row in found]
+    norms = [row["norm"] for row in points]
     series = [
-        Series("root mean square", norms, [row["mean"] for row in found], "family", "mean"),
-        Series("smallest of 16", norms, [row["low"] for row in found], "null", "low"),
-        Series("largest of 16", norms, [row["high"] for row in found], "second", "high"),
+        Series("root mean square", norms, [row["mean"] for row in points], "family", "mean"),
+        Series("smallest of 16", norms, [row["low"] for row in points], "null", "low"),
+        Series("largest of 16", norms, [row["high"] for row in points], "second", "high"),
     ]
     chosen = "given" if radius[0]["given"] else "calibrated"
     lines = {"0.5, as published": 0.5}
@@ -204,16 +204,16 @@ OVERLAPS = {
 
 
 def _spectra(rows: Rows) -> Section | None:
-    found = pick(rows, kind="singular")
-    if not found:
+    values = pick(rows, kind="singular")
+    if not values:
         return None
     panels = []
-    for letter, name in zip("abc", dict.fromkeys(row["map"] for row in found)):
-        own = pick(found, map=name)
-        places = [row["index"] + 1 for row in own]
+    for letter, name in zip("abc", dict.fromkeys(row["map"] for row in values)):
+        spectrum = pick(values, map=name)
+        places = [row["index"] + 1 for row in spectrum]
         series = [
-            Series("measured", places, [row["value"] for row in own], "family", "measured"),
-            Series("Gaussian matrix", places, [row["null"] for row in own], "null", "null"),
+            Series("measured", places, [row["value"] for row in spectrum], "family", "measured"),
+            Series("Gaussian matrix", places, [row["null"] for row in spectrum], "null", "null"),
         ]
         panels.append(
             curve(Panel(f"Singular values, {name}", "σ", "index", log=True, logx=True, letter=letter), series)
@@ -233,18 +233,18 @@ def _spectra(rows: Rows) -> Section | None:
 
 
 def _lens(rows: Rows) -> Section | None:
-    found = pick(rows, kind="lens")
-    if not found:
+    directions = pick(rows, kind="lens")
+    if not directions:
         return None
     peaks = []
     for name in (*methods_of(rows), RANDOM):
-        values = [row["peak"] for row in pick(found, method=name)]
+        values = [row["peak"] for row in pick(directions, method=name)]
         if values:
-            peaks.append(_marked(_label(name), values, "control" if name == RANDOM else "value"))
-    first = found[0]["seed"]
-    shown = [
+            peaks.append(_estimate(_label(name), values, "control" if name == RANDOM else "value"))
+    first = directions[0]["seed"]
+    table_rows = [
         {**row, "raised": " · ".join(map(repr, row["raised"])), "lowered": " · ".join(map(repr, row["lowered"]))}
-        for row in found
+        for row in directions
         if row["seed"] == first
     ]
     columns = {"method": "Method", "index": "Factor", "peak": "Peak", "raised": "Raises", "lowered": "Lowers"}
@@ -253,17 +253,17 @@ def _lens(rows: Rows) -> Section | None:
         "Output directions read by the unembedding. The sign of u follows v. Far below the last block this need not "
         "mean anything; compare with outputs of random directions."
     )
-    return Section("Tokens of the outputs", body + table(shown, columns, name="tokens"), lead, "lens", "Tokens")
+    return Section("Tokens of the outputs", body + table(table_rows, columns, name="tokens"), lead, "lens", "Tokens")
 
 
 def _cost(rows: Rows) -> Section | None:
-    found = pick(rows, kind="cost")
-    if not found:
+    stages = pick(rows, kind="cost")
+    if not stages:
         return None
     columns = {"stage": "Stage", "seconds": "Seconds", "megabytes": "Peak memory so far, MB"}
-    total = sum(row["seconds"] for row in found)
-    lead = f"{total:.0f} s in all, loading left out; mean {fmean(row['seconds'] for row in found):.1f} s a stage."
-    return table_section("What it cost", found, columns, lead=lead, anchor="cost", short="Cost", name="cost")
+    total = sum(row["seconds"] for row in stages)
+    lead = f"{total:.0f} s in all, loading left out; mean {fmean(row['seconds'] for row in stages):.1f} s a stage."
+    return table_section("What it cost", stages, columns, lead=lead, anchor="cost", short="Cost", name="cost")
 
 
 TERMS = (
@@ -283,7 +283,7 @@ TERMS = (
 )
 
 
-def _marked(label: str, values: Sequence[float], style: str) -> Estimate:
+def _estimate(label: str, values: Sequence[float], style: str) -> Estimate:
     """A mean with its interval."""
-    found = mean(values)
-    return Estimate(label, found.value, found.interval, style)
+    estimate = mean(values)
+    return Estimate(label, estimate.value, estimate.interval, style)

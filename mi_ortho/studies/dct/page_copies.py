@@ -20,19 +20,21 @@ STYLES = {"inputs": "family", "outputs": "c1", BY_CHANCE: CONTROLS[RANDOM].colou
 
 
 def copies_section(rows: Sequence[Record]) -> Section | None:
-    """Cosines of all pairs of inputs and outputs, and every number against its null families."""
-    found = pick(rows, kind="multiplicity")
-    if not found:
+    """Cosines of all pairs of inputs and of outputs, and every measure of multiplicity against its null families."""
+    numbers = pick(rows, kind="multiplicity")
+    if not numbers:
         return None
     panels, ranks = [], []
-    names = list(dict.fromkeys(row["method"] for row in found))
+    names = list(dict.fromkeys(row["method"] for row in numbers))
     for letter, name in zip("abcdefghi", names):
         series = []
         for what, style in STYLES.items():
-            own = pick(rows, kind="cosines", method=name, what=what)
-            series.append(Series(what, [row["cosine"] for row in own], [row["share"] for row in own], style, what))
+            cosines = pick(rows, kind="cosines", method=name, what=what)
+            series.append(
+                Series(what, [row["cosine"] for row in cosines], [row["share"] for row in cosines], style, what)
+            )
         panels.append(curve(Panel(f"Cosines, {name}", "share of pairs", "cosine", letter=letter), series))
-        for row in pick(found, method=name, name="effective_rank"):
+        for row in pick(numbers, method=name, name="effective_rank"):
             if row["what"] == "inputs":
                 ranks.append(Estimate(f"{name}: inputs", row["value"]))
             if row["against"] == BY_CHANCE:
@@ -50,7 +52,7 @@ def copies_section(rows: Sequence[Record]) -> Section | None:
         "p_low": "p (as small)",
         "p_high": "p (as large)",
     }
-    body += table([{**row, "name": MULTIPLICITY_NAMES[row["name"]]} for row in found], columns, name="multiplicity")
+    body += table([{**row, "name": MULTIPLICITY_NAMES[row["name"]]} for row in numbers], columns, name="multiplicity")
     lead = (
         "Orthogonal inputs may still do the same thing. Outputs are compared with random families of the same mean "
         "|cosine|, and with what random orthonormal directions of the same norm do to the target: a lower effective "
@@ -61,8 +63,8 @@ def copies_section(rows: Sequence[Record]) -> Section | None:
 
 def together_section(rows: Sequence[Record]) -> Section | None:
     """The best quarter of the factors: alone, averaged, at the members' norm, and their top direction."""
-    found = pick(rows, kind="copies")
-    if not found:
+    averages = pick(rows, kind="copies")
+    if not averages:
         return None
     columns = {
         "method": "Method",
@@ -75,7 +77,7 @@ def together_section(rows: Sequence[Record]) -> Section | None:
         "wanted": "Ranked behaviour",
         "ablated": "Behaviour left when ablated",
     }
-    columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in found)}
+    columns = {key: title for key, title in columns.items() if any(row.get(key) is not None for row in averages)}
     lead = (
         "The highest-ranked quarter of the factors, each at its better sign. If their mean, brought to the same norm, "
         "does more than the typical one, they are noisy copies of one direction; if less, they are different things. "
@@ -83,25 +85,25 @@ def together_section(rows: Sequence[Record]) -> Section | None:
         "projected out at the source."
     )
     return table_section(
-        "The best factors as one", found, columns, lead=lead, anchor="together", short="Averages", name="averages"
+        "The best factors as one", averages, columns, lead=lead, anchor="together", short="Averages", name="averages"
     )
 
 
 def agreement_section(rows: Sequence[Record]) -> Section | None:
-    """Which methods find the same space, and whether a method finds it again from another start."""
-    found = pick(rows, kind="agreement")
-    if not found:
+    """Overlaps of the spans of methods, and of each method's fits from different seeds."""
+    pairs = pick(rows, kind="agreement")
+    if not pairs:
         return None
-    names = list(dict.fromkeys(row["first"] for row in found)) + [found[0]["second"]]
-    names = list(dict.fromkeys([*names, *(row["second"] for row in found)]))
+    names = list(dict.fromkeys(row["first"] for row in pairs)) + [pairs[0]["second"]]
+    names = list(dict.fromkeys([*names, *(row["second"] for row in pairs)]))
     values = torch.eye(len(names), dtype=torch.float64)
-    for row in found:
+    for row in pairs:
         if row["first"] != row["second"]:
             i, j = names.index(row["first"]), names.index(row["second"])
             values[i, j] = values[j, i] = row["share"]
-    caption = f"Mean squared cosine between the spans of two fits, first seed; {found[0]['chance']:.3g} by chance."
+    caption = f"Mean squared cosine between the spans of two fits, first seed; {pairs[0]['chance']:.3g} by chance."
     body = figure(heat_map(values, title="Overlap of methods", row_names=names, column_names=names), caption)
-    again = [row for row in found if row["first"] == row["second"]]
+    again = [row for row in pairs if row["first"] == row["second"]]
     columns = {
         "first": "Method",
         "seed": "Seed",

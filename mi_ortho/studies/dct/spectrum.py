@@ -1,4 +1,4 @@
-"""Singular values of the slice's Jacobian beside those of a random matrix, and of its local and global relatives."""
+"""Singular values of the Jacobian of the slice, of its first block and of all later blocks, beside a random matrix."""
 
 from itertools import combinations
 
@@ -14,38 +14,38 @@ from mi_ortho.runs.rows import Row
 from mi_ortho.studies.dct.bench import Study
 from mi_ortho.studies.dct.fits import SOLVERS
 
-LARGEST = 1024  # of the random matrix; a larger one has the same spectrum but for its scale
+LARGEST = 1024  # rows of the random matrix; a larger one has the same spectrum but for its scale
 PROBES = 16  # random directions that the size of a Jacobian is estimated with
 
 
 def spectrum_rows(study: Study) -> list[Row]:
-    """For the slice, its first block alone and all blocks to the end: spectra, and overlaps of the leading spaces."""
+    """Spectra of the slice, of its first block and of all blocks to the end, and overlaps of their leading spaces."""
     config, last = study.config, int(study.subject.model.cfg.n_layers) - 1
     ends = {"slice": config.target, "first block": config.source + 1, "to the last block": last}
     ends = {name: end for name, end in ends.items() if name == "slice" or end != config.target}
     rows: list[Row] = []
     leading: dict[str, Tensor] = {}
     for name, end in ends.items():
-        found, size = singular(study, study.maps(config.source, end))
-        null = gaussian_spectrum(study.width, size, study.generator("spectrum null"))[: len(found.values)]
-        bound = found.bound.tolist()
+        triplets, size = singular(study, study.maps(config.source, end))
+        null = gaussian_spectrum(study.width, size, study.generator("spectrum null"))[: len(triplets.values)]
+        bound = triplets.bound.tolist()
         rows += [
             {"kind": "singular", "map": name, "index": k, "value": value, "null": chance, "bound": error}
-            for k, (value, chance, error) in enumerate(zip(found.values.tolist(), null.tolist(), bound))
+            for k, (value, chance, error) in enumerate(zip(triplets.values.tolist(), null.tolist(), bound))
         ]
         rows.append(
             {
                 "kind": "spectrum",
                 "map": name,
                 "target": end,
-                "top": float(found.values[0]),
+                "top": float(triplets.values[0]),
                 "null_top": float(null[0]),
                 "frobenius": size,
-                "dimension": effective_dimension(found.values.double().cpu().square()),
+                "dimension": effective_dimension(triplets.values.double().cpu().square()),
                 "null_dimension": effective_dimension(null.double().square()),
             }
         )
-        leading[name] = found.right[: config.k].double().cpu()
+        leading[name] = triplets.right[: config.k].double().cpu()
     generator = torch.Generator().manual_seed(0)
     for one, other in combinations(leading, 2):
         shared = overlap(span(leading[one]), span(leading[other]), generator=generator)
@@ -69,23 +69,23 @@ def singular(study: Study, maps: Maps) -> tuple[Singular, float]:
     zero = torch.zeros(as_maps(maps)[0].d_model, device=study.subject.device)
     operator = linearise(maps, zero, chunk=config.chunk)
     if config.solver == "dense":
-        found = SOLVERS["dense"](operator, min(operator.m, len(zero)), generator)
-        return found, float(found.values.norm())
-    found = SOLVERS[config.solver](operator, min(config.k, operator.m), generator)
-    drawn = torch.randn(PROBES, len(zero), generator=generator, device=generator.device)
-    return found, float(operator.forward(drawn).square().sum().div(PROBES).sqrt())
+        triplets = SOLVERS["dense"](operator, min(operator.m, len(zero)), generator)
+        return triplets, float(triplets.values.norm())
+    triplets = SOLVERS[config.solver](operator, min(config.k, operator.m), generator)
+    directions = torch.randn(PROBES, len(zero), generator=generator, device=generator.device)
+    return triplets, float(operator.forward(directions).square().sum().div(PROBES).sqrt())
 
 
 def gaussian_spectrum(width: int, frobenius: float, generator: torch.Generator) -> Float[Tensor, " width"]:
     """Singular values, in order, of a square Gaussian matrix of this width and Frobenius norm.
 
-    The null of a spectrum: no direction is special. Wide ones are read off a smaller matrix, whose spectrum has the
-    same shape (Marchenko and Pastur 1967).
+    The null of a spectrum: no direction is special. That of a wide matrix is interpolated from a smaller one, whose
+    spectrum has the same shape (Marchenko and Pastur 1967).
     """
     size = min(width, LARGEST)
-    drawn = torch.linalg.svdvals(torch.randn(size, size, generator=generator, device=generator.device).double()).cpu()
+    sample = torch.linalg.svdvals(torch.randn(size, size, generator=generator, device=generator.device).double()).cpu()
     places = torch.linspace(0, size - 1, width, dtype=torch.float64)
     below = places.floor().long().clamp(max=size - 1)
     above = (below + 1).clamp(max=size - 1)
-    values = drawn[below] + (places - below) * (drawn[above] - drawn[below])
+    values = sample[below] + (places - below) * (sample[above] - sample[below])
     return values * (frobenius / values.norm())

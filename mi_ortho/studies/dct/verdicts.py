@@ -1,4 +1,4 @@
-"""What a transcoding came to, from its recorded rows. The thresholds were fixed here before any run."""
+"""Verdicts and summary of `dct` from its recorded rows. The thresholds were fixed here before any run."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -8,15 +8,15 @@ from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge,
 from mi_ortho.studies.dct.fits import RANDOM
 from mi_ortho.studies.shared.left_out import left_out
 
-MOVES = 1.5  # times the effect of random directions of the same norm on the target
-TURNS = 0.1  # more completions turned into another known behaviour than by random directions
+MOVES = 1.5  # effect on the target, over that of random directions of the same norm
+TURNS = 0.1  # share of completions turned into another recognised behaviour, minus that of random directions
 
 
 def by_factor(rows: Sequence[Record], method: str, column: str) -> list[float]:
-    """One value for each index: the mean over signs and seeds."""
-    found = pick(rows, kind="factor", method=method)
-    indices = sorted({row["index"] for row in found})
-    return [fmean(row[column] for row in found if row["index"] == index) for index in indices]
+    """One value of a column for each factor: the mean over signs and seeds."""
+    factors = pick(rows, kind="factor", method=method)
+    indices = sorted({row["index"] for row in factors})
+    return [fmean(row[column] for row in factors if row["index"] == index) for index in indices]
 
 
 def methods_of(rows: Sequence[Record]) -> list[str]:
@@ -26,43 +26,43 @@ def methods_of(rows: Sequence[Record]) -> list[str]:
 
 def moves_more(rows: Sequence[Record], method: str) -> Verdict | None:
     """Do factors move the target further than random directions of the same norm?"""
-    own, random = by_factor(rows, method, "effect"), by_factor(rows, RANDOM, "effect")
-    if not own or not random or not fmean(random) > 0:
+    effects, random = by_factor(rows, method, "effect"), by_factor(rows, RANDOM, "effect")
+    if not effects or not random or not fmean(random) > 0:
         return None
-    found = mean([effect / fmean(random) for effect in own], scale=POSITIVE_SCALE)
+    estimate = mean([effect / fmean(random) for effect in effects], scale=POSITIVE_SCALE)
     return judge(
         f"{method.capitalize()} factors move the target further than random directions",
         f"at least {MOVES} times as far",
         "|z(Rv) - z(0)| over its mean for random directions; one value a factor, mean over signs and seeds",
-        found,
+        estimate,
         MOVES,
         1.0,
-        decide(found, MOVES),
+        decide(estimate, MOVES),
     )
 
 
 def turns_more(rows: Sequence[Record], method: str) -> Verdict | None:
     """Do factors change the behaviour of completions more often?"""
-    own, random = by_factor(rows, method, "changed"), by_factor(rows, RANDOM, "changed")
-    if not own or len(own) != len(random):
+    shares, random = by_factor(rows, method, "changed"), by_factor(rows, RANDOM, "changed")
+    if not shares or len(shares) != len(random):
         return None
-    found = mean([a - b for a, b in zip(own, random)], scale=SIGNED_SCALE)
+    estimate = mean([a - b for a, b in zip(shares, random)], scale=SIGNED_SCALE)
     return judge(
         f"{method.capitalize()} factors change behaviour more often than random directions",
         f"the share of completions turned into another known behaviour is at least {TURNS} higher",
         "difference of shares, factor by random direction of the same place, mean over signs, prompts and seeds; the "
         "control is the random directions' own share",
-        found,
+        estimate,
         TURNS,
         fmean(random),
-        decide(found, TURNS),
+        decide(estimate, TURNS),
     )
 
 
 def verdicts(rows: Sequence[Record]) -> list[Verdict]:
     """Two verdicts for each method."""
-    found = [ask(rows, name) for name in methods_of(rows) for ask in (moves_more, turns_more)]
-    return [verdict for verdict in found if verdict is not None]
+    claims = [ask(rows, name) for name in methods_of(rows) for ask in (moves_more, turns_more)]
+    return [verdict for verdict in claims if verdict is not None]
 
 
 def summarise(rows: Sequence[Record], title: str) -> dict[str, object]:

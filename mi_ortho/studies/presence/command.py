@@ -35,5 +35,5 @@ def presence(
     from mi_ortho.studies.presence.study import presence as command
 
     family = run or newest_family(out, config.model)
-    known = replace(config, model=config.model or family_model(family))
-    execute(command, known, options, family=family, out=out)
+    settings = replace(config, model=config.model or family_model(family))
+    execute(command, settings, options, family=family, out=out)

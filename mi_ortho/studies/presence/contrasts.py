@@ -1,4 +1,4 @@
-"""Which groups of text are compared, and the family against sets of equal size at one layer."""
+"""Pairs of text groups that are compared, and statistics of a set of vectors on such a pair at one layer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,9 +34,13 @@ STATISTICS = ("mean_auc", "separation", "mean_share", "explained", "coherence", 
 
 @dataclass(frozen=True, eq=False)
 class Contrast:
-    """Two groups at one layer: their statistics, and a sample of tokens of both with its labels.
+    """Two groups of text at one layer.
 
-    `difference` is the mean activation on the positive group minus that on the negative one.
+    Attributes:
+        positive, negative: their statistics.
+        rows: sampled activations of both.
+        labels: which of them are of the positive group.
+        passages: the passage number of each.
     """
 
     positive: Stream
@@ -59,7 +63,8 @@ class Contrast:
 def contrast(streams: Mapping[tuple[int, str], Stream], layer: int, name: str, size: int) -> Contrast:
     """One contrast at one layer with at most `size` sampled tokens of each group.
 
-    Raises ValueError when a group has no text.
+    Raises:
+        ValueError: a group has no text.
     """
     groups = CONTRASTS[name]
     missing = [group for group in groups if (layer, group) not in streams]
@@ -84,32 +89,34 @@ class SetResult:
     aucs: Float[Tensor, " n"]
 
 
-def measured_set(found: Contrast, vectors: Float[Tensor, "n d_model"]) -> SetResult:
-    """The numbers in which a family is compared with a set of equal size.
+def measured_set(groups: Contrast, vectors: Float[Tensor, "n d_model"]) -> SetResult:
+    """The statistics of a set of vectors, the family or a random set of its size, on one pair of groups.
 
     mean_auc: mean AUC of presence, code against the other group. separation: mean |AUC - 1/2|. mean_share: sum over the
     vectors of the mean share of |h|^2 in code. explained: the share of the variance in code that lies in the span.
     coherence: share of vectors on code's side of the class difference. bessel: sum of squared cosines with it.
     """
-    values = auc(token_presence(found.rows, vectors.to(found.rows)), found.labels)
+    values = auc(token_presence(groups.rows, vectors.to(groups.rows)), groups.labels)
     numbers = {
         "mean_auc": float(values.mean()),
         "separation": float((values - 0.5).abs().mean()),
-        "mean_share": float(mean_shares(found.positive.moments, vectors).sum()),
-        "explained": variance_explained(found.positive.moments, vectors),
-        "coherence": sign_coherence(vectors, found.difference),
-        "bessel": bessel_mass(vectors.double(), found.difference),
+        "mean_share": float(mean_shares(groups.positive.moments, vectors).sum()),
+        "explained": variance_explained(groups.positive.moments, vectors),
+        "coherence": sign_coherence(vectors, groups.difference),
+        "bessel": bessel_mass(vectors.double(), groups.difference),
     }
     return SetResult(numbers, values)
 
 
-def measured_nulls(found: Contrast, n: int, draws: int, generator: torch.Generator) -> dict[str, list[SetResult]]:
-    """Every kind of null set, `draws` sets of n vectors each; covariances are those of both groups together."""
-    sets = null_sets(found.pooled.covariance.cpu(), n, draws, generator)
-    return {name: [measured_set(found, one.to(found.rows.device)) for one in drawn] for name, drawn in sets.items()}
+def measured_nulls(groups: Contrast, n: int, draws: int, generator: torch.Generator) -> dict[str, list[SetResult]]:
+    """For every kind of null set the results of `draws` sets of n vectors; covariances are over both groups."""
+    sets = null_sets(groups.pooled.covariance.cpu(), n, draws, generator)
+    return {
+        name: [measured_set(groups, one.to(groups.rows.device)) for one in members] for name, members in sets.items()
+    }
 
 
-def streamed_auc(found: Contrast) -> tuple[Float[Tensor, " n"], float]:
-    """AUC of every vector over all tokens, and the most that binning can have changed one."""
-    values, error = counted_auc(found.positive.counts, found.negative.counts)
+def streamed_auc(groups: Contrast) -> tuple[Float[Tensor, " n"], float]:
+    """AUC of every vector over all tokens, and the largest error that binning can cause in one."""
+    values, error = counted_auc(groups.positive.counts, groups.negative.counts)
     return values, float(error.max())

@@ -1,4 +1,4 @@
-"""What is recorded of one layer: every vector, the family beside its null sets, label shuffles, nullspace probes."""
+"""The records of one layer: every vector, the family beside its null sets, label shuffles, nullspace probes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ PROBES = {"discriminant": discriminant_probe, "logistic": logistic_probe}
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is drawn: null sets, label shuffles, bootstraps, tokens of each group for nulls, and the seed."""
+    """Sizes of random parts (null sets of each kind, label shuffles, tokens of each group for nulls); their seed."""
 
     sets: int
     shuffles: int
@@ -53,7 +53,7 @@ class Effort:
     seed: int
 
     def generator(self, *stage: int) -> torch.Generator:
-        """A random stream of its own for every part, so that leaving one out changes nothing else."""
+        """A separate random stream for each part, so that leaving one out changes no other."""
         return random_stream(self.seed, *stage, times=1009, plus=1)
 
 
@@ -65,9 +65,15 @@ def layer_rows(
     topics: Mapping[int, int],
     effort: Effort,
 ) -> list[Row]:
-    """All records of one layer. `what` says of each vector whether it is "kept" (the family), "lost" or "base".
+    """All records of one layer but those of the probes.
 
-    `topics` gives the topic of each passage.
+    Args:
+        streams: statistics by layer and group of text.
+        layer: its number.
+        vectors: all vectors of the run, and the base.
+        what: of each vector "kept" (it is of the family), "lost" or "base".
+        topics: the topic of each passage.
+        effort: sizes of the random parts.
     """
     rows: list[Row] = []
     studied = torch.tensor([word == "kept" for word in what])
@@ -76,22 +82,22 @@ def layer_rows(
     ]
     _add(per_vector, _shares(streams, layer, vectors))
     for stage, name in enumerate(CONTRASTS):
-        found = contrast(streams, layer, name, effort.tokens)
-        nulls = measured_nulls(found, int(studied.sum()), effort.sets, effort.generator(layer, stage))
-        own = measured_set(found, vectors)
-        family = measured_set(found, vectors[studied])
-        columns, error = _separation(found, own, nulls, name)
-        labels, fresh = _label_test(found, vectors, studied, topics, name, effort, layer * 8 + stage)
+        groups = contrast(streams, layer, name, effort.tokens)
+        nulls = measured_nulls(groups, int(studied.sum()), effort.sets, effort.generator(layer, stage))
+        every = measured_set(groups, vectors)
+        family = measured_set(groups, vectors[studied])
+        columns, error = _separation(groups, every, nulls, name)
+        labels, fresh = _label_test(groups, vectors, studied, topics, name, effort, layer * 8 + stage)
         _add(per_vector, columns | fresh)
         rows += [_set_row(layer, name, "family", [family])]
-        rows += [_set_row(layer, name, null, drawn) for null, drawn in nulls.items()]
+        rows += [_set_row(layer, name, null, results) for null, results in nulls.items()]
         rows.append(
             {
                 "kind": "contrast",
                 "layer": layer,
                 "contrast": name,
                 "binning_error": error,
-                "tokens": [found.positive.moments.count, found.negative.moments.count],
+                "tokens": [groups.positive.moments.count, groups.negative.moments.count],
                 **labels,
                 **_against(family, nulls),
             }
@@ -108,13 +114,13 @@ def probe_rows(
     effort: Effort,
 ) -> list[Row]:
     """Nullspace probes of the primary contrast with true and with shuffled labels, for several splits of the text."""
-    found, rows, inside = contrast(streams, layer, PRIMARY, tokens), [], span(family.double())
+    groups, rows, inside = contrast(streams, layer, PRIMARY, tokens), [], span(family.double())
     for fit in PROBES:
         for seed in range(seeds if fit == "discriminant" else 1):
             for shuffled in (False, True):
                 generator = effort.generator(layer, 900 + seed, shuffled)
-                labels = shuffled_labels(found.labels, found.passages, generator) if shuffled else found.labels
-                probes = nullspace_probes(found.rows, labels, found.passages, generator, fit=PROBES[fit])
+                labels = shuffled_labels(groups.labels, groups.passages, generator) if shuffled else groups.labels
+                probes = nullspace_probes(groups.rows, labels, groups.passages, generator, fit=PROBES[fit])
                 overlap = subspace_overlap(inside, probes.found) if len(probes.found) else None
                 rows.append(
                     {
@@ -153,18 +159,18 @@ def _shares(
 
 
 def _separation(
-    found: Contrast, own: SetResult, nulls: Mapping[str, Sequence[SetResult]], name: str
+    groups: Contrast, every: SetResult, nulls: Mapping[str, Sequence[SetResult]], name: str
 ) -> tuple[dict[str, Float[Tensor, " n"]], float]:
-    """AUC over all tokens and on the sample; for each null the p-value of AUC among the null's vectors."""
-    values, error = streamed_auc(found)
-    columns = {f"auc_{name}": values, f"sampled_auc_{name}": own.aucs}
-    for null, drawn in nulls.items():
-        columns[f"p_{null}_{name}"] = upper_p_values(own.aucs, torch.cat([one.aucs for one in drawn]))
+    """AUC of each vector over all tokens and on the sample, p-values against the nulls' vectors; the binning error."""
+    values, error = streamed_auc(groups)
+    columns = {f"auc_{name}": values, f"sampled_auc_{name}": every.aucs}
+    for null, results in nulls.items():
+        columns[f"p_{null}_{name}"] = upper_p_values(every.aucs, torch.cat([one.aucs for one in results]))
     return columns, error
 
 
 def _label_test(
-    found: Contrast,
+    groups: Contrast,
     vectors: Float[Tensor, "n d_model"],
     studied: Bool[Tensor, " n"],
     topics: Mapping[int, int],
@@ -172,43 +178,43 @@ def _label_test(
     effort: Effort,
     stage: int,
 ) -> tuple[Row, dict[str, Float[Tensor, " n"]]]:
-    """Is anything there at all? |AUC - 1/2| against shuffled labels of whole passages; an interval for the mean AUC."""
-    scores = token_presence(found.rows, vectors.to(found.rows))
-    strata = torch.tensor([topics[int(k)] for k in found.passages.tolist()]) if "matched" in name else None
-    draws = permuted_auc(scores, found.labels, found.passages, strata, effort.shuffles, effort.generator(stage, 700))
-    sampled = measured_set(found, vectors).aucs
+    """|AUC - 1/2| against shuffled labels of whole passages, and an interval for the family's mean AUC."""
+    scores = token_presence(groups.rows, vectors.to(groups.rows))
+    strata = torch.tensor([topics[int(k)] for k in groups.passages.tolist()]) if "matched" in name else None
+    draws = permuted_auc(scores, groups.labels, groups.passages, strata, effort.shuffles, effort.generator(stage, 700))
+    sampled = measured_set(groups, vectors).aucs
     apart, null = (sampled - 0.5).abs(), (draws - 0.5).abs()
     p_values = ((null >= apart).sum(0) + 1) / (1 + len(null))
     boot = bootstrapped_auc(
-        scores[:, studied], found.labels, found.passages, effort.shuffles, effort.generator(stage, 800)
+        scores[:, studied], groups.labels, groups.passages, effort.shuffles, effort.generator(stage, 800)
     ).mean(1)
     edges = torch.quantile(boot, torch.tensor([0.025, 0.975]).double())
     numbers = {
         "p_labels": rank_p_value(float(apart[studied].mean()), null[:, studied].mean(1).tolist()),
         "interval": edges.tolist(),
         "label_null": float(null[:, studied].mean()),
-        "cosine_mean": float(cosines_with(vectors[studied], found.difference).mean()),
+        "cosine_mean": float(cosines_with(vectors[studied], groups.difference).mean()),
     }
-    difference = cosines_with(vectors, found.difference)
+    difference = cosines_with(vectors, groups.difference)
     return numbers, {f"p_labels_{name}": p_values.double(), f"cosine_{name}": difference}
 
 
-def _set_row(layer: int, name: str, kind: str, drawn: Sequence[SetResult]) -> Row:
-    """One kind of set: every statistic of every draw, and the quantiles of all AUCs."""
+def _set_row(layer: int, name: str, kind: str, results: Sequence[SetResult]) -> Row:
+    """The row of one kind of set: every statistic of every draw, and quantiles of all AUCs."""
     grid = torch.linspace(0, 1, GRID, dtype=torch.float64)
-    quantiles = torch.quantile(torch.cat([one.aucs for one in drawn]), grid).tolist()
+    quantiles = torch.quantile(torch.cat([one.aucs for one in results]), grid).tolist()
     return {
         "kind": "sets",
         "layer": layer,
         "contrast": name,
         "null": kind,
         "auc_quantiles": quantiles,
-        **{key: [one.numbers[key] for one in drawn] for key in STATISTICS},
+        **{key: [one.numbers[key] for one in results] for key in STATISTICS},
     }
 
 
 def _against(family: SetResult, nulls: Mapping[str, Sequence[SetResult]]) -> Row:
-    """For every statistic and null the chance that a set of that kind reaches the family's value."""
+    """For every statistic and null, the p-value: the chance that a set of that kind reaches the family's value."""
     return {
         f"p_{key}_{null}": rank_p_value(family.numbers[key], [one.numbers[key] for one in nulls[null]])
         for key in STATISTICS
@@ -217,7 +223,7 @@ def _against(family: SetResult, nulls: Mapping[str, Sequence[SetResult]]) -> Row
 
 
 def discoveries(rows: Sequence[Mapping[str, Any]], column: str, level: float) -> list[bool]:
-    """Which p-values of a column stand after Benjamini and Hochberg over all these rows together."""
+    """For each row, whether its p-value in `column` is at most `level` after Benjamini and Hochberg over all rows."""
     if not rows:
         return []
     adjusted = false_discoveries(torch.tensor([float(row[column]) for row in rows], dtype=torch.float64))

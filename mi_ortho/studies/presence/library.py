@@ -1,6 +1,6 @@
-"""Real text of this machine: functions of the Python standard library, what their docstrings say, and other prose.
+"""Real text: functions of the Python standard library, their docstrings, and other prose.
 
-Nothing is copied into this package: the files are read where Python is installed.
+Read from the installed Python; nothing is copied into this package.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-LEAST_WORDS, LEAST_LINES = 20, 5  # of a docstring and of a body, so that both say something
+LEAST_WORDS, LEAST_LINES = 20, 5  # of a docstring and of a body; shorter ones say too little
 _LEFT_OUT = {"test", "tests", "site-packages", "dist-packages", "idlelib", "turtledemo", "pydoc_data", "lib2to3"}
 
 
@@ -29,42 +29,42 @@ class Pair:
 
 
 def library_pairs(n: int, seed: int, folder: Path | None = None) -> list[Pair]:
-    """n functions of the standard library that say in English what they do, in a random order of their files.
+    """Up to n functions of the standard library with an English docstring, from files in random order.
 
     Raises:
-        ValueError: the folder holds fewer than 4 of them. Fewer than n are returned when there are no more.
+        ValueError: the folder holds fewer than 4 of them.
     """
     root = standard_library(folder)
     files = sorted(path for path in root.rglob("*.py") if not _LEFT_OUT & set(path.relative_to(root).parts[:-1]))
-    found: list[Pair] = []
+    pairs: list[Pair] = []
     for path in _shuffled(files, seed):
-        found += _spread(_pairs(path, root), 3, seed)  # a few of each file, so that no file dominates
-        if len(found) >= n:
+        pairs += _spread(_pairs(path, root), 3, seed)  # a few of each file, so that no file dominates
+        if len(pairs) >= n:
             break
-    if len(found) < 4:
+    if len(pairs) < 4:
         raise ValueError(
-            f"got {len(found)} documented functions under {root}; expected at least 4; install Python's "
+            f"got {len(pairs)} documented functions under {root}; expected at least 4; install Python's "
             "standard library with its sources"
         )
-    return found[:n]
+    return pairs[:n]
 
 
 def library_prose(n: int, seed: int, folder: Path | None = None) -> list[str]:
-    """n paragraphs of English: the language reference and the licence where they are installed, module docstrings."""
+    """Up to n paragraphs of English: from the language reference and licence if installed, and module docstrings."""
     root = standard_library(folder)
     texts = [path.read_text("utf-8", "replace") for path in sorted(root.glob("LICENSE*"))]
     topics = root / "pydoc_data" / "topics.py"
     texts += _strings(topics) if topics.is_file() else []
-    found = [paragraph for text in texts for paragraph in paragraphs(text)]
-    if len(found) < n:
-        modules = [ast.get_docstring(tree) or "" for path in sorted(root.glob("*.py")) if (tree := _parsed(path))]
-        found += [paragraph for text in modules for paragraph in paragraphs(text)]
-    if len(found) < 4:
+    prose = [paragraph for text in texts for paragraph in paragraphs(text)]
+    if len(prose) < n:
+        modules = [ast.get_docstring(tree) or "" for path in sorted(root.glob("*.py")) if (tree := _parse(path))]
+        prose += [paragraph for text in modules for paragraph in paragraphs(text)]
+    if len(prose) < 4:
         raise ValueError(
-            f"got {len(found)} paragraphs of prose under {root}; expected at least 4; install Python's "
+            f"got {len(prose)} paragraphs of prose under {root}; expected at least 4; install Python's "
             "standard library with its sources"
         )
-    return _shuffled(found, seed)[:n]
+    return _shuffled(prose, seed)[:n]
 
 
 def paragraphs(text: str) -> list[str]:
@@ -73,13 +73,13 @@ def paragraphs(text: str) -> list[str]:
     >>> paragraphs("x = 1\\n\\n   indented\\n\\n" + "word " * 24)[0][:9], len(paragraphs(">>> f(x)"))
     ('word word', 0)
     """
-    found = []
+    texts = []
     for block in re.split(r"\n\s*\n", text):
         words = block.split()
         code = re.search(r"^\s{3,}|>>>|::|[{}\[\]=]|->|\w\(", block, re.MULTILINE)
         if len(words) >= LEAST_WORDS and not code and sum(word.isalpha() for word in words) > len(words) / 2:
-            found.append(" ".join(words))
-    return found
+            texts.append(" ".join(words))
+    return texts
 
 
 def standard_library(folder: Path | None = None) -> Path:
@@ -91,7 +91,7 @@ def standard_library(folder: Path | None = None) -> Path:
 
 
 def _pairs(path: Path, root: Path) -> Iterator[Pair]:
-    tree = _parsed(path)
+    tree = _parse(path)
     lines = path.read_text("utf-8", "replace").splitlines() if tree else []
     for node in ast.walk(tree) if tree else ():
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
@@ -103,7 +103,7 @@ def _pairs(path: Path, root: Path) -> Iterator[Pair]:
             yield Pair(name, textwrap.dedent("\n".join(kept)), english)
 
 
-def _parsed(path: Path) -> ast.Module | None:
+def _parse(path: Path) -> ast.Module | None:
     try:
         return ast.parse(path.read_text("utf-8"))
     except (OSError, SyntaxError, ValueError):
@@ -112,7 +112,7 @@ def _parsed(path: Path) -> ast.Module | None:
 
 def _strings(path: Path) -> list[str]:
     """Every string of a file of data."""
-    tree = _parsed(path)
+    tree = _parse(path)
     nodes = ast.walk(tree) if tree else ()
     return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
 

@@ -1,4 +1,4 @@
-"""What a report shows token by token: the strongest moments of each vector, and whole passages coloured."""
+"""What a report shows token by token: the strongest places of each vector, and whole passages in colour."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,8 +25,8 @@ def strongest_rows(
     *,
     system: str | None,
 ) -> list[Row]:
-    """For each vector the passages of all groups in which it is most present, with the tokens around that place."""
-    best = _merged([stream.strongest for (at, _), stream in streams.items() if at == layer])
+    """For each vector, the passages in which it is most present, with the tokens around the strongest one."""
+    best = _merge([stream.strongest for (at, _), stream in streams.items() if at == layer])
     needed = {int(k) for k in best.passages.flatten().tolist() if k >= 0}
     rows: list[Row] = []
     for one, scores in _presences(model, [passages[k] for k in sorted(needed)], layer, vectors, system):
@@ -67,7 +67,7 @@ def token_rows(
     rows: list[Row] = []
     for one, scores in _presences(model, few, layer, every, system):
         share = scores[:, len(labels) :].square().sum(1, keepdim=True)
-        shown = torch.cat([share, scores[:, : len(labels)]], dim=1)
+        values = torch.cat([share, scores[:, : len(labels)]], dim=1)
         words = [model.tokenizer.decode([token]) for token in read_tokens(one)]
         rows.append(
             {
@@ -78,7 +78,7 @@ def token_rows(
                 "title": one.title,
                 "tokens": words,
                 "labels": ["share in the family's span", *labels],
-                "values": [_short(row) for row in shown],
+                "values": [_short(row) for row in values],
             }
         )
     return rows
@@ -87,16 +87,16 @@ def token_rows(
 def _presences(
     model: Model, passages: Sequence[Passage], layer: int, vectors: Float[Tensor, "n d_model"], system: str | None
 ) -> list[tuple[Passage, Float[Tensor, "samples n"]]]:
-    found = [
+    pairs = [
         (one, token_presence(at[layer], vectors).cpu())
         for batch in read_passages(model, passages, [layer], system=system)
         for one, at in batch
     ]
-    return sorted(found, key=lambda pair: pair[0].index)
+    return sorted(pairs, key=lambda pair: pair[0].index)
 
 
-def _merged(found: Sequence[Strongest]) -> Strongest:
-    first, *rest = found
+def _merge(parts: Sequence[Strongest]) -> Strongest:
+    first, *rest = parts
     for more in rest:
         first = first.merge(more)
     return first

@@ -99,31 +99,31 @@ def _distribution(rows: Sequence[Record], layer: int, name: str, title: str) -> 
 
 
 def _means(rows: Sequence[Record], layers: Sequence[int]) -> Markup:
-    drawn = []
+    bars = []
     for layer in layers:
         [summary] = pick(rows, kind="contrast", layer=layer, contrast=PRIMARY)
         sets = {row["null"]: row["mean_auc"] for row in pick(rows, kind="sets", layer=layer, contrast=PRIMARY)}
-        drawn.append(Estimate(f"layer {layer}: the family", sets["family"][0], _pair(summary["interval"])))
+        bars.append(Estimate(f"layer {layer}: the family", sets["family"][0], _pair(summary["interval"])))
         middle = torch.quantile(torch.tensor(sets["covariance"]), torch.tensor([0.025, 0.975])).tolist()
         mean = fmean(sets["covariance"])
-        drawn.append(Estimate(f"layer {layer}: {NAMES['covariance']}", mean, _pair(middle), "control"))
-    return figure(estimates("Mean AUC", drawn, threshold=0.5), _MEANS)
+        bars.append(Estimate(f"layer {layer}: {NAMES['covariance']}", mean, _pair(middle), "control"))
+    return figure(estimates("Mean AUC", bars, threshold=0.5), _MEANS)
 
 
 def shares(rows: Sequence[Record], source: int) -> Section:
-    """How much of an activation each vector holds, and the span of all of them."""
-    found = [row for row in pick(rows, kind="presence", layer=source) if row["what"] != "base"]
+    """The share of activations along each vector, and in the span of all."""
+    vectors = [row for row in pick(rows, kind="presence", layer=source) if row["what"] != "base"]
     panels = [
-        _share_panel(found, "share", "Mean share of |h|²", {}),
-        _share_panel(found, "largest_share", "Largest share of |h|²", {"1/50": 0.02}),
+        _share_panel(vectors, "share", "Mean share of |h|²", {}),
+        _share_panel(vectors, "largest_share", "Largest share of |h|²", {"1/50": 0.02}),
     ]
     legend = [(group, label, style) for group, (label, style) in SHARE_GROUPS.items()]
     body = curves(panels, f"{_SHARES} Layer {source}.", legend=legend) + _explained(rows, source)
     return Section("How much of an activation", body, "", "share", "Share")
 
 
-def _share_panel(found: Sequence[Record], field: str, title: str, lines: dict[str, float]) -> Markup:
-    ordered = sorted(found, key=lambda row: row["index"])
+def _share_panel(vectors: Sequence[Record], field: str, title: str, lines: dict[str, float]) -> Markup:
+    ordered = sorted(vectors, key=lambda row: row["index"])
     xs = [row["index"] for row in ordered]
     series = [
         Series(label, xs, [row.get(f"{field}_{group}") for row in ordered], style, group, dots=style != "family")
@@ -134,20 +134,20 @@ def _share_panel(found: Sequence[Record], field: str, title: str, lines: dict[st
 
 def _explained(rows: Sequence[Record], source: int) -> Markup:
     sets = {row["null"]: row["explained"] for row in pick(rows, kind="sets", layer=source, contrast=PRIMARY)}
-    drawn = [Estimate("the family", sets["family"][0])]
-    drawn += [Estimate(NAMES[null], fmean(sets[null]), (min(sets[null]), max(sets[null])), "control") for null in NULLS]
-    return figure(estimates("Variance of own code inside the span", drawn), _EXPLAINED)
+    bars = [Estimate("the family", sets["family"][0])]
+    bars += [Estimate(NAMES[null], fmean(sets[null]), (min(sets[null]), max(sets[null])), "control") for null in NULLS]
+    return figure(estimates("Variance of own code inside the span", bars), _EXPLAINED)
 
 
 def every_layer(rows: Sequence[Record], layers: Sequence[int]) -> Section:
     """AUC of each vector at each layer in each comparison."""
-    found = {(row["layer"], row["index"]): row for row in pick(rows, kind="presence")}
-    indices = sorted({index for _, index in found})
-    values = [[found[layer, index][f"auc_{name}"] - 0.5 for index in indices] for name in CONTRASTS for layer in layers]
+    cells = {(row["layer"], row["index"]): row for row in pick(rows, kind="presence")}
+    indices = sorted({index for _, index in cells})
+    values = [[cells[layer, index][f"auc_{name}"] - 0.5 for index in indices] for name in CONTRASTS for layer in layers]
     labels = [f"{name.replace('_', ' ')}, layer {layer}" for name in CONTRASTS for layer in layers]
-    names = ["base" if found[layers[0], index]["what"] == "base" else f"vector {index}" for index in indices]
+    names = ["base" if cells[layers[0], index]["what"] == "base" else f"vector {index}" for index in indices]
     largest = max(abs(value) for row in values for value in row)
-    drawn = heat_map(
+    picture = heat_map(
         torch.tensor(values),
         title="AUC minus one half, by vector and layer",
         captions=(_HEAT,),
@@ -155,16 +155,16 @@ def every_layer(rows: Sequence[Record], layers: Sequence[int]) -> Section:
         row_names=labels,
         column_names=names,
     )
-    return Section("Every vector at every layer", drawn, "", "heat", "Layers")
+    return Section("Every vector at every layer", picture, "", "heat", "Layers")
 
 
 def probes(rows: Sequence[Record], source: int) -> list[Section]:
     """Iterative nullspace projection: one line a split, with its shuffled control."""
-    found = pick(rows, kind="probes", layer=source)
-    if not found:
+    fits = pick(rows, kind="probes", layer=source)
+    if not fits:
         return []
     series, chance = [], CONTROLS["shuffled_labels"]
-    for row in found:
+    for row in fits:
         label = f"{row['fit']}, {chance.label if row['shuffled'] else 'true labels'}, split {row['seed']}"
         style = chance.colour if row["shuffled"] else "family" if row["fit"] == "discriminant" else "c1"
         key = "shuffled" if row["shuffled"] else str(row["fit"])
@@ -183,7 +183,7 @@ def probes(rows: Sequence[Record], source: int) -> list[Section]:
         "overlap": "overlap with the family",
         "overlap_chance": "by chance",
     }
-    body = curves([curve(panel, series)], _PROBES, legend=legend) + table(found, columns, name="probes")
+    body = curves([curve(panel, series)], _PROBES, legend=legend) + table(fits, columns, name="probes")
     lead = f"How often can a linear probe be removed and found again? {CONTRAST_NAMES[PRIMARY]}, layer {source}."
     return [Section("How many linear probes", body, lead, "probes", "Probes")]
 

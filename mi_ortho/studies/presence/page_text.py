@@ -1,4 +1,4 @@
-"""The parts of a `presence` report that show text: coloured passages, the strongest of each vector, what was read."""
+"""The parts of a `presence` report that show text: coloured passages, the strongest of each vector, all passages."""
 
 from collections.abc import Sequence
 
@@ -52,33 +52,33 @@ _ALL = (
 
 def token_by_token(rows: Sequence[Record]) -> Section:
     """Whole passages of every group, one choice each."""
-    buttons, drawn = [], []
+    buttons, choices = [], []
     for k, row in enumerate(pick(rows, kind="tokens")):
         title = visible(f"{GROUPS[row['group']]}: {row['title']}")
         visual = token_values(row["tokens"], torch.tensor(row["values"]), row["labels"], title=title)
         button = Markup('<button type="button" aria-pressed="{}">{}</button> ')
         buttons.append(button.format("false" if k else "true", f"{row['group'].replace('_', ' ')} {k % 2 + 1}"))
         choice = Markup('<div class="choice"{}><p class="caption">{}</p>{}</div>')
-        drawn.append(choice.format(Markup(" hidden") if k else "", title, visual))
+        choices.append(choice.format(Markup(" hidden") if k else "", title, visual))
     frame = Markup('<figure class="inside tabs"><p class="choices">{}</p>{}<figcaption>{}</figcaption></figure>')
-    body = frame.format(Markup("").join(buttons), Markup("").join(drawn), _TOKENS)
+    body = frame.format(Markup("").join(buttons), Markup("").join(choices), _TOKENS)
     return Section("Token by token", body, "The same vectors on text of every kind.", "tokens", "Tokens")
 
 
 def strongest_passages(rows: Sequence[Record], source: int) -> Section:
-    """For every vector the places where it is most present in all text read."""
-    found: dict[int, list[Record]] = {}
-    for row in sorted(_moments(rows), key=lambda row: (row["index"], row["rank"])):
-        found.setdefault(row["index"], []).append(row)
-    known = {row["index"]: row for row in pick(rows, kind="presence", layer=source)}
-    order = sorted(found, key=lambda index: (known[index]["what"] != "base", -known[index][f"auc_{PRIMARY}"]))
-    blocks = [_block(known[index], found[index], k < _OPEN) for k, index in enumerate(order[:_VECTORS])]
+    """For every vector, the places where it is most present in all text read."""
+    places: dict[int, list[Record]] = {}
+    for row in sorted(_strongest(rows), key=lambda row: (row["index"], row["rank"])):
+        places.setdefault(row["index"], []).append(row)
+    measures = {row["index"]: row for row in pick(rows, kind="presence", layer=source)}
+    order = sorted(places, key=lambda index: (measures[index]["what"] != "base", -measures[index][f"auc_{PRIMARY}"]))
+    blocks = [_block(measures[index], places[index], k < _OPEN) for k, index in enumerate(order[:_VECTORS])]
     if len(blocks) > _OPEN:
         rest = Markup('<details><summary>The other {} vectors</summary><div class="many">{}</div></details>')
         blocks = [*blocks[:_OPEN], rest.format(len(blocks) - _OPEN, Markup("").join(blocks[_OPEN:]))]
     if len(order) > _VECTORS:
         blocks.append(note(f"{len(order) - _VECTORS} more vectors are in records.jsonl."))
-    tops = [found[index][0]["group"] for index in found if known[index]["what"] == "kept"]
+    tops = [places[index][0]["group"] for index in places if measures[index]["what"] == "kept"]
     counted = ", ".join(f"{tops.count(group)} in {label}" for group, label in GROUPS.items() if tops.count(group))
     lead = (
         f"Of all text read, where is each vector most present? Of the family's {len(tops)} vectors, {counted}. The "
@@ -87,12 +87,12 @@ def strongest_passages(rows: Sequence[Record], source: int) -> Section:
     return Section("Strongest passages of every vector", Markup("").join(blocks), lead, "strongest", "Passages")
 
 
-def _moments(rows: Sequence[Record]) -> list[Record]:
-    """The strongest places; a resumed run may have recorded one twice."""
+def _strongest(rows: Sequence[Record]) -> list[Record]:
+    """The rows of the strongest places, each once: a resumed run may have recorded one twice."""
     return list({(row["index"], row["rank"]): row for row in rows if row["kind"] == "strongest"}.values())
 
 
-def _block(known: Record, moments: Sequence[Record], shown: bool) -> Markup:
+def _block(vector: Record, moments: Sequence[Record], is_open: bool) -> Markup:
     largest = max(abs(value) for row in moments for value in row["values"])
     line = Markup('<p class="caption">{} · cos {} · {}</p>{}')
     lines = [
@@ -104,23 +104,23 @@ def _block(known: Record, moments: Sequence[Record], shown: bool) -> Markup:
         )
         for row in moments
     ]
-    name = "Base vector" if known["what"] == "base" else f"Vector {known['index']} ({known['what']})"
+    name = "Base vector" if vector["what"] == "base" else f"Vector {vector['index']} ({vector['what']})"
     frame = Markup("<details{}><summary>{} · AUC {} · {}</summary>{}</details>")
     return frame.format(
-        Markup(" open") if shown else "",
+        Markup(" open") if is_open else "",
         name,
-        number(known[f"auc_{PRIMARY}"]),
+        number(vector[f"auc_{PRIMARY}"]),
         GROUPS[moments[0]["group"]],
         Markup("").join(lines),
     )
 
 
 def vectors_table(rows: Sequence[Record], source: int) -> Section:
-    """Every vector with its numbers at the layer it was made for."""
-    first = {row["index"]: str(row["group"]) for row in _moments(rows) if row["rank"] == 0}
-    found = pick(rows, kind="presence", layer=source)
-    p_values = torch.tensor([float(row[f"p_covariance_{PRIMARY}"]) for row in found], dtype=torch.float64)
-    shown = [
+    """Every vector with its measures at the family's source layer."""
+    first = {row["index"]: str(row["group"]) for row in _strongest(rows) if row["rank"] == 0}
+    vectors = pick(rows, kind="presence", layer=source)
+    p_values = torch.tensor([float(row[f"p_covariance_{PRIMARY}"]) for row in vectors], dtype=torch.float64)
+    table = [
         {
             "index": row["index"],
             "what": row["what"],
@@ -135,11 +135,11 @@ def vectors_table(rows: Sequence[Record], source: int) -> Section:
             "largest": row["largest_share_code_own"],
             "where": GROUPS.get(first.get(row["index"], ""), ""),
         }
-        for row, q in zip(found, false_discoveries(p_values).tolist())
+        for row, q in zip(vectors, false_discoveries(p_values).tolist())
     ]
     return table_section(
         "All vectors",
-        shown,
+        table,
         _COLUMNS,
         lead=f"Layer {source}. {_ALL}",
         anchor="table",
@@ -152,15 +152,15 @@ def vectors_table(rows: Sequence[Record], source: int) -> Section:
 def passages_table(rows: Sequence[Record]) -> Section:
     """Every passage, with those that were left out."""
     passages = pick(rows, kind="passage")
-    shown = [{**row, "group": GROUPS[row["group"]], "tokens": len(row["ids"])} for row in passages]
+    table = [{**row, "group": GROUPS[row["group"]], "tokens": len(row["ids"])} for row in passages]
     read = sum(len(row["ids"]) for row in passages if row["kept"])
-    left = sum(not row["kept"] for row in passages)
+    unread = sum(not row["kept"] for row in passages)
     lead = (
-        f"{len(passages)} passages, {read:,} tokens. {left} were left out because the model did not write what it "
+        f"{len(passages)} passages, {read:,} tokens. {unread} were left out because the model did not write what it "
         "was asked for, or the text is too short."
     )
     return table_section(
-        "What was read", shown, _TEXTS, lead=lead, anchor="texts", short="Texts", name="passages", chips=("group",)
+        "What was read", table, _TEXTS, lead=lead, anchor="texts", short="Texts", name="passages", chips=("group",)
     )
 
 

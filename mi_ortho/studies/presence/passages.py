@@ -1,4 +1,4 @@
-"""Passages: what the model wrote by itself, and real text it is shown, token for token, with where they come from."""
+"""Passages: the model's own answers and real text, as tokens with their source."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -37,9 +37,9 @@ class Passage:
         title: the prompt it answers, or where it comes from.
         prompt: the user message; None for text read without a chat template.
         ids: the tokens that are read.
-        text: the same as text.
+        text: the decoded tokens.
         mode: the behaviour it shows.
-        kept: whether it is what its group wants: a prompt for code that was answered with code.
+        kept: whether it fits its group; a prompt for code must be answered with code.
     """
 
     index: int
@@ -65,16 +65,16 @@ def passage_of(row: Mapping[str, Any]) -> Passage:
 
 
 def write_passages(
-    model: Model, modes: Modes, asked: Sequence[Request], first: int, *, system: str | None, max_new_tokens: int
+    model: Model, modes: Modes, requests: Sequence[Request], first: int, *, system: str | None, max_new_tokens: int
 ) -> Iterator[Passage]:
-    """What the model answers, greedily and unsteered; `first` numbers the first request."""
-    for start in range(0, len(asked), ROWS):
-        part = asked[start : start + ROWS]
+    """The model's greedy unsteered answers; the first gets the number `first`."""
+    for start in range(0, len(requests), ROWS):
+        part = requests[start : start + ROWS]
         prompts = tokenize(model, [request.prompt for request in part], system=system)
         for k, (request, ids) in enumerate(zip(part, generate_ids(model, prompts, max_new_tokens=max_new_tokens))):
             text = model.tokenizer.decode(ids, skip_special_tokens=True)
             mode = classify(text, modes)
-            wanted = mode == "code" if request.group == "code_own" else mode not in NOT_ENGLISH
+            fits = mode == "code" if request.group == "code_own" else mode not in NOT_ENGLISH
             yield Passage(
                 first + start + k,
                 request.group,
@@ -84,7 +84,7 @@ def write_passages(
                 tuple(ids),
                 text,
                 mode,
-                wanted and bool(ids),
+                fits and bool(ids),
             )
 
 
@@ -94,31 +94,31 @@ def real_passages(model: Model, n: int, tokens: int, seed: int, first: int) -> l
     texts = [("code_real", k, pair.name, pair.code) for k, pair in enumerate(pairs)]
     texts += [("english_real", k, pair.name, pair.english) for k, pair in enumerate(pairs)]
     texts += [("prose_real", -1, "documentation or licence", text) for text in prose]
-    found = []
+    passages = []
     for k, (group, topic, title, text) in enumerate(texts):
         ids = encode(model.tokenizer, text)[:tokens]
-        shown = model.tokenizer.decode(ids)
+        excerpt = model.tokenizer.decode(ids)
         mode = "code" if group == "code_real" else "prose"
-        found.append(Passage(first + k, group, topic, title, None, tuple(ids), shown, mode, len(ids) > 8))
-    return found
+        passages.append(Passage(first + k, group, topic, title, None, tuple(ids), excerpt, mode, len(ids) > 8))
+    return passages
 
 
 def read_passages(
     model: Model, passages: Sequence[Passage], layers: Sequence[int], *, system: str | None = None
 ) -> Iterator[list[tuple[Passage, dict[int, Float[Tensor, "samples d_model"]]]]]:
-    """Batch after batch, the residual stream after each layer at every token of every passage, in float32.
+    """Batches of passages, each with the residual stream (tokens, d_model) after each layer, in float32.
 
-    Answers are read as the model wrote them, after their prompt, which gives the activations it had while writing. Of
-    other texts the first token is left out: it attends only to itself, and in many models its norm is out of line.
+    Answers are read after their prompt, which gives the activations the model had while writing. The first token of
+    other texts is left out: it attends only to itself, and in many models its norm is far larger.
     """
     for batch in read_ordinary(model, passages, layers, system=system):
-        yield [(one, found) for one, found, _ in batch]
+        yield [(one, activations) for one, activations, _ in batch]
 
 
 def read_ordinary(
     model: Model, passages: Sequence[Passage], layers: Sequence[int], *, system: str | None = None
 ) -> Iterator[list[tuple[Passage, dict[int, Float[Tensor, "samples d_model"]], Bool[Tensor, " samples"]]]]:
-    """As `read_passages`, and which of the tokens are no attention sinks; all of a passage of nothing but sinks."""
+    """As `read_passages`, with a mask of the tokens that are not attention sinks (of all, where all of them are)."""
     sites = {layer: resid_post(layer) for layer in layers}
     ordered = sorted(passages, key=lambda one: (one.prompt is None, len(one.ids)))
     for start in range(0, len(ordered), ROWS):
@@ -127,12 +127,12 @@ def read_ordinary(
             if not part:
                 continue
             prompts = _raw(model, part) if raw else _answers(model, part, system)
-            found, usual = read(model, prompts, list(sites.values())), ordinary(model, prompts)
+            activations, usual = read(model, prompts, list(sites.values())), ordinary(model, prompts)
             places = [(row, _columns(prompts, one)) for row, one in enumerate(part)]
             yield [
                 (
                     one,
-                    {layer: found[site][place].float() for layer, site in sites.items()},
+                    {layer: activations[site][place].float() for layer, site in sites.items()},
                     usual[place] if bool(usual[place].any()) else torch.ones_like(usual[place]),
                 )
                 for one, place in zip(part, places, strict=True)
@@ -150,7 +150,7 @@ def _answers(model: Model, part: Sequence[Passage], system: str | None) -> Promp
 
 
 def _raw(model: Model, part: Sequence[Passage]) -> Prompts:
-    """Texts without a chat template, padded on the right; the start token where the model has one."""
+    """Texts without a chat template, padded on the right, after the start token if the model has one."""
     start = start_ids(model.tokenizer)
     width = max(len(one.ids) for one in part) + len(start)
     pad = model.tokenizer.pad_token_id or 0

@@ -1,4 +1,4 @@
-"""What the model is asked, so that it writes code by itself, and English about the same topics."""
+"""Prompts on which a model writes code without steering, and prompts for English about the same topics."""
 
 import random
 import re
@@ -57,7 +57,7 @@ _PROSE = (
 
 @dataclass(frozen=True)
 class Request:
-    """A prompt of one group, and the number of the topic it is about (topics are shared between groups)."""
+    """A prompt of one group and the number of its topic; groups share topics."""
 
     group: str
     topic: int
@@ -67,8 +67,11 @@ class Request:
 def requests(natural: Mapping[str, Sequence[str]], n: int, seed: int) -> list[Request]:
     """n prompts that ask for code, n that ask for English about the same topics, n on anything else.
 
-    `natural` are the prompts a model folder brings along, by behaviour; their nouns become the topics and each is put
-    into every wording. Without prompts of "code" and of English, general prompts for chat models are taken.
+    `natural` are the prompts of a model folder by behaviour. Their nouns become the topics, and each topic is put into
+    their wordings in turn. Without prompts for both code and English, general prompts for chat models are taken.
+
+    Raises:
+        ValueError: n is below 8, or the model's prompts name no topic.
     """
     if n < 8:
         raise ValueError(f"got {n} prompts of each group; expected at least 8, to split them; raise --own")
@@ -84,20 +87,20 @@ def requests(natural: Mapping[str, Sequence[str]], n: int, seed: int) -> list[Re
             "'Write a class for a kite.'; add some to prompts.json"
         )
     rng.shuffle(nouns)
-    asked = [
+    on_topics = [
         Request(group, k % len(nouns), reworded(_pick(texts, k, len(nouns)), nouns[k % len(nouns)]))
         for group, texts in wordings.items()
         for k in range(n)
     ]
-    return list(dict.fromkeys([*asked, *(Request("prose_own", -1, text) for text in _others(natural, rng)[:n])]))
+    return list(dict.fromkeys([*on_topics, *(Request("prose_own", -1, text) for text in _others(natural, rng)[:n])]))
 
 
 def _others(natural: Mapping[str, Sequence[str]], rng: random.Random) -> list[str]:
-    """Prompts of the other behaviours, taken in turn."""
-    left = [[*dict.fromkeys(texts)] for mode, texts in sorted(natural.items()) if mode not in NOT_PROSE]
-    for texts in left:
+    """Prompts of the other behaviours, one of each in turn."""
+    lists = [[*dict.fromkeys(texts)] for mode, texts in sorted(natural.items()) if mode not in NOT_PROSE]
+    for texts in lists:
         rng.shuffle(texts)
-    turns = zip_longest(*left)
+    turns = zip_longest(*lists)
     return [text for turn in turns for text in turn if text is not None]
 
 
@@ -107,8 +110,8 @@ def topic_of(prompt: str) -> str | None:
     >>> topic_of("Write a class for a kite."), topic_of("Hi")
     ('kite', None)
     """
-    found = _NOUN.findall(prompt)
-    return found[-1][2] if found else None
+    nouns = _NOUN.findall(prompt)
+    return nouns[-1][2] if nouns else None
 
 
 def reworded(prompt: str, noun: str) -> str:
@@ -127,7 +130,7 @@ def _wordings(prompts: Sequence[str]) -> list[str]:
 
 
 def _pick(texts: Sequence[str], k: int, topics: int) -> str:
-    """Every topic meets another wording each time it comes round."""
+    """The wording for the k-th prompt; a topic that comes again gets another one."""
     return texts[(k % topics + k // topics) % len(texts)]
 
 
@@ -146,9 +149,9 @@ def _general(n: int) -> list[Request]:
             "Tell me in words what it takes to {}.",
         ),
     }
-    asked = [
+    on_topics = [
         Request(group, k % len(_TASKS), texts[k // len(_TASKS) % len(texts)].format(_TASKS[k % len(_TASKS)]))
         for group, texts in wordings.items()
         for k in range(n)
     ]
-    return list(dict.fromkeys([*asked, *(Request("prose_own", -1, text) for text in _PROSE[:n])]))
+    return list(dict.fromkeys([*on_topics, *(Request("prose_own", -1, text) for text in _PROSE[:n])]))

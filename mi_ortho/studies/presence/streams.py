@@ -1,4 +1,4 @@
-"""One pass over all passages: what every layer and group leaves behind, without keeping activations."""
+"""One pass over all passages: statistics of every layer and group, without keeping all activations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,23 +58,30 @@ def stream_of(
     seed: int,
     usual: Mapping[int, Bool[Tensor, " samples"]] | None = None,
 ) -> Stream:
-    """The statistics of some passages, by number; which activations are sampled depends on that and the seed only.
+    """The statistics of passages.
 
-    `usual` are the tokens that count; the others, attention sinks, are in no statistic.
+    Args:
+        activations: of each passage, by its number.
+        vectors: whose presence is counted.
+        size: of the sample.
+        seed: of the sample; which activations are sampled depends on it and the passage's number only.
+        usual: of each passage the tokens that count; others, attention sinks, are in no statistic.
     """
     every = {index: torch.ones(len(rows), dtype=torch.bool) for index, rows in activations.items()}
     places = {index: which.cpu().nonzero().flatten() for index, which in (usual or every).items()}
     counted = {index: rows[places[index].to(rows.device)] for index, rows in activations.items()}
     rows = torch.cat(list(counted.values()))
-    found: list[tuple[Reservoir, Strongest]] = []
+    parts: list[tuple[Reservoir, Strongest]] = []
     for index, passage in counted.items():
         generator = random_stream(seed, index, times=1_000_003)
         kept = reservoir(passage, index, size, generator)
         most = strongest(token_presence(passage, vectors).cpu(), index, BEST)
-        own = torch.where(most.places < 0, -1, places[index][most.places])  # places are those of the whole passage
-        found.append((kept, replace(most, places=own)))
-    sample, best = found[0]
-    for more, better in found[1:]:
+        positions = torch.where(
+            most.places < 0, -1, places[index][most.places]
+        )  # places are those of the whole passage
+        parts.append((kept, replace(most, places=positions)))
+    sample, best = parts[0]
+    for more, better in parts[1:]:
         sample, best = sample.merge(more), best.merge(better)
     return Stream(second_moments(rows), sample, presence_counts(token_presence(rows, vectors)), best)
 
@@ -90,9 +97,9 @@ def read_streams(
     system: str | None,
     track: Callable[[str, int, int], None],
 ) -> dict[tuple[int, str], Stream]:
-    """Every layer and group of the passages that are kept."""
+    """The statistics of every layer and group over the passages that fit their group."""
     kept = [one for one in passages if one.kept]
-    found: dict[tuple[int, str], Stream] = {}
+    streams: dict[tuple[int, str], Stream] = {}
     done = 0
     for batch in read_ordinary(model, kept, layers, system=system):
         for layer in layers:
@@ -100,8 +107,8 @@ def read_streams(
                 rows = {one.index: at[layer] for one, at, _ in batch if one.group == group}
                 usual = {one.index: which for one, _, which in batch if one.group == group}
                 new = stream_of(rows, vectors, size, seed, usual)
-                before = found.get((layer, group))
-                found[layer, group] = new if before is None else before.merge(new)
+                before = streams.get((layer, group))
+                streams[layer, group] = new if before is None else before.merge(new)
         done += len(batch)
         track("reading activations", done, len(kept))
-    return found
+    return streams

@@ -1,4 +1,4 @@
-"""The command `presence`: are a family's vectors present where the model really writes code?"""
+"""The command `presence`: are a family's vectors present in activations while the model writes code unsteered?"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,26 +40,29 @@ def presence(
     `family` is a finished run of `mi-ortho family`, None the newest one of the model under `out`.
     """
     check_settings(config)
-    found = open_family(family or newest_family(out, config.model), config.match)
-    name = config.model or found.config.get("model")
-    say(f"family {found.run}: {len(found.studied)} of {len(found.vectors)} vectors keep the behaviour ({found.match})")
+    source = open_family(family or newest_family(out, config.model), config.match)
+    name = config.model or source.config.get("model")
+    say(
+        f"family {source.run}: {len(source.studied)} of {len(source.vectors)} vectors keep the behaviour "
+        f"({source.match})"
+    )
     subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
-    layers = check(config, found, subject)
-    settings = settings_of(config) | {"family": found.run.name, "layers": layers, "source": found.config["source"]}
-    asked = [request.prompt for request in requests(subject.texts.natural, config.own, config.seed)]
-    if asked and sinks_of("exclude", subject.model, asked, found.config.get("system")) == "exclude":
+    layers = check(config, source, subject)
+    settings = settings_of(config) | {"family": source.run.name, "layers": layers, "source": source.config["source"]}
+    prompts = [request.prompt for request in requests(subject.texts.natural, config.own, config.seed)]
+    if prompts and sinks_of("exclude", subject.model, prompts, source.config.get("system")) == "exclude":
         settings["sinks"] = "exclude"  # statistics of earlier versions have them; models without sinks are as they were
-    facts = subject.facts(config.seed, asked, found.config.get("system"))
+    facts = subject.facts(config.seed, prompts, source.config.get("system"))
     run = start(out, "presence", settings, fresh=fresh, at=at, facts=facts)
     say(f"run {run.path}")
     with run:
         if run.finished:
             say(f"already finished: {run.path} (--fresh computes it again)")
         else:
-            passages = gather_text(run, config, found, subject, say, track)
-            measure_layers(run, config, found, subject, layers, passages, say, track)
+            passages = gather_text(run, config, source, subject, say, track)
+            measure_layers(run, config, source, subject, layers, passages, say, track)
             tokens = sum(len(one.ids) for one in passages if one.kept)
-            run.summary(summarise(run.records(), int(found.config["source"]), subject.title, tokens))
+            run.summary(summarise(run.records(), int(source.config["source"]), subject.title, tokens))
     if not (run.path / "report.html").is_file():
         from mi_ortho.studies.presence.page import presence_report
 
@@ -81,8 +84,8 @@ def check(config: PresenceConfig, family: FamilyVectors, subject: Subject) -> li
             f"got vectors of width {family.vectors.shape[1]} in {family.run}; expected {width}, the "
             "model's d_model; name the model they were made on with --model"
         )
-    known = read_json(family.run / "environment.json")
-    digest = known.get("model_hash") if isinstance(known, dict) else None
+    environment = read_json(family.run / "environment.json")
+    digest = environment.get("model_hash") if isinstance(environment, dict) else None
     if digest and subject.digest and digest != subject.digest:
         raise ValueError(
             f"got a family of other weights (hash {str(digest)[:8]}, here {subject.digest[:8]}); expected "
@@ -119,39 +122,39 @@ def check(config: PresenceConfig, family: FamilyVectors, subject: Subject) -> li
 def gather_text(
     run: Run, config: PresenceConfig, family: FamilyVectors, subject: Subject, say: Say, track: Track
 ) -> list[Passage]:
-    """Every passage: what the model writes when asked, in batches of a stage each, then real text."""
-    asked = requests(subject.texts.natural, config.own, config.seed)
-    say(f"{subject.title} writes: {len(asked)} prompts")
-    for first in range(0, len(asked), ROWS):
-        part = asked[first : first + ROWS]
+    """Every passage: the model's answers, one stage a batch, then real text."""
+    tasks = requests(subject.texts.natural, config.own, config.seed)
+    say(f"{subject.title} writes: {len(tasks)} prompts")
+    for first in range(0, len(tasks), ROWS):
+        part = tasks[first : first + ROWS]
 
         def written(part: Sequence[Request] = part, first: int = first) -> list[dict[str, object]]:
             system, most = family.config.get("system"), config.max_new_tokens
-            found = write_passages(subject.model, subject.modes, part, first, system=system, max_new_tokens=most)
-            return [passage.row() for passage in found]
+            passages = write_passages(subject.model, subject.modes, part, first, system=system, max_new_tokens=most)
+            return [passage.row() for passage in passages]
 
         def old(row: Row, first: int = first, end: int = first + len(part)) -> bool:
             return row.get("kind") == "passage" and first <= row["index"] < end
 
         stage(run, f"writing, from {first}", written, old=old)
-        track("writing", first + len(part), len(asked))
+        track("writing", first + len(part), len(tasks))
 
     def read() -> list[dict[str, object]]:
         say("reading the standard library")
-        own = [passage_of(row) for row in pick(run.records(), kind="passage") if row["index"] < len(asked)]
-        found = real_passages(subject.model, config.library, config.text_tokens, config.seed, len(asked))
-        kept = sum(one.kept for one in (*own, *found))
-        told = {"kind": "text", "passages": len(own) + len(found), "kept": kept}
-        return [*(passage.row() for passage in found), told]
+        answers = [passage_of(row) for row in pick(run.records(), kind="passage") if row["index"] < len(tasks)]
+        texts = real_passages(subject.model, config.library, config.text_tokens, config.seed, len(tasks))
+        kept = sum(one.kept for one in (*answers, *texts))
+        total = {"kind": "text", "passages": len(answers) + len(texts), "kept": kept}
+        return [*(passage.row() for passage in texts), total]
 
     stage(
         run,
         "text",
         read,
-        old=lambda row: row.get("kind") in ("passage", "text") and row.get("index", len(asked)) >= len(asked),
+        old=lambda row: row.get("kind") in ("passage", "text") and row.get("index", len(tasks)) >= len(tasks),
     )
-    found = {passage.index: passage for row in pick(run.records(), kind="passage") for passage in [passage_of(row)]}
-    return [found[index] for index in sorted(found)]
+    passages = {passage.index: passage for row in pick(run.records(), kind="passage") for passage in [passage_of(row)]}
+    return [passages[index] for index in sorted(passages)]
 
 
 def measure_layers(
@@ -164,10 +167,10 @@ def measure_layers(
     say: Say,
     track: Track,
 ) -> None:
-    """Record every layer that is not complete yet, each a stage."""
-    known = {row["layer"] for row in pick(run.records(), kind="layer")}
-    left = [layer for layer in layers if layer not in known]
-    if not left:
+    """Record every layer that is not complete yet, one stage each."""
+    complete = {row["layer"] for row in pick(run.records(), kind="layer")}
+    remaining = [layer for layer in layers if layer not in complete]
+    if not remaining:
         return
     vectors = torch.cat([family.vectors, family.base[None]]).to(subject.device)
     topics = {passage.index: passage.topic for passage in passages}
@@ -175,7 +178,7 @@ def measure_layers(
     streams = read_streams(
         subject.model,
         passages,
-        left,
+        remaining,
         vectors,
         size=config.sample,
         seed=config.seed,
@@ -183,7 +186,7 @@ def measure_layers(
         track=track,
     )
 
-    at_one_layer = [stream for (layer, _), stream in streams.items() if layer == left[0]]
+    at_one_layer = [stream for (layer, _), stream in streams.items() if layer == remaining[0]]
     stage(run, "sinks", lambda: [_sinks_row(passages, at_one_layer)])
 
     def measured(layer: int) -> list[dict[str, object]]:
@@ -193,18 +196,18 @@ def measure_layers(
             rows += _at_the_source(config, family, subject, passages, streams, layer, effort)
         return [*rows, {"kind": "layer", "layer": layer}]
 
-    for done, layer in enumerate(left, start=1):
+    for done, layer in enumerate(remaining, start=1):
         forget(run, lambda row, layer=layer: row.get("layer") == layer)
         stage(run, f"layer {layer}", lambda layer=layer: measured(layer))
-        track("layers", done, len(left))
+        track("layers", done, len(remaining))
 
 
 def _sinks_row(passages: Sequence[Passage], streams: Sequence[Stream]) -> dict[str, object]:
-    """How many tokens of the passages are in no statistic because they are attention sinks."""
+    """A row with the number of tokens that no statistic includes because they are attention sinks."""
     positions = sum(len(read_tokens(one)) for one in passages if one.kept)
-    found = positions - sum(stream.moments.count for stream in streams)
-    told = {"choice": "exclude", "found": found, "left_out": found, "positions": positions, "factor": FACTOR}
-    return {"kind": "sinks", **told, "done": "left out of every statistic"}
+    count = positions - sum(stream.moments.count for stream in streams)
+    counts = {"choice": "exclude", "found": count, "left_out": count, "positions": positions, "factor": FACTOR}
+    return {"kind": "sinks", **counts, "done": "left out of every statistic"}
 
 
 def _at_the_source(
@@ -216,7 +219,7 @@ def _at_the_source(
     layer: int,
     effort: Effort,
 ) -> list[dict[str, object]]:
-    """What is measured only where the vectors belong: nullspace probes, strongest moments, coloured passages."""
+    """Rows of the source layer only: nullspace probes, strongest places, coloured passages."""
     vectors, system = family.vectors.to(subject.device), family.config.get("system")
     everything = torch.cat([vectors, family.base[None].to(vectors)])
     spread = [family.keeps.nonzero().flatten().tolist()[k * (len(family.studied) - 1) // 4] for k in range(5)]

@@ -1,4 +1,4 @@
-"""What a presence run came to: pure functions of its records.
+"""Verdicts and summary of a presence run: pure functions of its records.
 
 Predictions and thresholds are constants of this file, written before any run.
 """
@@ -23,9 +23,9 @@ from mi_ortho.stats import (
 from mi_ortho.studies.presence.contrasts import NULLS, PRIMARY
 from mi_ortho.studies.presence.layers import discoveries
 
-MEAN_AUC = 0.55  # the family is present in code when its mean AUC reaches this, beyond what sets of equal size show
-LEVEL = 0.01  # ... with this p-value against each kind of set
-MOST = 0.5  # most vectors are each more present in code than vectors of covariance-matched sets
+MEAN_AUC = 0.55  # the family is present in code if its mean AUC reaches this and is above that of sets of equal size
+LEVEL = 0.01  # largest p-value against each kind of set that counts as above it
+MOST = 0.5  # share of vectors that are each more present in code than vectors of covariance-matched sets
 FALSE_SHARE = 0.05  # share of false discoveries tolerated among them
 COHERENT = 0.75  # share of vectors on code's side of the class difference; 1/2 by chance
 PROBES_SHARE = 0.5  # nullspace probes, as a share of the family's size, from which there are "as many"
@@ -52,10 +52,10 @@ def family_and_nulls(rows: Sequence[Record], layer: int, name: str) -> tuple[Rec
 
 
 def present(rows: Sequence[Record], source: int) -> Verdict:
-    """H4: is the family, as a whole, more present where the model writes code?"""
+    """Is the family, as a whole, more present where the model writes code?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     low, high = summary["interval"]
-    found = Measured(family["mean_auc"][0], (float(low), float(high)), "bootstrap over passages")
+    estimate = Measured(family["mean_auc"][0], (float(low), float(high)), "bootstrap over passages")
     beyond = [stands(summary[f"p_mean_auc_{null}"], len(nulls[null]["mean_auc"]), LEVEL) for null in NULLS]
     return judge(
         "The orthogonal vectors are present in the model's activations while it writes code",
@@ -64,17 +64,17 @@ def present(rows: Sequence[Record], source: int) -> Verdict:
         f"mean AUC over the family at layer {source}; p = "
         + ", ".join(f"{summary[f'p_mean_auc_{null}']:.3g} ({null})" for null in NULLS)
         + "; the control is covariance-matched",
-        found,
+        estimate,
         MEAN_AUC,
         fmean(nulls["covariance"]["mean_auc"]),
-        all_of([decide(found, MEAN_AUC), *beyond]),
+        all_of([decide(estimate, MEAN_AUC), *beyond]),
     )
 
 
 def discovered(rows: Sequence[Record], source: int) -> Verdict:
-    """H4, vector by vector: how many are more present in code than members of covariance-matched sets?"""
-    found = pick(rows, kind="presence", layer=source)
-    family, lost = ([row for row in found if row["what"] == what] for what in ("kept", "lost"))
+    """How many vectors are each more present in code than members of covariance-matched sets?"""
+    vectors = pick(rows, kind="presence", layer=source)
+    family, lost = ([row for row in vectors if row["what"] == what] for what in ("kept", "lost"))
     hits = sum(discoveries(family, f"p_covariance_{PRIMARY}", FALSE_SHARE))
     share = rate(hits, len(family))
     labels = sum(discoveries(family, f"p_labels_{PRIMARY}", FALSE_SHARE))
@@ -93,7 +93,7 @@ def discovered(rows: Sequence[Record], source: int) -> Verdict:
 
 
 def carried(rows: Sequence[Record], source: int) -> Verdict:
-    """H2: do the vectors point where real activations on code lie, or away from them, as adversarial ones would?"""
+    """Do activations on code lie along the vectors, or outside them as with adversarial directions?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["mean_share"][0], nulls["isotropic"]["mean_share"]
     p_value = summary["p_mean_share_isotropic"]
@@ -110,7 +110,7 @@ def carried(rows: Sequence[Record], source: int) -> Verdict:
 
 
 def coherent(rows: Sequence[Record], source: int) -> Verdict:
-    """H9: do the vectors share the sign of one direction, that of code?"""
+    """Do the vectors lie on one side of the mean difference between code and English?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     count = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
     share = rate(round(family["coherence"][0] * count), count)
@@ -126,7 +126,7 @@ def coherent(rows: Sequence[Record], source: int) -> Verdict:
 
 
 def concentrated(rows: Sequence[Record], source: int) -> Verdict:
-    """H9: does the family hold more of the class difference than a random set of its size (n / d_model)?"""
+    """Does the family hold more of the class difference than a random set of its size (n / d_model)?"""
     family, nulls, summary = family_and_nulls(rows, source, PRIMARY)
     value, controls = family["bessel"][0], nulls["isotropic"]["bessel"]
     return judge(
@@ -142,20 +142,20 @@ def concentrated(rows: Sequence[Record], source: int) -> Verdict:
 
 
 def probes_exhaust(rows: Sequence[Record], source: int) -> list[Verdict]:
-    """H19: are there as many orthogonal linear probes for code as there are vectors?"""
+    """Are there as many orthogonal linear probes for code as there are vectors?"""
     size = sum(row["what"] == "kept" for row in pick(rows, kind="presence", layer=source))
-    found = {
+    fits = {
         (fit, shuffled): pick(rows, kind="probes", fit=fit, shuffled=shuffled)
         for fit in ("discriminant", "logistic")
         for shuffled in (False, True)
     }
-    shares = {key: [row["count"] / size for row in few] for key, few in found.items()}
+    shares = {key: [row["count"] / size for row in few] for key, few in fits.items()}
     if not shares["discriminant", False] or not shares["logistic", False]:
         return []
     counted = mean(shares["discriminant", False], scale=POSITIVE_SCALE)
     other = fmean(shares["logistic", False])
     reached = decide(counted, PROBES_SHARE)
-    overlaps = [row for row in found["discriminant", False] if row["overlap"]]
+    overlaps = [row for row in fits["discriminant", False] if row["overlap"]]
     shared = (
         (
             f"; overlap of their span with the family's {fmean(row['overlap'] for row in overlaps):.3g}, by chance "

@@ -52,7 +52,7 @@ class Subject:
         return self.name or "the embedded model"
 
     def prompts(self, texts: Sequence[str], system: str | None = None) -> dict[str, object]:
-        """Facts about the tokens of these texts; a later start with other tokens is refused (a template may write the date)."""
+        """Facts by which a later start notices if these texts became other tokens (a template may write a date)."""
         return prompt_facts(self.model, tokenize(self.model, texts, system=system)) if texts else {}
 
     def facts(self, seed: int, texts: Sequence[str] = (), system: str | None = None) -> dict[str, object]:

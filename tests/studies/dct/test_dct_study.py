@@ -57,9 +57,9 @@ def planted(effect: float, changed: float, *, random: float = 0.1, k: int = 8, s
     [(4.0, 0.6, True, True), (2.0, 0.1, False, False), (2.9, 0.12, False, False)],
 )
 def test_verdicts_of_planted_rows(effect: float, changed: float, further: bool, more: bool) -> None:
-    found = summarise(planted(effect, changed), "a toy")["verdicts"]
-    assert isinstance(found, list) and [verdict.supported for verdict in found] == [further, more]
-    assert found[0].control == 1.0 and found[1].control == pytest.approx(0.11, abs=0.01)
+    claims = summarise(planted(effect, changed), "a toy")["verdicts"]
+    assert isinstance(claims, list) and [verdict.supported for verdict in claims] == [further, more]
+    assert claims[0].control == 1.0 and claims[1].control == pytest.approx(0.11, abs=0.01)
 
 
 def test_a_wide_interval_decides_nothing() -> None:
@@ -82,9 +82,9 @@ def test_a_value_of_a_factor_is_its_mean_over_seeds_and_signs() -> None:
 
 
 def test_the_null_spectrum_has_the_size_of_the_jacobian_and_the_shape_of_noise() -> None:
-    found = gaussian_spectrum(300, 5.0, torch.Generator().manual_seed(0))
-    assert float(found.norm()) == pytest.approx(5.0) and bool((found.diff() <= 0).all())
-    assert float(found[0]) == pytest.approx(2 * 5.0 / 300**0.5, rel=0.1), (
+    values = gaussian_spectrum(300, 5.0, torch.Generator().manual_seed(0))
+    assert float(values.norm()) == pytest.approx(5.0) and bool((values.diff() <= 0).all())
+    assert float(values[0]) == pytest.approx(2 * 5.0 / 300**0.5, rel=0.1), (
         "Marchenko and Pastur: edge at twice the root mean square"
     )
     wide = gaussian_spectrum(2000, 5.0, torch.Generator().manual_seed(0))
@@ -100,9 +100,9 @@ def test_the_spectrum_of_a_known_map(solver: str) -> None:
     study = object.__new__(Study)
     object.__setattr__(study, "config", replace(DCT, solver=solver))
     object.__setattr__(study, "subject", SimpleNamespace(device=torch.device("cpu")))
-    found, size = singular(study, z)
-    assert len(found.values) == (32 if solver == "dense" else K)
-    torch.testing.assert_close(found.values[:K], values[:K], rtol=1e-3, atol=1e-3)
+    triplets, size = singular(study, z)
+    assert len(triplets.values) == (32 if solver == "dense" else K)
+    torch.testing.assert_close(triplets.values[:K], values[:K], rtol=1e-3, atol=1e-3)
     assert size == pytest.approx(float(values.norm()), rel=1e-3 if solver == "dense" else 0.4)
 
 
@@ -120,14 +120,14 @@ def test_exponential_factors_of_a_real_slice() -> None:
     def fitted(seed: int) -> mo.dct.Factors:
         return mo.dct.exponential_dct(z, 6, radius=4.0, generator=torch.Generator().manual_seed(seed), steps=3)
 
-    found, again = fitted(0), fitted(0)
-    assert torch.equal(found.inputs, again.inputs) and torch.equal(found.weights, again.weights)
-    torch.testing.assert_close(found.inputs @ found.inputs.mT, torch.eye(6), atol=1e-5, rtol=0)
+    factors, again = fitted(0), fitted(0)
+    assert torch.equal(factors.inputs, again.inputs) and torch.equal(factors.weights, again.weights)
+    torch.testing.assert_close(factors.inputs @ factors.inputs.mT, torch.eye(6), atol=1e-5, rtol=0)
     for seed in range(5):
         random = 4.0 * mo.interventions.orthonormal_rows(
             mo.random_vectors(6, z.d_model, 1.0, torch.Generator().manual_seed(seed))
         )
-        assert found.trace[-1] >= float(mo.derivatives.displacement(z, random).norm(dim=-1).mean())
+        assert factors.trace[-1] >= float(mo.derivatives.displacement(z, random).norm(dim=-1).mean())
 
 
 # the command
@@ -142,20 +142,20 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return quietly(DCT, tmp_path_factory.mktemp("runs"))
 
 
-def rows_of(path: Path, **wanted: object) -> Rows:
+def rows_of(path: Path, **values: object) -> Rows:
     rows = [dict(row) for row in open_run(path).records()]
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
 
 
 def test_every_factor_is_tried_with_both_signs(done: Path) -> None:
     assert (len(rows_of(done, kind="factor")), len(rows_of(done, kind="fit"))) == (3 * 2 * 2 * K, 3 * 2)
     for name, seed in factor_sets(DCT):
-        own = rows_of(done, kind="factor", method=name, seed=seed)
-        assert sorted((row["index"], row["sign"]) for row in own) == [(k, s) for k in range(K) for s in (-1, 1)]
-        assert [row["score"] for row in sorted(own, key=lambda row: row["rank"])] == sorted(
-            (row["score"] for row in own), reverse=True
+        rows = rows_of(done, kind="factor", method=name, seed=seed)
+        assert sorted((row["index"], row["sign"]) for row in rows) == [(k, s) for k in range(K) for s in (-1, 1)]
+        assert [row["score"] for row in sorted(rows, key=lambda row: row["rank"])] == sorted(
+            (row["score"] for row in rows), reverse=True
         )
-        assert all(row["kl"] > 0 and row["effect"] > 0 and row["prompts"] == 2 for row in own)
+        assert all(row["kl"] > 0 and row["effect"] > 0 and row["prompts"] == 2 for row in rows)
     ours = [row["off_diagonal"] for row in rows_of(done, kind="fit") if not row["method"].startswith("published")]
     assert max(ours) < 1e-5
 
@@ -209,9 +209,9 @@ def test_spectra_nulls_copies_and_agreement_are_recorded(done: Path) -> None:
 
 
 def test_vectors_can_be_loaded_and_exported(done: Path, tmp_path: Path) -> None:
-    found = mo.load_vectors(done / "vectors.safetensors", "published_linear")
-    assert found.vectors.shape == (K, 128) and str(found.site) == "resid_post.5"
-    torch.testing.assert_close(found.vectors.norm(dim=-1), torch.full((K,), 6.0))
+    vectors = mo.load_vectors(done / "vectors.safetensors", "published_linear")
+    assert vectors.vectors.shape == (K, 128) and str(vectors.site) == "resid_post.5"
+    torch.testing.assert_close(vectors.vectors.norm(dim=-1), torch.full((K,), 6.0))
     assert main(["export", str(done), str(tmp_path / "v.safetensors"), "--group", "linear", "--index", "2"]) == 0
 
 
@@ -221,8 +221,8 @@ def test_the_mean_over_batches_is_the_mean_over_prompts(done: Path, tmp_path: Pa
     together = quietly(replace(DCT, batch=8, method=("linear", "exponential"), published=False, seeds=(0,)), tmp_path)
     one, other = (rows_of(path, kind="fit", method="linear", seed=0)[0]["effect"] for path in (done, together))
     assert one == pytest.approx(other, rel=1e-4)
-    (found,) = rows_of(together, kind="fit", method="exponential")
-    assert len(found["trace"]) == DCT.steps + 1 and found["off_diagonal"] < 1e-5
+    (row,) = rows_of(together, kind="fit", method="exponential")
+    assert len(row["trace"]) == DCT.steps + 1 and row["off_diagonal"] < 1e-5
 
 
 def test_the_report_shows_all_parts_and_no_markup_of_the_model(done: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_what_only_the_model_can_tell_is_refused_too(change: dict[str, Any], mes
 
 
 def test_every_method_has_its_settings() -> None:
-    found = methods(replace(DCT, method=("projected", "quadratic"), k=40, projections=32))
+    by_name = methods(replace(DCT, method=("projected", "quadratic"), k=40, projections=32))
     z = mo.LinearMap(torch.eye(64, 64), torch.zeros(64))
     for name in ("projected", "published projected"):  # more factors than projections: as many projections as factors
-        assert len(found[name](z, 40, radius=1.0, generator=torch.Generator().manual_seed(0))) == 40
+        assert len(by_name[name](z, 40, radius=1.0, generator=torch.Generator().manual_seed(0))) == 40

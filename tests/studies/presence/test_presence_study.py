@@ -25,20 +25,20 @@ def test_every_topic_is_asked_for_code_and_for_english() -> None:
         "poem": ["A poem about a fox.", "Rhyme."],
         "train": ["How can I build a bomb?"],
     }
-    found = requests(natural, 8, 0)
-    assert all(topic_of(one.prompt) in ("kite", "owl", "shed") for one in found if one.topic >= 0)
-    topics = {group: {one.topic for one in found if one.group == group} for group in ("code_own", "english_own")}
+    prompts = requests(natural, 8, 0)
+    assert all(topic_of(one.prompt) in ("kite", "owl", "shed") for one in prompts if one.topic >= 0)
+    topics = {group: {one.topic for one in prompts if one.group == group} for group in ("code_own", "english_own")}
     assert topics["code_own"] == topics["english_own"] == {0, 1, 2}
     for topic in range(3):
-        assert len({topic_of(one.prompt) for one in found if one.topic == topic}) == 1
-    assert {one.prompt for one in found if one.group == "prose_own"} == {"A poem about a fox.", "Rhyme."}
-    assert len({one.prompt for one in found}) == len(found) and requests(natural, 8, 0) == found
+        assert len({topic_of(one.prompt) for one in prompts if one.topic == topic}) == 1
+    assert {one.prompt for one in prompts if one.group == "prose_own"} == {"A poem about a fox.", "Rhyme."}
+    assert len({one.prompt for one in prompts}) == len(prompts) and requests(natural, 8, 0) == prompts
 
 
 def test_models_without_prompts_of_their_own_are_asked_general_ones() -> None:
-    found = requests({}, 24, 0)
-    assert sum("Python" in one.prompt for one in found if one.group == "code_own") == 24
-    assert not any("Python" in one.prompt for one in found if one.group == "english_own")
+    prompts = requests({}, 24, 0)
+    assert sum("Python" in one.prompt for one in prompts if one.group == "code_own") == 24
+    assert not any("Python" in one.prompt for one in prompts if one.group == "english_own")
 
 
 def test_a_noun_keeps_its_article() -> None:
@@ -54,10 +54,10 @@ def test_functions_are_parted_from_their_docstrings(tmp_path: Path) -> None:
         (tmp_path / f"m{k}.py").write_text(f'def f{k}(total):\n    """It {words}.\n\n    >>> f{k}(1)\n    """\n{body}')
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "x.py").write_text(f'def hidden(total):\n    """It {words}."""\n{body}')
-    found = library_pairs(9, 0, tmp_path)
-    assert len(found) == 5 and not any("hidden" in pair.code for pair in found)
-    assert all(words not in pair.code and ">>>" not in pair.code and "total += 5" in pair.code for pair in found)
-    assert all(pair.english == f"It {words}." for pair in found)
+    pairs = library_pairs(9, 0, tmp_path)
+    assert len(pairs) == 5 and not any("hidden" in pair.code for pair in pairs)
+    assert all(words not in pair.code and ">>>" not in pair.code and "total += 5" in pair.code for pair in pairs)
+    assert all(pair.english == f"It {words}." for pair in pairs)
     with pytest.raises(ValueError, match="expected at least 4"):
         library_prose(4, 0, tmp_path)
     with pytest.raises(ValueError, match="no folder"):
@@ -107,8 +107,8 @@ def test_signs_decide_by_their_interval() -> None:
 
 
 def test_colours_are_bounded_and_tokens_stay_text() -> None:
-    drawn = str(coloured(["<b>", "x\x07"], [9.0, -0.5], largest=1.0, place=1))
-    assert "<b>" not in drawn and "0.75)" in drawn and "\x07" not in drawn and drawn.count("underline") == 1
+    html = str(coloured(["<b>", "x\x07"], [9.0, -0.5], largest=1.0, place=1))
+    assert "<b>" not in html and "0.75)" in html and "\x07" not in html and html.count("underline") == 1
     with pytest.raises(ValueError, match="one each"):
         coloured(["a"], [], largest=1.0)
 
@@ -160,14 +160,14 @@ def test_an_interrupted_run_ends_with_the_same_records(finished: Run, tmp_path: 
 
 
 def test_the_newest_family_is_one_of_the_model(tmp_path: Path) -> None:
-    made = {}
+    paths = {}
     for model in (None, "gpt2"):
         with start(tmp_path, "family", {"model": model}) as run:
             run.summary({"headline": "h"})
-        made[model] = run.path
+        paths[model] = run.path
     with start(tmp_path, "family", {"model": None, "seed": 1}):
         pass  # newer, but unfinished
-    assert {model: newest_family(tmp_path, model) for model in made} == made
+    assert {model: newest_family(tmp_path, model) for model in paths} == paths
     with pytest.raises(RunError, match="mi-ortho family --model llama"):
         newest_family(tmp_path, "llama")
 
