@@ -1,4 +1,4 @@
-"""What every stage of a refusal study shares: the run, the subject, the prompts of both classes and the judge."""
+"""What all stages of `refusal` share: the run, the subject, the prompts of both classes, the rules of refusal."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,37 +43,42 @@ class Study:
     say: Callable[[str], None] = print
     track: Track = field(default=lambda stage, done, total: None)
 
-    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+    def rows(self, **values: object) -> list[dict[str, Any]]:
         """Recorded rows with these values."""
-        return pick(self.run.records(), **wanted)
+        return pick(self.run.records(), **values)
 
     def stage(self, name: str, compute: Callable[[], Sequence[Mapping[str, object]]], **rows: object) -> None:
-        """Record what a stage gives, unless the run holds it; `rows` are the values of its rows in older runs."""
+        """Record the rows of a stage unless the run has them.
+
+        Runs of earlier versions did not mark stages; there its rows are those with the values `rows`.
+        """
         stage(self.run, name, compute, old=lambda row: bool(pick([row], **rows)))
 
     def leave_out(self, what: str, reason: object) -> None:
-        """Record, once, what this model cannot be asked, and why."""
+        """Record once that a part is left out, and why."""
         if not self.rows(kind="left_out", what=what):
             self.run.record({"kind": "left_out", "what": what, "reason": str(reason)})
 
     def generator(self, stage: int) -> torch.Generator:
-        """A random stream of its own for every use."""
+        """A separate random stream for each use."""
         return random_stream(self.config.seed, stage, times=1009)
 
     def refuses(self, text: str) -> bool:
-        """Whether the model's own rules call a completion a refusal; refusal phrases where it has no such rule."""
+        """Whether a completion is a refusal by the model's own rule, or by refusal phrases if it has no such rule."""
         modes = self.subject.modes
-        own = modes is not GENERIC_MODES and "refuse" in modes.behaviours  # read from the model's modes.json
-        return classify(text, modes) == "refuse" if own else refuses_anywhere(text)
+        has_rule = modes is not GENERIC_MODES and "refuse" in modes.behaviours  # read from the model's modes.json
+        return classify(text, modes) == "refuse" if has_rule else refuses_anywhere(text)
 
     def complies(self, text: str) -> bool:
-        """Whether a text, its refusing sentences left out, answers: by the model's rule for help, else by length."""
+        """Whether a text without its refusing sentences is an answer: by the model's rule for help, else by length."""
         return classify(text, self.subject.modes) == "help" if "help" in self.subject.modes.names else substantial(text)
 
 
 def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
-    """Training, validation and test prompts of both classes, from files or data sets named, the lists that come with
-    the model (contrast.json, else prompts.json), or our own small sets.
+    """Training, validation and test prompts of both classes.
+
+    They come from the files or data sets of the settings, else from the model folder (contrast.json or prompts.json),
+    else from the small sets of this package.
 
     Raises:
         ValueError: a size is not positive, or a set cannot be read or has fewer than three prompts.
@@ -84,8 +89,8 @@ def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
     parts = {}
     for kind, named in (("harmful", config.harmful), ("harmless", config.harmless)):
         column = getattr(config, f"{kind}_column") or config.column
-        found = load_prompts(named, split=config.split, column=column) if named else _own(kind, subject)
-        parts[kind] = [part.instructions for part in found.split(*sizes, seed=config.seed)]
+        prompts = load_prompts(named, split=config.split, column=column) if named else _own(kind, subject)
+        parts[kind] = [part.instructions for part in prompts.split(*sizes, seed=config.seed)]
     (a, b, c), (d, e, f) = parts["harmful"], parts["harmless"]
     return Sets(a, d, b, e, c, f)
 

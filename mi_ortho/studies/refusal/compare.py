@@ -22,13 +22,13 @@ from mi_ortho.runs.rows import pick, stage
 from mi_ortho.studies.refusal.bench import Study
 from mi_ortho.studies.refusal.directions import validation_prompts
 from mi_ortho.studies.refusal.matrix import ablation_matrix
-from mi_ortho.studies.refusal.trial import judged, rates
+from mi_ortho.studies.refusal.trial import judgements, rates
 
 HEADS = 3  # heads whose attention is drawn
 
 
 def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
-    """Everything beside the one direction; each part is skipped where its rows are there already."""
+    """All comparisons with the selected direction; each part is skipped if its rows are there already."""
     r = extraction.direction(best.site, best.position)
     ablation_matrix(study, extraction, best)
     circle(study, extraction, best)
@@ -40,10 +40,10 @@ def compare(study: Study, extraction: Extraction, best: Candidate) -> None:
 
 
 def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
-    """Behaviour by the absolute angle in the plane of the direction and the first principal component of the others.
+    """Behaviour by the angle in the plane of the direction and the first principal component of all candidates.
 
-    Written at the input of every block, not at the outputs of the normalisations as published (see `steering_plane`).
-    The control turns in a plane with a random second axis; the adaptive form acts only where the direction is present.
+    Applied at the input of every block, not at the outputs of the normalisations as published (see `steering_plane`).
+    The control has a random second axis; the adaptive form acts only where the direction is present.
     """
     if not study.config.angle_step:
         return
@@ -51,8 +51,8 @@ def circle(study: Study, extraction: Extraction, best: Candidate) -> None:
     j = extraction.positions.index(best.position)
     others = extraction.differences[:, j].float()
     plane = steering_plane(r, others[others.norm(dim=-1) > 1e-6])
-    drawn = torch.randn(len(r), generator=study.generator(2))
-    planes = {"plane": plane, "random axis": torch.stack([r, drawn])}
+    axis = torch.randn(len(r), generator=study.generator(2))
+    planes = {"plane": plane, "random axis": torch.stack([r, axis])}
     if not study.run.has("plane"):
         study.run.save_tensors("plane", {"plane": plane, "random": planes["random axis"]})
     degrees = list(range(0, 360, study.config.angle_step))
@@ -76,7 +76,7 @@ def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degr
         part = degrees[start : start + per_batch]
 
         def compute(part: list[int] = part) -> list[dict[str, object]]:
-            return [{**label, **row} for row in _turned(study, plane, adaptive, texts, part)]
+            return [{**label, **row} for row in _turns(study, plane, adaptive, texts, part)]
 
         def old(row: dict[str, Any], part: list[int] = part) -> bool:
             return bool(pick([row], **label)) and row["degrees"] in part
@@ -85,7 +85,7 @@ def _arc(study: Study, name: str, plane: Tensor, adaptive: bool, kind: str, degr
         stage(study.run, f"circle, {where}", compute, old=old)
 
 
-def _turned(
+def _turns(
     study: Study, plane: Tensor, adaptive: bool, texts: Sequence[str], degrees: Sequence[int]
 ) -> list[dict[str, object]]:
     model = study.subject.model
@@ -95,17 +95,17 @@ def _turned(
     changed = at_every(model, turn, kinds=("resid_pre",))
     prompts = tokenize(model, texts).repeat(len(degrees))
     ids = generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
-    found: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     for k, angle in enumerate(degrees):
-        rows = judged(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
-        found.append({"degrees": angle, "text": rows[0]["text"], **rates(rows)})
-    return found
+        rows = judgements(study, texts, ids[k * len(texts) : (k + 1) * len(texts)])
+        results.append({"degrees": angle, "text": rows[0]["text"], **rates(rows)})
+    return results
 
 
 def again(study: Study, extraction: Extraction, best: Candidate) -> None:
-    """Rounds of extraction at the selected place under ablation of all earlier directions, beside as many random ones.
+    """Extract again at the selected site and position with all earlier directions ablated, beside as many random ones.
 
-    The first round finds the selected direction again.
+    The first round gives the selected direction again.
     """
     if study.config.rounds:
         study.stage("rounds", lambda: _rounds(study, extraction, best), kind="round")
@@ -114,21 +114,21 @@ def again(study: Study, extraction: Extraction, best: Candidate) -> None:
 def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
-    judged_on = validation_prompts(study)[0]
-    drawn = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
+    prompts = validation_prompts(study)[0]
+    random = torch.randn(study.config.rounds, extraction.differences.shape[-1], generator=study.generator(3))
     rows: list[dict[str, object]] = []
     for one in extract_again(
         model,
         sets.train_harmful,
         sets.train_harmless,
-        judged_on,
+        prompts,
         tokens,
         [best.site],
         lambda _: (best.site, best.position),
         rounds=study.config.rounds,
         positions=[best.position],
     ):
-        control = ablate_everywhere(model, drawn[: one.number])
+        control = ablate_everywhere(model, random[: one.number])
         rows.append(
             {
                 "kind": "round",
@@ -139,7 +139,7 @@ def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[
                 "cosine_before": one.cosine_before,
                 "refusal": one.refusal,
                 "alone": one.alone,
-                "random": float(refusal_scores(model, judged_on, tokens, control).mean()),
+                "random": float(refusal_scores(model, prompts, tokens, control).mean()),
             }
         )
         study.track("rounds", one.number, study.config.rounds)
@@ -148,7 +148,7 @@ def _rounds(study: Study, extraction: Extraction, best: Candidate) -> list[dict[
 
 
 def null_space(study: Study, best: Candidate) -> None:
-    """Linear probes projected out one after the other at the selected place, and what ablating them all does."""
+    """Linear probes projected out one after the other at the selected site, and refusal with all of them ablated."""
     if study.config.rounds:
         study.stage("probes", lambda: _probes(study, best), kind="probe")
 
@@ -156,22 +156,22 @@ def null_space(study: Study, best: Candidate) -> None:
 def _probes(study: Study, best: Candidate) -> list[dict[str, object]]:
     model, sets = study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
-    judged_on = validation_prompts(study)
+    prompts = validation_prompts(study)
     samples = [
         activations(model, texts, [best.site], [best.position])[:, 0, 0]
-        for texts in (sets.train_harmful, sets.train_harmless, *judged_on)
+        for texts in (sets.train_harmful, sets.train_harmless, *prompts)
     ]
     basis = torch.zeros(0, samples[0].shape[1])
     rows: list[dict[str, object]] = []
     for one in null_space_rounds(samples[0], samples[1], (samples[2], samples[3]), rounds=study.config.rounds):
         basis = torch.cat([basis, one.direction[None]])
-        score = refusal_scores(model, judged_on[0], tokens, ablate_everywhere(model, basis)).mean()
+        score = refusal_scores(model, prompts[0], tokens, ablate_everywhere(model, basis)).mean()
         rows.append({"kind": "probe", "number": one.number, "auc": one.auc, "refusal": float(score)})
     return rows
 
 
 def cone(study: Study, best: Candidate, r: Tensor) -> None:
-    """A cone of directions optimised by gradient, started at the selected direction and random ones; optional."""
+    """A cone of directions optimised by gradient, from the selected direction and random ones; optional."""
     if study.config.cone:
         study.stage("cone", lambda: [_cone(study, best, r)], kind="cone")
 
@@ -179,12 +179,12 @@ def cone(study: Study, best: Candidate, r: Tensor) -> None:
 def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
     config, model, sets = study.config, study.subject.model, study.sets
     tokens = tuple(study.rows(kind="refusal_tokens")[-1]["ids"])
-    judged_on = validation_prompts(study)[0]
+    prompts = validation_prompts(study)[0]
     targets = cone_targets(
         model, sets.train_harmful[:16], sets.train_harmless[:16], ablate_everywhere(model, r), add_at(best.site, r)
     )
     start = torch.cat([r[None], torch.randn(config.cone - 1, len(r), generator=study.generator(4))])
-    found = refusal_cone(
+    optimum = refusal_cone(
         model,
         targets,
         start,
@@ -193,16 +193,16 @@ def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
         settings=ConeSettings(steps=config.cone_steps),
         generator=study.generator(5),
     )
-    study.run.save_tensors("cone", {"basis": found.basis})
+    study.run.save_tensors("cone", {"basis": optimum.basis})
     scores = [
-        float(refusal_scores(model, judged_on, tokens, ablate_everywhere(model, row)).mean())
-        for row in (*found.basis, r)
+        float(refusal_scores(model, prompts, tokens, ablate_everywhere(model, row)).mean())
+        for row in (*optimum.basis, r)
     ]
-    cosines = torch.nn.functional.cosine_similarity(found.basis, r[None]).tolist()
+    cosines = torch.nn.functional.cosine_similarity(optimum.basis, r[None]).tolist()
     return {
         "kind": "cone",
         "dimension": config.cone,
-        "losses": list(found.losses),
+        "losses": list(optimum.losses),
         "scores": scores[:-1],
         "selected": scores[-1],
         "cosines": cosines,
@@ -210,7 +210,7 @@ def _cone(study: Study, best: Candidate, r: Tensor) -> dict[str, object]:
 
 
 def inside(study: Study, site: Site, r: Tensor) -> None:
-    """Projections of tokens on the direction, what each head writes along it, and the attention of the strongest."""
+    """Projections of tokens on the direction, outputs of heads along it, and the attention of the strongest heads."""
     model, sets = study.subject.model, study.sets
     texts = {"harmful": sets.test_harmful[0], "harmless": sets.test_harmless[0]}
     unit, arrays, items = r / r.norm(), {}, []
@@ -228,8 +228,8 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
             }
         )
     try:
-        found, drawn = _heads(study, texts, unit)
-        arrays, items = arrays | found, items + drawn
+        head_arrays, head_items = _heads(study, texts, unit)
+        arrays, items = arrays | head_arrays, items + head_items
     except ValueError as error:
         study.leave_out("what attention heads write", error)
     write_file(study.run.path / "inside.json", to_json({"items": items, "texts": texts}, indent=1) + "\n")
@@ -237,10 +237,10 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
 
 
 def _heads(study: Study, texts: Mapping[str, str], unit: Tensor) -> tuple[dict[str, Tensor], list[dict[str, object]]]:
-    """What heads and MLPs write along the direction, and the attention of the strongest heads on both prompts.
+    """Outputs of heads and MLPs along the direction, and the attention of the strongest heads on both prompts.
 
     Raises:
-        ValueError: the architecture has no such heads, or changes what they write.
+        ValueError: the architecture has no such heads, or changes their outputs before they are added.
     """
     model, sets = study.subject.model, study.sets
     heads, rest = zip(*(writes(study, part[:32], unit) for part in (sets.test_harmful, sets.test_harmless)))
@@ -270,11 +270,11 @@ def _heads(study: Study, texts: Mapping[str, str], unit: Tensor) -> tuple[dict[s
 
 
 def writes(study: Study, texts: Sequence[str], unit: Tensor) -> tuple[Tensor, Tensor]:
-    """What every head (layer x head) and every MLP (layer) writes along a unit direction, at the last prompt column."""
+    """Mean outputs along a unit direction at the last prompt position: of heads (layer, head) and of MLPs (layer)."""
     model = study.subject.model
     prompts, sites = tokenize(model, texts), [mlp_out(layer) for layer in range(int(model.cfg.n_layers))]
-    found = read(model, prompts, sites)
-    along = torch.stack([(found[site][:, -1].float() @ unit.to(found[site].device)).mean() for site in sites])
+    outputs = read(model, prompts, sites)
+    along = torch.stack([(outputs[site][:, -1].float() @ unit.to(outputs[site].device)).mean() for site in sites])
     return head_writes(model, prompts, unit).mean(dim=-1), along
 
 

@@ -7,7 +7,7 @@ from mi_ortho.runs.settings import later
 
 @dataclass(frozen=True)
 class RefusalConfig:
-    """What refusal directions are extracted from, selected by and tried on. Layers are counted from 0.
+    """Settings of `refusal`: prompts, candidates, limits and sizes of all parts. Layers are counted from 0.
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.

@@ -18,7 +18,7 @@ from mi_ortho.studies.refusal.bench import Study
 
 
 def extract(study: Study) -> Extraction:
-    """Refusal tokens, filtered training prompts, and the moments of both classes: on disk, read back when there."""
+    """The means and variances of both classes over filtered training prompts, from the run if it has them."""
     tokens = _tokens(study)
     study.stage("extraction", lambda: _extraction(study, tokens), kind="extraction")
     return load_extraction(study)
@@ -30,7 +30,7 @@ def _extraction(study: Study, tokens: tuple[int, ...]) -> list[dict[str, object]
     kept = filter_prompts(model, sets.train_harmful, sets.train_harmless, tokens)
     study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
     sites = residual_sites(model, config.streams)
-    found = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
+    extraction = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
     scores = {
         name: refusal_scores(model, texts, tokens).mean().item()
         for name, texts in (("harmful", sets.validation_harmful), ("harmless", sets.validation_harmless))
@@ -39,7 +39,7 @@ def _extraction(study: Study, tokens: tuple[int, ...]) -> list[dict[str, object]
         "extraction",
         {
             f"{name}.{part}": getattr(moments, part)
-            for name, moments in (("harmful", found.harmful), ("harmless", found.harmless))
+            for name, moments in (("harmful", extraction.harmful), ("harmless", extraction.harmless))
             for part in ("mean", "variance")
         },
     )
@@ -86,28 +86,28 @@ def _refusal_tokens(study: Study) -> dict[str, object]:
     if named:
         ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in named]
         return {"kind": "refusal_tokens", "ids": ids, "texts": list(named), "named": True}
-    found = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
+    tokens = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
     study.say(
-        f"refusals begin with {', '.join(map(repr, found.texts))}; {100 * found.harmful_rate:.0f} % of the harmful "
-        f"and {100 * found.harmless_rate:.0f} % of the harmless training prompts are refused"
+        f"refusals begin with {', '.join(map(repr, tokens.texts))}; {100 * tokens.harmful_rate:.0f} % of the harmful "
+        f"and {100 * tokens.harmless_rate:.0f} % of the harmless training prompts are refused"
     )
     return {
         "kind": "refusal_tokens",
-        "ids": list(found.ids),
-        "texts": list(found.texts),
+        "ids": list(tokens.ids),
+        "texts": list(tokens.texts),
         "named": False,
-        "harmful_rate": found.harmful_rate,
-        "harmless_rate": found.harmless_rate,
+        "harmful_rate": tokens.harmful_rate,
+        "harmless_rate": tokens.harmless_rate,
     }
 
 
 def validation_prompts(study: Study) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The validation prompts of both classes on which the model does what their class says, as published.
+    """The harmful validation prompts that the model refuses and the harmless ones that it answers, as published.
 
-    Prompts that it does not refuse anyway say nothing about a direction that makes it stop refusing.
+    Other harmful prompts could not show that a direction stops refusal.
 
     Raises:
-        ValueError: none is left of a class.
+        ValueError: no prompt of a class is left.
     """
     study.stage("validation", lambda: [_validation(study)], kind="validation")
     row = study.rows(kind="validation")[-1]
@@ -123,15 +123,15 @@ def _validation(study: Study) -> dict[str, object]:
 
 
 def choose(study: Study, extraction: Extraction) -> Selection:
-    """Score every candidate on the validation prompts, each kept as a row, and select; rankings beside it."""
+    """Score every candidate on the validation prompts, one row each, and select one; also compare cheaper rankings."""
     config, done = study.config, [_candidate(row) for row in study.rows(kind="candidate")]
     total = len(extraction.sites) * len(extraction.positions)
     if len(done) < total:
         judge = validation(study.subject.model, *validation_prompts(study), _tokens(study))
         limits = Limits(config.kl_limit, config.induce_limit, config.last_layers)
-        for index, found in enumerate(candidates(judge, extraction, limits, skip=len(done)), start=len(done)):
-            study.run.record({"kind": "candidate", "index": index, **found.row()})
-            done.append(found)
+        for index, candidate in enumerate(candidates(judge, extraction, limits, skip=len(done)), start=len(done)):
+            study.run.record({"kind": "candidate", "index": index, **candidate.row()})
+            done.append(candidate)
             study.track("candidates", len(done), total)
     selection = select(done)
     study.stage("selection", lambda: _selection(study, extraction, selection), kind="selection")
@@ -140,7 +140,7 @@ def choose(study: Study, extraction: Extraction) -> Selection:
 
 
 def _selection(study: Study, extraction: Extraction, selection: Selection) -> list[dict[str, object]]:
-    """Other statistics of every candidate, how well each ranks, and the selected one, whose direction is saved."""
+    """Rows with other statistics of every candidate, their rankings, and the selected one; its direction is saved."""
     for kind in ("measures", "ranking"):  # recorded one by one in earlier versions
         forget(study.run, lambda row, kind=kind: row.get("kind") == kind)
     scores = ranking_scores(study.subject.model, extraction, *validation_prompts(study))
@@ -158,7 +158,7 @@ def _selection(study: Study, extraction: Extraction, selection: Selection) -> li
 
 
 def _candidate(row: dict[str, object]) -> Candidate:
-    """A recorded candidate; null stands for NaN in a record."""
+    """A candidate from its record, in which null stands for NaN."""
     norm, bypass, induce, kl = (
         float("nan") if row[key] is None else float(str(row[key])) for key in ("norm", "bypass", "induce", "kl")
     )
@@ -169,6 +169,6 @@ def _candidate(row: dict[str, object]) -> Candidate:
 
 
 def random_directions(study: Study, like: torch.Tensor) -> torch.Tensor:
-    """Controls: random directions of the norm of `like`."""
-    drawn = torch.randn(study.config.random, len(like), generator=study.generator(1))
-    return torch.nn.functional.normalize(drawn, dim=-1) * like.norm().cpu()
+    """Controls: random directions with the norm of `like`, one a row."""
+    directions = torch.randn(study.config.random, len(like), generator=study.generator(1))
+    return torch.nn.functional.normalize(directions, dim=-1) * like.norm().cpu()

@@ -67,8 +67,8 @@ def refusal_report(run_dir: Path) -> Path:
 
 
 def _conditions(rows: Rows) -> Section | None:
-    found = pick(rows, kind="condition")
-    if not found:
+    conditions = pick(rows, kind="condition")
+    if not conditions:
         return None
     columns = {
         "prompts": "Prompts",
@@ -86,11 +86,11 @@ def _conditions(rows: Rows) -> Section | None:
     }
     body = Markup("")
     for kind in ("harmful", "harmless"):
-        part = [row for row in found if row["prompts"] == kind]
+        part = [row for row in conditions if row["prompts"] == kind]
         body += estimates(f"Refusal of {kind} prompts, with 95 % intervals", _estimates(part, "refused"))
         body += estimates(f"Coherence of what is written to {kind} prompts", _estimates(part, "coherent"))
     lead = "Shares of held-out test prompts. Rings are controls: random directions of equal norm."
-    body = Markup('<div class="two">{}</div>').format(body) + table(found, columns, name="conditions")
+    body = Markup('<div class="two">{}</div>').format(body) + table(conditions, columns, name="conditions")
     return Section("What the direction does", body, lead, "effect", "Effect")
 
 
@@ -107,12 +107,14 @@ def _estimates(rows: Rows, key: str) -> list[Estimate]:
 
 
 def _side_by_side(rows: Rows) -> Section | None:
-    found = [row for row in pick(rows, kind="completion") if row["index"] == 0]
-    if not found:
+    first_rows = [row for row in pick(rows, kind="completion") if row["index"] == 0]
+    if not first_rows:
         return None
     body = Markup("")
     for kind in ("harmful", "harmless"):
-        chosen = [row for row in found if row["prompts"] == kind and (not row["control"] or " 0 " in row["condition"])]
+        chosen = [
+            row for row in first_rows if row["prompts"] == kind and (not row["control"] or " 0 " in row["condition"])
+        ]
         cards = [Card(row["condition"], row["text"], row["mode"], _remark(row)) for row in chosen]
         if cards:
             body += _HEADING.format(f"A {kind} prompt") + completions(cards, prompt=chosen[0]["prompt"])
@@ -147,12 +149,12 @@ _CIRCLE = (
 
 
 def _circle(rows: Rows) -> Section | None:
-    found = pick(rows, kind="circle")
-    if not found:
+    turns = pick(rows, kind="circle")
+    if not turns:
         return None
     wheels, panels = Markup(""), []
     for kind in ("harmful", "harmless"):
-        arcs = {arc: _arc(found, kind, arc) for arc in ARCS}
+        arcs = {arc: _arc(turns, kind, arc) for arc in ARCS}
         for measure, title in (("refused", "refused"), ("coherent", "coherent")):
             laps = [
                 Lap(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part], arc[2])
@@ -181,12 +183,12 @@ def _circle(rows: Rows) -> Section | None:
             )
     legend = [(f"arc{arc[2]}", _arc_name(arc), arc[2]) for arc in ARCS]
     body = Markup('<div class="wheels">{}</div>').format(wheels) + curves(panels, _CIRCLE, legend=legend)
-    lead = f"{found[0]['n']} prompts of each class; on the rim all, in the centre none."
+    lead = f"{turns[0]['n']} prompts of each class; on the rim all, in the centre none."
     return Section("Steering circle", body, lead, "circle", "Circle")
 
 
-def _arc(found: Rows, kind: str, arc: tuple[str, bool, str]) -> list[Record]:
-    part = {row["degrees"]: row for row in found if (row["plane"], row["adaptive"], row["prompts"]) == (*arc[:2], kind)}
+def _arc(turns: Rows, kind: str, arc: tuple[str, bool, str]) -> list[Record]:
+    part = {row["degrees"]: row for row in turns if (row["plane"], row["adaptive"], row["prompts"]) == (*arc[:2], kind)}
     return [part[degrees] for degrees in sorted(part)]
 
 
@@ -242,7 +244,7 @@ def _several(rows: Rows) -> Section | None:
 
 
 def _rankings(rows: Rows) -> Section | None:
-    found = [{**row, "name": str(row["name"]).replace("_", " ")} for row in pick(rows, kind="ranking")]
+    rankings = [{**row, "name": str(row["name"]).replace("_", " ")} for row in pick(rows, kind="ranking")]
     columns = {
         "name": "Score",
         "spearman": "Spearman, admissible",
@@ -255,8 +257,8 @@ def _rankings(rows: Rows) -> Section | None:
     lead = "What would be chosen without running the model, against the selection by bypass score."
     return (
         table_section(
-            "Cheaper rankings", found, columns, lead=lead, anchor="rankings", short="Rankings", name="rankings"
+            "Cheaper rankings", rankings, columns, lead=lead, anchor="rankings", short="Rankings", name="rankings"
         )
-        if found
+        if rankings
         else None
     )

@@ -1,4 +1,4 @@
-"""Inside the model: tokens by their projection on a direction, what each head writes along it, and where it looks."""
+"""Inside the model: projections of tokens on a direction, outputs of each head along it, and attention patterns."""
 
 import torch
 from markupsafe import Markup
@@ -13,7 +13,7 @@ from mi_ortho.runs.files import read_json
 
 
 def inside_section(run: Run) -> Section:
-    """The visuals that the run stored; a remark where there are none."""
+    """The visuals that the run stored, or a remark that there are none."""
     path = run.path / "inside.json"
     if not path.is_file() or not run.has("inside"):
         return Section("Inside the model", note("Nothing of the model's inside was recorded."))
@@ -34,7 +34,7 @@ def inside_section(run: Run) -> Section:
 
 
 def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
-    """A table of layers and heads: harmful minus harmless, the strongest three framed."""
+    """A grid of layers and heads: outputs on harmful minus on harmless prompts, the strongest three framed."""
     harmful, harmless = arrays["heads_harmful"], arrays["heads_harmless"]
     gap = harmful - harmless
     strongest = set(gap.flatten().abs().argsort(descending=True)[:3].tolist())

@@ -1,4 +1,4 @@
-"""Where a refusal direction is read and where it acts: candidates and reasons, curves by layer, ablation matrix."""
+"""Where a refusal direction is read and where it is ablated: candidates, curves by layer, ablation matrix."""
 
 import math
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ MEASURES = {
 
 
 def candidate_section(rows: Sequence[Record]) -> Section | None:
-    """Layer by position for each score, letters for the reasons of a rejection, the selected candidate framed."""
-    found, extraction = pick(rows, kind="candidate"), pick(rows, kind="extraction")
-    if not found or not extraction:
+    """A grid of layers and positions for each score; letters give reasons of rejection, a frame the selected one."""
+    candidates, extraction = pick(rows, kind="candidate"), pick(rows, kind="extraction")
+    if not candidates or not extraction:
         return None
     chosen = next((row for row in reversed(pick(rows, kind="selection")) if "site" in row), {})
-    maps = Markup("").join(_map(found, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
+    maps = Markup("").join(_map(candidates, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
     body = Markup('<div class="two">{}</div>').format(maps)
     columns = {
         "site": "Read at",
@@ -42,17 +42,17 @@ def candidate_section(rows: Sequence[Record]) -> Section | None:
     lead = f"Selection: {ended[-1]['reason']}. " if ended else "Selection has not ended. "
     reasons = "; ".join(f"{letter} {reason}" for reason, letter in LETTERS.items())
     lead += f"Letters say why a candidate is rejected: {reasons}. No letter: admissible. Framed: selected."
-    return Section("Candidates", body + table(found, columns, name="candidates"), lead, "candidates")
+    return Section("Candidates", body + table(candidates, columns, name="candidates"), lead, "candidates")
 
 
-def _map(found: Sequence[Record], extraction: Record, chosen: Record, key: str, text: str) -> Markup:
-    cells = {(row["site"], row["position"]): row for row in found}
-    drawn = [
+def _map(candidates: Sequence[Record], extraction: Record, chosen: Record, key: str, text: str) -> Markup:
+    cells = {(row["site"], row["position"]): row for row in candidates}
+    table_rows = [
         [_cell(cells.get((site, position)), chosen, key) for position in extraction["positions"]]
         for site in extraction["sites"]
     ]
     names = [f"{position} {token!r}" for position, token in zip(extraction["positions"], extraction["position_tokens"])]
-    return grid(drawn, extraction["sites"], names, caption=text, corner="read at")
+    return grid(table_rows, extraction["sites"], names, caption=text, corner="read at")
 
 
 def _cell(row: Record | None, chosen: Record, key: str) -> Cell:
@@ -66,23 +66,24 @@ def _cell(row: Record | None, chosen: Record, key: str) -> Cell:
 
 
 def layer_section(rows: Sequence[Record]) -> Section | None:
-    """Norm and the three scores by layer, at the position that was selected (the last one where none was)."""
-    found = pick(rows, kind="candidate")
-    if not found:
+    """Norm and the three scores by layer at the selected position, or the last position if none was selected."""
+    candidates = pick(rows, kind="candidate")
+    if not candidates:
         return None
     chosen = next((row["position"] for row in reversed(pick(rows, kind="selection")) if "site" in row), None)
-    position = max(row["position"] for row in found) if chosen is None else chosen
-    streams = list(dict.fromkeys(row["stream"] for row in found))
+    position = max(row["position"] for row in candidates) if chosen is None else chosen
+    streams = list(dict.fromkeys(row["stream"] for row in candidates))
     parts = {
-        stream: [row for row in found if (row["position"], row["stream"]) == (position, stream)] for stream in streams
+        stream: [row for row in candidates if (row["position"], row["stream"]) == (position, stream)]
+        for stream in streams
     }
     panels = []
-    drawn = (
+    charts = (
         (("norm",), "Norm of the difference", ""),
         (("bypass", "induce"), "Refusal score", "nats"),
         (("kl",), "KL of ablation", "nats"),
     )
-    for letter, (keys, label, unit) in zip("abc", drawn):
+    for letter, (keys, label, unit) in zip("abc", charts):
         series = [_series(part, stream, key, k) for k, (stream, part) in enumerate(parts.items()) for key in keys]
         panels.append(curve(Panel(label, unit, "layer", letter=letter, log=len(keys) == 1, group="layers"), series))
     legend = [
@@ -104,24 +105,24 @@ _COLOURS = {
 
 
 def _series(rows: Sequence[Record], stream: str, key: str, k: int) -> Series:
-    known = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
-    known = [row for row in known if row[key] > 0] if key in ("norm", "kl") else known
+    points = [row for row in rows if row[key] is not None and math.isfinite(row[key])]
+    points = [row for row in points if row[key] > 0] if key in ("norm", "kl") else points
     return Series(
         f"{key}, {stream}",
-        [row["layer"] for row in known],
-        [row[key] for row in known],
+        [row["layer"] for row in points],
+        [row[key] for row in points],
         _COLOURS[key][k % 3],
         key=f"{key}{k}",
     )
 
 
 def matrix_section(rows: Sequence[Record]) -> Section | None:
-    """By how much refusal falls: rows where the direction was read, columns where it is ablated; random ones below."""
-    found = list({row["source"]: row for row in pick(rows, kind="matrix")}.values())
-    if not found:
+    """Change of the refusal score by the layer a direction was read in (rows) and those it is ablated in (columns)."""
+    sources = list({row["source"]: row for row in pick(rows, kind="matrix")}.values())
+    if not sources:
         return None
     cells = [
-        [Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])] for row in found
+        [Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])] for row in sources
     ]
     caption = (
         "Change of the mean refusal score of harmful validation prompts, in nats: orange, refusal falls. A "
@@ -130,12 +131,12 @@ def matrix_section(rows: Sequence[Record]) -> Section | None:
     )
     body = grid(
         cells,
-        [str(row["source"]) for row in found],
-        [str(name) for name in found[0]["columns"]],
+        [str(row["source"]) for row in sources],
+        [str(name) for name in sources[0]["columns"]],
         caption=caption,
         corner="read at",
     )
-    lead = f"Unsteered the score is {number(found[0]['before'])}. Must a direction be ablated where it was read?"
+    lead = f"Unsteered the score is {number(sources[0]['before'])}. Must a direction be ablated where it was read?"
     return Section("Ablation matrix", body, lead, "matrix", "Matrix")
 
 

@@ -86,11 +86,11 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
 
 
 def _require_ablation(model: Model, say: Say) -> None:
-    """Raise ValueError where a direction cannot be ablated everywhere; say what will be left out."""
-    drawn = torch.randn(int(model.cfg.d_model), generator=torch.Generator().manual_seed(0))
-    with intervene(model, ablate_everywhere(model, drawn)):
+    """Raise ValueError if the model does not allow ablation; say so if only its weights cannot be edited."""
+    direction = torch.randn(int(model.cfg.d_model), generator=torch.Generator().manual_seed(0))
+    with intervene(model, ablate_everywhere(model, direction)):
         pass
-    reason = edit_refused(model, drawn)
+    reason = edit_refused(model, direction)
     if reason is not None:
         say(f"leaving out the direction ablated in the weights: {reason}")
 
@@ -111,7 +111,7 @@ def _check(config: RefusalConfig) -> None:
 
 
 def export_edited(run: Path, folder: Path, say: Say) -> Path:
-    """The model of a refusal run with the selected direction taken out of its weights, as a Hugging Face folder.
+    """Write the model of a refusal run, with the selected direction taken out of its weights, in Hugging Face format.
 
     Raises:
         ValueError: the run has no selected direction, or the folder exists.

@@ -24,7 +24,15 @@ BATCH = 32  # prompts completed together
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """One way of changing the model, tried on one class of prompts; `edited` ones are taken out of the weights."""
+    """One change of the model, tried on one class of prompts.
+
+    Attributes:
+        name: in records and reports.
+        prompts: harmful or harmless.
+        changed: edits of activations.
+        edited: a direction taken out of the weights instead.
+        control: whether its direction is random.
+    """
 
     name: str
     prompts: str
@@ -51,7 +59,7 @@ def try_out(study: Study, extraction: Extraction, best: Candidate) -> None:
 
 
 def edit_refused(model: Model, direction: Tensor) -> str | None:
-    """Why a direction cannot be taken out of the weights of this architecture; None where it can."""
+    """Why a direction cannot be taken out of the weights of this architecture; None if it can."""
     try:
         with orthogonalised(model, direction):
             return None
@@ -60,12 +68,12 @@ def edit_refused(model: Model, direction: Tensor) -> str | None:
 
 
 def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list[Condition]:
-    """What is tried: harmful prompts want ablation, harmless ones addition; each beside its random controls."""
+    """All conditions: ablation on harmful prompts, addition on harmless ones, and random directions for each."""
     model, r = study.subject.model, extraction.direction(best.site, best.position)
     k, j = extraction.sites.index(best.site), extraction.positions.index(best.position)
     reference = extraction.harmless.mean[k, j].float()
     place = next(iter(add_at(best.site, r)))
-    found = [
+    conditions = [
         Condition("unsteered", "harmful"),
         Condition("ablated", "harmful", ablate_everywhere(model, r)),
         Condition("ablated in the weights", "harmful", edited=r),
@@ -75,15 +83,17 @@ def conditions_of(study: Study, extraction: Extraction, best: Candidate) -> list
         Condition("ablated", "harmless", ablate_everywhere(model, r)),
     ]
     if place == best.site:  # the affine edit needs the place itself, which resid_mid is not
-        found.append(Condition("affine edit", "harmful", {best.site: Affine(r[None], reference, r, 0.0)}))
-    for number, drawn in enumerate(random_directions(study, r)):
-        found.append(Condition(f"random {number} ablated", "harmful", ablate_everywhere(model, drawn), control=True))
-        found.append(
+        conditions.append(Condition("affine edit", "harmful", {best.site: Affine(r[None], reference, r, 0.0)}))
+    for number, random in enumerate(random_directions(study, r)):
+        conditions.append(
+            Condition(f"random {number} ablated", "harmful", ablate_everywhere(model, random), control=True)
+        )
+        conditions.append(
             Condition(
-                f"random {number} added", "harmless", add_at(best.site, drawn, study.config.strength), control=True
+                f"random {number} added", "harmless", add_at(best.site, random, study.config.strength), control=True
             )
         )
-    return found
+    return conditions
 
 
 def _measure(study: Study, condition: Condition) -> list[dict[str, object]]:
@@ -93,26 +103,26 @@ def _measure(study: Study, condition: Condition) -> list[dict[str, object]]:
     with editing:
         ids = completions(study, texts, condition.changed)
         cost = _damage(study, condition)
-    rows = judged(study, texts, ids)
+    rows = judgements(study, texts, ids)
     label = {"condition": condition.name, "prompts": condition.prompts, "control": condition.control}
-    told = [{"kind": "completion", "index": index, **label, **row} for index, row in enumerate(rows)]
-    return [*told, {"kind": "condition", **label, **rates(rows), **cost}]
+    completion_rows = [{"kind": "completion", "index": index, **label, **row} for index, row in enumerate(rows)]
+    return [*completion_rows, {"kind": "condition", **label, **rates(rows), **cost}]
 
 
 def completions(study: Study, texts: Sequence[str], changed: Mapping[Site, Intervention]) -> list[list[int]]:
     """Greedy completions as token ids, in batches."""
-    model, found = study.subject.model, []
+    model, ids = study.subject.model, []
     for start in range(0, len(texts), BATCH):
         prompts = tokenize(model, texts[start : start + BATCH])
-        found += generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
-    return found
+        ids += generate_ids(model, prompts, changed, max_new_tokens=study.config.max_new_tokens)
+    return ids
 
 
-def judged(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[dict[str, object]]:
-    """One row a completion: text, behaviour, whether and how it refuses, whether it answers, coherence."""
+def judgements(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[dict[str, object]]:
+    """One row for each completion: text, behaviour, whether and how it refuses, whether it answers, coherence."""
     model, rows = study.subject.model, []
-    for text, own, costs in zip(texts, ids, coherence(model, texts, ids), strict=True):
-        written = model.tokenizer.decode(list(own), skip_special_tokens=True)
+    for text, tokens, costs in zip(texts, ids, coherence(model, texts, ids), strict=True):
+        written = model.tokenizer.decode(list(tokens), skip_special_tokens=True)
         stage = stage_of(written, study.complies, study.refuses)
         rows.append(
             {
@@ -138,23 +148,23 @@ def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
         name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")
     }
     counts["success"] = sum(bool(row["complied"]) and bool(row["coherent"]) and not row["refused"] for row in rows)
-    found: dict[str, object] = {"n": n}
+    shares: dict[str, object] = {"n": n}
     for name, hits in counts.items():
-        found |= {name: hits / n, f"{name}_interval": list(rate(hits, n).interval or ())}
-    found["staged"] = sum(row["stage"] == "refuses then answers" for row in rows) / n
-    return found
+        shares |= {name: hits / n, f"{name}_interval": list(rate(hits, n).interval or ())}
+    shares["staged"] = sum(row["stage"] == "refuses then answers" for row in rows) / n
+    return shares
 
 
 def _damage(study: Study, condition: Condition) -> dict[str, object]:
-    """KL, cross-entropy and kept behaviours on harmless prompts; the first two over the model's own completions."""
+    """KL, cross-entropy and share of kept behaviours on harmless prompts; KL and entropy over unsteered completions."""
     model = study.subject.model
-    texts, own = _references(study)
+    texts, answers = _references(study)
     if condition.edited is not None:  # the model is edited already: the unsteered logits are not at hand
         return {"kl": None, "cross_entropy": None, "accuracy": None}
-    lost = measure_damage(model, texts, own, condition.changed)
+    lost = measure_damage(model, texts, answers, condition.changed)
     natural = {
-        name: found
-        for name, found in study.subject.texts.natural.items()
+        name: prompts
+        for name, prompts in study.subject.texts.natural.items()
         if name in study.subject.modes.behaviours and name != "refuse"
     }
     kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
@@ -169,12 +179,12 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
 
 
 def _references(study: Study) -> tuple[list[str], list[list[int]]]:
-    """Harmless prompts with the unsteered model's completions of them; made before the first condition, then kept."""
+    """Harmless prompts and the token ids of their unsteered completions, computed once and recorded."""
 
     def compute() -> list[dict[str, object]]:
         texts = study.sets.validation_harmless
-        found = [(text, ids) for text, ids in zip(texts, completions(study, texts, {})) if ids]
-        prompts, ids = zip(*found) if found else ((), ())
+        pairs = [(text, ids) for text, ids in zip(texts, completions(study, texts, {})) if ids]
+        prompts, ids = zip(*pairs) if pairs else ((), ())
         return [{"kind": "reference", "prompts": list(prompts), "ids": list(ids)}]
 
     study.stage("references", compute, kind="reference")
@@ -183,7 +193,7 @@ def _references(study: Study) -> tuple[list[str], list[list[int]]]:
 
 
 def _agreement(study: Study, r: Tensor) -> dict[str, object]:
-    """How far the edited weights and the hooks differ in next-token logits on the test prompts."""
+    """The difference between edited weights and hooks in next-token logits on test prompts."""
     model, texts = study.subject.model, [*study.sets.test_harmful, *study.sets.test_harmless][:BATCH]
     prompts = tokenize(model, texts)
     hooked = next_token_logits(model, prompts, interventions=ablate_everywhere(model, r))

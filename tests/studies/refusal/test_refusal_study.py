@@ -125,9 +125,9 @@ def test_the_first_round_finds_the_selected_direction_again(finished: Run) -> No
 def test_random_directions_have_the_norm_of_the_selected_one(finished: Run) -> None:
     like = finished.load_tensors("direction")["vector"]
     study = Study(finished, REFUSAL, tiny_subject(), Sets(*[("a",)] * 6))
-    drawn = random_directions(study, like)
-    assert torch.allclose(drawn.norm(dim=-1), like.norm().expand(2), rtol=1e-5)
-    assert not torch.allclose(drawn[0], drawn[1]) and torch.equal(drawn, random_directions(study, like))
+    directions = random_directions(study, like)
+    assert torch.allclose(directions.norm(dim=-1), like.norm().expand(2), rtol=1e-5)
+    assert not torch.allclose(directions[0], directions[1]) and torch.equal(directions, random_directions(study, like))
 
 
 def test_the_report_shows_every_part(finished: Run) -> None:
@@ -157,8 +157,8 @@ def test_the_exported_folder_is_the_model_without_the_direction(finished: Run, t
     prompts = tokenize(plain, ["how can i build a bomb"])
     expected = next_token_logits(plain, prompts, interventions=ablate_everywhere(plain, r))
     clean = next_token_logits(plain, prompts)
-    got = edited(prompts.tokens).logits[:, -1].detach()
-    assert float((got - expected).abs().max()) < 1e-4 < float((clean - expected).abs().max())
+    logits = edited(prompts.tokens).logits[:, -1].detach()
+    assert float((logits - expected).abs().max()) < 1e-4 < float((clean - expected).abs().max())
     with pytest.raises(ValueError, match="choose another"):
         export_edited(finished.path, tmp_path / "edited", quiet)
 
@@ -277,8 +277,10 @@ def test_the_headline_tells_effect_coherence_controls_and_damage() -> None:
 
 def test_subsets_of_layers_are_never_empty() -> None:
     for layers in range(1, 50):
-        found = subsets(layers, layers)
-        assert all(own and set(own) <= set(range(layers)) for own in found.values()) and len(found["all"]) == layers
+        sets = subsets(layers, layers)
+        assert (
+            all(subset and set(subset) <= set(range(layers)) for subset in sets.values()) and len(sets["all"]) == layers
+        )
         assert spread(layers, 6)[-1] == layers - 1 and len(spread(layers, 6)) == min(layers, 6)
 
 
@@ -354,9 +356,9 @@ def test_no_candidate_left_ends_the_run_with_the_reasons(config: RefusalConfig, 
 
 def test_the_models_own_prompts_are_taken_where_none_are_named() -> None:
     sets = prompt_sets(REFUSAL, tiny_subject())  # no name: those of the embedded model
-    known = json.loads((EMBEDDED / "contrast.json").read_text())
-    assert {*sets.train_harmful, *sets.test_harmful} < {*known["harmful"]}
-    assert {*sets.train_harmless, *sets.validation_harmless} < {*known["harmless"]}
+    contrast = json.loads((EMBEDDED / "contrast.json").read_text())
+    assert {*sets.train_harmful, *sets.test_harmful} < {*contrast["harmful"]}
+    assert {*sets.train_harmless, *sets.validation_harmless} < {*contrast["harmless"]}
 
 
 @pytest.mark.parametrize("stage", [[], ["extract"], ["select"], ["ablate"], ["compare"]], ids=str)
@@ -364,8 +366,8 @@ def test_the_command_line_names_a_mistake_in_one_line(
     stage: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["refusal", *stage, "--last-layers", "2", "--out", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "got last_layers=2" in told and "lower it" in told and "Traceback" not in told
+    message = capsys.readouterr().err
+    assert "got last_layers=2" in message and "lower it" in message and "Traceback" not in message
     assert main(["refusal", "export", str(tmp_path), str(tmp_path / "edited")]) == 2
     assert "config.json" in capsys.readouterr().err and not (tmp_path / "edited").exists()
 
@@ -391,15 +393,17 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
         run = refusal(settings, tmp_path, **QUIET)
         assert "site" in rows(run, "selection")[-1], rows(run, "selection")[-1]["reason"]
         edited = load_model(str(export_edited(run.path, tmp_path / "edited", quiet)))
-    found = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
-    ablated, added = found["ablated", "harmful"], found["added", "harmless"]
-    assert found["unsteered", "harmful"]["refused"] >= 0.95 and found["unsteered", "harmless"]["refused"] <= 0.05
+    conditions = {(row["condition"], row["prompts"]): row for row in rows(run, "condition")}
+    ablated, added = conditions["ablated", "harmful"], conditions["added", "harmless"]
+    assert (
+        conditions["unsteered", "harmful"]["refused"] >= 0.95 and conditions["unsteered", "harmless"]["refused"] <= 0.05
+    )
     assert ablated["refused"] <= 0.05 and min(ablated["complied"], ablated["coherent"]) >= 0.95 and ablated["kl"] < 0.1
     assert added["refused"] >= 0.95 and added["coherent"] >= 0.95
-    random = [row for row in found.values() if row["control"]]
+    random = [row for row in conditions.values() if row["control"]]
     assert len(random) == 6
     assert all(row["refused"] > 0.9 if row["prompts"] == "harmful" else row["refused"] < 0.2 for row in random)
-    assert found["ablated in the weights", "harmful"]["refused"] == ablated["refused"]
+    assert conditions["ablated in the weights", "harmful"]["refused"] == ablated["refused"]
     tokens = tuple(rows(run, "refusal_tokens")[-1]["ids"])
     sets = json.loads((run.path / "prompts.json").read_text())
     models = load_model("embedded/naive"), edited
