@@ -30,5 +30,5 @@ def explore(
     from mi_ortho.studies.explore.study import explore as command
     from mi_ortho.studies.explore.study import with_model
 
-    known = with_model(config, run)
-    execute(command, known, options, family=run)
+    settings = with_model(config, run)
+    execute(command, settings, options, family=run)

@@ -1,6 +1,6 @@
-"""What an explorer of a family shows of each vector: presence token by token, attention it changes, tokens near it.
+"""What an explorer shows of each vector of a family: presence at each token, changes of attention, nearest tokens.
 
-Everything is a measurement on the run's own model, recorded as rows and shards, so that the page needs no model.
+All of it is measured on the run's model and recorded in rows and shards, so that the page needs no model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ Named = tuple[str, int]  # match ("base" for the base vector) and index
 
 @dataclass(frozen=True, eq=False)
 class Explored:
-    """A family about to be explored: where its vectors go, and what is read once for all of them.
+    """A family that is explored: its run and setting, and what all vectors share.
 
     Attributes:
         run: where rows and shards are kept.
         setting: model, site, positions.
         prompt: the shown prompt.
-        natural: a text on which the model shows the behaviour by itself, unsteered; None where none is known.
-        layer: whose attention is kept entry by entry.
+        natural: a prompt on which the model shows the behaviour without steering; None if there is none.
+        layer: whose attention patterns are saved.
         nearest: tokens named at either end.
     """
 
@@ -54,7 +54,7 @@ class Explored:
 
     @cached_property
     def tokens(self) -> Tensor | None:
-        """What each direction does to the logits, `d_model d_vocab`; None where unreadable, which the page says."""
+        """The readout from the stream to the logits, (d_model, d_vocab); None for a model that has no such matrix."""
         try:
             return readout(self.setting.model).matrix()
         except ValueError:
@@ -68,13 +68,13 @@ def chosen_vectors(sizes: Mapping[str, int], limit: int) -> list[Named]:
     [('kl', 0), ('kl', 33), ('kl', 66), ('kl', 99), ('activation', 0), ('activation', 49)]
     """
     total = sum(sizes.values())
-    found: list[Named] = [("base", 0)]
+    names: list[Named] = [("base", 0)]
     for match in reversed(MATCHES):
         size = sizes.get(match, 0)
         count = size if total <= limit else min(size, max(1, round(limit * size / total)))
         places = torch.linspace(0, size - 1, count).int().tolist() if count else []
-        found += [(match, index) for index in dict.fromkeys(places)]
-    return found
+        names += [(match, index) for index in dict.fromkeys(places)]
+    return names
 
 
 def explore_frame(
@@ -83,8 +83,8 @@ def explore_frame(
     """Record what all vectors share: the prompt's pieces and attention, the natural text and presence on it, the null.
 
     Args:
-        explored: where and on what.
-        plain: `unsteered_attention` of it.
+        explored: the family.
+        plain: its `unsteered_attention`.
         vectors: all that are shown.
         named: their match and index.
     """
@@ -97,8 +97,8 @@ def _frame(
     explored: Explored, plain: Sequence[Tensor], vectors: Float[Tensor, "n d_model"], named: Sequence[Named]
 ) -> list[dict[str, Any]]:
     prompts = explored.setting.prompts([explored.prompt])
-    shown = _pieces(explored, prompts)
-    tensors = {"attention": _kept(shown, plain[explored.layer])}
+    prompt_pieces = _pieces(explored, prompts)
+    tensors = {"attention": _last_pieces(prompt_pieces, plain[explored.layer])}
     natural = _natural(explored, vectors)
     explored.run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
     matrix = explored.tokens
@@ -109,8 +109,8 @@ def _frame(
             "prompt": explored.prompt,
             "layer": explored.layer,
             "layers": explored.layers,
-            "pieces": list(shown.texts[-LONGEST:]),
-            "left_out": max(0, len(shown) - LONGEST),
+            "pieces": list(prompt_pieces.texts[-LONGEST:]),
+            "left_out": max(0, len(prompt_pieces) - LONGEST),
             "natural": natural[0] if natural else None,
             "natural_start": natural[2] if natural else None,
             "vectors": [list(name) for name in named],
@@ -123,30 +123,32 @@ def _frame(
 def explore_vector(
     explored: Explored, plain: Sequence[Tensor], named: Named, vector: Float[Tensor, " d_model"], text: str, place: int
 ) -> None:
-    """Record one vector: presence on the text it made the model write, attention changed, nearest tokens.
+    """Record one vector: presence on its own completion, change of attention, nearest tokens.
 
     Args:
-        explored: where and on what.
-        plain: `unsteered_attention` of it.
+        explored: the family.
+        plain: its `unsteered_attention`.
         named: match and index.
         vector: the vector.
-        text: its completion of the shown prompt, read again without steering.
-        place: how many vectors of its match are shown before it; shards are numbered by it, without gaps.
+        text: its completion of the shown prompt, on which presence is read without steering.
+        place: how many vectors of its match are shown before it; the number of its shard.
     """
     match, index = named
     prompts = explored.setting.prompts([explored.prompt])
-    shown = _pieces(explored, prompts)
+    prompt_pieces = _pieces(explored, prompts)
     steered = _attention(explored, prompts, vector)
     changed = [(0.5 * (b - a).abs().sum(-1).mean(-1)).tolist() for a, b in zip(plain, steered)]
-    difference = _kept(shown, steered[explored.layer]) - _kept(shown, plain[explored.layer])
+    difference = _last_pieces(prompt_pieces, steered[explored.layer]) - _last_pieces(
+        prompt_pieces, plain[explored.layer]
+    )
     explored.run.save_tensors(f"drawn/{match}/{place:06d}", {"vector": difference.half()})
-    own, start, present = _presence(explored, explored.prompt, text, vector[None])
+    words, start, present = _presence(explored, explored.prompt, text, vector[None])
     explored.run.record(
         {
             "kind": "vector",
             "match": match,
             "index": index,
-            "pieces": list(own),
+            "pieces": list(words),
             "start": start,
             "presence": [round(value, 4) for value in present[:, 0].tolist()],
             "attention_change": [[round(value, 4) for value in layer] for layer in changed],
@@ -164,41 +166,46 @@ def _pieces(explored: Explored, prompts: Prompts) -> Pieces:
     return pieces(explored.setting.model.tokenizer, prompts.tokens[0].tolist())
 
 
-def _kept(shown: Pieces, pattern: Float[Tensor, "head query_pos key_pos"]) -> Float[Tensor, "head query key"]:
-    return shown.attention(pattern)[:, -LONGEST:, -LONGEST:]
+def _last_pieces(
+    prompt_pieces: Pieces, pattern: Float[Tensor, "head query_pos key_pos"]
+) -> Float[Tensor, "head query key"]:
+    return prompt_pieces.attention(pattern)[:, -LONGEST:, -LONGEST:]
 
 
 def _attention(
     explored: Explored, prompts: Prompts, vector: Float[Tensor, " d_model"] | None
 ) -> list[Float[Tensor, "head query_pos key_pos"]]:
-    """Every layer's attention on the prompt, with a vector added or without."""
+    """Every layer's attention on the prompt, with `vector` added unless it is None."""
     setting = explored.setting
     sites: list[Site] = [attn_pattern(layer) for layer in range(explored.layers)]
     if vector is None:
-        found = read(setting.model, prompts, sites)
+        patterns = read(setting.model, prompts, sites)
     else:
         with intervene(setting.model, {setting.site: Add(vector)}, prompts=prompts, where=setting.where):
-            found = read(setting.model, prompts, sites)
-    return [found[site][0].float().cpu() for site in sites]
+            patterns = read(setting.model, prompts, sites)
+    return [patterns[site][0].float().cpu() for site in sites]
 
 
 def _natural(
     explored: Explored, vectors: Float[Tensor, "n d_model"]
 ) -> tuple[list[str], Float[Tensor, "piece n"], int] | None:
-    """The unsteered completion of a prompt that asks for the behaviour, and presence of every vector on it."""
+    """A prompt that shows the behaviour, with its unsteered completion: pieces, presence, start of the completion.
+
+    None if there is no such prompt, or its completion is empty.
+    """
     if explored.natural is None:
         return None
     done = unsteered_completions(explored.setting, [explored.natural], vectors.shape[1], vectors.device)[0]
     if not done.text.strip():
         return None
-    shown, start, present = _presence(explored, explored.natural, Written(done.text, done.ids), vectors)
-    return list(shown), present, start
+    words, start, present = _presence(explored, explored.natural, Written(done.text, done.ids), vectors)
+    return list(words), present, start
 
 
 def _presence(
     explored: Explored, prompt: str, text: str, vectors: Float[Tensor, "n d_model"]
 ) -> tuple[tuple[str, ...], int, Float[Tensor, "piece n"]]:
-    """Pieces of prompt and text, where the text starts, and cos(h, θ) at each, read without steering."""
+    """Pieces of prompt and text, the index where the text starts, and cos(h, θ) at each piece without steering."""
     setting = explored.setting
     prompts = tokens_of(setting, prompt, text)
     residual = read(setting.model, prompts, [setting.site])[setting.site][0].float()
@@ -212,9 +219,9 @@ def _presence(
 
 
 def tokens_of(setting: Setting, prompt: str, text: str) -> Prompts:
-    """A prompt with a recorded answer, tokenised; an answer of white space only counts as none.
+    """A prompt with a recorded answer, tokenised; an answer of only white space is dropped.
 
-    `Written` texts are read in the tokens they were written in; others, of older runs, as the tokenizer spells them.
+    A `Written` text keeps the tokens that the model wrote; texts of older runs are tokenised again.
     """
     if not text.strip():
         return setting.prompts([prompt])
@@ -231,20 +238,20 @@ def _nearest(explored: Explored, vector: Float[Tensor, " d_model"]) -> dict[str,
     decode = explored.setting.model.tokenizer.decode
     count = min(explored.nearest, len(cosines))
 
-    def told(found: Any) -> list[list[object]]:
-        return [[decode([int(token)]), round(float(cosines[token]), 4)] for token in found]
+    def spelled(tokens: Any) -> list[list[object]]:
+        return [[decode([int(token)]), round(float(cosines[token]), 4)] for token in tokens]
 
-    return {"nearest": told(cosines.topk(count).indices), "farthest": told((-cosines).topk(count).indices)}
+    return {"nearest": spelled(cosines.topk(count).indices), "farthest": spelled((-cosines).topk(count).indices)}
 
 
 def _cosines(matrix: Float[Tensor, "d_model d_vocab"], vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n token"]:
-    """Cosines with what each token's logit gains over the mean logit, so that what all tokens share does not count."""
+    """Cosines with each token's readout minus the mean over tokens, which changes no probability."""
     centred = matrix - matrix.mean(1, keepdim=True)
     normed = torch.nn.functional.normalize
     return normed(vectors, dim=-1) @ normed(centred, dim=0)
 
 
 def _null_cosine(matrix: Float[Tensor, "d_model d_vocab"], width: int) -> float:
-    """The median over random directions of the largest cosine with any token: what nearness by chance looks like."""
-    drawn = torch.randn(DRAWS, width, generator=torch.Generator().manual_seed(0)).to(matrix)
-    return float(_cosines(matrix, drawn).max(-1).values.median())
+    """The median over random directions of the largest cosine with any token: the null of the nearest tokens."""
+    directions = torch.randn(DRAWS, width, generator=torch.Generator().manual_seed(0)).to(matrix)
+    return float(_cosines(matrix, directions).max(-1).values.median())

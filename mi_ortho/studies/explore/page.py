@@ -53,15 +53,15 @@ def explorer_page(path: Path) -> Markup:
     run = open_run(path)
     rows: list[Record] = list(run.records())
     frame = next((row for row in rows if row["kind"] == "frame"), None)
-    shown = [row for row in rows if row["kind"] == "vector"]
-    if frame is None or not shown or not (path.resolve().parent / "config.json").is_file():
+    vectors = [row for row in rows if row["kind"] == "vector"]
+    if frame is None or not vectors or not (path.resolve().parent / "config.json").is_file():
         raise RunError(
             f"got {path}; expected the folder `explore` of a family's run directory, with vectors measured; "
             "run `mi-ortho explore RUN`"
         )
     family = load_family(path.resolve().parent)
     arrays = {"frame": run.load_tensors("frame"), "drawn": run.load_rows("drawn")}
-    data, left_out = explorer_data(family, frame, shown, arrays)
+    data, omissions = explorer_data(family, frame, vectors, arrays)
     panels = Markup("").join(_panels(family, match) for match in family.matches)
     matches = [match for match in data["groups"] if match != "base"]
     values = {
@@ -71,7 +71,7 @@ def explorer_page(path: Path) -> Markup:
         "labels": {"base": "the base vector", **MATCH_TITLES},
         "panels": panels,
         "frame": frame,
-        "left_out": left_out,
+        "left_out": omissions,
         "sinks": sinks_line(family.rows),
         "natural": frame.get("natural") is not None,
         "chance": number(float(frame["d_model"]) ** -0.5, 2),
@@ -80,35 +80,37 @@ def explorer_page(path: Path) -> Markup:
     body = render("explorer.html.jinja", **values)
     title = f"Explorer · {visible(family.config.get('model') or 'the embedded model')}"
     total = sum(len(family.family(match)) for match in family.matches)
-    headline = f"{len(shown) - ('base' in data['groups'])} of {total} orthogonal vectors and their base, one at a time"
+    headline = (
+        f"{len(vectors) - ('base' in data['groups'])} of {total} orthogonal vectors and their base, one at a time"
+    )
     sections = [Section("", body), _reading(frame)]
     return page(title, sections, headline=headline, kicker=title, links=_PARTS)
 
 
 def explorer_data(
-    family: FamilyRun, frame: Record, shown: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]]
+    family: FamilyRun, frame: Record, records: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Everything the page's script reads, and what had to be left out to keep the page small."""
+    """The data of the page's script, and what was left out of it to keep the page small."""
     words = _Words()
-    vectors = [_vector(family, row, words) for row in shown]
+    vectors = [_vector(family, row, words) for row in records]
     _cut(vectors)
-    pictures, left_out = _attention(shown, arrays, vectors)
-    natural = _natural(frame, shown, arrays, vectors, words)
-    largest = max([1e-6, *(abs(value) for row in shown for value in row.get("presence") or [])])
-    for one, row in zip(vectors, shown):
+    pictures, omissions = _attention(records, arrays, vectors)
+    natural = _natural(frame, records, arrays, vectors, words)
+    largest = max([1e-6, *(abs(value) for row in records for value in row.get("presence") or [])])
+    for one, row in zip(vectors, records):
         one["presence"] = packed(torch.tensor(row.get("presence") or []), largest)
         change = torch.tensor(row["attention_change"])
         one["change"] = packed(change, 1.0)
-    rows, columns = torch.tensor(shown[0]["attention_change"]).shape
+    rows, columns = torch.tensor(records[0]["attention_change"]).shape
     if frame.get("left_out"):
-        left_out.append(f"attention of the first {frame['left_out']} tokens of the prompt")
+        omissions.append(f"attention of the first {frame['left_out']} tokens of the prompt")
     data = {
         "groups": {
-            match: [row["index"] for row in shown if row["match"] == match]
-            for match in dict.fromkeys(row["match"] for row in shown)
+            match: [row["index"] for row in records if row["match"] == match]
+            for match in dict.fromkeys(row["match"] for row in records)
         },
         "vectors": vectors,
-        "words": words.found,
+        "words": words.texts,
         "modes": family.colours,
         "presence": largest,
         "prompt": [safe_word(word) for word in frame["pieces"]],
@@ -121,33 +123,35 @@ def explorer_data(
         "base": clip(visible(family.base.get("text") or ""), 4000),
         "unsteered": clip(visible(family.unsteered.get("text") or ""), 4000),
     }
-    return data, left_out
+    return data, omissions
 
 
 class _Words:
-    """Each different token once; vectors name theirs by number."""
+    """A table of tokens, each once; calling it with a token gives its number."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.texts: list[str] = []
         self.places: dict[str, int] = {}
 
     def __call__(self, word: str) -> int:
-        shown = safe_word(word)
-        if shown not in self.places:
-            self.places[shown] = len(self.found)
-            self.found.append(shown)
-        return self.places[shown]
+        text = safe_word(word)
+        if text not in self.places:
+            self.places[text] = len(self.texts)
+            self.texts.append(text)
+        return self.places[text]
 
 
 def safe_word(word: object) -> str:
-    """A token as the page sets it, always as text: control characters visible, cut if long."""
+    """A token as the page shows it: control characters visible, cut if long."""
     return clip(visible(word), _TOKEN)
 
 
 def _vector(family: FamilyRun, row: Record, words: _Words) -> dict[str, Any]:
-    """One vector: what the family run measured of it, and its own tokens."""
+    """The data of one vector: measures of the family run and its tokens."""
     match, index = str(row["match"]), int(row["index"])
-    found = family.base if match == "base" else next((one for one in family.family(match) if one["index"] == index), {})
+    measures = (
+        family.base if match == "base" else next((one for one in family.family(match) if one["index"] == index), {})
+    )
     elsewhere = [one for one in family.where(kind="transfer", match=match) if one["index"] == index]
     near = {
         key: [[safe_word(word), value] for word, value in row[key]] if row.get(key) else None
@@ -156,9 +160,9 @@ def _vector(family: FamilyRun, row: Record, words: _Words) -> dict[str, Any]:
     return {
         "match": match,
         "index": index,
-        "mode": found.get("mode"),
-        "text": visible(found.get("text") or ""),
-        "numbers": {key: found.get(key) for key in _NUMBERS if found.get(key) is not None},
+        "mode": measures.get("mode"),
+        "text": visible(measures.get("text") or ""),
+        "numbers": {key: measures.get(key) for key in _NUMBERS if measures.get(key) is not None},
         "elsewhere": [
             [visible(one.get("prompt_text")), one.get("mode"), visible(one.get("text") or "")] for one in elsewhere
         ],
@@ -169,7 +173,7 @@ def _vector(family: FamilyRun, row: Record, words: _Words) -> dict[str, Any]:
 
 
 def _cut(vectors: Sequence[dict[str, Any]]) -> None:
-    """Shorten completions so that all of them together stay within half a megabyte."""
+    """Shorten completions so that together they have at most `_TEXTS` characters."""
     texts = [one["text"] for one in vectors] + [text for one in vectors for _, _, text in one["elsewhere"]]
     limit = text_limit(texts, _TEXTS)
     for one in vectors:
@@ -178,50 +182,53 @@ def _cut(vectors: Sequence[dict[str, Any]]) -> None:
 
 
 def _attention(
-    shown: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]], vectors: Sequence[dict[str, Any]]
+    records: Sequence[Record], arrays: Mapping[str, Mapping[str, Tensor]], vectors: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    """Attention without steering, and each vector's change of it, for as many heads as fit: those that change most."""
+    """Unsteered attention and each vector's change of it, for the heads that change most, as many as fit the page.
+
+    The second value says what was left out.
+    """
     plain = arrays["frame"]["attention"].float()
     size = plain.shape[-1]
-    room = max(1, _PICTURES // (len(shown) * size * (size + 1) // 2))
-    changes = [arrays["drawn"].get(str(row["match"])) for row in shown]
+    room = max(1, _PICTURES // (len(records) * size * (size + 1) // 2))
+    changes = [arrays["drawn"].get(str(row["match"])) for row in records]
     if any(change is None for change in changes):
         return None, ["attention, whose shards are missing"]
-    places = _places(shown)
+    places = _places(records)
     stack = torch.stack([change[place].float() for change, place in zip(changes, places) if change is not None])
     heads = stack.abs().sum((0, 2, 3)).argsort(descending=True)[:room].sort().values.tolist()
     largest = max(1e-6, float(stack.abs().max()))
     lower = torch.tril_indices(size, size)
     for one, change in zip(vectors, stack):
         one["attention"] = packed(change[heads][:, lower[0], lower[1]], largest)
-    left = [f"attention of {len(plain) - len(heads)} of {len(plain)} heads; shown are those that change most"]
-    given = {"heads": heads, "largest": largest, "plain": packed(plain[heads][:, lower[0], lower[1]], 1.0)}
-    return given, left * (len(heads) < len(plain))
+    omissions = [f"attention of {len(plain) - len(heads)} of {len(plain)} heads; shown are those that change most"]
+    pictures = {"heads": heads, "largest": largest, "plain": packed(plain[heads][:, lower[0], lower[1]], 1.0)}
+    return pictures, omissions * (len(heads) < len(plain))
 
 
-def _places(shown: Sequence[Record]) -> list[int]:
-    """Where each row's shard stands in the stack of its match: shards are stacked in the order of their indices."""
+def _places(records: Sequence[Record]) -> list[int]:
+    """The position of each row's shard in the stack of its match, which is sorted by index."""
     order = {
-        match: sorted(row["index"] for row in shown if row["match"] == match)
-        for match in {row["match"] for row in shown}
+        match: sorted(row["index"] for row in records if row["match"] == match)
+        for match in {row["match"] for row in records}
     }
-    return [order[row["match"]].index(row["index"]) for row in shown]
+    return [order[row["match"]].index(row["index"]) for row in records]
 
 
 def _natural(
     frame: Record,
-    shown: Sequence[Record],
+    records: Sequence[Record],
     arrays: Mapping[str, Mapping[str, Tensor]],
     vectors: Sequence[dict[str, Any]],
     words: _Words,
 ) -> dict[str, Any] | None:
-    """The text that shows the behaviour without steering, with every vector's presence on it."""
+    """The text that shows the behaviour without steering; adds every vector's presence on it to `vectors`."""
     values = arrays["frame"].get("natural")
     if values is None or frame.get("natural") is None:
         return None
     column = {tuple(name): k for k, name in enumerate(frame["vectors"])}
     largest = max(1e-6, float(values.abs().max()))
-    for one, row in zip(vectors, shown):
+    for one, row in zip(vectors, records):
         one["natural"] = packed(values[:, column[row["match"], row["index"]]], largest)
     return {"tokens": [words(word) for word in frame["natural"]], "start": frame["natural_start"], "largest": largest}
 
@@ -240,7 +247,7 @@ def _panels(family: FamilyRun, match: str) -> Markup:
     """Norm and divergences of one match over the index; the explorer moves their cursor."""
     rows = family.family(match)
     colours = [family.colours.get(str(row.get("mode")), "m7") for row in rows]
-    found = []
+    panels = []
     for key, title, unit in _PANELS:
         values = [row.get(key) for row in rows]
         if finite(values):
@@ -250,8 +257,8 @@ def _panels(family: FamilyRun, match: str) -> Markup:
                 points = [row["index"] for row in random], [row.get(key) for row in random]
                 chance = family.shown("isotropic")
                 series.insert(0, Series(chance.label, *points, chance.colour, "isotropic", dots=True))
-            found.append(curve(Panel(title, unit, group=match, log=key != "norm" and wide(series)), series))
-    return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(found))
+            panels.append(curve(Panel(title, unit, group=match, log=key != "norm" and wide(series)), series))
+    return Markup('<div class="panels" data-match="{}">{}</div>').format(match, Markup("").join(panels))
 
 
 def _reading(frame: Record) -> Section:

@@ -39,10 +39,10 @@ def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None
     source = open_source(family)
     settings = settings_of(config) | {"family": source.path.name, "family_digest": _digest(source)}
     place = at or family / "explore"
-    known = _known(place, settings, fresh=fresh)
-    if known is not None and known.finished:
-        say(f"already finished: {known.path} (--fresh computes it again)")
-        return _with_page(known)
+    explorer = _explorer_at(place, settings, fresh=fresh)
+    if explorer is not None and explorer.finished:
+        say(f"already finished: {explorer.path} (--fresh computes it again)")
+        return _with_page(explorer)
     subject = _subject(config, source)
     facts = subject.facts(source.config.seed, source.train[:1], source.config.system)
     with start(family, "explore", settings, at=place, facts=facts) as run:
@@ -59,8 +59,8 @@ def _check(config: ExploreConfig) -> None:
         )
 
 
-def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run | None:
-    """The explorer already in a place, which needs no model where it is finished; None where there is none.
+def _explorer_at(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run | None:
+    """The explorer in a folder; None if there is none, or `fresh` has removed it.
 
     Raises:
         RunError: it is no explorer, or one of other settings, or another process writes it.
@@ -78,16 +78,18 @@ def _known(place: Path, settings: Mapping[str, object], *, fresh: bool) -> Run |
             _remove(place)
         return None
     if differing:
-        told = ", ".join(f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing)
+        difference = ", ".join(
+            f"{key} is {run.config.get(key)!r} there, {settings.get(key)!r} here" for key in differing
+        )
         raise RunError(
-            f"got {place}, an explorer of other settings: {told}; expected the same settings; give them, "
+            f"got {place}, an explorer of other settings: {difference}; expected the same settings; give them, "
             "choose another --at, or replace it by --fresh"
         )
     return run
 
 
 def _remove(place: Path) -> None:
-    """A folder leaves under another name: if this is interrupted, what is left is no half a run in its place."""
+    """Remove a folder, renamed first: after an interruption no half of it is left under its name."""
     leaving = place.with_name(f".{place.name}.replaced")
     shutil.rmtree(leaving, ignore_errors=True)
     place.rename(leaving)
@@ -95,29 +97,29 @@ def _remove(place: Path) -> None:
 
 
 def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, track: Track) -> None:
-    known, rows = source.config, open_run(source.path).records()
+    family_config, rows = source.config, open_run(source.path).records()
     base = pick(rows, kind="base")
     natural = subject.texts.natural.get(str(base[0]["mode"]) if base else "", ())
     setting = Setting(
         subject.model,
-        resid_post(known.source),
-        where(known.where),
+        resid_post(family_config.source),
+        where(family_config.where),
         subject.modes,
-        known.system,
-        known.max_new_tokens,
-        known.temperature,
-        known.seed,
-        sinks_of(known.sinks, subject.model, source.train, known.system),
+        family_config.system,
+        family_config.max_new_tokens,
+        family_config.temperature,
+        family_config.seed,
+        sinks_of(family_config.sinks, subject.model, source.train, family_config.system),
     )
-    explored = Explored(run, setting, source.train[0], next(iter(natural), None), known.target, config.nearest)
+    explored = Explored(run, setting, source.train[0], next(iter(natural), None), family_config.target, config.nearest)
     vectors = {"base": source.base[None], **source.families}
-    named = chosen_vectors({match: len(found) for match, found in source.families.items()}, config.vectors)
+    named = chosen_vectors({match: len(family) for match, family in source.families.items()}, config.vectors)
     texts = {
-        (match, int(row["index"])): _written(row)
+        (match, int(row["index"])): _completion_of(row)
         for match in source.families
         for row in pick(rows, kind="vector", match=match)
     }
-    texts["base", 0] = _written(base[0]) if base else ""
+    texts["base", 0] = _completion_of(base[0]) if base else ""
     device = torch.device(config.device)
     plain = unsteered_attention(explored)
     explore_frame(explored, plain, torch.stack([vectors[match][index] for match, index in named]).to(device), named)
@@ -129,21 +131,24 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
             explore_vector(explored, plain, (match, index), vector, texts.get((match, index), ""), place)
         track("vectors", count, len(named))
     run.consolidate("drawn")
-    total = sum(len(found) for found in source.families.values())
+    total = sum(len(family) for family in source.families.values())
     run.summary({"headline": f"Explorer of {source.path.name}: {len(named) - 1} of {total} vectors and their base."})
 
 
-def _written(row: Mapping[str, Any]) -> str:
-    """The completion of a row, in the tokens it was written in where the row has them."""
+def _completion_of(row: Mapping[str, Any]) -> str:
+    """The completion of a row, with the tokens that the model wrote if the row has them."""
     text, ids = str(row.get("text") or ""), row.get("ids")
     return text if ids is None else Written(text, ids)
 
 
 def _subject(config: ExploreConfig, source: Source) -> Subject:
-    known = source.config
-    name = config.model or known.model
+    family_config = source.config
+    name = config.model or family_config.model
     subject = open_subject(
-        name, device=config.device, dtype=config.dtype or known.dtype, trust_remote_code=known.trust_remote_code
+        name,
+        device=config.device,
+        dtype=config.dtype or family_config.dtype,
+        trust_remote_code=family_config.trust_remote_code,
     )
     if source.digest is not None and source.digest != subject.digest:
         raise RunError(
@@ -154,7 +159,7 @@ def _subject(config: ExploreConfig, source: Source) -> Subject:
 
 
 def _digest(source: Source) -> str:
-    """Which vectors these are, so that an explorer of others is not taken for theirs."""
+    """A hash of the base and all vectors, by which an explorer of other vectors is noticed."""
     digest = hashlib.sha256()
     for vectors in (source.base, *source.families.values()):
         digest.update(vectors.contiguous().numpy().tobytes())
@@ -170,6 +175,6 @@ def _with_page(run: Run) -> Run:
 
 
 def with_model(config: ExploreConfig, family: Path) -> ExploreConfig:
-    """The settings with the model the family run names, where none is given."""
+    """The settings with the model of the family run if they name none."""
     name = open_run(family).config.get("model")
     return replace(config, model=config.model or (None if name is None else str(name)))

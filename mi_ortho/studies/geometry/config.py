@@ -7,7 +7,7 @@ from mi_ortho.runs.settings import later
 
 @dataclass(frozen=True)
 class GeometryConfig:
-    """Which network's layers to measure, on which two sets of prompts, and how much is drawn at random.
+    """Settings of `geometry`: the model, the two sets of prompts, and sizes of the random parts.
 
     Attributes:
         model: a name or folder TransformerLens can load; None is the embedded model.

@@ -1,4 +1,4 @@
-"""Rows about depth: variance and norm of both streams, their growth, the gap between them, and the updates."""
+"""Rows about depth: variance and norm of both streams, their growth, the gap between them, and block updates."""
 
 from collections.abc import Sequence
 
@@ -14,16 +14,16 @@ from mi_ortho.stats import bootstrap, central_interval
 STATISTICS = ("mean_variance", "max_variance", "mean_norm")
 STREAMS = ("pre", "mid")
 FORMS = {"exponential": fit_exponential, "power": fit_power}
-STILL = 1e-9  # variance as a share of the squared norm below which nothing varies but rounding
+STILL = 1e-9  # variance as a share of the squared norm, below which it is rounding error
 
 
 def depth_curves(x: Float[Tensor, "samples point d_model"]) -> Float[Tensor, "three point"]:
-    """Mean variance, largest variance and mean norm at each point: the quantities a bootstrap resamples."""
-    found = stream_moments(x)
-    return torch.stack([found.mean_variance, found.max_variance, found.mean_norm])
+    """Mean variance, largest variance and mean norm at each point."""
+    moments = stream_moments(x)
+    return torch.stack([moments.mean_variance, moments.max_variance, moments.mean_norm])
 
 
-def growth_rows(found: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
+def growth_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
     """The three curves of both streams with bootstrap intervals, and how well each growth law fits them.
 
     Points where nothing varies over prompts (the embedding of a last token that is the same for all) are left out.
@@ -31,13 +31,13 @@ def growth_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
     """
     rows: list[Row] = []
     for stream in STREAMS:
-        points = _stream(found, stream)
+        points = _stream(paths, stream)
         if points is None:
             continue
         value = depth_curves(points)
         moves = value[0] > STILL * value[2].square() / points.shape[-1]
-        drawn = bootstrap(points, depth_curves, draws, generator)
-        low, high = central_interval(drawn)
+        resamples = bootstrap(points, depth_curves, draws, generator)
+        low, high = central_interval(resamples)
         depths = [depth for depth in range(points.shape[1]) if bool(moves[depth])]
         for index, statistic in enumerate(STATISTICS):
             rows += [
@@ -52,17 +52,17 @@ def growth_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
                 }
                 for depth in depths
             ]
-            rows += _fit_rows(stream, statistic, depths, value[index, depths], drawn[:, index][:, depths])
+            rows += _fit_rows(stream, statistic, depths, value[index, depths], resamples[:, index][:, depths])
     return rows
 
 
-def gap_rows(found: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
+def gap_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
     """log(variance of mid / variance of pre) by layer, paired over samples, and attention's share of the growth.
 
-    `share` is log(mid / pre) over log(post / pre), means over layers: what attention adds to the logarithm. At one
-    half, mid lies above pre only because it is half a block further.
+    `share` is log(mid / pre) over log(post / pre), means over layers. At one half, mid is above pre only because it is
+    half a block later.
     """
-    pre, mid, post = (_stream(found, stream) for stream in ("pre", "mid", "post"))
+    pre, mid, post = (_stream(paths, stream) for stream in ("pre", "mid", "post"))
     if pre is None or mid is None or post is None:
         return []
     stacked = torch.stack([pre, mid, post], dim=1)
@@ -75,8 +75,8 @@ def gap_rows(found: Trajectories, draws: int, generator: torch.Generator) -> lis
         share = gap.mean() / (logs[2] - logs[0]).mean()
         return torch.stack([torch.cat([gap, gap.mean()[None]]), share.expand(len(gap) + 1)])
 
-    value, drawn = gaps(stacked), bootstrap(stacked, gaps, draws, generator)
-    low, high = central_interval(drawn)
+    value, resamples = gaps(stacked), bootstrap(stacked, gaps, draws, generator)
+    low, high = central_interval(resamples)
     rows: list[Row] = [
         {"kind": "gap", "depth": depth, "value": float(value[0, k]), "low": float(low[0, k]), "high": float(high[0, k])}
         for k, depth in enumerate(moves)
@@ -86,23 +86,23 @@ def gap_rows(found: Trajectories, draws: int, generator: torch.Generator) -> lis
     return [*rows, {"kind": "mean_gap", **means, **shares}]
 
 
-def update_rows(found: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
-    """What each block adds: its length, its cosine with the state before it and with the next block's addition.
+def update_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
+    """The update of each block: its length, its cosine with the state before it and with the next block's update.
 
-    The last row has the slope of log length over depth: 0 where every layer moves the state equally far.
+    The last row has the slope of log length over depth, 0 if all updates are equally long.
     """
-    pre, post = _stream(found, "pre"), _stream(found, "post")
+    pre, post = _stream(paths, "pre"), _stream(paths, "post")
     assert pre is not None and post is not None
     blocks = torch.cat([pre, post[:, -1:]], dim=1)
 
     def updates(x: Float[Tensor, "samples point d_model"]) -> Float[Tensor, "four layer"]:
-        found = stream_moments(x)
-        slope = _slope(found.step_norm.log())
-        turns = torch.cat([found.alignment, found.alignment.mean()[None]])
-        return torch.stack([found.step_norm, found.outwardness, turns, slope.expand(len(found.step_norm))])
+        moments = stream_moments(x)
+        slope = _slope(moments.step_norm.log())
+        turns = torch.cat([moments.alignment, moments.alignment.mean()[None]])
+        return torch.stack([moments.step_norm, moments.outwardness, turns, slope.expand(len(moments.step_norm))])
 
-    value, drawn = updates(blocks), bootstrap(blocks, updates, draws, generator)
-    low, high = central_interval(drawn)
+    value, resamples = updates(blocks), bootstrap(blocks, updates, draws, generator)
+    low, high = central_interval(resamples)
     last = value.shape[1] - 1
     rows: list[Row] = [
         {
@@ -127,20 +127,20 @@ def update_rows(found: Trajectories, draws: int, generator: torch.Generator) -> 
 
 
 def _fit_rows(
-    stream: str, statistic: str, depths: Sequence[int], value: Float[Tensor, " n"], drawn: Float[Tensor, "draws n"]
+    stream: str, statistic: str, depths: Sequence[int], value: Float[Tensor, " n"], resamples: Float[Tensor, "draws n"]
 ) -> list[Row]:
     fits = {form: fit(depths, value.tolist()) for form, fit in FORMS.items()}
-    again = [{form: fit(depths, row) for form, fit in FORMS.items()} for row in drawn.tolist()]
+    refits = [{form: fit(depths, row) for form, fit in FORMS.items()} for row in resamples.tolist()]
     rows: list[Row] = []
     for form, fit in fits.items():
         named: Row = {"kind": "fit", "stream": stream, "statistic": statistic, "form": form}
         rows.append(
             named
-            | _spread("slope", fit.slope, [found[form].slope for found in again])
-            | _spread("r_squared", fit.r_squared, [found[form].r_squared for found in again])
+            | _spread("slope", fit.slope, [refit[form].slope for refit in refits])
+            | _spread("r_squared", fit.r_squared, [refit[form].r_squared for refit in refits])
             | {"aicc": fit.aicc, "intercept": fit.intercept}
         )
-    wins = [_preference(found) for found in again]
+    wins = [_preference(refit) for refit in refits]
     return [
         *rows,
         {"kind": "law", "stream": stream, "statistic": statistic, **_spread("preference", _preference(fits), wins)},
@@ -151,8 +151,8 @@ def _preference(fits: dict[str, Growth]) -> float:
     return fits["power"].aicc - fits["exponential"].aicc
 
 
-def _spread(name: str, value: float, drawn: Sequence[float]) -> Row:
-    low, high = central_interval(torch.tensor(drawn, dtype=torch.float64)).tolist()
+def _spread(name: str, value: float, resamples: Sequence[float]) -> Row:
+    low, high = central_interval(torch.tensor(resamples, dtype=torch.float64)).tolist()
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
@@ -162,7 +162,7 @@ def _slope(y: Float[Tensor, " n"]) -> Float[Tensor, ""]:
     return (at * y).sum() / at.square().sum()
 
 
-def _stream(found: Trajectories, name: str) -> Float[Tensor, "samples layer d_model"] | None:
-    """One stream, None where the architecture does not have it."""
-    kinds = {site.kind for site in found.sites}
-    return None if name == "mid" and "resid_mid" not in kinds else found.kind(f"resid_{name}")
+def _stream(paths: Trajectories, name: str) -> Float[Tensor, "samples layer d_model"] | None:
+    """One stream; None if the architecture does not have it."""
+    kinds = {site.kind for site in paths.sites}
+    return None if name == "mid" and "resid_mid" not in kinds else paths.kind(f"resid_{name}")

@@ -30,20 +30,20 @@ PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "
 
 
 def overlaps(matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int) -> Float[Tensor, "n n"]:
-    """Overlap of the spaces that every two output matrices write to most."""
+    """Overlap of the k leading output directions of every two output matrices."""
     return overlap_matrix([write_space(matrix, k) for _, matrix in matrices])
 
 
 def overlap_rows(
     matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int, draws: int, generator: torch.Generator
 ) -> list[Row]:
-    """Mean overlap between layers for attention, MLP and both, over what independently turned matrices would have."""
-    found, d_model = overlaps(matrices, k), matrices[0][1].shape[1]
+    """Mean overlap between layers for attention, MLP and both, beside that of randomly rotated matrices."""
+    overlap, d_model = overlaps(matrices, k), matrices[0][1].shape[1]
     rows: list[Row] = []
     for part, kinds in PARTS.items():
         chosen = [index for index, (site, _) in enumerate(matrices) if site.kind in kinds]
         null = chance_overlaps(d_model, k, len(chosen), draws, generator)
-        value = mean_of_pairs(found[chosen][:, chosen])
+        value = mean_of_pairs(overlap[chosen][:, chosen])
         rows.append(
             {
                 "kind": "overlap",
@@ -59,7 +59,7 @@ def overlap_rows(
 
 
 def likeness_rows(points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator) -> list[Row]:
-    """How alike every two layers are, and how much of one a map from the other predicts on unseen samples.
+    """Likeness of every two layers, and the share of one that a map from the other predicts on unseen samples.
 
     For every ordered pair a row "likeness": CKA, CKA with shuffled samples, Procrustes distance; for a layer with
     itself `ceiling`, the CKA of two halves of its own coordinates. For every pair and random half a row "carried": the
@@ -97,7 +97,7 @@ def flat_rows(
     copies: int,
     generator: torch.Generator,
 ) -> list[Row]:
-    """Signs of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians group by group."""
+    """Measures of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians of each group."""
     rows: list[Row] = []
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     for depth in range(points.shape[1]):
@@ -108,16 +108,16 @@ def flat_rows(
         for cloud, copy, one in clouds:
             # the same triangles for all clouds of a layer
             chooser = torch.Generator().manual_seed(seed)
-            found = flatness(one, neighbours=neighbours, triangles=triangles, generator=chooser)
+            measures = flatness(one, neighbours=neighbours, triangles=triangles, generator=chooser)
             rows.append(
                 {
                     "kind": "flat",
                     "depth": depth,
                     "cloud": cloud,
                     "copy": copy,
-                    "ratio": found.ratio,
-                    "defect": found.defect,
-                    "dimension": found.dimension,
+                    "ratio": measures.ratio,
+                    "defect": measures.defect,
+                    "dimension": measures.dimension,
                 }
             )
     return rows

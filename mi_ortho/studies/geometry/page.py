@@ -56,20 +56,20 @@ def geometry_report(run_dir: Path) -> Path:
 
 
 def _series(rows: Sequence[Record], label: str, style: str, *, y: str = "value", key: str = "") -> Series:
-    """One line of a column over depth; a depth recorded twice counts once."""
+    """A column over depth as one line; a depth recorded twice counts once."""
     points = {row["depth"]: row[y] for row in rows}
     return Series(label, sorted(points), [points[depth] for depth in sorted(points)], style, key or label.split()[0])
 
 
-def _shown(network: str) -> tuple[str, str]:
-    """A network's label and its line: the model's own is the one of families."""
-    known = CONTROLS.get(network)
-    return (known.label, known.colour) if known else (network, "family")
+def _network_line(network: str) -> tuple[str, str]:
+    """A network's label and the style of its line."""
+    control = CONTROLS.get(network)
+    return (control.label, control.colour) if control else (network, "family")
 
 
 def _growth(rows: Sequence[Record]) -> Section | None:
-    found = pick(rows, kind="point", network="model", group="all")
-    if not found:
+    points = pick(rows, kind="point", network="model", group="all")
+    if not points:
         return None
     panels = [_growth_panel(rows, statistic, letter) for statistic, letter in zip(LINES, "abc")]
     legend = [
@@ -105,7 +105,7 @@ def _growth_panel(rows: Sequence[Record], statistic: str, letter: str) -> Markup
         for fit in pick(fits, form=form)[:1]:
             line = [{"depth": row["depth"], "value": _fitted(fit, row["depth"])} for row in pre]
             series.append(_series(line, f"{form} fit", style))
-    series += [_series(points("untrained", "pre"), *_shown("untrained"))] * bool(points("untrained", "pre"))
+    series += [_series(points("untrained", "pre"), *_network_line("untrained"))] * bool(points("untrained", "pre"))
     return curve(Panel(LINES[statistic], "over prompts", DEPTH, log=True, letter=letter, group="growth"), series)
 
 
@@ -122,10 +122,10 @@ def _intervals(rows: Sequence[Record], label: str) -> list[Estimate]:
 def _untrained_gap(rows: Sequence[Record]) -> list[Estimate]:
     untrained = f"{CONTROLS['untrained'].label}, mean over layers"
     mean = [("mean over layers", "model", "value"), (untrained, "untrained", "control")]
-    found = [(label, pick(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
+    gaps = [(label, pick(rows, kind="mean_gap", network=network), style) for label, network, style in mean]
     return [
         Estimate(label, part[0]["value"], (part[0]["low"], part[0]["high"]), style)
-        for label, part, style in found
+        for label, part, style in gaps
         if part
     ]
 
@@ -136,8 +136,8 @@ def _sets(rows: Sequence[Record]) -> Section | None:
     if not names:
         return None
     panels, styles = [], ("family", "c1", "c4", "c5")
-    shown = [(stream, statistic) for statistic in ("mean_variance", "max_variance") for stream in ("pre", "mid")]
-    for letter, (stream, statistic) in zip("abcd", shown):
+    charts = [(stream, statistic) for statistic in ("mean_variance", "max_variance") for stream in ("pre", "mid")]
+    for letter, (stream, statistic) in zip("abcd", charts):
         parts = [pick(points, group=name, stream=stream, statistic=statistic) for name in names]
         series = [_series(part, str(name), style) for name, part, style in zip(names, parts, styles) if part]
         if series:
@@ -148,8 +148,8 @@ def _sets(rows: Sequence[Record]) -> Section | None:
 
 
 def _updates(rows: Sequence[Record]) -> Section | None:
-    found = {name: pick(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
-    if not found["model"]:
+    networks = {name: pick(rows, kind="update", network=name) for name in ("model", "untrained", "shuffled")}
+    if not networks["model"]:
         return None
     panels = []
     columns = {
@@ -158,27 +158,27 @@ def _updates(rows: Sequence[Record]) -> Section | None:
         "alignment": "Cosine with the next block's addition",
     }
     for letter, (column, title) in zip("abc", columns.items()):
-        series = [_series(part, *_shown(name), y=column) for name, part in found.items() if part]
+        series = [_series(part, *_network_line(name), y=column) for name, part in networks.items() if part]
         panels.append(curve(Panel(title, "", DEPTH, log=column == "norm", letter=letter, group="updates"), series))
-    legend = [(name, *_shown(name)) for name, part in found.items() if part]
+    legend = [(name, *_network_line(name)) for name, part in networks.items() if part]
     caption = "If every layer moved the state equally far, the first curve would be flat."
     return Section("What each block adds", curves(panels, caption, legend=legend), "", "updates", "Updates")
 
 
 def _directions(rows: Sequence[Record], run: Run) -> Section | None:
-    found = pick(rows, kind="overlap", network="model")
-    if not found:
+    overlaps = pick(rows, kind="overlap", network="model")
+    if not overlaps:
         return None
-    drawn = []
-    for row in found:
-        drawn.append(Estimate(str(row["part"]), row["value"]))
+    bars = []
+    for row in overlaps:
+        bars.append(Estimate(str(row["part"]), row["value"]))
         chance = (row["chance_low"], row["chance_high"])
-        drawn.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
-        drawn += [
+        bars.append(Estimate(f"{row['part']}: by chance", row["chance"], chance, "control"))
+        bars += [
             Estimate(f"{row['part']}: {CONTROLS['shuffled'].label}", other["value"], None, "control")
             for other in pick(rows, kind="overlap", network="shuffled", part=row["part"])[:1]
         ]
-    body = estimates(f"Mean overlap of the {found[0]['k']} leading directions between layers", drawn)
+    body = estimates(f"Mean overlap of the {overlaps[0]['k']} leading directions between layers", bars)
     if run.has("overlap"):
         matrix = run.load_tensors("overlap")["both"]
         names = [f"{part} {layer}" for layer in range(len(matrix) // 2) for part in ("attention", "MLP")]
@@ -194,15 +194,15 @@ def _directions(rows: Sequence[Record], run: Run) -> Section | None:
 
 
 def _likeness(rows: Sequence[Record]) -> Section | None:
-    found = pick(rows, kind="likeness", network="model")
+    likeness = pick(rows, kind="likeness", network="model")
     carried = pick(rows, kind="carried", network="model")
-    if not found or not carried:
+    if not likeness or not carried:
         return None
-    size = 1 + max(row["source"] for row in found)
-    drawn = Markup("")
+    size = 1 + max(row["source"] for row in likeness)
+    figures = Markup("")
     pictures = (("cka", "CKA"), ("shuffled", "CKA with shuffled prompts (null)"), ("procrustes", "Procrustes distance"))
     for column, title in pictures:
-        drawn += _matrix(_grid(found, column, size), title)
+        figures += _matrix(_grid(likeness, column, size), title)
     maps = (
         ("scaling", "a single number"),
         ("rotation", "a rotation"),
@@ -210,17 +210,17 @@ def _likeness(rows: Sequence[Record]) -> Section | None:
         ("turned", "a number after a random rotation (null)"),
     )
     for column, title in maps:
-        drawn += _matrix(_grid(carried, column, size).clamp(-1, 1), f"Layer predicted from another by {title}")
-    body = Markup('<div class="two">{}</div>').format(drawn)
+        figures += _matrix(_grid(carried, column, size).clamp(-1, 1), f"Layer predicted from another by {title}")
+    body = Markup('<div class="two">{}</div>').format(figures)
     means = [
         Estimate(title, fmean(row[column] for row in carried), None, "control" if column == "turned" else "value")
         for column, title in maps
     ]
-    ceilings = {row["source"]: row["ceiling"] for row in found if row.get("ceiling") is not None}
+    ceilings = {row["source"]: row["ceiling"] for row in likeness if row.get("ceiling") is not None}
     body += estimates("Share of another layer's variance predicted, mean over pairs of layers", means)
     halves = [
-        Estimate("mean CKA of two layers", fmean(row["cka"] for row in found if row["source"] != row["target"])),
-        Estimate("shuffled prompts (null)", fmean(row["shuffled"] for row in found), None, "control"),
+        Estimate("mean CKA of two layers", fmean(row["cka"] for row in likeness if row["source"] != row["target"])),
+        Estimate("shuffled prompts (null)", fmean(row["shuffled"] for row in likeness), None, "control"),
         Estimate("halves of one layer (ceiling)", fmean(ceilings.values()), None, "control"),
     ]
     body += estimates("CKA beside its null and its ceiling", halves)
@@ -232,18 +232,18 @@ def _likeness(rows: Sequence[Record]) -> Section | None:
 
 
 def _grid(rows: Sequence[Record], column: str, size: int) -> Float[Tensor, "n n"]:
-    """Mean of a column for each pair of layers; the diagonal is 1 where a layer was not compared with itself."""
-    found = torch.eye(size, dtype=torch.float64)
+    """The mean of a column for each pair of layers; 1 on the diagonal if layers were not compared with themselves."""
+    means = torch.eye(size, dtype=torch.float64)
     for source in range(size):
         for target in range(size):
             values = [row[column] for row in rows if (row["source"], row["target"]) == (source, target)]
             if values:
-                found[source, target] = fmean(values)
-    return found
+                means[source, target] = fmean(values)
+    return means
 
 
 def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
-    """Numbers to read where there are few layers, a picture where there are many."""
+    """A table of numbers for few layers, a heat map for many."""
     names, caption = [str(k) for k in range(len(values))], f"{title}; from the row's layer to the column's."
     if len(values) <= _READABLE:
         return grid([[Cell(float(x)) for x in row] for row in values], names, names, caption=caption, largest=1.0)
@@ -251,8 +251,8 @@ def _matrix(values: Float[Tensor, "n n"], title: str) -> Markup:
 
 
 def _flat(rows: Sequence[Record]) -> Section | None:
-    found = pick(rows, kind="flat", network="model")
-    if not found:
+    measures = pick(rows, kind="flat", network="model")
+    if not measures:
         return None
     clouds = (
         ("measured", "activations", "family"),
@@ -263,10 +263,11 @@ def _flat(rows: Sequence[Record]) -> Section | None:
     columns = {"ratio": "Detour along the neighbour graph", "defect": "Triangle defect", "dimension": "Local dimension"}
     for letter, (column, title) in zip("abc", columns.items()):
         series = [
-            _series(_means(pick(found, cloud=cloud), column), label, style, key=cloud) for cloud, label, style in clouds
+            _series(_means(pick(measures, cloud=cloud), column), label, style, key=cloud)
+            for cloud, label, style in clouds
         ]
         panels.append(curve(Panel(title, "", DEPTH, letter=letter, group="flat"), series))
-    copies = 1 + max(row["copy"] for row in found)
+    copies = 1 + max(row["copy"] for row in measures)
     caption = f"After each block, at the last token. Gaussian curves are means over {copies} clouds."
     legend = [(cloud, label, style) for cloud, label, style in clouds]
     lead = "A flat cloud of the same spread is the null: a neighbour graph has detours in any cloud."
@@ -291,8 +292,8 @@ def _fits(rows: Sequence[Record]) -> Section:
         "r_squared": "R²",
         "aicc": "AICc",
     }
-    found = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in pick(rows, kind="fit")]
-    if not found:
+    fits = [{**row, "statistic": LINES.get(row["statistic"], row["statistic"])} for row in pick(rows, kind="fit")]
+    if not fits:
         return Section("Growth laws", note("No growth law was fitted yet."))
     lead = "Slope per layer of the exponential, exponent of the power law, with 95 % bootstrap intervals over prompts."
-    return table_section("Growth laws", found, columns, lead=lead, anchor="fits", name="fits")
+    return table_section("Growth laws", fits, columns, lead=lead, anchor="fits", name="fits")

@@ -57,7 +57,7 @@ def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None,
 
 
 def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str, ...]]:
-    """Two disjoint sets of prompts: those asked for, else the model's own, else the shipped ones."""
+    """Two disjoint sets of prompts: those of the settings, else of the model folder, else of this package."""
     natural, limit = subject.texts.natural, config.limit
     if config.harmful is not None:
         harmful = load_prompts(config.harmful, column=config.harmful_column).instructions
@@ -84,8 +84,8 @@ def headline(title: str, verdicts: list[Any]) -> str:
 def _measure(
     config: GeometryConfig, subject: Subject, sets: Mapping[str, tuple[str, ...]], run: Run, say: Say, track: Track
 ) -> None:
-    """Every stage of every network that the run does not hold yet."""
-    wanted = [
+    """Every stage of every network that the run does not have yet."""
+    parts = [
         (network, name) for network, names in STAGES.items() for name in names if config.controls or network == "model"
     ]
 
@@ -94,13 +94,13 @@ def _measure(
         say(f"reading {sum(map(len, sets.values()))} prompts: {network}")
         return stages(read_network(_network(network, config, subject), sets, batch=config.batch), _effort(config))
 
-    for done, (network, name) in enumerate(wanted, start=1):
+    for done, (network, name) in enumerate(parts, start=1):
         stage(
             run,
             f"{network} {name}",
             lambda network=network, name=name: [{**row, "network": network} for row in todo(network)[name]()],
         )
-        track("stages", done, len(wanted))
+        track("stages", done, len(parts))
 
 
 def _network(name: str, config: GeometryConfig, subject: Subject) -> Model:
@@ -130,7 +130,11 @@ def _effort(config: GeometryConfig) -> Effort:
 
 
 def _check(config: GeometryConfig, model: Model, say: Say) -> Matrices:
-    """Everything that would fail later fails here; the output matrices, none where that part has to be left out."""
+    """The output matrices of the model, none if that part has to be left out.
+
+    Raises:
+        ValueError: a setting or the model would make a later stage fail.
+    """
     counts = {
         name: getattr(config, name)
         for name in ("limit", "draws", "rotations", "splits", "neighbours", "triangles", "copies", "batch")

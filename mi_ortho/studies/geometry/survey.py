@@ -15,7 +15,7 @@ from mi_ortho.runs.seeds import random_stream
 from mi_ortho.studies.geometry.depth import gap_rows, growth_rows, update_rows
 from mi_ortho.studies.geometry.layers import flat_rows, likeness_rows, overlap_rows
 
-STAGES = {  # which measurements each network needs for the claims and their controls
+STAGES = {  # the measurements of each network that the claims and their controls need
     "model": ("growth", "gap", "updates", "overlap", "likeness", "flat"),
     "untrained": ("growth", "gap", "updates"),
     "shuffled": ("updates", "overlap"),
@@ -24,7 +24,7 @@ STAGES = {  # which measurements each network needs for the claims and their con
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is drawn at random.
+    """Sizes of the random parts.
 
     Attributes:
         draws: bootstrap resamplings of the prompts.
@@ -47,15 +47,19 @@ class Effort:
     seed: int = 0
 
     def generator(self, stage: int) -> torch.Generator:
-        """A random stream of its own for every stage."""
+        """A separate random stream for each stage."""
         return random_stream(self.seed, stage, times=100)
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What is read from a network once: trajectories of the prompts, the set of each prompt, output matrices.
+    """Data of a network that all stages share.
 
-    `left_out` says why there are no matrices where the architecture does not write plainly by one of each a block.
+    Attributes:
+        paths: the residual stream of every prompt.
+        groups: of each set of prompts, its first index and the one after its last.
+        matrices: output matrices of attention and MLP; none if the blocks do not have one of each.
+        left_out: why there are none.
     """
 
     paths: Trajectories
@@ -65,7 +69,7 @@ class Reading:
 
 
 def read_network(model: Model, sets: Mapping[str, Sequence[str]], *, batch: int = 16) -> Reading:
-    """The last token of all prompts through the residual stream, and the matrices that write to it.
+    """Read the residual stream of all prompts at the last token, and the matrices that write to it.
 
     Args:
         model: any network.
@@ -91,7 +95,7 @@ def read_network(model: Model, sets: Mapping[str, Sequence[str]], *, batch: int 
 
 
 def stages(reading: Reading, effort: Effort) -> dict[str, Callable[[], list[Row]]]:
-    """Each stage as a function without arguments; all of them draw from the seed, in any order the same rows."""
+    """Each stage as a function without arguments; each has a random stream of its own, so their order is free."""
     paths = reading.paths
 
     def growth() -> list[Row]:

@@ -25,13 +25,13 @@ def curves_rise(rows: Sequence[Record]) -> Verdict | None:
     """E: variance grows along a straight line in the logarithm in every curve."""
 
     def steepest(network: str) -> list[Record]:
-        found = pick(rows, kind="fit", network=network, form="exponential")
-        return [row for row in found if row["group"] != "all" and row["statistic"] != "mean_norm"]
+        fits = pick(rows, kind="fit", network=network, form="exponential")
+        return [row for row in fits if row["group"] != "all" and row["statistic"] != "mean_norm"]
 
-    found = steepest("model")
-    if not found:
+    fits = steepest("model")
+    if not fits:
         return None
-    worst = min(found, key=_signed)
+    worst = min(fits, key=_signed)
     control = [_signed(row) for row in steepest("untrained")]
     interval = (worst["r_squared_low"], worst["r_squared_high"]) if worst["slope_low"] > 0 else (0.0, 0.0)
     return _judge(
@@ -54,7 +54,7 @@ def exponential_growth(rows: Sequence[Record]) -> Verdict | None:
     control = pick(rows, kind="law", network="untrained", group="all", stream="pre", statistic="mean_variance")
     if not law or not fit:
         return None
-    straight = _drawn(fit[0]["r_squared"], (fit[0]["r_squared_low"], fit[0]["r_squared_high"]))
+    straight = _estimate(fit[0]["r_squared"], (fit[0]["r_squared_low"], fit[0]["r_squared_high"]))
     return _judge(
         "F: the mean variance grows near-exponentially with depth",
         f"AICc of a power law exceeds that of an exponential by at least {DECISIVE}, and R² is at least {STRAIGHT}",
@@ -68,32 +68,32 @@ def exponential_growth(rows: Sequence[Record]) -> Verdict | None:
 
 
 def streams_separate(rows: Sequence[Record]) -> Verdict | None:
-    """G: the variance of mid lies apart from that of pre."""
-    found, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
-    if found is None:
+    """G: the variance of mid is larger than that of pre."""
+    gap, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
+    if gap is None:
         return None
     return _judge(
         "G: the curves of the pre and mid streams are separate",
         f"mean over layers of log(variance of mid / variance of pre) at least {SEPARATE}",
         "mean log ratio, paired over prompts, bootstrap; control: an untrained network's",
-        found["value"],
-        (found["low"], found["high"]),
+        gap["value"],
+        (gap["low"], gap["high"]),
         SEPARATE,
         control["value"] if control else None,
     )
 
 
 def attention_adds_more(rows: Sequence[Record]) -> Verdict | None:
-    """G, the why: mid is more than half a block further along the growth."""
-    found, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
-    if found is None:
+    """G, the reason: attention adds more than half of the growth of a block."""
+    gap, control = _one(rows, "mean_gap", "model"), _one(rows, "mean_gap", "untrained")
+    if gap is None:
         return None
     return _judge(
         "G (why): attention adds more of the growth than the MLP, so mid is not just half a block further",
         f"attention's share of the log growth of a block above {HALF}",
         "mean log(mid / pre) over mean log(post / pre), bootstrap; control: an untrained network's",
-        found["share"],
-        (found["share_low"], found["share_high"]),
+        gap["share"],
+        (gap["share_low"], gap["share_high"]),
         HALF,
         control["share"] if control else None,
     )
@@ -101,10 +101,10 @@ def attention_adds_more(rows: Sequence[Record]) -> Verdict | None:
 
 def directions_shared(rows: Sequence[Record]) -> Verdict | None:
     """H: output matrices of different layers write to the same directions."""
-    found, control = (pick(rows, kind="overlap", network=name, part="both") for name in ("model", "shuffled"))
-    if not found:
+    overlap, control = (pick(rows, kind="overlap", network=name, part="both") for name in ("model", "shuffled"))
+    if not overlap:
         return None
-    row = found[0]
+    row = overlap[0]
     return _judge(
         "H: the layers' output matrices write along shared directions",
         f"mean overlap of their {row['k']} leading directions at least {SHARED} times that of random rotations",
@@ -117,16 +117,16 @@ def directions_shared(rows: Sequence[Record]) -> Verdict | None:
 
 
 def updates_aligned(rows: Sequence[Record]) -> Verdict | None:
-    """H: what successive blocks add points the same way."""
-    found, control = _one(rows, "updates", "model"), _one(rows, "updates", "shuffled")
-    if found is None:
+    """H: updates of successive blocks point in similar directions."""
+    updates, control = _one(rows, "updates", "model"), _one(rows, "updates", "shuffled")
+    if updates is None:
         return None
     return _judge(
         "H: successive layers move the state in similar directions",
         f"mean cosine between the additions of successive blocks at least {ALIGNED}",
         "mean cosine over prompts and blocks, bootstrap; control: shuffled weights",
-        found["alignment"],
-        (found["alignment_low"], found["alignment_high"]),
+        updates["alignment"],
+        (updates["alignment_low"], updates["alignment_high"]),
         ALIGNED,
         control["alignment"] if control else None,
     )
@@ -134,10 +134,10 @@ def updates_aligned(rows: Sequence[Record]) -> Verdict | None:
 
 def equal_moves(rows: Sequence[Record]) -> Verdict | None:
     """I: every layer moves the state about equally far, so that the norm grows linearly."""
-    found, control = _one(rows, "updates", "model"), _one(rows, "updates", "untrained")
-    if found is None:
+    updates, control = _one(rows, "updates", "model"), _one(rows, "updates", "untrained")
+    if updates is None:
         return None
-    slope = _drawn(found["slope"], (found["slope_low"], found["slope_high"]))
+    slope = _estimate(updates["slope"], (updates["slope_low"], updates["slope_high"]))
     return judge(
         "I: every layer moves the state about equally far, so its norm grows linearly",
         f"slope of the log length of a block's addition between -{CONSTANT} and {CONSTANT} per block",
@@ -150,7 +150,7 @@ def equal_moves(rows: Sequence[Record]) -> Verdict | None:
 
 
 def one_space(rows: Sequence[Record]) -> Verdict | None:
-    """J: a number carries one layer to another nearly as well as a learned map, so all layers share one space."""
+    """J: a single factor predicts one layer from another nearly as well as a learned map does."""
     pairs = pick(rows, kind="carried", network="model")
     if not pairs:
         return None
@@ -180,16 +180,16 @@ def space_is_flat(rows: Sequence[Record]) -> Verdict | None:
     measured = mean_ratio("measured", 0)
     excess = sorted(measured / mean_ratio("gaussian", copy) - 1 for copy in copies)
     grouped = fmean(measured / mean_ratio("grouped", copy) - 1 for copy in copies)
-    found = Measured(fmean(excess), (excess[0], excess[-1]), "range over copies", len(excess))
+    estimate = Measured(fmean(excess), (excess[0], excess[-1]), "range over copies", len(excess))
     return judge(
         "K: the space of activations is Euclidean",
         f"mean detour along the neighbour graph within {FLAT} of that of Gaussian clouds of the same covariance",
         "mean over layers of path length over straight distance, relative to the Gaussian's, range over its copies; "
         "control: relative to Gaussians within each set of prompts",
-        found,
+        estimate,
         FLAT,
         grouped,
-        decide(found, FLAT, side="within"),
+        decide(estimate, FLAT, side="within"),
     )
 
 
@@ -221,13 +221,13 @@ def _judge(
     control: float | None,
     more: Sequence[Decision] = (),
 ) -> Verdict:
-    """Whether the whole interval reaches the threshold, and every further condition holds."""
-    found = _drawn(value, interval)
-    decision = all_of([decide(found, threshold), *more])
-    return judge(claim, prediction, statistic, found, threshold, control, decision)
+    """A verdict that is supported if the whole interval reaches the threshold and all of `more` are supported."""
+    estimate = _estimate(value, interval)
+    decision = all_of([decide(estimate, threshold), *more])
+    return judge(claim, prediction, statistic, estimate, threshold, control, decision)
 
 
-def _drawn(value: float, interval: Interval) -> Measured:
+def _estimate(value: float, interval: Interval) -> Measured:
     return Measured(value, (float(interval[0]), float(interval[1])), "bootstrap")
 
 

@@ -1,1 +1,1 @@
-"""What can be done with finished runs: reports, an index, comparisons, exports."""
+"""Commands on finished runs: reports, an index, comparisons, exports."""

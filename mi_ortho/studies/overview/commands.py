@@ -1,10 +1,10 @@
-"""The one table of commands that make runs: a new command is a folder of `studies` and a line here."""
+"""The table of commands that make runs: a new command is a folder of `studies` and a line here."""
 
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-# a command and what draws the report of its runs, imported only when it is drawn; its flags are in the same folder
+# a command and the function that draws the reports of its runs, imported only to draw one; its flags are beside it
 REPORTS: Mapping[str, str] = {
     "family": "mi_ortho.studies.family.page:family_report",
     "melbo": "mi_ortho.studies.family.page_melbo:melbo_report",

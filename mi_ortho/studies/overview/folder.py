@@ -1,4 +1,4 @@
-"""Every run below a folder as one row: what it was, what it came to, what it cost, or why it cannot be read."""
+"""Every run below a folder as one entry: command, headline, verdicts, cost, or why it cannot be read."""
 
 import os
 import re
@@ -28,10 +28,10 @@ class Entry:
         state: "finished", "unfinished" or "broken".
         command: which command or experiment made it; empty where that was not recorded.
         model: what it ran on.
-        headline: what came out; of an unfinished run how far it got; of a broken one the reason.
+        headline: the run's; for an unfinished run its number of rows, for a broken one the reason.
         verdicts: how many have each of OUTCOMES.
         started: UTC, to the second; empty where that was not recorded.
-        seconds: wall time, None where it cannot be told.
+        seconds: wall time; None where it was not recorded and cannot be inferred.
         megabytes: on disk.
         line: the command line; empty where it was not recorded.
         report: the page to open, relative to the folder; None where there is none.
@@ -54,8 +54,8 @@ class Entry:
 
 def run_entries(folder: Path) -> list[Entry]:
     """All runs below a folder, newest first; runs inside runs (an explorer, an exported model) are not listed."""
-    found = [_entry(path, Path(folder)) for path in _directories(Path(folder))]
-    return sorted(found, key=lambda entry: (entry.started, entry.path), reverse=True)
+    entries = [_entry(path, Path(folder)) for path in _directories(Path(folder))]
+    return sorted(entries, key=lambda entry: (entry.started, entry.path), reverse=True)
 
 
 def _directories(folder: Path) -> Iterator[Path]:
@@ -85,7 +85,7 @@ def _entry(path: Path, folder: Path) -> Entry:
         headline={BROKEN: problems[0] if problems else "", UNFINISHED: so_far}.get(
             state, str(summary.get("headline") or "no headline")
         ),
-        verdicts=_counted(summary.get("verdicts")),
+        verdicts=_tally(summary.get("verdicts")),
         started=str(environment.get("started") or "")[:19],
         seconds=_seconds(path, summary, environment),
         megabytes=sum(file.stat().st_size for file in path.rglob("*") if file.is_file()) / 1e6,
@@ -96,33 +96,33 @@ def _entry(path: Path, folder: Path) -> Entry:
 
 
 def command_of(path: Path, environment: Mapping[str, Any]) -> str:
-    """Which command or experiment made a run; where it was not recorded, the folder that `start` made it in."""
+    """The command or experiment that made a run; if not recorded, the name of the folder that `start` made it in."""
     recorded = environment.get("experiment") or environment.get("command")
     return str(recorded or (path.resolve().parent.name if _STAMPED.match(path.resolve().name) else ""))
 
 
 def _mapping(path: Path, problems: list[str]) -> Mapping[str, Any]:
-    """One JSON object of a run; empty where the file is missing, with a reason where it cannot be read."""
+    """One JSON object of a run; empty if the file is missing or cannot be read, which then adds to `problems`."""
     if not path.is_file():
         return {}
     try:
-        found = read_json(path)
+        content = read_json(path)
     except ValueError as error:
         problems.append(str(error))
         return {}
-    if isinstance(found, Mapping):
-        return found
+    if isinstance(content, Mapping):
+        return content
     problems.append(f"got {path}, which holds no settings; expected a JSON object; delete the run or make it again")
     return {}
 
 
-def _counted(verdicts: object) -> tuple[int, ...]:
+def _tally(verdicts: object) -> tuple[int, ...]:
     mappings = [one for one in verdicts if isinstance(one, Mapping)] if isinstance(verdicts, list) else []
     return tuple(tally(mappings).values())
 
 
 def _seconds(path: Path, summary: Mapping[str, Any], environment: Mapping[str, Any]) -> float | None:
-    """What the run recorded itself; else from its last start to the time of its summary file."""
+    """Wall time of a run: as recorded, else from its last start to the time of its summary file."""
     recorded = summary.get("seconds")
     if isinstance(recorded, int | float) and not isinstance(recorded, bool):
         return float(recorded)

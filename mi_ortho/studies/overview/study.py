@@ -1,4 +1,4 @@
-"""The commands that look at what others made: `report`, `compare`, `show`, `export`."""
+"""The commands on finished runs: `report`, `compare`, `show`, `export`."""
 
 import os
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from mi_ortho.studies.shared.progress import printable
 def report(path: Path, to: Path | None = None) -> Path:
     """Render the report of a run directory again, into it or to the file `to`, and return the file.
 
-    The command that made the run is in its environment.json; the table of commands says what draws it.
+    environment.json names the command that made the run; the table of commands has the function that draws it.
     """
     open_run(path)
     name = str(read_mapping(path / "environment.json").get("command", "family"))

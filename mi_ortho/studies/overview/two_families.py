@@ -38,21 +38,21 @@ _LEGEND = [
 
 
 def family_sections(first: Path, second: Path) -> list[Section]:
-    """Curves, completions and cosines of two family runs; what only one of them has is said."""
+    """Curves, completions and cosines of two family runs, and a remark on matches that only one of them has."""
     one, other = load_family(first), load_family(second)
     shared = [match for match in one.matches if match in other.matches]
-    found = [_curves(one, other, match) for match in shared]
+    sections = [_curves(one, other, match) for match in shared]
     alone = [match for match in dict.fromkeys([*one.matches, *other.matches]) if match not in shared]
     if alone:
         text = f"Only one of the runs has vectors of this match: {', '.join(alone)}. Their curves are left out."
-        found.append(Section("Left out", note(text)))
-    return [*found, _completions(one, other, shared), _cosines(one, other)]
+        sections.append(Section("Left out", note(text)))
+    return [*sections, _completions(one, other, shared), _cosines(one, other)]
 
 
 def _curves(one: FamilyRun, other: FamilyRun, match: str) -> Section:
-    drawn = [(title, unit, _series(one, other, match, key)) for key, title, unit in _MEASURES]
-    drawn.append(("Vectors that keep the behaviour", "count up to k", _kept(one, other, match)))
-    drawn = [item for item in drawn if any(finite(series.y) for series in item[2])]
+    charts = [(title, unit, _series(one, other, match, key)) for key, title, unit in _MEASURES]
+    charts.append(("Vectors that keep the behaviour", "count up to k", _keep_counts(one, other, match)))
+    charts = [item for item in charts if any(finite(series.y) for series in item[2])]
     panels = [
         curve(
             Panel(
@@ -65,32 +65,32 @@ def _curves(one: FamilyRun, other: FamilyRun, match: str) -> Section:
             ),
             series,
         )
-        for k, (title, unit, series) in enumerate(drawn)
+        for k, (title, unit, series) in enumerate(charts)
     ]
     caption = (
         "Both runs on the same axes; dots are random vectors of the same norms at the same index. Hover, tap, or use "
         "the arrow keys for the numbers; click a name to hide a line. Losses and divergences are against each run's "
         "own base vector."
     )
-    legend = [entry for entry in _LEGEND if any(series.key == entry[0] for _, _, found in drawn for series in found)]
+    legend = [entry for entry in _LEGEND if any(series.key == entry[0] for _, _, lines in charts for series in lines)]
     title = MATCH_TITLES.get(match, match)
     return Section(title, curves(panels, caption, legend=legend), "", f"curves-{match}", f"Curves ({match})")
 
 
 def _series(one: FamilyRun, other: FamilyRun, match: str, key: str) -> list[Series]:
     random = [] if key == "norm" else [("ra", one, _RANDOM), ("rb", other, "c4")]
-    found = [_of(run.control(match, "isotropic"), key, name, style, dots=True) for name, run, style in random]
-    found += [_of(other.family(match), key, "b", "c1"), _of(one.family(match), key, "a", "family")]
-    return [series for series in found if finite(series.y)]
+    lines = [_of(run.control(match, "isotropic"), key, name, style, dots=True) for name, run, style in random]
+    lines += [_of(other.family(match), key, "b", "c1"), _of(one.family(match), key, "a", "family")]
+    return [series for series in lines if finite(series.y)]
 
 
-def _kept(one: FamilyRun, other: FamilyRun, match: str) -> list[Series]:
-    found = []
+def _keep_counts(one: FamilyRun, other: FamilyRun, match: str) -> list[Series]:
+    lines = []
     for name, run, style in (("b", other, "c1"), ("a", one, "family")):
         rows = run.family(match)
         counts = list(accumulate(float(run.keeps(row)) for row in rows))
-        found.append(Series(_label(name), [row["index"] for row in rows], counts, style, name))
-    return found
+        lines.append(Series(_label(name), [row["index"] for row in rows], counts, style, name))
+    return lines
 
 
 def _of(rows: Sequence[Record], key: str, name: str, style: str, *, dots: bool = False) -> Series:
@@ -102,7 +102,7 @@ def _label(name: str) -> str:
 
 
 def _completions(one: FamilyRun, other: FamilyRun, shared: Sequence[str]) -> Section:
-    """Unsteered and base completions with their differences marked, then every index that both runs have."""
+    """Unsteered and base completions with differences marked, then a table of the indices in both runs."""
     pairs = [("Unsteered", one.unsteered, other.unsteered), ("Base vector", one.base, other.base)]
     cards = [
         completions(
@@ -114,7 +114,7 @@ def _completions(one: FamilyRun, other: FamilyRun, shared: Sequence[str]) -> Sec
         )
         for title, a, b in pairs
     ]
-    rows = [row for match in shared for row in _joined(one, other, match)]
+    rows = [row for match in shared for row in _shared_rows(one, other, match)]
     if not rows:
         body = note("No vector of the two runs has the same match and index.")
         return Section("Completions", Markup("").join([*cards, body]), "", "completions")
@@ -131,15 +131,15 @@ def _completions(one: FamilyRun, other: FamilyRun, shared: Sequence[str]) -> Sec
         "text_a": "completion A",
         "text_b": "completion B",
     }
-    counted = {name: sum(row["kept"] == name for row in rows) for name in ("both", "only A", "only B", "neither")}
-    told = "; ".join(f"{name}: {count}" for name, count in counted.items())
-    lead = f"Of {len(rows)} indices in both runs, vectors that keep their base's behaviour: {told}."
+    counts = {name: sum(row["kept"] == name for row in rows) for name in ("both", "only A", "only B", "neither")}
+    shares = "; ".join(f"{name}: {count}" for name, count in counts.items())
+    lead = f"Of {len(rows)} indices in both runs, vectors that keep their base's behaviour: {shares}."
     body = table(rows, columns, name="completions", chips=["mode_a", "mode_b"])
     return Section("Completions", Markup("").join([*cards, body]), lead, "completions")
 
 
-def _joined(one: FamilyRun, other: FamilyRun, match: str) -> list[dict[str, Any]]:
-    found = []
+def _shared_rows(one: FamilyRun, other: FamilyRun, match: str) -> list[dict[str, Any]]:
+    table = []
     at = {row["index"]: row for row in other.family(match)}
     for a in one.family(match):
         b = at.get(a["index"])
@@ -148,12 +148,12 @@ def _joined(one: FamilyRun, other: FamilyRun, match: str) -> list[dict[str, Any]
             sides = [(name, row) for name, row in (("a", a), ("b", b))]
             values = {f"{key}_{name}": row.get(key) for key in ("mode", "norm", "loss", "text") for name, row in sides}
             word = kept[one.keeps(a), other.keeps(b)]
-            found.append({"match": match, "index": a["index"], "kept": word, **values})
-    return found
+            table.append({"match": match, "index": a["index"], "kept": word, **values})
+    return table
 
 
 def _cosines(one: FamilyRun, other: FamilyRun) -> Section:
-    """Are these the same directions? Cosines of every vector of A with every vector of B."""
+    """Cosines of every vector of A with every vector of B."""
     sides = [stacked(run.vectors) for run in (one, other)]
     reason = _incomparable(one, other, sides)
     if reason:
@@ -164,12 +164,12 @@ def _cosines(one: FamilyRun, other: FamilyRun) -> Section:
     share = float((products**2).mean()) * width
     largest = float(products.abs().max())
     body = heat_map(products, title="Cosine of every vector of A (down) with every vector of B (across)", ticks=marks)
-    told = (
+    lead = (
         f"The two bases have cosine {number(float(products[0, 0]), 2)}. Over all pairs the mean squared cosine is "
         f"{number(share)} times that of unrelated directions (1/{width}); the largest |cosine| is {number(largest)}. "
         "Rows are the vectors of A, columns those of B, each with its base first."
     )
-    return Section("Cosines between the runs", body, told, "cosines", "Cosines")
+    return Section("Cosines between the runs", body, lead, "cosines", "Cosines")
 
 
 def _incomparable(one: FamilyRun, other: FamilyRun, sides: Sequence[object]) -> str:
@@ -184,7 +184,7 @@ def _incomparable(one: FamilyRun, other: FamilyRun, sides: Sequence[object]) -> 
 
 
 def stacked(vectors: Mapping[str, Tensor]) -> tuple[Float[Tensor, "n d_model"], dict[int, str]] | None:
-    """Base and families as unit rows, and where each group starts; None where nothing is stored."""
+    """Base and families as unit rows, and where each group starts; None if no vectors are stored."""
     groups = [(name, vectors[name]) for name in ("base", "kl", "activation") if name in vectors]
     rows = [einops.rearrange(value, "... d_model -> (...) d_model").double() for _, value in groups]
     if not rows:

@@ -1,4 +1,4 @@
-"""Two runs of one command side by side: what was set differently, and what came out differently."""
+"""Two runs of one command side by side: different settings and different results."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,30 +71,30 @@ def comparison_page(one: Side, other: Side) -> Markup:
 
 def differences(one: Side, other: Side) -> tuple[list[dict[str, str]], int]:
     """The settings (and facts about the machine) in which two runs differ, as texts, and how many are equal."""
-    found: list[dict[str, str]] = []
+    rows: list[dict[str, str]] = []
     equal = 0
     for prefix, a, b in (
         ("", one.run.config, other.run.config),
         ("machine: ", _machine(one.environment), _machine(other.environment)),
     ):
-        left, right = dict(settings(a)), dict(settings(b))
-        for key in dict.fromkeys([*left, *right]):
-            if left.get(key) != right.get(key):
-                found.append({"key": prefix + key, "a": left.get(key, "–"), "b": right.get(key, "–")})
+        first, second = dict(settings(a)), dict(settings(b))
+        for key in dict.fromkeys([*first, *second]):
+            if first.get(key) != second.get(key):
+                rows.append({"key": prefix + key, "a": first.get(key, "–"), "b": second.get(key, "–")})
             else:
                 equal += 1
-    return found, equal
+    return rows, equal
 
 
 def _machine(environment: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: environment[key] for key in _MACHINE if key in environment}
-    return {key: clip(visible(value), 13) if key in ("commit", "model_hash") else value for key, value in found.items()}
+    facts = {key: environment[key] for key in _MACHINE if key in environment}
+    return {key: clip(visible(value), 13) if key in ("commit", "model_hash") else value for key, value in facts.items()}
 
 
 def _side(name: str, path: Path) -> Side:
     run, environment = open_run(path), part(path, "environment.json")
-    known = command_of(path, environment) or ("family" if "n_kl" in run.config else "")
-    return Side(name, run, known, part(path, "summary.json"), environment)
+    command = command_of(path, environment) or ("family" if "n_kl" in run.config else "")
+    return Side(name, run, command, part(path, "summary.json"), environment)
 
 
 def _results(one: Side, other: Side) -> Markup:
@@ -113,19 +113,19 @@ def _results(one: Side, other: Side) -> Markup:
 
 
 def _verdicts(one: Side, other: Side) -> list[dict[str, Any]]:
-    """Each claim once, with what either run says about it."""
+    """Each claim once, with its verdict in either run."""
     sides = [{str(row.get("claim")): row for row in side.summary.get("verdicts") or []} for side in (one, other)]
     return [
         {
             "claim": visible(claim),
             "statistic": visible(next(side[claim] for side in sides if claim in side).get("statistic") or ""),
-            "sides": [_told(side.get(claim)) for side in sides],
+            "sides": [_verdict_texts(side.get(claim)) for side in sides],
         }
         for claim in dict.fromkeys([*sides[0], *sides[1]])
     ]
 
 
-def _told(verdict: Mapping[str, Any] | None) -> dict[str, str] | None:
+def _verdict_texts(verdict: Mapping[str, Any] | None) -> dict[str, str] | None:
     if verdict is None:
         return None
     ends = verdict.get("interval")
@@ -146,7 +146,7 @@ def _settings(changed: Sequence[Mapping[str, object]], equal: int) -> Markup:
 
 
 def _numbers(one: Side, other: Side) -> Section:
-    """Every number of the two summaries, but those of the verdicts."""
+    """Every number of the two summaries except those of verdicts."""
     sides = [dict(_leaves({k: v for k, v in side.summary.items() if k != "verdicts"})) for side in (one, other)]
     rows = [
         {"key": key, "a": sides[0].get(key), "b": sides[1].get(key), "change": _change(sides, key)}

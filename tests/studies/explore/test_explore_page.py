@@ -49,25 +49,25 @@ class Bytes:
 @pytest.mark.parametrize("text", ["plain", "naïve café", "שלום", "👍🏽 ok", "", "日本語 text"])
 def test_pieces_are_characters_and_lose_nothing(text: str) -> None:
     ids = list(text.encode())
-    found = pieces(Bytes(), ids)
-    assert "".join(found.texts) == text and found.texts == tuple(text) and sum(found.sizes) == len(ids)
+    split = pieces(Bytes(), ids)
+    assert "".join(split.texts) == text and split.texts == tuple(text) and sum(split.sizes) == len(ids)
 
 
 def test_bytes_that_are_no_character_stay_single() -> None:
-    found = pieces(Bytes(), [0xFF, 97, 0xE2, 0x82, 0xAC, 0xE2])
-    assert found.texts == ("\ufffd", "a", "€", "\ufffd") and found.sizes == (1, 1, 3, 1)
+    split = pieces(Bytes(), [0xFF, 97, 0xE2, 0x82, 0xAC, 0xE2])
+    assert split.texts == ("\ufffd", "a", "€", "\ufffd") and split.sizes == (1, 1, 3, 1)
 
 
 def test_attention_among_pieces_still_sums_to_one() -> None:
-    found = Pieces(("a", "€", "b"), (1, 3, 1))
+    split = Pieces(("a", "€", "b"), (1, 3, 1))
     patterns = torch.rand(2, 5, 5).tril().softmax(-1)
-    joined = found.attention(patterns)
+    joined = split.attention(patterns)
     assert joined.shape == (2, 3, 3)
     torch.testing.assert_close(joined.sum(-1), torch.ones(2, 3))
     torch.testing.assert_close(joined[:, 0, 1], patterns[:, 0, 1:4].sum(-1))
     torch.testing.assert_close(joined[:, 1, 0], patterns[:, 1:4, 0].mean(-1))
     with pytest.raises(ValueError, match="values of 4 tokens; expected 5"):
-        found.mean(torch.zeros(4))
+        split.mean(torch.zeros(4))
 
 
 # --- what is measured
@@ -170,14 +170,14 @@ def test_page_holds_what_was_measured(report: Path) -> None:
     run = mo.open_run(report.parent)
     rows = [row for row in run.records() if row["kind"] == "vector"]
     assert data["groups"] == {"base": [0], "kl": list(range(12)), "activation": list(range(6))}
-    natural, drawn = run.load_tensors("frame")["natural"], run.load_rows("drawn")
+    natural, changes = run.load_tensors("frame")["natural"], run.load_rows("drawn")
     for k, (one, row) in enumerate(zip(data["vectors"], rows)):
-        wanted: Any = torch.tensor(row["presence"])
-        torch.testing.assert_close(unpack(one["presence"], data["presence"]), wanted, atol=0.004, rtol=0)
+        presence: Any = torch.tensor(row["presence"])
+        torch.testing.assert_close(unpack(one["presence"], data["presence"]), presence, atol=0.004, rtol=0)
         largest = data["natural"]["largest"]
         torch.testing.assert_close(unpack(one["natural"], largest), natural[:, k], atol=largest / 127, rtol=0)
         low = torch.tril_indices(12, 12)
-        change = drawn[one["match"]][one["index"]].float()[:, low[0], low[1]].flatten()
+        change = changes[one["match"]][one["index"]].float()[:, low[0], low[1]].flatten()
         largest = data["pictures"]["largest"]
         torch.testing.assert_close(unpack(one["attention"], largest), change, atol=largest / 127, rtol=0)
         assert [data["words"][j] for j in one["tokens"]][2:] == [explorer.safe_word(word) for word in HOSTILE] + [
@@ -190,9 +190,9 @@ def test_page_holds_what_was_measured(report: Path) -> None:
 def test_large_models_leave_out_heads_and_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_explored(tmp_path / "family", wide=7)
     monkeypatch.setattr(explorer, "_PICTURES", 2 * 19 * 78)
-    shown = " ".join(parse(explore_report(path).read_text()).shown)
-    assert "attention of 2 of 4 heads; shown are those that change most" in shown
-    assert "attention of the first 7 tokens of the prompt" in shown
+    text = " ".join(parse(explore_report(path).read_text()).shown)
+    assert "attention of 2 of 4 heads; shown are those that change most" in text
+    assert "attention of the first 7 tokens of the prompt" in text
     assert 0 not in data_of(path / "report.html")["pictures"]["heads"]  # the head that changes least
 
 
@@ -225,8 +225,8 @@ def test_explorer_works_in_a_browser(browser: Any, report: Path, width: int) -> 
     assert page.text_content(".explore output") == "5"
     assert page.text_content(".completion.vector").startswith(HOSTILE[1])
     assert page.get_attribute(".explore input[type=range]", "aria-valuetext") == "index 5, kl"
-    own = page.text_content(".tokens.own")
-    assert all(explorer.safe_word(word).replace("\n", "↵\n") in own for word in HOSTILE)
+    completion = page.text_content(".tokens.own")
+    assert all(explorer.safe_word(word).replace("\n", "↵\n") in completion for word in HOSTILE)
     assert page.text_content(".near li").startswith(explorer.safe_word(HOSTILE[0]))
     page.focus(".tokens.own")
     page.keyboard.press("ArrowRight")

@@ -104,10 +104,10 @@ def test_finished_explorer_is_not_measured_again(copied: Path, monkeypatch: pyte
     monkeypatch.setattr(command, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
     before = (copied / "explore" / "records.jsonl").stat().st_mtime_ns
     page = copied / "explore" / "report.html"
-    drawn = page.read_bytes()
+    html = page.read_bytes()
     page.unlink()
     call(copied)
-    assert page.read_bytes() == drawn and (copied / "explore" / "records.jsonl").stat().st_mtime_ns == before
+    assert page.read_bytes() == html and (copied / "explore" / "records.jsonl").stat().st_mtime_ns == before
 
 
 def test_other_settings_are_refused_before_the_model_is_loaded(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +119,8 @@ def test_other_settings_are_refused_before_the_model_is_loaded(copied: Path, mon
 
 
 def test_explorer_of_other_vectors_is_refused(copied: Path) -> None:
-    drawn = torch.randn(WIDTH, 7, generator=torch.Generator().manual_seed(1))
-    groups = {"base": drawn[:, 0], "kl": drawn.T[1:4], "activation": drawn.T[4:]}
+    columns = torch.randn(WIDTH, 7, generator=torch.Generator().manual_seed(1))
+    groups = {"base": columns[:, 0], "kl": columns.T[1:4], "activation": columns.T[4:]}
     save_file({name: tensor.clone().contiguous() for name, tensor in groups.items()}, copied / "vectors.safetensors")
     with pytest.raises(RunError, match="family_digest is"):
         call(copied)
@@ -129,9 +129,9 @@ def test_explorer_of_other_vectors_is_refused(copied: Path) -> None:
 def test_fresh_replaces_what_is_there(copied: Path) -> None:
     (copied / "explore" / "records.jsonl").write_text("nonsense")
     path = call(copied, ExploreConfig(vectors=2, nearest=1), fresh=True)
-    found = rows(path)
-    assert path == copied / "explore" and [row["kind"] for row in found] == ["frame", *["vector"] * 3]
-    assert all(len(row["nearest"]) == 1 for row in found[1:])
+    frame_and_vectors = rows(path)
+    assert path == copied / "explore" and [row["kind"] for row in frame_and_vectors] == ["frame", *["vector"] * 3]
+    assert all(len(row["nearest"]) == 1 for row in frame_and_vectors[1:])
     assert "2 of 6 orthogonal vectors" in (path / "report.html").read_text()
 
 
@@ -159,13 +159,13 @@ def test_fresh_leaves_other_folders_and_other_writers_alone(copied: Path, tmp_pa
     assert (copied / "explore" / "records.jsonl").is_file()
 
 
-@pytest.mark.parametrize(("options", "wanted"), [(["--vectors", "0"], "vectors=0"), (["--nearest", "0"], "nearest=0")])
+@pytest.mark.parametrize(("options", "words"), [(["--vectors", "0"], "vectors=0"), (["--nearest", "0"], "nearest=0")])
 def test_mistakes_are_one_line(
-    copied: Path, options: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+    copied: Path, options: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["explore", str(copied), *options]) == 2
     error = capsys.readouterr().err
-    assert wanted in error and error.count("\n") == 1
+    assert words in error and error.count("\n") == 1
 
 
 def test_command_names_its_page(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,14 +181,14 @@ def test_a_completion_is_read_in_the_tokens_it_was_written_in(copied: Path) -> N
     tokenizer = loaded().model.tokenizer
     spelled = tokenizer("class Kite:", add_special_tokens=False)["input_ids"]
     letters = [tokenizer.convert_tokens_to_ids(letter.replace(" ", "Ġ")) for letter in "class Kite:"]
-    shown = {}
+    pieces = {}
     for name, more in (("letters", {"ids": letters}), ("older", {})):
         edited = [
             {**row, "text": "class Kite:", **more} if row["kind"] in ("vector", "base") else row for row in before
         ]
         records.write_text("".join(json.dumps(row) + "\n" for row in edited))
-        found = [row for row in rows(call(copied, fresh=True)) if row["kind"] == "vector"]
-        assert len(found) == 5 and len({tuple(row["pieces"]) for row in found}) == 1
-        shown[name] = found[0]["pieces"][found[0]["start"] :]
-    assert shown["letters"] == list("class Kite:")
-    assert shown["older"] == [tokenizer.decode([token]) for token in spelled] and len(spelled) < len(letters)
+        vector_rows = [row for row in rows(call(copied, fresh=True)) if row["kind"] == "vector"]
+        assert len(vector_rows) == 5 and len({tuple(row["pieces"]) for row in vector_rows}) == 1
+        pieces[name] = vector_rows[0]["pieces"][vector_rows[0]["start"] :]
+    assert pieces["letters"] == list("class Kite:")
+    assert pieces["older"] == [tokenizer.decode([token]) for token in spelled] and len(spelled) < len(letters)

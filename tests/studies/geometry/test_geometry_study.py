@@ -40,7 +40,7 @@ def named(rows: list[dict[str, Any]], network: str = "model", group: str = "all"
 
 
 def verdict(rows: list[dict[str, Any]], start: str) -> Verdict:
-    return next(found for found in claims(rows) if found.claim.startswith(start))
+    return next(claim for claim in claims(rows) if claim.claim.startswith(start))
 
 
 DOUBLING = [2.0**k for k in range(LAYERS)]
@@ -49,9 +49,9 @@ EQUAL = [1.0] * LAYERS
 
 
 def test_planted_growth_laws_are_told_apart() -> None:
-    for sizes, wanted in ((DOUBLING, True), (SQUARES, False)):
+    for sizes, exponential in ((DOUBLING, True), (SQUARES, False)):
         rows = named(growth_rows(paths(sizes, aligned=True), 40, rng()))
-        assert verdict(rows, "F").supported is wanted
+        assert verdict(rows, "F").supported is exponential
     flat = Trajectories(SITES, randn(SAMPLES, 1, WIDTH).expand(-1, len(SITES), -1) + 1e-3 * randn(SAMPLES, 17, WIDTH))
     assert verdict(named(growth_rows(flat, 40, rng())), "F").supported is False
 
@@ -93,9 +93,9 @@ def test_one_space_up_to_scale_against_turned_layers() -> None:
     x = randn(60, WIDTH) @ torch.diag(torch.linspace(3, 0.3, WIDTH).double())
     same = torch.stack([(k + 1) * x for k in range(4)], 1)
     turned = torch.stack([x @ rotation(WIDTH, seed=k) for k in range(4)], 1)
-    found, other = (verdict(named(likeness_rows(points, 3, rng())), "J") for points in (same, turned))
-    assert found.supported is True and found.value == pytest.approx(1, abs=0.05)
-    assert other.supported is False and found.control is not None and found.control < 0.5
+    one, other = (verdict(named(likeness_rows(points, 3, rng())), "J") for points in (same, turned))
+    assert one.supported is True and one.value == pytest.approx(1, abs=0.05)
+    assert other.supported is False and one.control is not None and one.control < 0.5
     rows = likeness_rows(same, 3, rng())
     diagonal = [row for row in rows if row["kind"] == "likeness" and row["source"] == row["target"]]
     assert all(row["cka"] == pytest.approx(1) and row["ceiling"] <= 1 for row in diagonal)
@@ -117,12 +117,12 @@ def test_rows_of_no_measurement_give_no_verdict() -> None:
 
 
 def test_points_where_nothing_varies_are_left_out() -> None:
-    found = paths(DOUBLING, aligned=True)
-    found.points[:, 0] = 1.0
-    rows = growth_rows(found, 5, rng())
+    trajectories = paths(DOUBLING, aligned=True)
+    trajectories.points[:, 0] = 1.0
+    rows = growth_rows(trajectories, 5, rng())
     depths = {row["depth"] for row in rows if row["kind"] == "point" and row["stream"] == "pre"}
     assert depths == set(range(1, LAYERS))
-    assert {row["depth"] for row in gap_rows(found, 5, rng()) if row["kind"] == "gap"} == set(range(1, LAYERS))
+    assert {row["depth"] for row in gap_rows(trajectories, 5, rng()) if row["kind"] == "gap"} == set(range(1, LAYERS))
 
 
 @pytest.mark.parametrize(

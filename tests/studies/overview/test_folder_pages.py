@@ -53,8 +53,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def indexed(folder: Path) -> list[dict[str, Any]]:
-    given = table_data((folder / "index.html").read_text(encoding="utf-8"))
-    return [dict(zip(given["fields"], row)) for row in given["rows"]]
+    table = table_data((folder / "index.html").read_text(encoding="utf-8"))
+    return [dict(zip(table["fields"], row)) for row in table["rows"]]
 
 
 def test_index_lists_every_run_with_what_it_came_to(folder: Path) -> None:
@@ -72,17 +72,17 @@ def test_index_lists_every_run_with_what_it_came_to(folder: Path) -> None:
 
 
 def test_index_headline_counts_only_what_is_there(folder: Path) -> None:
-    shown = " ".join(parse((folder / "index.html").read_text(encoding="utf-8")).shown)
-    assert "2 finished runs; 3 of 7 predictions supported." in shown  # the fake family has one verdict of each kind
-    assert "1 unfinished runs" not in shown and "unfinished runs" in shown
+    text = " ".join(parse((folder / "index.html").read_text(encoding="utf-8")).shown)
+    assert "2 finished runs; 3 of 7 predictions supported." in text  # the fake family has one verdict of each kind
+    assert "1 unfinished runs" not in text and "unfinished runs" in text
 
 
 def test_index_survives_a_moved_folder_and_names_no_place_outside(folder: Path, tmp_path: Path) -> None:
-    found = parse((folder / "index.html").read_text(encoding="utf-8"))
-    given = table_data((folder / "index.html").read_text(encoding="utf-8"))
-    links = [link for link in given["links"]["command"] if link]
+    html = parse((folder / "index.html").read_text(encoding="utf-8"))
+    table = table_data((folder / "index.html").read_text(encoding="utf-8"))
+    links = [link for link in table["links"]["command"] if link]
     assert len(links) == 2 and all(link.startswith("./") for link in links)
-    assert not {tag for tag, _ in found.tags} & {"img", "iframe", "link", "base"}
+    assert not {tag for tag, _ in html.tags} & {"img", "iframe", "link", "base"}
     moved = shutil.copytree(folder, tmp_path / "moved")
     assert [one.path for one in run_entries(moved)] == [one.path for one in run_entries(folder)]
 
@@ -145,31 +145,31 @@ def edit(path: Path, **values: Any) -> None:
 
 def tables(html: str) -> dict[str, list[dict[str, Any]]]:
     """The rows of every table of a page by its name."""
-    given = [json.loads(content) for _, content in parse(html).scripts if content.startswith('{"fields"')]
-    return {one["name"]: [dict(zip(one["fields"], row)) for row in one["rows"]] for one in given}
+    contents = [json.loads(content) for _, content in parse(html).scripts if content.startswith('{"fields"')]
+    return {one["name"]: [dict(zip(one["fields"], row)) for row in one["rows"]] for one in contents}
 
 
 def test_comparison_tells_what_differs(pair: tuple[Path, Path]) -> None:
     html = run_comparison(*pair).read_text(encoding="utf-8")
-    found, shown = tables(html), " ".join(parse(html).shown)
-    assert {(row["key"], row["a"], row["b"]) for row in found["settings"]} == {
+    by_name, text = tables(html), " ".join(parse(html).shown)
+    assert {(row["key"], row["a"], row["b"]) for row in by_name["settings"]} == {
         ("seed", "0", "5"),
         ("radius", "24", "12.5"),
         ("note", "–", HOSTILE[1]),
     }
-    assert "Two runs of family that differ in radius, seed, note." in shown
-    numbers = {row["key"]: row for row in found["numbers"]}
+    assert "Two runs of family that differ in radius, seed, note." in text
+    numbers = {row["key"]: row for row in by_name["numbers"]}
     assert numbers["counts.kl.found"] == {"key": "counts.kl.found", "a": 64, "b": 9, "change": -55}
     assert numbers["counts.activation.keeps"]["b"] is None and not any("verdicts" in key for key in numbers)
-    assert shown.count("not judged") == 2 and HOSTILE[0] in parse(html).shown
-    assert "Only one of the runs has vectors of this match: activation" in shown
+    assert text.count("not judged") == 2 and HOSTILE[0] in parse(html).shown
+    assert "Only one of the runs has vectors of this match: activation" in text
 
 
 def test_comparison_joins_completions_by_index(pair: tuple[Path, Path]) -> None:
-    found = tables(run_comparison(*pair).read_text(encoding="utf-8"))["completions"]
+    completions = tables(run_comparison(*pair).read_text(encoding="utf-8"))["completions"]
     rows = [load_family(path).family("kl") for path in pair]
-    assert [row["index"] for row in found] == list(range(9))
-    for row, a, b in zip(found, *rows):
+    assert [row["index"] for row in completions] == list(range(9))
+    for row, a, b in zip(completions, *rows):
         assert (row["mode_a"], row["mode_b"]) == (a["mode"], b["mode"])
         assert (
             row["kept"]
@@ -188,8 +188,8 @@ def test_comparison_draws_both_runs_on_one_axis(pair: tuple[Path, Path]) -> None
     rows = [load_family(path).family("kl") for path in pair]
     for name, family in zip("ab", rows):
         assert len(losses[name]) == len(family)
-        wanted = [None if row["loss"] is None else pytest.approx(row["loss"], rel=1e-3) for row in family]
-        assert losses[name] == wanted and wanted[2] is None
+        expected = [None if row["loss"] is None else pytest.approx(row["loss"], rel=1e-3) for row in family]
+        assert losses[name] == expected and expected[2] is None
 
 
 def test_cosines_only_between_comparable_vectors(pair: tuple[Path, Path], tmp_path: Path) -> None:
@@ -197,8 +197,8 @@ def test_cosines_only_between_comparable_vectors(pair: tuple[Path, Path], tmp_pa
     assert "The two bases have cosine 1." in " ".join(parse(html).shown)  # the fake runs share their base
     other = Path(shutil.copytree(pair[1], tmp_path / pair[1].name))
     edit(other / "environment.json", model_hash="00", command="family")
-    shown = " ".join(parse(run_comparison(pair[0], other, tmp_path / "x.html").read_text()).shown)
-    assert "of different weights" in shown and "The two bases" not in shown
+    text = " ".join(parse(run_comparison(pair[0], other, tmp_path / "x.html").read_text()).shown)
+    assert "of different weights" in text and "The two bases" not in text
     (other / "vectors.safetensors").unlink()
     assert "no vectors stored" in run_comparison(pair[0], other, tmp_path / "x.html").read_text()
 
@@ -221,8 +221,8 @@ def test_runs_without_curves_still_compare(tmp_path: Path) -> None:
         with start(tmp_path, "demo", {"seed": seed}) as run:
             run.summary({"headline": "h", "seconds": seed, "verdicts": [verdict(seed == 1)]})
             paths.append(run.path)
-    shown = " ".join(parse(run_comparison(*paths).read_text()).shown)
-    assert "supported" in shown and "not supported" in shown and "that differ in seed." in shown
+    text = " ".join(parse(run_comparison(*paths).read_text()).shown)
+    assert "supported" in text and "not supported" in text and "that differ in seed." in text
 
 
 @pytest.mark.browser
