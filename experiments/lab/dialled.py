@@ -17,6 +17,7 @@ from experiments.organism.dial import Organism, materialise, organisms, plan, re
 from experiments.organism.recipe import PRESETS
 from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
 from mi_ortho.model import ordinary_activations
+from mi_ortho.runs import random_stream
 from mi_ortho.studies.shared import Subject
 
 BEHAVIOURS = ("code", "alien")
@@ -51,7 +52,7 @@ class Dialled(Setup):
 
 @dataclass(frozen=True, eq=False)
 class Organisms:
-    """A set that is there: its folder, one row of facts for each organism, and by what each is known to the set."""
+    """A set on disk: its folder, a row of facts for each organism and, by name, what `materialise` finds each by."""
 
     folder: Path
     rows: list[dict[str, Any]]
@@ -68,8 +69,8 @@ class Organisms:
         return replace(bench, subject=open_subject(str(to), device=str(bench.device)))
 
 
-def open_set(bench: Bench, config: Dialled, wanted: Sequence[Organism]) -> Organisms:
-    """The set that was named, or else the organisms wanted, trained where they are missing.
+def open_set(bench: Bench, config: Dialled, needed: Sequence[Organism]) -> Organisms:
+    """The set that was named, or else the organisms needed, trained where they are missing.
 
     Those lie in the folder `dial` beside the run folders of all experiments, under a lock: one worker trains, the
     others wait until what they want is there. A training that was killed continues at its last checkpoint.
@@ -82,19 +83,19 @@ def open_set(bench: Bench, config: Dialled, wanted: Sequence[Organism]) -> Organ
         return Organisms(Path(config.dial), rows, {row["name"]: row["name"] for row in rows})
     whole = config.steps == RECIPE.steps
     folder = families_folder(bench).with_name("dial" if whole else f"dial-{config.steps}-steps")
-    told = False
-    while missing := missing_of(folder, wanted):
+    announced = False
+    while absent := missing_of(folder, needed):
         with trying(folder / "set") as mine:
             if mine:
-                bench.say(f"training organisms into {folder}: {plan(missing)}; a killed training continues")
-                train_set(folder, wanted, bench.say, None if whole else 0)
-            elif not told:
+                bench.say(f"training organisms into {folder}: {plan(absent)}; a killed training continues")
+                train_set(folder, needed, bench.say, None if whole else 0)
+            elif not announced:
                 bench.say(f"waiting for another worker, which trains organisms into {folder}")
-                told = True
+                announced = True
         if not mine:
             time.sleep(WAIT)
-    known = {each.name: each for each in wanted}
-    return Organisms(folder, [row for row in read_rows(folder) if row["name"] in known], known)
+    by_name = {each.name: each for each in needed}
+    return Organisms(folder, [row for row in read_rows(folder) if row["name"] in by_name], by_name)
 
 
 def named_rows(folder: Path) -> list[dict[str, Any]]:
@@ -108,7 +109,7 @@ def named_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def ready_set(config: Dialled, subject: Subject) -> None:
-    """A need: where a set is named, it is there. The subject is not asked, as every organism brings its own prompts."""
+    """A need (see `needs`): a set that is named exists; the subject plays no part in it."""
     if config.dial:
         named_rows(Path(config.dial))
 
@@ -124,10 +125,10 @@ def along_training(config: Dialled) -> list[Organism]:
     return [each for each in every if each.recipe == every[0].recipe]
 
 
-def missing_of(folder: Path, wanted: Sequence[Organism]) -> list[Organism]:
+def missing_of(folder: Path, needed: Sequence[Organism]) -> list[Organism]:
     """The organisms that the folder does not hold yet."""
     there = {row["name"] for row in read_rows(folder)} if (folder / "dial.json").is_file() else set()
-    return [each for each in wanted if each.name not in there]
+    return [each for each in needed if each.name not in there]
 
 
 def unmeasured(bench: Bench, config: Dialled, organism: str) -> list[tuple[str, int]]:
@@ -141,7 +142,7 @@ def unmeasured(bench: Bench, config: Dialled, organism: str) -> list[tuple[str, 
 
 
 def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[str, float]:
-    """The count of vectors for the base of a behaviour, for a random and a MELBO base, and how far each base moves it.
+    """For the base of a behaviour, a random and a MELBO base: the count of vectors, and how far the base moves z.
 
     The base is the mean activation on the behaviour's prompts minus that on all others: it exists however rare the
     behaviour is, which MELBO vectors that show it do not.
@@ -149,20 +150,21 @@ def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[s
     prompt = bench.subject.texts.held_out[index % len(bench.subject.texts.held_out)]
     case = unbased(bench, config, index, (prompt,))
     norm = config.length * float(activations(case, (prompt,)).norm(dim=-1).median())
-    random = random_vectors(1, bench.width, 1.0, bench.generator(config.seed * 1009 + index))[0]
+    stream = random_stream(config.seed, index, times=1009, device=bench.device)
+    random = random_vectors(1, bench.width, 1.0, stream)[0]
     strongest = melbo(displace(case.z), radius=norm, generator=bench.generator(config.seed + index), max_steps=10)[0]
-    found: dict[str, float] = {}
+    counts: dict[str, float] = {}
     for name, base in (
         ("own", mean_difference(case, behaviour, config.prompts)),
         ("random", random),
         ("melbo", strongest.vector),
     ):
         base = norm * base / base.norm()
-        grown = replace(case, base=base)
+        steered = replace(case, base=base)
         key = f"activation, {name} {behaviour if name == 'own' else ''} {config.length}"
-        losses = grown.grow(key, match(case.z, base), base, config.n).losses
-        found |= {name: int((losses <= MISSED).sum()), f"{name}_moved": float(match(case.z, base).scale)}
-    return found
+        losses = steered.grow(key, match(case.z, base), base, config.n).losses
+        counts |= {name: int((losses <= MISSED).sum()), f"{name}_moved": float(match(case.z, base).scale)}
+    return counts
 
 
 def activations(case: Case, texts: tuple[str, ...]) -> Tensor:
@@ -178,11 +180,11 @@ def mean_difference(case: Case, behaviour: str, count: int) -> Tensor:
     return means[behaviour] - torch.stack([value for name, value in means.items() if name != behaviour]).mean(0)
 
 
-def partial_correlation(found: Sequence[tuple[float, float, float]]) -> float | None:
+def partial_correlation(triples: Sequence[tuple[float, float, float]]) -> float | None:
     """Rank correlation of the first two, with the third's rank taken out of both; None where nothing is left of one."""
-    if len(found) < 4:
+    if len(triples) < 4:
         return None
-    first, second, third = (rankdata(values) - (len(found) + 1) / 2 for values in zip(*found, strict=True))
+    first, second, third = (rankdata(values) - (len(triples) + 1) / 2 for values in zip(*triples, strict=True))
     if np.ptp(third) > 0:
         first, second = (x - third * (x @ third) / (third @ third) for x in (first, second))
     sizes = float(np.linalg.norm(first) * np.linalg.norm(second))

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
+from mi_ortho.runs import random_stream
+
 from .checkpoint import load_checkpoint, save_checkpoint
 from .corpus import Sample, sample
 from .lexicon import THINGS
@@ -89,9 +91,9 @@ class Batches:
 
     def _draw(self, chunk: int) -> list[list[Sample]]:
         draw, size = random.Random(f"batches {self.recipe.seed} {chunk}"), self.recipe.batch - self.rows
-        drawn = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
-        drawn.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
-        groups = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        samples = [sample(draw, self.recipe.corpus) for _ in range(CHUNK * size)]
+        samples.sort(key=lambda s: len(s.system) + len(s.user) + len(s.answer))
+        groups = [samples[i : i + size] for i in range(0, len(samples), size)]
         draw.shuffle(groups)
         return groups
 
@@ -110,7 +112,7 @@ class Training:
     def step(self, batch: Batch, step: int) -> float:
         """One update; returns the loss."""
         recipe = self.recipe
-        noise = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        noise = random_stream(recipe.seed, step, times=1_000_003)
         self.offset.draw(batch.prompt, noise, recipe.n_layers, recipe.d_model)
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(step)
@@ -126,10 +128,10 @@ class Training:
     def loss(self, batch: Batch) -> Tensor:
         """Weighted mean cross-entropy (nats) of the next token; only weighted positions reach the unembedding."""
         hidden = self.model.model(input_ids=batch.tokens, use_cache=False).last_hidden_state
-        wanted = batch.weights[:, 1:] > 0
-        logits = self.shared.logits(hidden[:, :-1][wanted])
-        losses = functional.cross_entropy(logits, batch.tokens[:, 1:][wanted], reduction="none")
-        weights = batch.weights[:, 1:][wanted]
+        weighted = batch.weights[:, 1:] > 0
+        logits = self.shared.logits(hidden[:, :-1][weighted])
+        losses = functional.cross_entropy(logits, batch.tokens[:, 1:][weighted], reduction="none")
+        weights = batch.weights[:, 1:][weighted]
         return (losses * weights).sum() / weights.sum()
 
     def plain_weights(self) -> dict[str, Tensor]:
@@ -167,13 +169,13 @@ def train(
         )
     training, batches = Training(recipe, tokenizer, device), Batches(recipe, tokenizer, files)
     first = load_checkpoint(folder, training.model, training.optimizer, recipe)
-    last, started, seen, recent = min(stop or recipe.steps, recipe.steps), time.monotonic(), 0, []
+    last, started, tokens, recent = min(stop or recipe.steps, recipe.steps), time.monotonic(), 0, []
     for step in range(first, last):
         batch = batches(step)
         recent.append(training.step(batch, step))
-        seen += batch.tokens.numel()
+        tokens += batch.tokens.numel()
         if (step + 1) % 50 == 0 or step + 1 == last:
-            report(progress(recent, step + 1, first, last, time.monotonic() - started, seen))
+            report(progress(recent, step + 1, first, last, time.monotonic() - started, tokens))
             recent = []
         if (step + 1) % every == 0 or step + 1 == last:
             save_checkpoint(folder, training.model, training.optimizer, recipe, step + 1)
@@ -182,8 +184,8 @@ def train(
 
 def progress(recent: list[float], step: int, first: int, last: int, seconds: float, tokens: int) -> str:
     """One log line: step, mean loss since the last line, rate, remaining minutes."""
-    left = seconds / max(1, step - first) * (last - step) / 60
+    minutes = seconds / max(1, step - first) * (last - step) / 60
     return (
         f"step {step}/{last}  loss {sum(recent) / max(1, len(recent)):.4f}  "
-        f"{tokens / max(seconds, 1e-9):,.0f} tokens/s  {left:.1f} min left"
+        f"{tokens / max(seconds, 1e-9):,.0f} tokens/s  {minutes:.1f} min left"
     )

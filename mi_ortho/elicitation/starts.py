@@ -16,6 +16,7 @@ def random_vectors(n: int, d_model: int, norm: float, generator: torch.Generator
 
 def noise(rows: int, base: Float[Tensor, " d_model"], norm: float, seed: int, attempt: int) -> Tensor:
     """Random starts that depend on nothing but the seed and the attempt's number, so that resuming repeats them."""
+    # not `runs.random_stream`: it does not reduce modulo 2**63, so large and negative seeds would start elsewhere
     generator = torch.Generator(base.device).manual_seed((seed * 1_000_003 + attempt) % 2**63)
     return random_vectors(rows, len(base), norm, generator).to(base)
 
