@@ -21,18 +21,19 @@ from experiments.lab.families import candidates, stored, unbased, with_model
 from mi_ortho import Verdict, match, random_vectors, resid_post
 from mi_ortho.elicitation import Match
 from mi_ortho.model import load_shuffled, load_untrained, ordinary_activations
-from mi_ortho.nulls import covariance_matched
+from mi_ortho.nulls import control, covariance_matched
 from mi_ortho.studies.shared import DTYPES
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
 TWICE = 1.0  # as a logarithm to base 2
-CONTROLS = {
+CONTROLS = {  # as a sentence names them
     "random": "a random base of its norm",
     "covariance": "a base with the covariance of activations",
     "target": "a random target equally far away",
     "untrained": "an untrained network",
     "shuffled": "a network with shuffled weights",
 }
+LABELS = {**CONTROLS, **{name: control(name).label for name in ("untrained", "shuffled")}}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def run(config: Config, bench: Bench) -> None:
                 networks[group] = networks.get(group) or other_network(bench, config, group)
                 goal, base, home = foreign(case, networks[group])
             else:
-                (goal, base), home = own(case, group), case
+                (goal, base), home = on_model(case, group), case
             name = "activation" if group == "behaviour" else f"activation, {group}"
             losses = home.grow(name, goal, base, config.n).losses
             bench.record(
@@ -69,7 +70,7 @@ def run(config: Config, bench: Bench) -> None:
         bench.track("case", case.index + 1, config.cases)
 
 
-def own(case: Case, group: str) -> tuple[Match, Tensor]:
+def on_model(case: Case, group: str) -> tuple[Match, Tensor]:
     """Goal and base of a group on the model itself."""
     if group == "behaviour":
         return case.match, case.base
@@ -80,8 +81,8 @@ def own(case: Case, group: str) -> tuple[Match, Tensor]:
     else:
         prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
         activations = ordinary_activations(case.setting.model, prompts, site)
-        drawn = covariance_matched(activations, 1, case.generator(14))[0]
-        base = drawn * (case.norm / drawn.norm())
+        direction = covariance_matched(activations, 1, case.generator(14))[0]
+        base = direction * (case.norm / direction.norm())
     return match(case.z, base), base
 
 
@@ -95,9 +96,9 @@ def random_target(goal: Match, generator: torch.Generator) -> Match:
 
 def other_network(bench: Bench, config: Config, name: str) -> Bench:
     """The same architecture with other weights."""
-    known = bench.subject
+    subject = bench.subject
     make = {"untrained": load_untrained, "shuffled": load_shuffled}[name]
-    model = make(known.name, seed=config.seed, device=known.device, dtype=DTYPES[known.dtype])
+    model = make(subject.name, seed=config.seed, device=subject.device, dtype=DTYPES[subject.dtype])
     return with_model(bench, model, f"{name} {config.seed}")
 
 
@@ -130,11 +131,11 @@ def activation_norm(bench: Bench, case: Case) -> float:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The behaviour's family against each control's."""
-    own_count = {row["case"]: row["found"] for row in pick(rows, group="behaviour")}
-    found = []
+    counts = {row["case"]: row["found"] for row in pick(rows, group="behaviour")}
+    verdicts = []
     for group, what in CONTROLS.items():
-        pairs = [(own_count[row["case"]], row["found"]) for row in pick(rows, group=group) if row["case"] in own_count]
-        found.append(
+        pairs = [(counts[row["case"]], row["found"]) for row in pick(rows, group=group) if row["case"] in counts]
+        verdicts.append(
             at_least(
                 f"The behaviour's base has a larger family than {what}",
                 "at least twice as many vectors",
@@ -144,12 +145,12 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
                 [float(b) for _, b in pairs],
             )
         )
-    return found
+    return verdicts
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts by group."""
     groups = [("the behaviour's base", column(pick(rows, group="behaviour"), "found"), "value")]
-    groups += [(what, column(pick(rows, group=name), "found"), "control") for name, what in CONTROLS.items()]
+    groups += [(label, column(pick(rows, group=name), "found"), "control") for name, label in LABELS.items()]
     caption = "Missing at most half of the squared effect; means over bases."
     return [bars("Vectors that repeat the base", caption, groups)]

@@ -20,14 +20,12 @@ from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, 
 from mi_ortho import Verdict, random_vectors, resid_post, span
 from mi_ortho.model import kl_divergence, masked_mean, ordinary_activations
 from mi_ortho.multiplicity import smallest_scale
-from mi_ortho.nulls import covariance_matched, covariance_mixture, with_norms
+from mi_ortho.nulls import control, covariance_matched, covariance_mixture, with_norms
 
 TWICE = 1.0  # as a logarithm to base 2
 LARGEST = 16.0  # base norms; directions that do not get there count as this
 GROUPS = {
-    "isotropic": "isotropic",
-    "covariance": "covariance-matched",
-    "mixture": "differences of two",
+    **{name: control(name).label for name in ("isotropic", "covariance", "mixture")},
     "outside": "covariance-matched, outside the span",
     "family": "family",
 }
@@ -77,13 +75,13 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
     texts = case.bench.subject.texts
     every = tuple(dict.fromkeys([*texts.train, *texts.held_out, *(t for ts in texts.natural.values() for t in ts)]))
     prompts, site = case.setting.prompts(every[: config.prompts] or case.texts), resid_post(case.setup.source)
-    seen = ordinary_activations(case.setting.model, prompts, site)
+    activations = ordinary_activations(case.setting.model, prompts, site)
     family, generator, n = case.family("kl").vectors, case.generator(20), config.directions
-    matched = covariance_matched(seen, n, generator)
+    matched = covariance_matched(activations, n, generator)
     return {
         "isotropic": random_vectors(n, len(case.base), 1.0, generator),
         "covariance": matched,
-        "mixture": covariance_mixture(seen, n, generator),
+        "mixture": covariance_mixture(activations, n, generator),
         "outside": span(family).reject(matched),
         "family": family[:n],
     }
@@ -92,8 +90,8 @@ def kinds(case: Case, config: Config) -> dict[str, Tensor]:
 @torch.no_grad()
 def examine(effect: Callable[[Tensor], Tensor], directions: Tensor, threshold: float) -> dict[str, float]:
     """Median norm, in units of the directions', at which the divergence is reached; and the share that reaches it."""
-    found = smallest_scale(effect, directions, threshold, low=1 / 64, high=LARGEST, grid=21, refine=8)
-    return {"norm": float(found.clamp_max(LARGEST).median()), "reached": float(torch.isfinite(found).double().mean())}
+    scales = smallest_scale(effect, directions, threshold, low=1 / 64, high=LARGEST, grid=21, refine=8)
+    return {"norm": float(scales.clamp_max(LARGEST).median()), "reached": float(torch.isfinite(scales).double().mean())}
 
 
 def ratios(rows: Sequence[Mapping[str, Any]], above: str, below: str) -> list[float]:
