@@ -69,7 +69,7 @@ class Decision:
 
     @property
     def outcome(self) -> str:
-        """In a word of OUTCOMES."""
+        """One of OUTCOMES."""
         return word(self.supported, self.failed)
 
 
@@ -191,18 +191,18 @@ def stands(p_value: float, draws: int, level: float) -> Decision:
 
 def all_of(decisions: Sequence[Decision]) -> Decision:
     """Of conditions that must hold together: invalid before refuted, refuted before undecided."""
-    for wanted in ("invalid", "not supported", "undecided"):
-        if found := [each for each in decisions if each.outcome == wanted]:
-            return found[0]
+    for outcome_word in ("invalid", "not supported", "undecided"):
+        if matches := [each for each in decisions if each.outcome == outcome_word]:
+            return matches[0]
     return Decision(True) if decisions else Decision(None, "not measured")
 
 
 def agreed(decisions: Sequence[Decision]) -> Decision:
-    """Of several ways to ask one question: what all of them say, undecided where they do not agree."""
+    """The common outcome of several ways to ask one question; undecided where they do not agree."""
     if bad := [each for each in decisions if each.failed]:
         return bad[0]
-    said = {each.supported for each in decisions}
-    return decisions[0] if len(said) == 1 else Decision(None, "the ways to measure it do not agree")
+    answers = {each.supported for each in decisions}
+    return decisions[0] if len(answers) == 1 else Decision(None, "the ways to measure it do not agree")
 
 
 def judge(
@@ -269,8 +269,8 @@ def count_ratio(count: int, expected: float) -> Measured:
 def paired_rates(first: Sequence[bool], second: Sequence[bool]) -> Measured:
     """The difference of two rates on the same trials (Newcombe's 1998 method 10 for pairs).
 
-    >>> found = paired_rates([True] * 2, [False] * 2)
-    >>> found.value, found.interval[0] > 0.05
+    >>> difference = paired_rates([True] * 2, [False] * 2)
+    >>> difference.value, difference.interval[0] > 0.05
     (1.0, True)
     """
     if len(first) != len(second) or not first:
@@ -305,11 +305,12 @@ def mean(
 
     From six values (or clusters) on they are resampled, and the percentiles widened by as much as Student's t is wider
     than the normal distribution (Hesterberg 2015). Of fewer it is Student's t. Where the scale has an end, half a value
-    there is added on that side: few values near one end hide rare ones far from it. Values that are all equal say with
-    95 % how large a share of all others may differ, and on a scale with two ends how far.
+    there is added on that side: few values near one end hide rare ones far from it. Where all values are equal, the
+    interval reaches as far as the share of others that may differ (exact binomial) can move the mean; without two ends
+    of the scale it has no width.
 
     Args:
-        values: numbers; none give a measurement without value.
+        values: numbers; without any, the measurement has no value.
         scale: the smallest and largest value possible.
         clusters: of the values; those of one cluster are no independent samples, so clusters are resampled.
         seed: of the resampling.
@@ -317,17 +318,17 @@ def mean(
     Raises:
         ValueError: a value that is not finite or off the scale.
     """
-    found = np.asarray(values, float)
-    if not np.isfinite(found).all() or (found < scale[0] - 1e-6).any() or (found > scale[1] + 1e-6).any():
+    numbers = np.asarray(values, float)
+    if not np.isfinite(numbers).all() or (numbers < scale[0] - 1e-6).any() or (numbers > scale[1] + 1e-6).any():
         raise ValueError(
-            f"got values {found.tolist()[:8]} on the scale {scale}; expected numbers on it; leave out the rest"
+            f"got values {numbers.tolist()[:8]} on the scale {scale}; expected numbers on it; leave out the rest"
         )
-    if not len(found):
+    if not len(numbers):
         return Measured(None, None, "none", 0)
     names = list(dict.fromkeys(clusters)) if clusters is not None else []
-    inside = np.array([names.index(each) for each in clusters]) if clusters is not None else np.arange(len(found))
-    sums, sizes = np.bincount(inside, found), np.bincount(inside).astype(float)
-    n, centre = len(sums), float(found.mean())
+    inside = np.array([names.index(each) for each in clusters]) if clusters is not None else np.arange(len(numbers))
+    sums, sizes = np.bincount(inside, numbers), np.bincount(inside).astype(float)
+    n, centre = len(sums), float(numbers.mean())
     if n < 2:
         return Measured(centre, None, "none", n)
     each = sums / sizes
@@ -376,8 +377,8 @@ def bootstrap(
         raise ValueError(
             f"got {len(x)} samples and {draws} draws; expected at least two samples and one draw; pass more prompts"
         )
-    chosen = torch.randint(len(x), (draws, len(x)), generator=generator, device=generator.device).to(x.device)
-    return torch.stack([statistic(x[rows]) for rows in chosen])
+    resamplings = torch.randint(len(x), (draws, len(x)), generator=generator, device=generator.device).to(x.device)
+    return torch.stack([statistic(x[rows]) for rows in resamplings])
 
 
 def central_interval(draws: Float[Tensor, " draws *value"], *, coverage: float = 0.95) -> Float[Tensor, " two *value"]:

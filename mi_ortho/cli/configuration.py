@@ -11,7 +11,7 @@ OWN_SETTINGS = {"family": "demo.toml", "melbo": "demo.toml"}  # other commands: 
 
 
 def settings_files(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
-    """Take `--config FILE` out of the arguments; the sources of settings in order of precedence after flags.
+    """The arguments without `--config FILE`, and the sources of settings in order of precedence (after flags).
 
     The embedded model's own settings of the command come last, and only where no other model is asked for.
     """
@@ -31,10 +31,10 @@ def settings_files(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
     other = any(a == "--model" or a.startswith("--model=") for a in rest) or any(
         "model" in _keys(Path(f)) for f in files
     )
-    own = ORGANISM / OWN_SETTINGS.get(rest[0], f"{rest[0]}.toml") if rest else ORGANISM
+    shipped = ORGANISM / OWN_SETTINGS.get(rest[0], f"{rest[0]}.toml") if rest else ORGANISM
     exports = rest[1:2] == ["export"]  # a stage that reads a run and has no settings
-    if own.is_file() and not other and not exports:
-        sources.append(_toml(own))
+    if shipped.is_file() and not other and not exports:
+        sources.append(_toml(shipped))
     return rest, sources
 
 

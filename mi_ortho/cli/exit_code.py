@@ -28,6 +28,6 @@ def parsed(program: str, app: cyclopts.App, arguments: Sequence[str] | None = No
 
 
 def mistake(program: str, text: str) -> int:
-    """Print a mistake on one line; its exit code."""
+    """Print a mistake on one line; returns the exit code, 2."""
     print(f"{program}: {' '.join(text.split())}", file=sys.stderr)
     return 2

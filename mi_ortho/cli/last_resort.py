@@ -1,4 +1,4 @@
-"""What nobody foresaw: one line for the user, the traceback in a file."""
+"""Errors that are not a mistake of the user: one line in the terminal, the traceback in a file."""
 
 import tempfile
 import traceback
@@ -24,7 +24,7 @@ def unforeseen(error: BaseException) -> str:
     kind = type(error).__name__
     for place in getattr(error, "__notes__", []):
         if place.startswith("its traceback is in"):  # the run it happened in has it
-            return _told(kind, error, place)
+            return _message(kind, error, place)
     try:
         with tempfile.NamedTemporaryFile(
             "w", prefix="mi-ortho-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
@@ -33,8 +33,8 @@ def unforeseen(error: BaseException) -> str:
         place = f"its traceback is in {Path(file.name)}"
     except OSError as cause:
         place = f"its traceback could not be written ({cause.strerror})"
-    return _told(kind, error, place)
+    return _message(kind, error, place)
 
 
-def _told(kind: str, error: BaseException, place: str) -> str:
+def _message(kind: str, error: BaseException, place: str) -> str:
     return f"unforeseen {kind}: {short(error)}; {place}; please report it with what `mi-ortho doctor` prints"

@@ -13,7 +13,7 @@ SWITCHES = ("TQDM_DISABLE", "HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE
 
 @contextlib.contextmanager
 def only_our_lines() -> Iterator[None]:
-    """Nothing but errors from anybody else; `python -W` or PYTHONWARNINGS brings the warnings back."""
+    """Silence the libraries' output below errors; `python -W` or PYTHONWARNINGS brings the warnings back."""
     for switch in SWITCHES:
         os.environ.setdefault(switch, "1")
     below = logging.root.manager.disable

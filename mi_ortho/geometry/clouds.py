@@ -93,17 +93,17 @@ def mean_defect(paths: Geodesics, triangles: int, generator: torch.Generator) ->
     """
     n = len(paths.lengths)
     corners = torch.randint(n, (triangles, 3), generator=generator, device=generator.device).tolist()
-    found = []
+    cuts = []
     for a, b, c in corners:
         middle = _middle(paths, a, b)
         if middle is not None and c not in (a, b, middle):
-            found.append((a, b, c, middle))
-    if not found:
+            cuts.append((a, b, c, middle))
+    if not cuts:
         raise ValueError(
             f"got no triangle with a point inside a side among {triangles}; expected some; use fewer "
             "neighbours or more samples"
         )
-    a, b, c, m = torch.tensor(found).T
+    a, b, c, m = torch.tensor(cuts).T
     d = paths.lengths
     return float(triangle_defect(d[a, m], d[m, b], d[a, c], d[b, c], d[c, m]).mean())
 
@@ -135,8 +135,8 @@ def local_dimension(
 
     k equal variances give k; one dominant direction gives 1. At most `neighbours`.
     """
-    own = straight.topk(neighbours + 1, largest=False).indices
-    patches = x.double()[own]
+    members = straight.topk(neighbours + 1, largest=False).indices
+    patches = x.double()[members]
     patches = patches - patches.mean(1, keepdim=True)
     variances = torch.linalg.svdvals(patches).square()
     return float((variances.sum(-1).square() / variances.square().sum(-1)).mean())

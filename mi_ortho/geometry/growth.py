@@ -75,10 +75,10 @@ def _line(x: Sequence[float], values: Sequence[float]) -> Growth:
         raise ValueError("got depths that are all the same; expected different ones; measure at several layers")
     slope = ((at - at.mean()) * (y - y.mean())).sum() / spread
     line = y.mean() + slope * (at - at.mean())
-    return _judged(float(slope), float(y.mean() - slope * at.mean()), y, line)
+    return _growth(float(slope), float(y.mean() - slope * at.mean()), y, line)
 
 
-def _judged(slope: float, intercept: float, y: Float[Tensor, " n"], line: Float[Tensor, " n"]) -> Growth:
+def _growth(slope: float, intercept: float, y: Float[Tensor, " n"], line: Float[Tensor, " n"]) -> Growth:
     n, parameters = len(y), 3
     total = float((y - y.mean()).square().sum())
     # a perfect fit leaves rounding; the floor keeps its logarithm finite

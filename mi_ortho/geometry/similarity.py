@@ -80,7 +80,7 @@ def explained_share(
 
 
 def split_half_cka(x: Float[Tensor, "samples d_model"], generator: torch.Generator) -> float:
-    """CKA between two random halves of one layer's own coordinates, after a random rotation: a ceiling for layers."""
+    """CKA between two halves of one layer's coordinates after a random rotation: an upper reference for two layers."""
     if x.shape[1] < 2:
         raise ValueError(f"got width {x.shape[1]}; expected at least 2 to split; read the residual stream")
     turned = x.double() @ random_rotation(x.shape[1], generator).to(x.device)

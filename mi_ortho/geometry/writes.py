@@ -38,8 +38,8 @@ def mean_of_pairs(matrix: Float[Tensor, "n n"]) -> float:
 
 def chance_overlaps(d_model: int, k: int, n: int, draws: int, generator: torch.Generator) -> Float[Tensor, " draws"]:
     """Mean overlap between n spaces of k directions, each turned by an independent random rotation: the null."""
-    found = []
+    means = []
     for _ in range(draws):
         spaces = [Subspace(random_rotation(d_model, generator)[:k]) for _ in range(n)]
-        found.append(mean_of_pairs(overlap_matrix(spaces)))
-    return torch.tensor(found, dtype=torch.float64)
+        means.append(mean_of_pairs(overlap_matrix(spaces)))
+    return torch.tensor(means, dtype=torch.float64)

@@ -26,10 +26,10 @@ class PromptSet:
     instructions: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        kept = tuple(dict.fromkeys(text for text in self.instructions if text.strip()))
-        if not kept:
+        distinct = tuple(dict.fromkeys(text for text in self.instructions if text.strip()))
+        if not distinct:
             raise ValueError(f"got an empty prompt set {self.name}; expected at least one instruction; fill it")
-        object.__setattr__(self, "instructions", kept)
+        object.__setattr__(self, "instructions", distinct)
 
     def __len__(self) -> int:
         return len(self.instructions)

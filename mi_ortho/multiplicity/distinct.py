@@ -54,13 +54,13 @@ class Multiplicity:
 
 
 def multiplicity_of(vectors: Float[Tensor, "n d_model"]) -> Multiplicity:
-    """Decides how many different directions a family holds, from all pairs and from its spectrum.
+    """How many different directions a family holds, by its pairs and by its spectrum.
 
     Raises:
         ValueError: fewer than 2 vectors, a zero vector, or entries that are not finite.
 
-    >>> found = multiplicity_of(torch.eye(4))
-    >>> found.mean_cosine, round(found.participation, 6), round(found.effective_rank, 6), found.clusters
+    >>> family = multiplicity_of(torch.eye(4))
+    >>> family.mean_cosine, round(family.participation, 6), round(family.effective_rank, 6), family.clusters
     (0.0, 4.0, 4.0, 4)
     """
     cosines = pair_cosines(vectors).abs()
@@ -114,7 +114,7 @@ def clusters(vectors: Float[Tensor, "n d_model"], *, cosine: float = CLUSTER) ->
 
 
 def survival(scores: Float[Tensor, " n"], thresholds: Float[Tensor, " t"]) -> Int[Tensor, " t"]:
-    """How many scores reach each threshold: the count of vectors as a function of what is asked of them."""
+    """How many scores reach each threshold."""
     if bool(torch.isnan(scores).any()):
         raise ValueError("got scores with NaN; expected numbers; leave out what was not measured")
     return (scores[None] >= thresholds[:, None]).sum(-1)
@@ -148,7 +148,7 @@ def compare_with_null(value: float, null: Sequence[float]) -> Compared:
     >>> compare_with_null(2.0, [1.0, 3.0, 4.0]).p_low
     0.5
     """
-    low = rank_p_value(-value, [-drawn for drawn in null])
+    low = rank_p_value(-value, [-score for score in null])
     return Compared(value, tuple(null), low, rank_p_value(value, null))
 
 
@@ -168,9 +168,9 @@ def multiplicity_against(
     """
     if draws < 10:
         raise ValueError(f"got draws={draws}; expected at least 10; with fewer no p-value can be small")
-    own = asdict(multiplicity_of(vectors))
+    numbers = asdict(multiplicity_of(vectors))
     null = [asdict(multiplicity_of(draw(torch.Generator().manual_seed(seed + i)))) for i in range(draws)]
-    return {name: compare_with_null(float(own[name]), [float(row[name]) for row in null]) for name in own}
+    return {name: compare_with_null(float(numbers[name]), [float(row[name]) for row in null]) for name in numbers}
 
 
 def multiplicity_against_random(
@@ -181,10 +181,10 @@ def multiplicity_against_random(
     A participation ratio or a number of clusters below the null's says that the vectors are alike in groups, not all in
     the same way.
     """
-    found = multiplicity_of(vectors)
+    family = multiplicity_of(vectors)
     return multiplicity_against(
         vectors,
-        lambda generator: random_cone(found.n, vectors.shape[1], min(found.mean_cosine, 1 - 1e-9), generator),
+        lambda generator: random_cone(family.n, vectors.shape[1], min(family.mean_cosine, 1 - 1e-9), generator),
         seed=seed,
         draws=draws,
     )
@@ -193,7 +193,7 @@ def multiplicity_against_random(
 def aligned(vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
     """The vectors with signs turned towards their top singular direction, which the first vector's side fixes.
 
-    The singular vectors of a map, and a cluster by |cosine|, have arbitrary signs; their average has none to speak of.
+    The singular vectors of a map, and a cluster by |cosine|, have arbitrary signs: averaged as they are, they cancel.
     """
     top = top_direction(vectors)
     signs = torch.where(vectors @ top < 0, -1.0, 1.0).to(vectors)
@@ -213,7 +213,7 @@ class Representatives:
 
     Attributes:
         individual: the members, shape (n, d_model), each to be measured alone (their mean and best).
-        average: their mean: as short as they differ.
+        average: their mean, the shorter the more they differ.
         normalised: their mean at the members' mean norm.
         top_singular: the top singular direction of their unit vectors at the same norm.
     """
@@ -230,7 +230,7 @@ class Representatives:
 
 
 def representatives(vectors: Float[Tensor, "n d_model"]) -> Representatives:
-    """A cluster's members and the vectors that could stand for them: decides whether the members are one direction.
+    """A cluster's members and the vectors that could stand for them, to find out whether the members are one direction.
 
     Where the normalised mean or the top singular direction beats the typical member, the members are noisy copies of
     one direction; where it fails, they are different. For a cluster of arbitrary signs call `aligned` first.

@@ -1,7 +1,7 @@
-"""How an effect answers to strength, sums and signs: dose response, composition exponent, sign tests.
+"""How an effect depends on strength, sums and signs of vectors: dose response, composition exponent, sign tests.
 
 An effect is any function of steering vectors that gives one number a row (`Objective` without its direction): a share
-of the base's displacement, a log-odds, 0 or 1 for a behaviour. All functions are told the vectors and the effect only.
+of the base's displacement, a log-odds, 0 or 1 for a behaviour. No function here needs a model.
 """
 
 import math
@@ -21,7 +21,7 @@ from mi_ortho.stats import Measured, coin_p_value, half_width, subset_spread
 def dose_response(
     effect: Objective, vectors: Float[Tensor, "n d_model"], scales: Float[Tensor, " s"]
 ) -> Float[Tensor, "n s"]:
-    """The effect of every vector at every scale: decides whether strength acts in proportion, above it, or at a step.
+    """The effect of every vector at every scale: does it grow in proportion to strength, faster, or in a step?
 
     Raises:
         ValueError: no vectors, no scales, or an effect that does not give one number a row.
@@ -33,13 +33,13 @@ def dose_response(
 
 
 def _evaluate(effect: Objective, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
-    found = effect(vectors)
-    if found.shape != (len(vectors),):
+    values = effect(vectors)
+    if values.shape != (len(vectors),):
         raise ValueError(
-            f"got an effect of shape {tuple(found.shape)} for {len(vectors)} vectors; expected one number a vector; "
+            f"got an effect of shape {tuple(values.shape)} for {len(vectors)} vectors; expected one number a vector; "
             "reduce it over prompts and positions"
         )
-    return found.to(vectors.dtype if found.dtype == torch.bool else found.dtype)
+    return values.to(vectors.dtype if values.dtype == torch.bool else values.dtype)
 
 
 def local_exponents(effects: Float[Tensor, "n s"], scales: Float[Tensor, " s"]) -> Float[Tensor, "n steps"]:
@@ -189,8 +189,8 @@ def composition_exponent(
         )
     rows = [torch.ones(samples, dtype=torch.float64, device=alone.device)]
     for n in sizes:
-        chosen = torch.stack([_order(len(alone), generator)[:n] for _ in range(samples)])
-        means = alone[chosen.to(alone.device)].mean(1)
+        subsets = torch.stack([_order(len(alone), generator)[:n] for _ in range(samples)])
+        means = alone[subsets.to(alone.device)].mean(1)
         rows.append(smallest_scale(effect, means, threshold, low=0.5, high=2.0 * n, grid=grid, refine=refine))
     scales = torch.stack(rows)
     sizes = (1, *sizes)
@@ -216,7 +216,7 @@ def _exponent(
 ) -> tuple[float, tuple[float, float]]:
     """p from the least-squares slope through the point n = 1, s* = 1, and its interval; infinite as a median is.
 
-    The same vectors are in the subsets of every size, so the errors of the sizes are added as if they went together.
+    The same vectors are in the subsets of every size, so the errors at the sizes are added as fully correlated ones.
     """
     x, y = [math.log(n) for n in sizes], [_log(median) for median in _medians(scales)]
     total = sum(a * a for a in x)
@@ -275,8 +275,8 @@ def paired_sign_test(first: Bool[Tensor, " n"], second: Bool[Tensor, " n"]) -> S
 def sign_coherence_test(vectors: Float[Tensor, "n d_model"], direction: Float[Tensor, " d_model"]) -> SignTest:
     """How many vectors point along a direction rather than against it: half of them for a random family.
 
-    With the gradient of the effect at 0 it decides whether a first-order story can hold: on a linear map every vector
-    of the family has the same positive projection on it.
+    With the gradient of the effect at 0 as the direction, it tests a first-order explanation: on a linear map every
+    vector of the family has the same positive projection on the gradient.
     """
     if not direction.norm() > 0:
         raise ValueError("got a direction of norm 0; expected one that points somewhere; take another gradient")
@@ -285,12 +285,12 @@ def sign_coherence_test(vectors: Float[Tensor, "n d_model"], direction: Float[Te
 
 @dataclass(frozen=True)
 class SignFlips:
-    """What signs do to a family: all told as (works with its own signs) against (works with other signs).
+    """Whether the vectors of a family and their means still work with other signs than their own.
 
     Attributes:
-        own: how many vectors work as they are, of how many.
-        negated: how many work when negated, of those.
-        flipped: own against negated.
+        own: how many vectors work as they are.
+        negated: how many of all vectors work when negated.
+        flipped: own against negated, paired by vector.
         same: of random subsets, how many sqrt(n)-scaled means work with the vectors' own signs.
         random: how many work with random signs instead.
         mixed: own signs against random signs, paired by subset.
@@ -317,8 +317,8 @@ def sign_flips(
     """Do -theta and means with random signs work as well? Even responses (quadratic, quartic) do not care; odd ones do.
 
     A linear or a one-sided thresholded response loses its effect under -theta. Random signs in a sqrt(n)-scaled mean
-    leave a quadratic form alone and destroy a shared direction. Give all vectors, not those that were seen to work:
-    chosen ones work with their own signs by choice, and any effect then looks signed.
+    leave a quadratic form alone and destroy a shared direction. Pass all vectors, not only those that worked: these
+    work with their own signs by selection, and any effect then looks as if it depended on the sign.
 
     Raises:
         ValueError: fewer vectors than `size`, or no samples.
@@ -328,17 +328,17 @@ def sign_flips(
             f"got size={size}, samples={samples} and {len(vectors)} vectors; expected 2 <= size <= "
             "vectors and samples >= 1; lower the size"
         )
-    own, negated = (_evaluate(effect, sign * vectors) >= threshold for sign in (1, -1))
-    chosen = torch.stack([_order(len(vectors), generator)[:size] for _ in range(samples)])
+    positive, negated = (_evaluate(effect, sign * vectors) >= threshold for sign in (1, -1))
+    subsets = torch.stack([_order(len(vectors), generator)[:size] for _ in range(samples)])
     signs = 2 * torch.randint(0, 2, (samples, size), generator=generator, device=generator.device) - 1
     signs[:, 0] = torch.where((signs == signs[:, :1]).all(-1), -signs[:, 0], signs[:, 0])  # one sign at least differs
-    parts = vectors[chosen.to(vectors.device)] / size**0.5
+    parts = vectors[subsets.to(vectors.device)] / size**0.5
     same = _evaluate(effect, parts.sum(1)) >= threshold
     mixed = _evaluate(effect, (parts * signs.to(parts)[..., None]).sum(1)) >= threshold
     return SignFlips(
-        int(own.sum()),
+        int(positive.sum()),
         int(negated.sum()),
-        paired_sign_test(own, negated),
+        paired_sign_test(positive, negated),
         int(same.sum()),
         int(mixed.sum()),
         paired_sign_test(same, mixed),

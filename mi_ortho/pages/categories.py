@@ -18,15 +18,15 @@ _KNOWN = {
 
 
 def category_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour class for every different name, in order: known names keep theirs, the others take what is left.
+    """A colour class for every different name: names of `_KNOWN` always have the same, the others take the free ones.
 
     >>> category_colours(["refuse", "poem", "code"])
     {'refuse': 'm1', 'poem': 'm2', 'code': 'm0'}
     """
-    found = dict.fromkeys(names, "")
-    found |= {name: _KNOWN[name] for name in found if name in _KNOWN}
-    free = [colour for colour in (f"m{k}" for k in range(7)) if colour not in found.values()]
-    for name, colour in found.items():
+    colours = dict.fromkeys(names, "")
+    colours |= {name: _KNOWN[name] for name in colours if name in _KNOWN}
+    free = [colour for colour in (f"m{k}" for k in range(7)) if colour not in colours.values()]
+    for name, colour in colours.items():
         if not colour:
-            found[name] = free.pop(0) if free else OTHERS
-    return found
+            colours[name] = free.pop(0) if free else OTHERS
+    return colours

@@ -26,5 +26,5 @@ def _token(word: str, value: float, largest: float, strongest: bool) -> Markup:
     depth = min(1.0, abs(value) / max(largest, 1e-9)) * _DEEPEST
     colour = f"rgba({_BLUE if value > 0 else _ORANGE}, {depth:.2f})"
     mark = "; text-decoration: underline; font-weight: 700" if strongest else ""
-    shown = clip(visible(word), _MAX_TOKEN)
-    return Markup('<span style="background: {}{}" title="{}">{}</span>').format(colour, mark, number(value), shown)
+    text = clip(visible(word), _MAX_TOKEN)
+    return Markup('<span style="background: {}{}" title="{}">{}</span>').format(colour, mark, number(value), text)

@@ -39,18 +39,18 @@ def table(
     """
     _check(rows, columns, links or {})
     cells = _cells(rows[:MAX_ROWS], columns)
-    kept = dict(zip(columns, zip(*cells))) if cells else dict.fromkeys(columns, ())
+    by_column = dict(zip(columns, zip(*cells))) if cells else dict.fromkeys(columns, ())
     long = len(cells) > _SHORT
-    given = {
+    data = {
         **{"fields": list(columns), "titles": dict(columns), "rows": cells, "name": name, "chips": list(chips)},
-        "long": [key for key, values in kept.items() if _longest(values) > _LONG],
+        "long": [key for key, values in by_column.items() if _longest(values) > _LONG],
         "links": {key: list(places[:MAX_ROWS]) for key, places in (links or {}).items()},
-        "modes": category_colours(_distinct([kept[key] for key in chips])),
+        "modes": category_colours(_distinct([by_column[key] for key in chips])),
     }
     return render(
         "data_table.html.jinja",
-        data=json_script(given),
-        filters=[(key, columns[key]) for key in _few(kept, chips, len(cells)) if long and key not in unfiltered],
+        data=json_script(data),
+        filters=[(key, columns[key]) for key in _few(by_column, chips, len(cells)) if long and key not in unfiltered],
         searched=long and any(isinstance(cell, str) for row in cells for cell in row),
         label=name,
         left_out=len(rows) - len(cells),
@@ -91,17 +91,17 @@ def text_limit(texts: Sequence[str], budget: int) -> int:
 
 def settings(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as flat pairs of texts, those left at None omitted."""
-    found: list[tuple[str, str]] = []
+    pairs: list[tuple[str, str]] = []
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found += settings(value, f"{prefix}{key}.")
+            pairs += settings(value, f"{prefix}{key}.")
         elif value is None:
             continue
         elif isinstance(value, list | tuple):
-            found.append((f"{prefix}{key}", visible(", ".join(str(item) for item in value))))
+            pairs.append((f"{prefix}{key}", visible(", ".join(str(item) for item in value))))
         else:
-            found.append((f"{prefix}{key}", visible(value) if isinstance(value, str) else number(value)))
-    return found
+            pairs.append((f"{prefix}{key}", visible(value) if isinstance(value, str) else number(value)))
+    return pairs
 
 
 def _cell(value: object) -> object:
@@ -120,8 +120,8 @@ def _few(columns: Mapping[str, Sequence[object]], chips: Sequence[str], rows: in
 
 def _distinct(columns: Sequence[Sequence[object]]) -> list[str]:
     """The different short texts of some columns, in order of appearance; none where one is long."""
-    found = list(dict.fromkeys(cell for values in columns for cell in values if isinstance(cell, str)))
-    return found if max(map(len, found), default=0) <= _LONG else []
+    texts = list(dict.fromkeys(cell for values in columns for cell in values if isinstance(cell, str)))
+    return texts if max(map(len, texts), default=0) <= _LONG else []
 
 
 def _longest(values: Sequence[object]) -> int:

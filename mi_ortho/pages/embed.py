@@ -20,13 +20,13 @@ from torch import Tensor
 from mi_ortho.pages.text import clip, json_script, visible
 
 NEGATIVE, POSITIVE = "#b2550f", "#08519c"  # orange and blue: told apart by every kind of colour vision
-_MAX_CELLS = 64 * 64 * 8  # above this CircuitsVis takes seconds to draw; an own canvas takes over
+_MAX_CELLS = 64 * 64 * 8  # above this CircuitsVis takes seconds to draw; a canvas of this package takes over
 _MAX_TOKEN = 40
 
 
 @dataclass(frozen=True)
 class Visual:
-    """One drawing for a page: a CircuitsVis component or an own one ("Heads", "Compare", "Logits"), with properties."""
+    """One drawing for a page: a component of CircuitsVis or of this package ("Heads", "Compare", "Logits")."""
 
     component: str
     props: Mapping[str, object]
@@ -72,8 +72,8 @@ class Visual:
         return 420 + 4 * tokens // 10 if self.component == "Logits" else 790 + 5 * longest
 
     def _list(self, name: str) -> Sequence[object]:
-        found = self.props.get(name)
-        return found if isinstance(found, Sequence) else ()
+        value = self.props.get(name)
+        return value if isinstance(value, Sequence) else ()
 
 
 def attention(
@@ -85,7 +85,7 @@ def attention(
 ) -> Visual:
     """Attention of each head, queries down and keys across; zero is white, differences (negative values) are orange.
 
-    Up to 64 tokens × 8 heads CircuitsVis draws it; larger patterns use an own canvas with the same reading.
+    Up to 64 tokens × 8 heads CircuitsVis draws it; larger patterns go to a canvas of this package, read the same way.
     """
     if patterns.shape[1:] != (len(tokens), len(tokens)):
         raise ValueError(
@@ -93,15 +93,15 @@ def attention(
             "tokens; pass the tokens it was read on"
         )
     names = list(head_names or (f"Head {head}" for head in range(patterns.shape[0])))
-    shown = [safe_token(token) for token in tokens]
+    safe_tokens = [safe_token(token) for token in tokens]
     values = patterns.detach().float().cpu().nan_to_num(0.0)
     largest = max(values.abs().max().item(), 1e-6) if values.min() < 0 else 1.0
     if values.numel() > _MAX_CELLS:
-        packed = {"heads": names, "tokens": shown, "max": largest, "data": _bytes(values / largest)}
+        packed = {"heads": names, "tokens": safe_tokens, "max": largest, "data": _bytes(values / largest)}
         return Visual("Heads", packed, title)
     props = {
         "attention": _rounded(values),
-        "tokens": shown,
+        "tokens": safe_tokens,
         "attentionHeadNames": names,
         "minValue": -largest,
         "maxValue": largest,
@@ -158,9 +158,9 @@ def token_values(
             "leave labels out or name every column"
         )
     largest = max(columns.nan_to_num(0.0).abs().max().item(), 1e-6)
-    shown = [safe_token(token) for token in tokens]
+    safe_tokens = [safe_token(token) for token in tokens]
     props = {
-        "tokens": shown,
+        "tokens": safe_tokens,
         "values": _rounded(einops.rearrange(columns, "pos n -> n pos")),
         "labels": [safe_token(n) for n in names],
     }
@@ -188,10 +188,10 @@ def logits(
         title: above the drawing.
     """
     if predicted.shape[0] != len(tokens) or (ids is not None and len(ids) != len(tokens)) or k < 1:
-        given = "no" if ids is None else str(len(ids))
+        id_count = "no" if ids is None else str(len(ids))
         raise ValueError(
-            f"got logits of {predicted.shape[0]} places, {given} ids and k={k} for {len(tokens)} tokens; expected one "
-            "row of logits and one id a token, and k at least 1; pass the tokens the logits were read on"
+            f"got logits of {predicted.shape[0]} places, {id_count} ids and k={k} for {len(tokens)} tokens; expected "
+            "one row of logits and one id a token, and k at least 1; pass the tokens the logits were read on"
         )
     shares = predicted.detach().float().cpu().softmax(-1)
     best = shares.topk(min(k, shares.shape[-1]), dim=-1)
@@ -199,9 +199,11 @@ def logits(
         [[clip(visible(decode(token)), _MAX_TOKEN), round(share, 4)] for token, share in zip(row, values)]
         for row, values in zip(best.indices.tolist(), best.values.tolist())
     ]
-    own = None if ids is None else [None, *(float(shares[at, token]) for at, token in enumerate(list(ids)[1:]))]
+    probabilities = (
+        None if ids is None else [None, *(float(shares[at, token]) for at, token in enumerate(list(ids)[1:]))]
+    )
     words = [clip(visible(token), _MAX_TOKEN) for token in tokens]
-    return Visual("Logits", {"tokens": words, "top": top, "own": own}, title)
+    return Visual("Logits", {"tokens": words, "top": top, "own": probabilities}, title)
 
 
 def safe_token(token: str) -> str:
@@ -212,10 +214,10 @@ def safe_token(token: str) -> str:
 @cache
 def bundle() -> str:
     """The code of the installed CircuitsVis as a classic script that may stand inside a page."""
-    found = find_spec("circuitsvis")
-    if found is None or found.origin is None:
+    spec = find_spec("circuitsvis")
+    if spec is None or spec.origin is None:
         raise ValueError("circuitsvis is not installed; expected the package circuitsvis; install it with pip")
-    code = (Path(found.origin).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
+    code = (Path(spec.origin).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     lines = [line for line in code.replace("\r", "").split("\n") if not line.startswith("//# sourceMappingURL")]
     return "\n".join(lines).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 

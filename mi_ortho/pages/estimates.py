@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mi_ortho.pages.plots import NAMED, drawn, finite, fixed, log_ticks, themed
+from mi_ortho.pages.plots import NAMED, draw_svg, finite, fixed, log_ticks, themed
 from mi_ortho.pages.text import clip, number, visible
 
 _LABEL = 40  # characters of a row's label
@@ -45,7 +45,7 @@ def estimates_svg(
 def _svg(rows: Sequence[Estimate], threshold: float | None, unit: str, log: bool) -> str:
     if not rows:
         raise ValueError("got no estimates; expected at least one row; leave the figure out")
-    left, high, below = _left(rows), 0.26 * len(rows), 0.4 if unit else 0.27
+    label_width, high, below = _label_width(rows), 0.26 * len(rows), 0.4 if unit else 0.27
     size = (_width(rows), high + below + 0.06)
 
     def draw(axes: Any) -> None:
@@ -64,17 +64,17 @@ def _svg(rows: Sequence[Estimate], threshold: float | None, unit: str, log: bool
         axes.tick_params(axis="y", length=0, labelcolor=NAMED["ink"])
         axes.spines["left"].set_visible(False)
 
-    return drawn(size, (left / size[0], below / size[1], _PLOT / size[0], high / size[1]), draw)
+    return draw_svg(size, (label_width / size[0], below / size[1], _PLOT / size[0], high / size[1]), draw)
 
 
-def _left(rows: Sequence[Estimate]) -> float:
+def _label_width(rows: Sequence[Estimate]) -> float:
     """Inches that the longest label needs."""
     return 0.12 + 0.058 * max(len(clip(visible(row.label), _LABEL)) for row in rows)
 
 
 def _width(rows: Sequence[Estimate]) -> float:
     """Inches: labels, the plot, the numbers beside it."""
-    return _left(rows) + _PLOT + 0.45
+    return _label_width(rows) + _PLOT + 0.45
 
 
 def _row(axes: Any, place: int, row: Estimate) -> None:

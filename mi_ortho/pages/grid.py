@@ -46,7 +46,7 @@ def grid(
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(_name(name)) for name in column_names)
     body = Markup("").join(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            _name(name), Markup("").join(_drawn(cell, top) for cell in row)
+            _name(name), Markup("").join(_cell(cell, top) for cell in row)
         )
         for name, row in zip(row_names, cells)
     )
@@ -56,9 +56,9 @@ def grid(
     ).format(caption, corner, head, body, caption)
 
 
-def _drawn(cell: Cell, top: float) -> Markup:
-    known = cell.value is not None and math.isfinite(cell.value)
-    depth = min(1.0, abs(cell.value or 0.0) / top) * _DEEPEST if known else 0.0
+def _cell(cell: Cell, top: float) -> Markup:
+    is_number = cell.value is not None and math.isfinite(cell.value)
+    depth = min(1.0, abs(cell.value or 0.0) / top) * _DEEPEST if is_number else 0.0
     colour = f"rgba({_BLUE if (cell.value or 0.0) > 0 else _ORANGE}, {depth:.2f})"
     letters = Markup(" <i>{}</i>").format(cell.letters) if cell.letters else Markup("")
     framed = Markup(' class="framed-cell"') if cell.framed else Markup("")

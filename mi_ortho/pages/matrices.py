@@ -42,32 +42,32 @@ def heat_map(
             "one name each, or none; leave them out or name every row and column"
         )
     block = max(1, math.ceil(max(values.shape) / limit))
-    shown = _strongest(values.detach().double().cpu(), block)
-    symmetric = shown.shape[0] == shown.shape[1] and torch.equal(shown, shown.T)
-    sent = shown[tuple(torch.triu_indices(*shown.shape))] if symmetric else shown
+    pixels = _strongest(values.detach().double().cpu(), block)
+    symmetric = pixels.shape[0] == pixels.shape[1] and torch.equal(pixels, pixels.T)
+    distinct = pixels[tuple(torch.triu_indices(*pixels.shape))] if symmetric else pixels
     data = {
         "symmetric": symmetric,
-        "rows": shown.shape[0],
-        "columns": shown.shape[1],
+        "rows": pixels.shape[0],
+        "columns": pixels.shape[1],
         "block": block,
         "scales": [list(scale) for scale in scales],
         "ticks": [[position, label] for position, label in (ticks or {}).items()],
-        "values": pack(sent),
+        "values": pack(distinct),
         "names": [list(row_names), list(column_names)] if block == 1 else [[], []],
     }
-    drawn = _frames(title, [*captions, *[""] * len(scales)][: len(scales)], row_names, column_names)
-    return Markup('<div class="heats two">{}{}</div>').format(drawn, json_script(data))
+    frames = _frames(title, [*captions, *[""] * len(scales)][: len(scales)], row_names, column_names)
+    return Markup('<div class="heats two">{}{}</div>').format(frames, json_script(data))
 
 
 def _frames(title: str, notes: Sequence[str], row_names: Sequence[str], column_names: Sequence[str]) -> Markup:
     """An empty picture for each note, which the page's script draws into."""
-    left, below = _names("rownames", row_names), _names("columnnames", column_names)
+    at_left, below = _names("rownames", row_names), _names("columnnames", column_names)
     return Markup("").join(
         Markup(
             '<figure class="heat" tabindex="0" role="img" aria-label="{}. {}">'
             '<div class="framed">{}<div class="held"><canvas></canvas></div>{}</div>'
             '<div class="scale"></div><figcaption>{}</figcaption></figure>'
-        ).format(title, note, left, below, note)
+        ).format(title, note, at_left, below, note)
         for note in notes
     )
 

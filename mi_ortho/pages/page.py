@@ -104,11 +104,11 @@ def render(template: str, **values: object) -> Markup:
 @cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(_HERE / "templates")
-    found = jinja2.Environment(
+    environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    found.filters |= {"visible": visible, "number": number, "clip": clip}
-    return found
+    environment.filters |= {"visible": visible, "number": number, "clip": clip}
+    return environment
 
 
 @cache

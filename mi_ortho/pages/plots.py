@@ -99,13 +99,13 @@ class Panel:
 
 def curve(panel: Panel, series: Sequence[Series]) -> Markup:
     """A figure with one SVG: series by index, reference lines, a hover line with every number, also by keyboard."""
-    svg, place = _plotted(panel, series)
+    svg, place = _plot(panel, series)
     return _figure(panel, series, place, themed(svg))
 
 
 def standalone(panel: Panel, series: Sequence[Series]) -> str:
     """The same drawing as a file of its own, in fixed colours on white, with the names of its series."""
-    svg, _ = _plotted(panel, series, named=True)
+    svg, _ = _plot(panel, series, with_names=True)
     return fixed(themed(svg))
 
 
@@ -113,15 +113,15 @@ Box = tuple[float, float, float, float]
 Place = tuple[Box, tuple[float, float], bool]  # where the axes lie in the figure, the range of x, whether that is log
 
 
-def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> tuple[str, Place]:
-    found: list[tuple[float, float]] = []
+def _plot(panel: Panel, series: Sequence[Series], *, with_names: bool = False) -> tuple[str, Place]:
+    limits: list[tuple[float, float]] = []
 
     def draw(axes: Any) -> None:
         for one in series:
             _draw(axes, one)
         _decorate(axes, panel, all(float(x).is_integer() for one in series for x in one.x))
-        found.append(axes.get_xlim())
-        if named:
+        limits.append(axes.get_xlim())
+        if with_names:
             title = f"{panel.title} ({panel.ylabel})" if panel.ylabel else panel.title
             axes.set_title(title, fontsize=9, color=NAMED["ink"], loc="left", pad=4)
             axes.legend(
@@ -133,10 +133,10 @@ def _plotted(panel: Panel, series: Sequence[Series], *, named: bool = False) -> 
                 bbox_to_anchor=(1.02, 0.5),
             )
 
-    wider = 1.5 if named else 1.0  # room for the names beside the curves, which they would cover
+    wider = 1.5 if with_names else 1.0  # room for the names beside the curves, which they would cover
     width, height = panel.size
-    box = (0.135 / wider, 0.17, 0.84 / wider, 0.7 if named else 0.77)
-    return drawn((width * wider, height), box, draw), (box, found[0], panel.logx)
+    box = (0.135 / wider, 0.17, 0.84 / wider, 0.7 if with_names else 0.77)
+    return draw_svg((width * wider, height), box, draw), (box, limits[0], panel.logx)
 
 
 def _handles(axes: Any, series: Sequence[Series]) -> tuple[list[Any], list[str]]:
@@ -155,7 +155,7 @@ def handle(key: str) -> str:
     return re.sub(r"[^\w-]+", "-", key)
 
 
-def drawn(size: tuple[float, float], box: Box, draw: Callable[[Any], None]) -> str:
+def draw_svg(size: tuple[float, float], box: Box, draw: Callable[[Any], None]) -> str:
     """Matplotlib's SVG of what `draw` puts into quiet axes; colours are the stand-ins of `NAMED`."""
     import matplotlib
 
@@ -203,8 +203,8 @@ def themed(svg: str) -> str:
     return re.sub(r"\n\s*", "\n", _DOTS.sub(_as_path, body))
 
 
-def _short(found: re.Match[str]) -> str:
-    return f"{float(found[0]):.1f}".removesuffix(".0")
+def _short(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.1f}".removesuffix(".0")
 
 
 _DOTS = re.compile(
@@ -212,13 +212,13 @@ _DOTS = re.compile(
 )
 
 
-def _as_path(found: re.Match[str]) -> str:
-    """A run of equal dots as one path of round-capped strokes of no length: a fifth of the size."""
-    places = re.findall(r'x="([^"]*)" y="([^"]*)"', found[0])
+def _as_path(match: re.Match[str]) -> str:
+    """A run of equal dots as one path of round-capped strokes of length 0, in a fifth of the bytes."""
+    places = re.findall(r'x="([^"]*)" y="([^"]*)"', match[0])
     spots = "".join(f"M{x} {y}h0" for x, y in places)
-    width, opacity = (2.4, "; stroke-opacity: 0.75") if found[2] else (3, "")
+    width, opacity = (2.4, "; stroke-opacity: 0.75") if match[2] else (3, "")
     width = 1.7 if len(places) > 200 else width
-    style = f"fill: none; stroke: {found[1]}; stroke-width: {width}; stroke-linecap: round{opacity}"
+    style = f"fill: none; stroke: {match[1]}; stroke-width: {width}; stroke-linecap: round{opacity}"
     return f'<path d="{spots}" style="{style}"/>'
 
 
@@ -241,8 +241,8 @@ def _draw(axes: Any, one: Series) -> None:
         axes.plot(xs, ys, **{**style, "alpha": 0.4 if one.marks else 1.0}, gid=group)
     if one.marks:
         for mark in sorted({one.marks[i] for _, _, i in points}):
-            chosen = [(x, y) for x, y, i in points if one.marks[i] == mark]
-            axes.scatter(*zip(*chosen), s=9, c=NAMED[mark], linewidths=0, zorder=6, gid=group)
+            spots = [(x, y) for x, y, i in points if one.marks[i] == mark]
+            axes.scatter(*zip(*spots), s=9, c=NAMED[mark], linewidths=0, zorder=6, gid=group)
 
 
 def _decorate(axes: Any, panel: Panel, steps: bool) -> None:
@@ -329,7 +329,7 @@ def _figure(panel: Panel, series: Sequence[Series], place: Place, svg: str) -> M
 
 def _values(one: Series) -> dict[str, object]:
     """A series as the page's script reads it: its numbers, or where they stand in the table."""
-    named: dict[str, object] = {"label": one.label, "key": handle(one.key or one.style)}
+    entry: dict[str, object] = {"label": one.label, "key": handle(one.key or one.style)}
     if one.column is not None:
-        return named | {"from": list(one.column)}
-    return named | {"x": len(one.x) if list(one.x) == list(range(len(one.x))) else list(one.x), "y": list(one.y)}
+        return entry | {"from": list(one.column)}
+    return entry | {"x": len(one.x) if list(one.x) == list(range(len(one.x))) else list(one.x), "y": list(one.y)}

@@ -1,4 +1,4 @@
-"""The parts every report is made of, and the one template around them. Built from records, never from memory."""
+"""The parts every report is made of, and the one template around them. All numbers come from the run's files."""
 
 import difflib
 import re
@@ -54,20 +54,20 @@ def write_report(
     model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
     title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
     rows = run.records()
-    found = [
+    parts = [
         verdict_section(summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)),
         run_section(run.config, environment, rows),
         *sections,
         _provenance(environment),
     ]
     headline = visible(summary.get("headline") or f"Unfinished run: {len(rows)} rows so far")
-    return write_page(path / "report.html", page(title, found, headline=headline, kicker=title, data=data))
+    return write_page(path / "report.html", page(title, parts, headline=headline, kicker=title, data=data))
 
 
 def part(run_dir: Path, name: str) -> Mapping[str, Any]:
     """One JSON file of a run directory; empty where it is missing."""
-    found = read_json(run_dir / name) if (run_dir / name).is_file() else {}
-    return found if isinstance(found, Mapping) else {}
+    content = read_json(run_dir / name) if (run_dir / name).is_file() else {}
+    return content if isinstance(content, Mapping) else {}
 
 
 def verdict_section(
@@ -102,15 +102,15 @@ def sinks_line(rows: Sequence[Mapping[str, Any]]) -> str:
     row = next((row for row in reversed(rows) if row.get("kind") == "sinks"), None)
     if row is None:
         return ""
-    found, limit = (
+    count, limit = (
         row.get("found"),
         f"{number(row.get('factor'))} times the median norm or more at two boundaries in a row",
     )
-    if not found:
+    if not count:
         return f"No position is an attention sink ({limit})."
-    noun, was = ("is an attention sink", "was") if found == 1 else ("are attention sinks", "were")
+    noun, was = ("is an attention sink", "was") if count == 1 else ("are attention sinks", "were")
     done = row.get("done") or ("neither steered nor read" if row.get("choice") == "exclude" else _LIKE_OTHERS)
-    return f"{number(found)} of {number(row.get('positions'))} positions {noun} ({limit}) and {was} {visible(done)}."
+    return f"{number(count)} of {number(row.get('positions'))} positions {noun} ({limit}) and {was} {visible(done)}."
 
 
 def strength_line(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -153,8 +153,8 @@ def table_section(
 
 def curves(panels: Sequence[Markup], caption: str, *, legend: Sequence[tuple[str, str, str]] = ()) -> Markup:
     """Panels of `curve` side by side; each entry of the legend (key, label, style) hides and shows its series."""
-    named = [(handle(key), label, style) for key, label, style in legend]
-    return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=named)
+    entries = [(handle(key), label, style) for key, label, style in legend]
+    return render("curves.html.jinja", panels=Markup("").join(panels), caption=caption, legend=entries)
 
 
 def figure(body: Markup | Visual, caption: str) -> Markup:
@@ -169,10 +169,10 @@ def note(text: str) -> Markup:
 
 def left_out_section(rows: Sequence[Mapping[str, Any]]) -> Section | None:
     """What the run could not ask of this model and why; None where it asked everything."""
-    found = dict.fromkeys((str(row["what"]), str(row["reason"])) for row in rows if row.get("kind") == "left_out")
-    if not found:
+    reasons = dict.fromkeys((str(row["what"]), str(row["reason"])) for row in rows if row.get("kind") == "left_out")
+    if not reasons:
         return None
-    body = Markup("").join(note(f"{what}: {reason}.") for what, reason in found)
+    body = Markup("").join(note(f"{what}: {reason}.") for what, reason in reasons)
     return Section("Left out on this model", body, "", "left-out", "Left out")
 
 
@@ -180,11 +180,11 @@ def completions(cards: Sequence[Card], *, prompt: str = "") -> Markup:
     """Completions side by side; in every card after the first, the words that the first does not have are marked."""
     modes = category_colours(card.mode for card in cards if card.mode)
     first = shown(cards[0].text) if cards else ""
-    drawn = [
+    entries = [
         (visible(card.title), card, visible(card.note), marked(shown(card.text), first) if k else shown(card.text))
         for k, card in enumerate(cards)
     ]
-    return render("completions.html.jinja", cards=drawn, prompt=shown(prompt), colours=modes)
+    return render("completions.html.jinja", cards=entries, prompt=shown(prompt), colours=modes)
 
 
 def marked(text: str, other: str) -> Markup:
@@ -196,8 +196,8 @@ def marked(text: str, other: str) -> Markup:
     words, others = re.split(r"(\s+)", text), re.split(r"(\s+)", other)
     if not other or len(words) > 2 * _MARKED or len(others) > 2 * _MARKED:
         return Markup("{}").format(text)
-    found = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
-    parts = [(word, tag != "equal") for tag, low, high, _, _ in found for word in words[low:high]]
+    operations = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+    parts = [(word, tag != "equal") for tag, low, high, _, _ in operations for word in words[low:high]]
     mark = Markup("<mark>{}</mark>")
     return Markup("").join(mark.format(word) if changed and word.strip() else word for word, changed in parts)
 
@@ -216,8 +216,8 @@ def shown(text: str) -> str:
 
 def _provenance(environment: Mapping[str, Any]) -> Section:
     names = {"model_hash": "model hash", "commit": "commit", "seed": "seed"}
-    known = [f"{name} {clip(visible(environment[key]), 16)}" for key, name in names.items() if key in environment]
+    details = [f"{name} {clip(visible(environment[key]), 16)}" for key, name in names.items() if key in environment]
     started = f"run started {visible(environment['started'])}" if environment.get("started") else ""
-    facts = "; ".join([started, *known] if started else known)
+    facts = "; ".join([started, *details] if started else details)
     text = "Numbers come from records.jsonl and summary.json beside this file" + (f"; {facts}" if facts else "")
     return Section("", Markup('<p class="caption">{}. The page loads nothing from a network.</p>').format(text))

@@ -62,8 +62,10 @@ def json_script(value: object, **attributes: str) -> Markup:
     text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    given = Markup("").join(Markup(' {}="{}"').format(key.replace("_", "-"), item) for key, item in attributes.items())
-    return Markup('<script type="application/json"{}>{}</script>').format(given, Markup(text))
+    attribute_text = Markup("").join(
+        Markup(' {}="{}"').format(key.replace("_", "-"), item) for key, item in attributes.items()
+    )
+    return Markup('<script type="application/json"{}>{}</script>').format(attribute_text, Markup(text))
 
 
 def command_line(arguments: Sequence[str]) -> str:

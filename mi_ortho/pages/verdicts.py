@@ -28,31 +28,31 @@ _VERDICT = dict.fromkeys(("claim", "prediction", "statistic", "value", "interval
 def _whisker(verdict: Mapping[str, Any]) -> Markup:
     """Value (dot), interval (line), threshold (tick), control (ring) on one scale; empty with nothing to compare."""
     points = {key: verdict.get(key) for key in ("value", "threshold", "control")}
-    known = {
+    numbers = {
         key: float(value)
         for key, value in points.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    if "value" not in known or len(known) < 2:
+    if "value" not in numbers or len(numbers) < 2:
         return Markup("")
     ends = [float(edge) for edge in verdict.get("interval") or [] if isinstance(edge, int | float)]
-    low, high = min([*known.values(), *ends]), max([*known.values(), *ends])
+    low, high = min([*numbers.values(), *ends]), max([*numbers.values(), *ends])
 
     def place(value: float) -> float:
         return round(6 + 108 * (value - low) / ((high - low) or 1.0), 1)
 
-    drawn = [Markup('<line class="axis" x1="2" x2="118" y1="10" y2="10"/>')]
+    marks = [Markup('<line class="axis" x1="2" x2="118" y1="10" y2="10"/>')]
     if len(ends) == 2:
-        drawn.append(
+        marks.append(
             Markup('<line class="interval" x1="{}" x2="{}" y1="10" y2="10"/>').format(place(ends[0]), place(ends[1]))
         )
-    if "threshold" in known:
-        drawn.append(
-            Markup('<line class="threshold" x1="{0}" x2="{0}" y1="2" y2="18"/>').format(place(known["threshold"]))
+    if "threshold" in numbers:
+        marks.append(
+            Markup('<line class="threshold" x1="{0}" x2="{0}" y1="2" y2="18"/>').format(place(numbers["threshold"]))
         )
-    if "control" in known:
-        drawn.append(Markup('<circle class="control" cx="{}" cy="10" r="3.5"/>').format(place(known["control"])))
-    drawn.append(Markup('<circle class="value" cx="{}" cy="10" r="3.5"/>').format(place(known["value"])))
+    if "control" in numbers:
+        marks.append(Markup('<circle class="control" cx="{}" cy="10" r="3.5"/>').format(place(numbers["control"])))
+    marks.append(Markup('<circle class="value" cx="{}" cy="10" r="3.5"/>').format(place(numbers["value"])))
     return Markup('<svg class="whisker" viewBox="0 0 120 20" aria-hidden="true">{}</svg>').format(
-        Markup("").join(drawn)
+        Markup("").join(marks)
     )

@@ -24,7 +24,7 @@ class LinearProbe:
         return activations.to(self.direction) @ self.direction + self.offset
 
     def accuracy(self, activations: Float[Tensor, "samples d_model"], labels: Bool[Tensor, " samples"]) -> float:
-        """The mean of the shares of positives and of negatives that are told right: 1/2 by chance in any mixture."""
+        """Balanced accuracy, the mean of the shares of positives and negatives classified correctly: 1/2 by chance."""
         right = (self.scores(activations) > 0) == labels
         return float((right[labels].double().mean() + right[~labels].double().mean()) / 2)
 

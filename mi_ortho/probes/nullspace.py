@@ -58,22 +58,22 @@ def nullspace_probes(
     """
     train = _half(labels.cpu(), passages.cpu(), generator).to(labels.device)
     x = activations.double()
-    found, aucs, p_values = empty_subspace(x.shape[1], dtype=x.dtype, device=x.device), [], []
+    directions, aucs, p_values = empty_subspace(x.shape[1], dtype=x.dtype, device=x.device), [], []
     limit = x.shape[1] - 1 if most is None else min(most, x.shape[1] - 1)
-    while len(found) < limit:
-        rest = found.reject(x)
+    while len(directions) < limit:
+        rest = directions.reject(x)
         probe = fit(rest[train], labels[train])
-        outside = found.reject(probe.direction)
+        outside = directions.reject(probe.direction)
         if not float(outside.norm()) > 1e-9 * float(probe.direction.norm()):
-            return NullspaceProbes(found, tuple(aucs), tuple(p_values), True)
+            return NullspaceProbes(directions, tuple(aucs), tuple(p_values), True)
         score = (rest[~train] @ (outside / outside.norm()))[:, None]
         aucs.append(float(auc(score, labels[~train])[0]))
         null = permuted_auc(score, labels[~train], passages[~train], None, draws, generator)[:, 0]
         p_values.append(float(upper_p_values(torch.tensor([aucs[-1]]).double(), null)[0]))
         if p_values[-1] > level:
-            return NullspaceProbes(found, tuple(aucs), tuple(p_values), True)
-        found = found.extend(outside[None])
-    return NullspaceProbes(found, tuple(aucs), tuple(p_values), False)
+            return NullspaceProbes(directions, tuple(aucs), tuple(p_values), True)
+        directions = directions.extend(outside[None])
+    return NullspaceProbes(directions, tuple(aucs), tuple(p_values), False)
 
 
 def shuffled_labels(
@@ -90,12 +90,12 @@ def _half(
     labels: Bool[Tensor, " samples"], passages: Int[Tensor, " samples"], generator: torch.Generator
 ) -> Bool[Tensor, " samples"]:
     """True for the samples of half of the passages of each class."""
-    chosen = torch.zeros_like(labels)
+    first_half = torch.zeros_like(labels)
     for each in (True, False):
         names = passages[labels == each].unique()
         if len(names) < 4:
             raise ValueError(f"got {len(names)} passages of one class; expected at least 4; read more text")
         order = torch.randperm(len(names), generator=generator, device=generator.device)
         picked = names[order.to(names.device)[: len(names) // 2]]
-        chosen |= (labels == each) & torch.isin(passages, picked)
-    return chosen
+        first_half |= (labels == each) & torch.isin(passages, picked)
+    return first_half

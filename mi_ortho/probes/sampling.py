@@ -22,7 +22,7 @@ class Reservoir:
         passages: which passage each comes from.
         keys: their keys, ascending.
         size: how many are kept at most.
-        seen: how many there were.
+        seen: how many activations the stream had.
     """
 
     rows: Float[Tensor, "samples d_model"]

@@ -12,7 +12,7 @@ from mi_ortho.interventions.subspace import span
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
-    """What a stream of activations h leaves behind: enough for means, covariances and mean shares of any vector.
+    """Sums over a stream of activations h: enough for means, covariances and mean shares of any vector.
 
     Attributes:
         count: activations seen.
@@ -61,8 +61,8 @@ def no_second_moments(d_model: int, *, device: str | torch.device = "cpu") -> Se
 def second_moments(activations: Float[Tensor, "samples d_model"]) -> SecondMoments:
     """The statistics of one batch.
 
-    >>> found = second_moments(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
-    >>> found.mean.tolist(), found.covariance[0, 0].item(), found.directions[0, 0].item()
+    >>> moments = second_moments(torch.tensor([[1.0, 0.0], [3.0, 0.0]]))
+    >>> moments.mean.tolist(), moments.covariance[0, 0].item(), moments.directions[0, 0].item()
     ([2.0, 0.0], 2.0, 2.0)
     """
     require_finite(activations)
@@ -73,12 +73,12 @@ def second_moments(activations: Float[Tensor, "samples d_model"]) -> SecondMomen
 
 def batched_second_moments(batches: Iterable[Float[Tensor, "samples d_model"]]) -> SecondMoments:
     """The statistics of all batches; no more than one is held in memory."""
-    found: SecondMoments | None = None
+    moments: SecondMoments | None = None
     for batch in batches:
-        found = second_moments(batch) if found is None else found.merge(second_moments(batch))
-    if found is None:
+        moments = second_moments(batch) if moments is None else moments.merge(second_moments(batch))
+    if moments is None:
         raise ValueError("got an empty stream; expected at least one batch of activations; read some text")
-    return found
+    return moments
 
 
 def require_finite(activations: Float[Tensor, "samples d_model"]) -> None:

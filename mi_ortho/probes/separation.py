@@ -59,19 +59,19 @@ def bootstrapped_auc(
     draws: int,
     generator: torch.Generator,
 ) -> Float[Tensor, "draws n"]:
-    """AUC on passages drawn with replacement within each class: its spread is what the choice of text leaves open."""
+    """AUC on passages drawn with replacement within each class: its spread is the uncertainty due to the texts."""
     _require_both(labels)
     names, inside = passages.cpu().unique(return_inverse=True)
     classes = _per_passage(labels.cpu().long(), inside, len(names))
     order = scores.cpu().argsort(dim=0)
     weights = torch.stack([_multiplicity(classes, generator) for _ in range(draws)]).double()[:, inside]
     truth = labels.cpu().double()
-    found = []
+    aucs = []
     for column in order.T:
         positive, negative = (weights * truth)[:, column], (weights * (1 - truth))[:, column]
         below = negative.cumsum(dim=1) - negative / 2
-        found.append((positive * below).sum(1) / (positive.sum(1) * negative.sum(1)))
-    return torch.stack(found, dim=1)
+        aucs.append((positive * below).sum(1) / (positive.sum(1) * negative.sum(1)))
+    return torch.stack(aucs, dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +115,10 @@ def _require_both(labels: Bool[Tensor, " samples"]) -> None:
 
 def _per_passage(values: Int[Tensor, " samples"], inside: Int[Tensor, " samples"], n: int) -> Int[Tensor, " passages"]:
     """The value that each passage has; raises ValueError when its samples disagree."""
-    found = torch.zeros(n, dtype=torch.long).scatter_(0, inside, values)
-    if not torch.equal(found[inside], values):
+    by_passage = torch.zeros(n, dtype=torch.long).scatter_(0, inside, values)
+    if not torch.equal(by_passage[inside], values):
         raise ValueError("got passages with several labels or topics; expected one each; number passages apart")
-    return found
+    return by_passage
 
 
 def _shuffled(
@@ -138,6 +138,6 @@ def _multiplicity(classes: Int[Tensor, " passages"], generator: torch.Generator)
     for each in (0, 1):
         members = (classes == each).nonzero().flatten()
         picks = torch.randint(len(members), (len(members),), generator=generator, device=generator.device)
-        drawn = members[picks.to(members.device)]
-        times += torch.bincount(drawn, minlength=len(classes))
+        redrawn = members[picks.to(members.device)]
+        times += torch.bincount(redrawn, minlength=len(classes))
     return times

@@ -22,14 +22,14 @@ def covariance_set(
 ) -> Float[Tensor, "n d_model"]:
     """Draws from a Gaussian with this covariance, made orthonormal one after the other, as a family is.
 
-    The rows come in random order, so that each is a typical member of the set: early draws keep the direction they
-    were drawn with, late ones what is left of it.
+    The rows come in random order, so that each is a typical member of the set: the first draw keeps its direction, the
+    later ones only what is orthogonal to those before.
     """
     scales, axes = _principal(covariance)
-    kept = scales > 1e-12 * scales.max()
-    _require_room(n, int(kept.sum()), "directions of positive variance")
-    drawn = (_normal(n, int(kept.sum()), generator) * scales[kept].sqrt()) @ axes[kept]
-    return orthonormal_rows(drawn)[torch.randperm(n, generator=generator, device=generator.device)]
+    positive = scales > 1e-12 * scales.max()
+    _require_room(n, int(positive.sum()), "directions of positive variance")
+    samples = (_normal(n, int(positive.sum()), generator) * scales[positive].sqrt()) @ axes[positive]
+    return orthonormal_rows(samples)[torch.randperm(n, generator=generator, device=generator.device)]
 
 
 def rotated_set(
@@ -37,13 +37,13 @@ def rotated_set(
 ) -> Float[Tensor, "n d_model"]:
     """A uniformly random orthonormal set inside the leading principal components.
 
-    As many components as hold the share `leading` of the variance, or n if these are fewer: rotated, none of the
-    vectors is a component of its own, and all of them are as present in activations as their place allows.
+    As many components are taken as hold the share `leading` of the variance, and at least n. After the rotation no
+    vector is itself a principal component, and in expectation all are equally present in activations.
     """
     scales, axes = _principal(covariance)
     _require_room(n, len(axes), "d_model")
-    held = int((scales.cumsum(0) < leading * scales.sum()).sum()) + 1
-    return isotropic_set(n, max(n, min(held, len(axes))), generator) @ axes[: max(n, min(held, len(axes)))]
+    count = int((scales.cumsum(0) < leading * scales.sum()).sum()) + 1
+    return isotropic_set(n, max(n, min(count, len(axes))), generator) @ axes[: max(n, min(count, len(axes)))]
 
 
 def null_sets(

@@ -69,18 +69,20 @@ def cone_targets(
     *,
     tokens: int = 30,
 ) -> ConeTargets:
-    """Targets by a first direction: its ablation writes the answers, its addition the refusals, the model the rest.
+    """Greedy completions as targets: answers under `ablated`, refusals under `added` (the edits of a first direction).
+
+    What has to stay is how the unsteered model completes harmless prompts, with its logits.
 
     Raises:
         ValueError: a completion is empty.
     """
 
     def forced(texts: Sequence[str], changed: Mapping[Site, Intervention]) -> Prompts:
-        written = generate_ids(model, tokenize(model, texts), changed, max_new_tokens=tokens)
-        return tokenize(model, texts, answers=written)
+        answers = generate_ids(model, tokenize(model, texts), changed, max_new_tokens=tokens)
+        return tokenize(model, texts, answers=answers)
 
-    kept = forced(harmless, {})
-    return ConeTargets(forced(harmful, ablated), forced(harmless, added), kept, answer_logits(model, kept))
+    unchanged = forced(harmless, {})
+    return ConeTargets(forced(harmful, ablated), forced(harmless, added), unchanged, answer_logits(model, unchanged))
 
 
 def refusal_cone(
@@ -110,8 +112,10 @@ def refusal_cone(
     losses = []
     for _ in range(settings.steps):
         basis = orthonormal_rows(raw)
-        drawn = torch.randn(settings.samples if len(basis) > 1 else 0, len(basis), generator=generator).abs().to(basis)
-        rows = torch.cat([basis, torch.nn.functional.normalize(drawn, dim=-1) @ basis])
+        weights = (
+            torch.randn(settings.samples if len(basis) > 1 else 0, len(basis), generator=generator).abs().to(basis)
+        )
+        rows = torch.cat([basis, torch.nn.functional.normalize(weights, dim=-1) @ basis])
         loss = torch.stack([_loss(model, targets, row, site, norm, settings) for row in rows]).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -131,8 +135,8 @@ def _loss(
     refused = _cross_entropy(model, targets.refused, add_at_traced(site, unit * norm))
     moved = traced_answer_logits(model, targets.kept, interventions=everywhere)
     real = targets.kept.mask[:, targets.kept.prompt_length :]
-    kept = kl_divergence(p_logits=targets.kept_logits, q_logits=moved)[real].mean()
-    return settings.ablation * answered + settings.addition * refused + settings.retain * kept
+    divergence = kl_divergence(p_logits=targets.kept_logits, q_logits=moved)[real].mean()
+    return settings.ablation * answered + settings.addition * refused + settings.retain * divergence
 
 
 def add_at_traced(site: Site, vector: Float[Tensor, " d_model"]) -> dict[Site, Intervention]:

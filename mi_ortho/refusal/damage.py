@@ -54,15 +54,15 @@ def repetition(ids: Sequence[int], n: int = 3) -> float:
 @torch.no_grad()
 def coherence(model: Model, texts: Sequence[str], answers: Sequence[Sequence[int]]) -> list[Coherence]:
     """Coherence of each completion (token ids) of each prompt under the model as it is; call it outside `intervene`."""
-    found: list[Coherence] = []
+    results: list[Coherence] = []
     for start in range(0, len(texts), BATCH):
-        part, own = list(texts[start : start + BATCH]), list(answers[start : start + BATCH])
-        filled = [row or [0] for row in own]
+        part, ids_of = list(texts[start : start + BATCH]), list(answers[start : start + BATCH])
+        filled = [row or [0] for row in ids_of]
         costs, real = token_costs(model, tokenize(model, part, answers=filled))
-        for row, ids, cost, kept in zip(range(len(own)), own, costs, real):
-            each = cost[kept].tolist()[: len(own[row])]
-            found.append(Coherence(_perplexity(each), _perplexity(each[LEAD_IN:] or each), repetition(ids)))
-    return found
+        for row, ids, cost, mask in zip(range(len(ids_of)), ids_of, costs, real):
+            each = cost[mask].tolist()[: len(ids_of[row])]
+            results.append(Coherence(_perplexity(each), _perplexity(each[LEAD_IN:] or each), repetition(ids)))
+    return results
 
 
 def token_costs(
@@ -111,8 +111,8 @@ def measure_damage(
         prompts = tokenize(model, texts[start : start + BATCH], answers=answers[start : start + BATCH])
         real = rearrange(prompts.mask[:, prompts.prompt_length :], "batch answer -> (batch answer)")
         p, q = (
-            rearrange(answer_logits(model, prompts, interventions=given), "batch answer v -> (batch answer) v")
-            for given in ({}, interventions)
+            rearrange(answer_logits(model, prompts, interventions=edits), "batch answer v -> (batch answer) v")
+            for edits in ({}, interventions)
         )
         tokens = prompts.tokens[:, prompts.prompt_length :].flatten()[:, None]
         costs = [-x.log_softmax(-1).gather(-1, tokens)[:, 0] for x in (q, p)]
@@ -133,13 +133,13 @@ def mode_accuracy(
 ) -> dict[str, float]:
     """For each behaviour, the share of its own prompts that are completed in it (greedy)."""
     flat = [(name, text) for name, texts in prompts.items() for text in texts]
-    kept: dict[str, list[bool]] = {name: [] for name in prompts}
+    hits: dict[str, list[bool]] = {name: [] for name in prompts}
     for start in range(0, len(flat), 2 * BATCH):
         part = flat[start : start + 2 * BATCH]
         texts = tokenize(model, [text for _, text in part])
         for (name, _), ids in zip(part, generate_ids(model, texts, interventions, max_new_tokens=max_new_tokens)):
-            kept[name].append(classify(model.tokenizer.decode(ids, skip_special_tokens=True), modes) == name)
-    return {name: sum(found) / len(found) for name, found in kept.items() if found}
+            hits[name].append(classify(model.tokenizer.decode(ids, skip_special_tokens=True), modes) == name)
+    return {name: sum(outcomes) / len(outcomes) for name, outcomes in hits.items() if outcomes}
 
 
 def _perplexity(costs: Sequence[float]) -> float:

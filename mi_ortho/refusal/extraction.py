@@ -45,10 +45,10 @@ def instruction_suffix(model: Model) -> Suffix:
     ids = encode(tokenizer, chat_form(tokenizer)(_MARKER).rpartition(_MARKER)[2])
     whole = tokenize(model, [_MARKER]).tokens[0].tolist()
     # a tokenizer may merge the first of them with the text before it; what is not found at the end is not counted
-    kept = next((ids[k:] for k in range(len(ids)) if whole[-(len(ids) - k) :] == ids[k:]), [])
-    if not kept:
+    suffix = next((ids[k:] for k in range(len(ids)) if whole[-(len(ids) - k) :] == ids[k:]), [])
+    if not suffix:
         raise ValueError(f"got a chat template without tokens after the user's text; expected some; {advice}")
-    return Suffix(tuple(kept), tuple(tokenizer.decode([token]) for token in kept))
+    return Suffix(tuple(suffix), tuple(tokenizer.decode([token]) for token in suffix))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +126,13 @@ def difference_of_means(
     Raises:
         ValueError: a class is empty, a position lies before the shortest prompt, or the template has no suffix.
     """
-    chosen = instruction_suffix(model).positions if positions is None else tuple(positions)
+    columns = instruction_suffix(model).positions if positions is None else tuple(positions)
     for name, texts in (("harmful", harmful), ("harmless", harmless)):
         if not texts:
             raise ValueError(f"got no {name} prompts; expected at least one of each class; check the prompt sets")
     options = {"interventions": interventions, "template": template, "system": system}
-    classes = [mean_and_variance(model, texts, sites, chosen, **options) for texts in (harmful, harmless)]
-    return Extraction(tuple(sites), chosen, *classes)
+    classes = [mean_and_variance(model, texts, sites, columns, **options) for texts in (harmful, harmless)]
+    return Extraction(tuple(sites), columns, *classes)
 
 
 def mean_and_variance(
@@ -150,9 +150,9 @@ def mean_and_variance(
     options = {"interventions": interventions, "template": template, "system": system}
     for batch in activation_batches(model, texts, sites, positions, **options):
         new, x = len(batch), batch.double()
-        own = x.mean(dim=0)
-        gap, total = own - mean, count + new
-        spread = spread + ((x - own) ** 2).sum(dim=0) + gap**2 * (count * new / total)
+        batch_mean = x.mean(dim=0)
+        gap, total = batch_mean - mean, count + new
+        spread = spread + ((x - batch_mean) ** 2).sum(dim=0) + gap**2 * (count * new / total)
         mean, count = mean + gap * (new / total), total
     return MeanAndVariance(count, mean, spread / (count - 1) if count > 1 else torch.full_like(spread, torch.nan))
 
@@ -188,8 +188,8 @@ def activation_batches(
         prompts = tokenize(model, texts[start : start + BATCH], system=system, template=template)
         columns = _columns(prompts, positions)
         with intervene(model, interventions or {}, prompts=prompts):
-            found = read(model, prompts, sites)
-        yield torch.stack([found[site][:, columns].float() for site in sites], dim=1)
+            by_site = read(model, prompts, sites)
+        yield torch.stack([by_site[site][:, columns].float() for site in sites], dim=1)
 
 
 def _require_places(sites: Sequence[Site], positions: Sequence[int]) -> None:

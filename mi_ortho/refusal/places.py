@@ -23,8 +23,8 @@ def at_every(
     Raises:
         ValueError: no layer or kind is given, a layer is not the model's, or a kind cannot be written.
     """
-    chosen = range(int(model.cfg.n_layers)) if layers is None else sorted(set(layers))
-    sites = [Site(layer, kind) for layer in chosen for kind in KINDS if kind in kinds]
+    layer_numbers = range(int(model.cfg.n_layers)) if layers is None else sorted(set(layers))
+    sites = [Site(layer, kind) for layer in layer_numbers for kind in KINDS if kind in kinds]
     bad = [site for site in sites if not site.writable or site.layer >= int(model.cfg.n_layers)]
     if not sites or bad:
         raise ValueError(

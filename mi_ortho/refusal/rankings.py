@@ -93,16 +93,16 @@ def compare_rankings(found: Sequence[Candidate], scores: Mapping[str, Sequence[f
         if len(values) != len(found):
             raise ValueError(f"got {len(values)} values of {name} for {len(found)} candidates; expected as many")
         good = [float(v) if HIGHER_IS_BETTER[name] else -float(v) for v in values]
-        known = [k for k in range(len(found)) if math.isfinite(found[k].bypass) and math.isfinite(good[k])]
-        usable = [k for k in known if k in admissible]
+        finite = [k for k in range(len(found)) if math.isfinite(found[k].bypass) and math.isfinite(good[k])]
+        usable = [k for k in finite if k in admissible]
         if not usable:
             continue  # variances of a single prompt are not numbers
-        top, first = (max(some, key=lambda k: good[k]) for some in (usable, known))
+        top, first = (max(some, key=lambda k: good[k]) for some in (usable, finite))
         rankings.append(
             Ranking(
                 name,
                 _spearman([good[k] for k in usable], [-found[k].bypass for k in usable]),
-                _spearman([good[k] for k in known], [-found[k].bypass for k in known]),
+                _spearman([good[k] for k in finite], [-found[k].bypass for k in finite]),
                 f"{found[top].site} @ {found[top].position}",
                 found[top].bypass - best,
                 mean - best,

@@ -1,4 +1,4 @@
-"""Choosing one direction among the candidates, as Arditi et al. 2024 (arXiv 2406.11717) do, with every reason kept."""
+"""Choosing one direction among the candidates, as Arditi et al. 2024 (arXiv 2406.11717) do, with reasons."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -132,10 +132,10 @@ def filter_prompts(model: Model, harmful: Sequence[str], harmless: Sequence[str]
     refused = tuple(t for t, s in zip(harmful, refusal_scores(model, harmful, tokens).tolist()) if s > 0)
     answered = tuple(t for t, s in zip(harmless, refusal_scores(model, harmless, tokens).tolist()) if s < 0)
     classes = (("harmful", refused, harmful, "refuses"), ("harmless", answered, harmless, "answers"))
-    for name, kept, given, does in classes:
-        if not kept:
+    for name, remaining, texts, does in classes:
+        if not remaining:
             raise ValueError(
-                f"got a model that {does} none of {len(given)} {name} prompts by its next-token scores; "
+                f"got a model that {does} none of {len(texts)} {name} prompts by its next-token scores; "
                 "expected some; check the refusal tokens and the chat template, or take other prompts"
             )
     return Filtered(refused, answered, len(harmful) - len(refused), len(harmless) - len(answered))
@@ -150,8 +150,8 @@ def candidates(
     """
     places = [(site, position) for site in extraction.sites for position in extraction.positions]
     for site, position in places[skip:]:
-        found = score_direction(judge, extraction.direction(site, position), site, position)
-        yield replace(found, rejected=reasons(found, int(judge.model.cfg.n_layers), limits or Limits()))
+        candidate = score_direction(judge, extraction.direction(site, position), site, position)
+        yield replace(candidate, rejected=reasons(candidate, int(judge.model.cfg.n_layers), limits or Limits()))
 
 
 def score_direction(judge: Validation, difference: Float[Tensor, " d_model"], site: Site, position: int) -> Candidate:

@@ -56,8 +56,9 @@ def extract_again(
     rounds: int = 4,
     positions: Sequence[int] | None = None,
 ) -> Iterator[Round]:
-    """Rounds of extraction, each with the span of all earlier directions ablated everywhere (seed of the idea: a model
-    that refuses in another way after one ablation may hold further refusal directions).
+    """Rounds of extraction, each with the span of all earlier directions ablated everywhere.
+
+    A model that refuses in another way after one ablation may have further refusal directions.
 
     Args:
         model: the frozen model.
@@ -74,9 +75,9 @@ def extract_again(
     basis = torch.zeros(0, before.differences.shape[-1])
     for number in range(1, rounds + 1):
         changed = ablate_everywhere(model, basis)  # of nothing in the first round
-        found = difference_of_means(model, harmful, harmless, sites, positions, interventions=changed)
-        site, position = choose(found)
-        difference = found.direction(site, position).cpu()
+        extraction = difference_of_means(model, harmful, harmless, sites, positions, interventions=changed)
+        site, position = choose(extraction)
+        difference = extraction.direction(site, position).cpu()
         rest = reject_twice(basis.double(), difference.double())
         unit = (rest / rest.norm()).float()
         basis = torch.cat([basis, unit[None]])
@@ -134,15 +135,15 @@ def null_space_rounds(
         rounds: how many probes.
         ridge: penalty of the least-squares probe, relative to the mean squared activation.
 
-    A probe whose AUC on `checked` has fallen to one half has nothing linear left to find.
+    Once the AUC on `checked` has fallen to one half, no linear difference is left.
     """
     basis = torch.zeros(0, harmful.shape[1], dtype=torch.float64)
     for number in range(1, rounds + 1):
-        left = [reject_twice(basis, x.double().cpu()) for x in (harmful, harmless, *checked)]
-        probe = reject_twice(basis, _ridge_probe(left[0], left[1], ridge))
+        parts = [reject_twice(basis, x.double().cpu()) for x in (harmful, harmless, *checked)]
+        probe = reject_twice(basis, _ridge_probe(parts[0], parts[1], ridge))
         unit = probe / probe.norm()
         basis = torch.cat([basis, unit[None]])
-        yield ProbeRound(number, unit.float(), float(auc_between(left[2] @ unit, left[3] @ unit)))
+        yield ProbeRound(number, unit.float(), float(auc_between(parts[2] @ unit, parts[3] @ unit)))
 
 
 def _ridge_probe(positive: Tensor, negative: Tensor, ridge: float) -> Tensor:
