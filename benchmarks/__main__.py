@@ -58,8 +58,8 @@ def benchmarks(
         return print_memory(probe)
     parts = [INTRODUCTION, f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
     for name in tables or ALL:
-        made = ALL[name](options)
-        for table in made if isinstance(made, list) else [made]:
+        result = ALL[name](options)
+        for table in result if isinstance(result, list) else [result]:
             parts.append(table.markdown())
             print(parts[-1], flush=True)
     if write:

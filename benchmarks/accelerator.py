@@ -68,17 +68,17 @@ def _family(
     settings = mo.OrthoSettings(block=block, patience=n, refresh=64, solver=mo.Lbfgs(max_steps=12))
     with Clock() as clock:
         curvature = mo.derivatives.gauss_newton(goal, base, generator=generator)
-        found = list(islice(mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature), n))
-    kept = [result for result in found if result.status not in (mo.Status.COLLAPSED, mo.Status.NONFINITE)]
-    vectors = torch.stack([base, *(result.vector for result in kept)])
-    loss = sum(result.loss for result in found) / n
+        results = list(islice(mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature), n))
+    working = [result for result in results if result.status not in (mo.Status.COLLAPSED, mo.Status.NONFINITE)]
+    vectors = torch.stack([base, *(result.vector for result in working)])
+    loss = sum(result.loss for result in results) / n
     memory = torch.cuda.max_memory_allocated() / 1e9
     each = 1000 * clock.wall / n
     return [
         f"eager, block of {block}",
         f"{clock.wall:.0f}",
         f"{each:.0f}",
-        str(len(kept)),
+        str(len(working)),
         f"{loss:.3f}",
         f"{mo.max_abs_cosine(vectors):.0e}",
         f"{memory:.1f} GB",
@@ -114,14 +114,14 @@ def _factors(shape: Shape, n: int, blocks: int, device: str, chunk: int) -> list
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     with Clock() as clock:
-        found = mo.dct.exponential_dct(z, n, radius=FACTOR_RADIUS, generator=generator, steps=STEPS, chunk=chunk)
+        fit = mo.dct.exponential_dct(z, n, radius=FACTOR_RADIUS, generator=generator, steps=STEPS, chunk=chunk)
     memory = f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB" if device == "cuda" else "-"
     return [
         f"{chunk} at once",
         f"{clock.wall:.1f}",
         f"{clock.wall / STEPS:.2f}",
-        f"{found.trace[0]:.3g} to {found.trace[-1]:.3g}",
-        f"{mo.max_abs_cosine(found.inputs):.0e}",
+        f"{fit.trace[0]:.3g} to {fit.trace[-1]:.3g}",
+        f"{mo.max_abs_cosine(fit.inputs):.0e}",
         memory,
     ]
 

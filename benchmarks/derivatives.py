@@ -25,8 +25,10 @@ def dct(options: Options) -> Table:
 
     def ours(chunk: int) -> Callable[[], tuple[Tensor, Tensor]]:
         def fit() -> tuple[Tensor, Tensor]:
-            found = mo.dct.exponential_dct(z, k, radius=RADIUS, generator=rng(), steps=steps, start=start, chunk=chunk)
-            return found.inputs, found.weights
+            factors = mo.dct.exponential_dct(
+                z, k, radius=RADIUS, generator=rng(), steps=steps, start=start, chunk=chunk
+            )
+            return factors.inputs, factors.weights
 
         return fit
 
@@ -75,9 +77,9 @@ def _sliced(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.Function
 def _quality(z: mo.ActivationMap, inputs: Tensor, weights: Tensor) -> list[str]:
     """Mean effect of orthonormal directions, explained share of the fit, largest cosine of what was returned."""
     zero = torch.zeros(1, z.d_model)
-    own = (z(RADIUS * inputs) - z(zero)).norm(dim=-1)
+    effects = (z(RADIUS * inputs) - z(zero)).norm(dim=-1)
     effect = (z(RADIUS * mo.interventions.orthonormal_rows(inputs)) - z(zero)).norm(dim=-1)
-    return [f"{effect.mean():.2f}", f"{float(weights @ own):.1f}", f"{mo.max_abs_cosine(inputs):.0e}"]
+    return [f"{effect.mean():.2f}", f"{float(weights @ effects):.1f}", f"{mo.max_abs_cosine(inputs):.0e}"]
 
 
 def jacobian(options: Options) -> Table:

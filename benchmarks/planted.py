@@ -24,12 +24,12 @@ PUBLISHED = {
 def planted(options: Options) -> Table:
     """Exponential DCT on a sum of 32 exponential factors in 4096 dimensions, with 512 estimated ones."""
     z, truth = planted_map()
-    known = _finished(options.rows)
+    finished = _finished(options.rows)
     rows = []
     for name, steps in zip(PUBLISHED, (10, 10, 100), strict=True):
-        rows.append(known.get(name) or _row(name, steps, z, truth))
+        rows.append(finished.get(name) or _row(name, steps, z, truth))
         print(f"planted: {' | '.join(rows[-1])}", file=sys.stderr, flush=True)
-        if options.rows and name not in known:
+        if options.rows and name not in finished:
             with options.rows.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
     headers = ["", "mean max cos", "published", "recovered", "published", "CPU s"]
@@ -62,9 +62,9 @@ def planted_map() -> tuple[mo.FunctionMap, Tensor]:
     return mo.FunctionMap(lambda theta: torch.expm1(theta @ inward.mT) @ outward, D_MODEL), inward
 
 
-def recovery(truth: Tensor, found: Tensor) -> tuple[float, float]:
+def recovery(truth: Tensor, estimates: Tensor) -> tuple[float, float]:
     """Mean over the planted directions of the largest |cosine| to an estimated one, and the share above .99."""
-    best = (truth @ normalize(found, dim=-1).mT).abs().max(dim=1).values
+    best = (truth @ normalize(estimates, dim=-1).mT).abs().max(dim=1).values
     return float(best.mean()), float((best > 0.99).float().mean())
 
 
@@ -75,9 +75,9 @@ def _row(name: str, steps: int, z: mo.FunctionMap, truth: Tensor) -> list[str]:
     print(f"planted: {name}", file=sys.stderr, flush=True)
     with Clock() as clock:
         if name.startswith("as published"):
-            found = mo.dct.published_exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps)
+            fit = mo.dct.published_exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps)
         else:
-            found = mo.dct.exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps, start=start)
-    mean, share = recovery(truth, found.inputs)
+            fit = mo.dct.exponential_dct(z, ESTIMATED, radius=1.0, generator=generator, steps=steps, start=start)
+    mean, share = recovery(truth, fit.inputs)
     then = [f"{number:.2f}" for number in PUBLISHED[name] or ()] or ["-", "-"]
     return [name, f"{mean:.2f}", then[0], f"{share:.2f}", then[1], f"{clock.cpu:.0f}"]

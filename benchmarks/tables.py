@@ -51,11 +51,11 @@ class Contender:
 
     def cells(self, goal: mo.elicitation.Match, base: Tensor, floor: float) -> list[str]:
         """The contender's row."""
-        n, found = len(self.vectors), torch.stack(self.vectors)
+        n, vectors = len(self.vectors), torch.stack(self.vectors)
         with torch.no_grad():
-            losses = goal(found)
+            losses = goal(vectors)
         calls, each = self.evaluations / n, " ".join(f"{loss:.3f}" for loss in losses.tolist())
-        cosine = mo.max_abs_cosine(torch.cat([base[None], found]))
+        cosine = mo.max_abs_cosine(torch.cat([base[None], vectors]))
         return [
             self.name,
             f"{self.clock.wall / n:.2f}",
@@ -63,7 +63,7 @@ class Contender:
             f"{calls:.0f}",
             f"{losses.mean():.3f}",
             each,
-            f"{found.norm(dim=-1).mean():.1f}",
+            f"{vectors.norm(dim=-1).mean():.1f}",
             self.memory,
             f"{cosine:.0e}",
             f"{floor * calls:.3f}",
@@ -100,9 +100,9 @@ def _publish(published: Contender, model: Any, base: Tensor, index: int, steps: 
     previous = torch.stack([base, *published.vectors])
     trainable(model, True)
     with published.clock:
-        found = next_vector(model, prompt(), start, previous, goal, source=SOURCE, target=TARGET, steps=steps)
+        vector = next_vector(model, prompt(), start, previous, goal, source=SOURCE, target=TARGET, steps=steps)
     trainable(model, False)
-    published.vectors.append(found)
+    published.vectors.append(vector)
     published.evaluations += steps
 
 
@@ -112,8 +112,8 @@ def _orthogonal_table(
     n = options.vectors
 
     def ratio(contender: Contender, share: float) -> str:
-        own = contender.clock
-        wall, cpu = own.wall + share * setup.wall, own.cpu + share * setup.cpu
+        clock = contender.clock
+        wall, cpu = clock.wall + share * setup.wall, clock.cpu + share * setup.cpu
         return f"{published.clock.wall / wall:.0f}x (CPU time: {published.clock.cpu / cpu:.0f}x)"
 
     headers = [
@@ -185,11 +185,11 @@ def elicitation(options: Options) -> Table:
     rows, spent = [], []
     for name, search in searches.items():
         with Clock() as clock:
-            found = search()
+            results = search()
         spent.append(clock.cpu)
-        values = torch.tensor([result.loss for result in found])
-        cosine = mo.max_abs_cosine(torch.stack([result.vector for result in found]))
-        calls = sum(result.evaluations for result in found) / 4
+        values = torch.tensor([result.loss for result in results])
+        cosine = mo.max_abs_cosine(torch.stack([result.vector for result in results]))
+        calls = sum(result.evaluations for result in results) / 4
         rows.append(
             [
                 name,

@@ -67,10 +67,10 @@ def direction_of(study: Refusing, name: str) -> tuple[Tensor, int]:
     template, tail = FORMATS[name]
     sites = [resid_pre(layer) for layer in range(1, study.bench.layers)]
     classes = [[text + tail for text in texts] for texts in (study.sets.train_harmful, study.sets.train_harmless)]
-    found = difference_of_means(study.model, classes[0], classes[1], sites, (-1,), template=template)
+    extraction = difference_of_means(study.model, classes[0], classes[1], sites, (-1,), template=template)
     texts = study.sets.validation_harmful
-    site = min(sites, key=lambda site: float(study.ablated(texts, found.direction(site, -1)).mean()))
-    return found.direction(site, -1), site.layer
+    site = min(sites, key=lambda site: float(study.ablated(texts, extraction.direction(site, -1)).mean()))
+    return extraction.direction(site, -1), site.layer
 
 
 def effect(study: Refusing, direction: Tensor, name: str) -> float:
@@ -79,14 +79,14 @@ def effect(study: Refusing, direction: Tensor, name: str) -> float:
     prompts = tokenize(study.model, [text + tail for text in study.sets.test_harmful], template=template)
     changed = ablate_everywhere(study.model, direction)
     scores = [
-        refusal_score(next_token_logits(study.model, prompts, interventions=given), study.tokens)
-        for given in ({}, changed)
+        refusal_score(next_token_logits(study.model, prompts, interventions=edits), study.tokens)
+        for edits in ({}, changed)
     ]
     return float((scores[0] - scores[1]).mean())
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """N."""
+    """Verdicts on claim N: newline against template, and against bare prompts."""
 
     def shares(name: str) -> list[float]:
         return column(pick(rows, kind="format", read=name), "share")
@@ -116,24 +116,24 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Each format's direction used in chats, and what it removes in each format of use."""
     names = {"template": "chat template", "newline": "newline", "bare": "bare prompt", "random": "random direction"}
-    found = {name: pick(rows, kind="format", read=name) for name in names}
-    if not any(found.values()):
+    by_name = {name: pick(rows, kind="format", read=name) for name in names}
+    if not any(by_name.values()):
         return []
     groups = [
-        (f"read: {label}", column(found[name], "share"), "control" if name == "random" else "value")
+        (f"read: {label}", column(by_name[name], "share"), "control" if name == "random" else "value")
         for name, label in names.items()
     ]
     uses = [
         (
             f"read: {label}, used: {names[used]}",
-            column(found[name], f"drop_{used}"),
+            column(by_name[name], f"drop_{used}"),
             "control" if name == "random" else "value",
         )
         for name, label in names.items()
         for used in FORMATS
     ]
     cosines = [
-        (label, column(found[name], "cosine"), "control" if name == "random" else "value")
+        (label, column(by_name[name], "cosine"), "control" if name == "random" else "value")
         for name, label in names.items()
     ]
     caption = "Means over splits with 95 % intervals."

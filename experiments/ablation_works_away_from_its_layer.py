@@ -48,49 +48,53 @@ def run(config: Config, bench: Bench) -> None:
 def measure(study: Refusing, seed: int) -> None:
     """Record one split."""
     bench, texts = study.bench, study.sets.test_harmful
-    own, layers = study.strongest(), range(bench.layers)
-    full = float(study.drop(texts, study.direction(own)).mean())
+    strongest, layers = study.strongest(), range(bench.layers)
+    full = float(study.drop(texts, study.direction(strongest)).mean())
     cosines = torch.cosine_similarity(study.found.harmful.mean, study.found.harmless.mean, dim=-1)[:, 0].tolist()
-    for read in layers[1:]:
-        row = [float(study.drop(texts, study.direction(read), [layer]).mean()) / full for layer in layers]
-        everywhere = float(study.drop(texts, study.direction(read)).mean()) / full
-        bench.record(kind="read", seed=seed, read=read, own=own, shares=row, everywhere=everywhere, cosines=cosines)
+    for source in layers[1:]:
+        row = [float(study.drop(texts, study.direction(source), [layer]).mean()) / full for layer in layers]
+        everywhere = float(study.drop(texts, study.direction(source)).mean()) / full
+        bench.record(
+            kind="read", seed=seed, read=source, own=strongest, shares=row, everywhere=everywhere, cosines=cosines
+        )
     null = study.random(1000 + seed)
-    for name, chosen in subsets(own, bench.layers, seed).items():
-        for kind, direction in (("refusal", study.direction(own)), ("random", null)):
-            share = float(study.drop(texts, direction, chosen).mean()) / full
-            bench.record(kind="subset", seed=seed, subset=name, direction=kind, share=share, layers=chosen, own=own)
+    for name, ablated_layers in subsets(strongest, bench.layers, seed).items():
+        for kind, direction in (("refusal", study.direction(strongest)), ("random", null)):
+            share = float(study.drop(texts, direction, ablated_layers).mean()) / full
+            bench.record(
+                kind="subset", seed=seed, subset=name, direction=kind, share=share, layers=ablated_layers, own=strongest
+            )
 
 
-def subsets(own: int, layers: int, seed: int) -> dict[str, list[int]]:
+def subsets(layer: int, layers: int, seed: int) -> dict[str, list[int]]:
     """Sets of layers by name, none empty; the strided ones begin at the first third, as in the notes."""
     every, third = list(range(layers)), layers // 3
-    found = {
-        "own": [own],
-        "others": [k for k in every if k != own],
-        "before": every[:own],
-        "after": every[own + 1 :],
+    sets = {
+        "own": [layer],
+        "others": [k for k in every if k != layer],
+        "before": every[:layer],
+        "after": every[layer + 1 :],
         "stride 2": every[third::2],
         "stride 3": every[third::3],
         "random half": sorted(Random(seed).sample(every, len(every[third::2]))),
         "all": every,
     }
-    return {name: chosen for name, chosen in found.items() if chosen}
+    return {name: members for name, members in sets.items() if members}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """A, B, J and C."""
+    """Verdicts on claims A, B, J and C."""
 
     def shares(subset: str, direction: str = "refusal") -> list[float]:
         return column(pick(rows, kind="subset", subset=subset, direction=direction), "share")
 
-    read = pick(rows, kind="read")
+    readings = pick(rows, kind="read")
     other = [
-        fmean([r["everywhere"] for r in pick(read, seed=seed) if r["read"] != r["own"]])
-        for seed in sorted({row["seed"] for row in read})
+        fmean([r["everywhere"] for r in pick(readings, seed=seed) if r["read"] != r["own"]])
+        for seed in sorted({row["seed"] for row in readings})
     ]
-    found = [correlation(row) for row in read]
-    seeds = [row["seed"] for row, value in zip(read, found) if value is not None]
+    correlations = [correlation(row) for row in readings]
+    seeds = [row["seed"] for row, value in zip(readings, correlations) if value is not None]
     return [
         at_least(
             "A: ablation works at layers that leave out the one the direction was read at",
@@ -120,9 +124,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             "C: single layers work where the class means are alike less",
             f"rank correlation of effect and minus cosine at least {CORRELATION}",
             "Spearman correlation over layers, one value a split and layer of reading; control: shuffled layers",
-            [value for value in found if value is not None],
+            [value for value in correlations if value is not None],
             CORRELATION,
-            [value for k, row in enumerate(read) if (value := correlation(row, Random(k))) is not None],
+            [value for k, row in enumerate(readings) if (value := correlation(row, Random(k))) is not None],
             scale=SIGNED_SCALE,
             clusters=seeds,
         ),
@@ -142,22 +146,22 @@ def correlation(row: Mapping[str, Any], mix: Random | None = None) -> float | No
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """Subsets beside their control, and the effect of one layer by where the direction was read."""
-    drawn = []
+    estimates = []
     for subset in SUBSETS:
         for kind, style in (("refusal", "value"), ("random", "control")):
             values = column(pick(rows, kind="subset", subset=subset, direction=kind), "share")
             if values:
                 verdict = at_least("", "", "", values, SHARE, [])
-                drawn.append(
+                estimates.append(
                     Estimate(
                         f"{subset}{', random' if kind == 'random' else ''}", verdict.value, verdict.interval, style
                     )
                 )
-    read = pick(rows, kind="read")
+    readings = pick(rows, kind="read")
     series = []
-    for k, layer in enumerate(sorted({row["read"] for row in read})):
-        found = pick(read, read=layer)
-        mean = [fmean(values) for values in zip(*[row["shares"] for row in found])]
+    for k, layer in enumerate(sorted({row["read"] for row in readings})):
+        part = pick(readings, read=layer)
+        mean = [fmean(values) for values in zip(*[row["shares"] for row in part])]
         series.append(Series(f"read at {layer}", list(range(len(mean))), mean, f"c{k % 8}", f"r{layer}"))
     panel = Panel("Ablation at a single layer", "share of the effect of all layers", "layer ablated")
     lines = [Lines("Ablated at one layer only, means over splits.", panel, tuple(series))]
@@ -165,9 +169,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         Ranking(
             "Where the strongest direction is ablated",
             "Means over splits with 95 % intervals.",
-            tuple(drawn),
+            tuple(estimates),
             SHARE,
             "share of the effect of all layers",
         )
     ]
-    return [*(ranking if drawn else []), *(lines if series else [])]
+    return [*(ranking if estimates else []), *(lines if series else [])]

@@ -47,21 +47,21 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """K."""
+    """The verdict on claim K: space is flat."""
     return verdicts_of(rows, (space_is_flat,))
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Detours and triangle defects by layer, beside the flat clouds."""
-    drawn = []
+    drawings = []
     for field, title in (("ratio", "Detour along the neighbour graph"), ("defect", "Triangle defect")):
         series = []
         for cloud, style in CLOUDS.items():
-            found = pick(rows, kind="flat", cloud=cloud)
-            depths = sorted({row["depth"] for row in found})
-            means = [fmean(row[field] for row in pick(found, depth=depth)) for depth in depths]
+            part = pick(rows, kind="flat", cloud=cloud)
+            depths = sorted({row["depth"] for row in part})
+            means = [fmean(row[field] for row in pick(part, depth=depth)) for depth in depths]
             series += [Series(cloud, depths, means, style, cloud)] if depths else []
         if series:
             caption = "After each block, last token; copies are averaged."
-            drawn.append(Lines(caption, Panel(title, "", "layer"), tuple(series)))
-    return drawn
+            drawings.append(Lines(caption, Panel(title, "", "layer"), tuple(series)))
+    return drawings

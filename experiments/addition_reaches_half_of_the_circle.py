@@ -62,16 +62,16 @@ def run(config: Config, bench: Bench) -> None:
 
 def measure(study: Refusing, seed: int) -> None:
     """Record one split: how far each angle's behaviour is from the nearest that addition reaches."""
-    own, sets = study.strongest(), study.sets
-    plane = plane_of(study, own)
+    layer, sets = study.strongest(), study.sets
+    plane = plane_of(study, layer)
     planes = {"plane": plane, "random": torch.stack([plane[0], study.random(2000 + seed)])}
     texts = (*sets.test_harmful, *sets.test_harmless)
-    behave = steered(study, texts, own)
+    behave = steered(study, texts, layer)
     for name, rows in planes.items():
         for degrees, distance in nearest(behave, rows).items():
             study.bench.record(kind="angle", seed=seed, axis=name, degrees=degrees, nearest=distance)
-    states = activations(study.model, texts, [resid_pre(own)], [-1])[:, 0, 0]
-    study.bench.record(kind="reach", seed=seed, layer=own, share=reached(states, plane))
+    states = activations(study.model, texts, [resid_pre(layer)], [-1])[:, 0, 0]
+    study.bench.record(kind="reach", seed=seed, layer=layer, share=reached(states, plane))
 
 
 def reached(states: Tensor, plane: Tensor) -> float:
@@ -103,21 +103,21 @@ def nearest(behave: Behave, plane: Tensor) -> dict[int, float]:
         for a in REACHABLE
         if 0 < a < 180
     }
-    found = {}
+    distances = {}
     for angle, here in turns.items():
-        others = [there for known in (turns, sums) for a, there in known.items() if a in REACHABLE and a != angle]
+        others = [there for ways in (turns, sums) for a, there in ways.items() if a in REACHABLE and a != angle]
         costs = torch.stack([(here.exp() * (here - there)).sum(-1) for there in others])
-        found[angle] = float(costs.amin(dim=0).mean())
-    return found
+        distances[angle] = float(costs.amin(dim=0).mean())
+    return distances
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Q."""
+    """Verdicts on claim Q: how much of the circle addition reaches, and how different the rest is."""
     seeds = sorted({row["seed"] for row in pick(rows, kind="reach")})
 
     def means(angles: Sequence[int]) -> list[float]:
-        found = [pick(rows, kind="angle", seed=seed, axis="plane") for seed in seeds]
-        return [fmean(row["nearest"] for row in part if row["degrees"] in angles) for part in found]
+        splits = [pick(rows, kind="angle", seed=seed, axis="plane") for seed in seeds]
+        return [fmean(row["nearest"] for row in part if row["degrees"] in angles) for part in splits]
 
     return [
         at_most(
@@ -147,9 +147,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         return []
     series = []
     for axis, label, style in (("plane", "plane of refusal directions", "family"), ("random", "random axis", "null")):
-        found = pick(rows, kind="angle", axis=axis)
-        angles = sorted({row["degrees"] for row in found})
-        means = [fmean(column(pick(found, degrees=a), "nearest")) for a in angles]
+        part = pick(rows, kind="angle", axis=axis)
+        angles = sorted({row["degrees"] for row in part})
+        means = [fmean(column(pick(part, degrees=a), "nearest")) for a in angles]
         series.append(Series(label, angles, means, style, axis))
     panel = Panel("Behaviour that addition does not reach", "KL to the nearest reachable one, nats", "angle, degrees")
     caption = "Angles above 180 degrees lie on the side that no multiple of the direction reaches. Means over splits."

@@ -95,9 +95,9 @@ def examine(
     z: ActivationMap, k: int, radius: float, generator: torch.Generator, score: Callable[[Tensor], float]
 ) -> dict[str, float]:
     """The score of k factors of every method and of k random orthonormal directions, all of norm `radius`."""
-    found = {name: method(z, k, radius=radius, generator=generator).vectors for name, method in METHODS.items()}
-    found["random"] = radius * orthonormal_rows(random_vectors(k, z.d_model, 1.0, generator))
-    return {name: score(vectors) for name, vectors in found.items()}
+    factors = {name: method(z, k, radius=radius, generator=generator).vectors for name, method in METHODS.items()}
+    factors["random"] = radius * orthonormal_rows(random_vectors(k, z.d_model, 1.0, generator))
+    return {name: score(vectors) for name, vectors in factors.items()}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -138,13 +138,13 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The share of every method."""
-    found = []
+    estimates = []
     for name in (*METHODS, "random"):
         values = column(rows, name)
         style = "control" if name == "random" or name.startswith("published") else "value"
-        found.append(Estimate(name, fmean(values), interval_of(values), style))
+        estimates.append(Estimate(name, fmean(values), interval_of(values), style))
     caption = (
         "Share of completions on held-out prompts that turn into another known behaviour; means over seeds; rings: "
     )
     caption += "published variants and random directions."
-    return [Ranking("Behaviour changed by the factors of each method", caption, tuple(found), unit="share")]
+    return [Ranking("Behaviour changed by the factors of each method", caption, tuple(estimates), unit="share")]

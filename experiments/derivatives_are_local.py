@@ -48,12 +48,12 @@ def run(config: Config, bench: Bench) -> None:
     bench.require_layers(config.source, config.target)
     if 1.0 not in config.scales:
         raise ValueError(f"got scales {config.scales}; expected 1.0 among them, where lambda is judged; add it")
-    own = bench.texts(config.prompts)
-    odd = random_texts(bench, own, bench.generator(config.seed))
+    texts_of_model = bench.texts(config.prompts)
+    odd = random_texts(bench, texts_of_model, bench.generator(config.seed))
     for network, subject, kind, texts in (
-        ("trained", bench, "own", own),
+        ("trained", bench, "own", texts_of_model),
         ("trained", bench, "random", odd),
-        ("shuffled", shuffled_weights(bench), "own", own),
+        ("shuffled", shuffled_weights(bench), "own", texts_of_model),
     ):
         for index, text in enumerate(texts):
             key = {"network": network, "prompts": kind, "prompt": index}
@@ -72,26 +72,26 @@ def examine(z: ActivationMap, norms: Sequence[float], directions: torch.Tensor) 
     """lambda at each norm: root mean square over directions of |D(Rv) - R J v| / |R J v|."""
     linear = directions @ jacobian(z, torch.zeros_like(directions[0])).mT
     origin = z(torch.zeros_like(directions[:1])).flatten(1)
-    found = []
+    residuals = []
     for norm in norms:
         change = z(norm * directions).flatten(1) - origin
         ratio = (change - norm * linear).norm(dim=-1) / (norm * linear).norm(dim=-1)
-        found.append(float(ratio.square().mean().sqrt()))
-    return found
+        residuals.append(float(ratio.square().mean().sqrt()))
+    return residuals
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """lambda at the working norm, and how far random prompts are from the model's own."""
     at = pick(rows, scale=1.0)
     conditions = (("trained", "own"), ("trained", "random"), ("shuffled", "own"))
-    own, odd, null = (column(pick(at, network=one, prompts=kind), "residual") for one, kind in conditions)
-    ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(own, odd)]
+    trained, odd, null = (column(pick(at, network=one, prompts=kind), "residual") for one, kind in conditions)
+    ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(trained, odd)]
     return [
         at_least(
             "At the working norm the first derivative misses half of the effect",
             f"lambda at least {LAMBDA}",
             "|D(Rv) - R J v| / |R J v|, random directions, one value a prompt",
-            own,
+            trained,
             LAMBDA,
             null,
         ),
@@ -115,9 +115,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     }
     series = []
     for (network, kind), (style, label) in styles.items():
-        chosen = pick(rows, network=network, prompts=kind)
-        scales = sorted({row["scale"] for row in chosen})
-        values = [fmean(column(pick(chosen, scale=scale), "residual")) for scale in scales]
+        part = pick(rows, network=network, prompts=kind)
+        scales = sorted({row["scale"] for row in part})
+        values = [fmean(column(pick(part, scale=scale), "residual")) for scale in scales]
         series.append(Series(label, scales, values, style, f"{network}-{kind}"))
     panel = Panel(
         "Residual of the derivative", "lambda", "norm / working norm", {"threshold": LAMBDA}, logx=True, log=True

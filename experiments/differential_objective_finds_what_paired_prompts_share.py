@@ -90,17 +90,17 @@ def examine(
     """Mean log ratio of displacements on held-out pairs: differential, plain and random vectors, best and average."""
     width = first.d_model
     both = FunctionMap(lambda theta: first(theta) - second(theta), width)
-    found = {
+    families = {
         name: torch.stack(
             [one.vector for one in melbo(displace(z), radius=radius, n=variants, generator=generator, max_steps=10)]
         )
         for name, z in (("differential", both), ("plain", first))
     }
-    found["random"] = random_vectors(variants, width, radius, generator)
-    turned = {name: facing(first, second, vectors) for name, vectors in found.items()}
-    own = turned["differential"]
-    best = own[specificity(first, second, own).argmax()][None]
-    average = with_norms(own.mean(0, keepdim=True), torch.full((1,), radius))
+    families["random"] = random_vectors(variants, width, radius, generator)
+    turned = {name: facing(first, second, vectors) for name, vectors in families.items()}
+    differential = turned["differential"]
+    best = differential[specificity(first, second, differential).argmax()][None]
+    average = with_norms(differential.mean(0, keepdim=True), torch.full((1,), radius))
     return {
         name: float(specificity(first_held_out, second_held_out, vectors).mean())
         for name, vectors in {**turned, "best": best, "average": average}.items()
@@ -108,7 +108,7 @@ def examine(
 
 
 def facing(first: ActivationMap, second: ActivationMap, vectors: Tensor) -> Tensor:
-    """Each vector or its negative, whichever acts more on the first side: a displacement does not know signs."""
+    """Each vector or its negative, whichever acts more on the first side: displacement leaves the sign open."""
     better = specificity(first, second, vectors) >= specificity(first, second, -vectors)
     return torch.where(better[:, None], vectors, -vectors)
 
@@ -148,9 +148,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The log ratio of every kind of vector."""
     columns = {name: column(rows, name) for name in NAMES}
     styles = {"random": "control", "plain": "control"}
-    found = [
+    estimates = [
         Estimate(NAMES[name], fmean(values), interval_of(values), styles.get(name, "value"))
         for name, values in columns.items()
     ]
     caption = "Log ratio of displacements on held-out pairs, first side over second; 0 acts alike; means over seeds."
-    return [Ranking("Acting on one side of paired prompts", caption, tuple(found), 0.0, "log ratio")]
+    return [Ranking("Acting on one side of paired prompts", caption, tuple(estimates), 0.0, "log ratio")]

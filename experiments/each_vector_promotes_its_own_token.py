@@ -39,8 +39,8 @@ def run(config: Config, bench: Bench) -> None:
     tokenizer = bench.subject.model.tokenizer
     for case in cases(bench, config):
         vectors = case.family("kl").vectors
-        drawn = orthonormal_rows(random_vectors(len(vectors), len(case.base), 1.0, case.generator(19)))
-        for group, rows in (("random", with_norms(drawn, vectors.norm(dim=-1))), ("family", vectors)):
+        directions = orthonormal_rows(random_vectors(len(vectors), len(case.base), 1.0, case.generator(19)))
+        for group, rows in (("random", with_norms(directions, vectors.norm(dim=-1))), ("family", vectors)):
             if not bench.has(case=case.index, group=group):
                 lifts = changes(case, rows)
                 words = [tokenizer.decode([k]) for k in lifts.argmax(-1).unique().tolist()]
@@ -107,7 +107,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Shares and cosines."""
-    drawn = []
+    drawings = []
     for name, title, limit in (
         ("different", "Tokens raised most, over vectors", DIFFERENT),
         ("lens", "The same at the target, by logit lens", None),
@@ -117,5 +117,5 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
             (label, column(pick(rows, group=group), name), style)
             for group, label, style in (("family", "family", "value"), ("random", "random vectors", "control"))
         ]
-        drawn.append(bars(title, "Means over bases.", groups, limit))
-    return drawn
+        drawings.append(bars(title, "Means over bases.", groups, limit))
+    return drawings

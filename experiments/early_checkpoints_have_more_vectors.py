@@ -43,15 +43,17 @@ NEEDS = (ready_set,)
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each checkpoint, behaviour and prompt."""
-    found = open_set(bench, config, along_training(config))
-    every = found.rows
-    kept = {(row["code"], row["alien"], row["seed"]) for row in every if "-step" in row["name"]}
-    chosen = sorted((row for row in every if (row["code"], row["alien"], row["seed"]) in kept), key=lambda r: r["step"])
-    chosen = chosen[-config.checkpoints :]
-    for done, row in enumerate(chosen):
-        missing = unmeasured(bench, config, row["name"])
-        home = found.bench(bench, row["name"]) if missing else bench
-        for behaviour, k in missing:
+    organisms = open_set(bench, config, along_training(config))
+    every = organisms.rows
+    identities = {(row["code"], row["alien"], row["seed"]) for row in every if "-step" in row["name"]}
+    checkpoints = sorted(
+        (row for row in every if (row["code"], row["alien"], row["seed"]) in identities), key=lambda r: r["step"]
+    )
+    checkpoints = checkpoints[-config.checkpoints :]
+    for done, row in enumerate(checkpoints):
+        unmeasured_pairs = unmeasured(bench, config, row["name"])
+        home = organisms.bench(bench, row["name"]) if unmeasured_pairs else bench
+        for behaviour, k in unmeasured_pairs:
             bench.record(
                 organism=row["name"],
                 behaviour=behaviour,
@@ -59,16 +61,16 @@ def run(config: Config, bench: Bench) -> None:
                 step=row["step"],
                 **measure(home, config, behaviour, k),
             )
-        bench.track("checkpoint", done + 1, len(chosen))
+        bench.track("checkpoint", done + 1, len(checkpoints))
 
 
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
     """One value for each behaviour and prompt."""
-    found = []
+    values = []
     for behaviour, case in dict.fromkeys((row["behaviour"], row["case"]) for row in rows if "step" in row):
-        own = pick(rows, behaviour=behaviour, case=case)
-        found.append(partial_correlation([(row["step"], row[base], row[f"{base}_moved"]) for row in own]))
-    return [value for value in found if value is not None]
+        part = pick(rows, behaviour=behaviour, case=case)
+        values.append(partial_correlation([(row["step"], row[base], row[f"{base}_moved"]) for row in part]))
+    return [value for value in values if value is not None]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

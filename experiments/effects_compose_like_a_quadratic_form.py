@@ -49,8 +49,8 @@ def run(config: Config, bench: Bench) -> None:
                 with torch.no_grad():
                     mixed = torch.where((effect(mixed) >= effect(-mixed))[:, None], mixed, -mixed)
                 for group, vectors in (("mixed", mixed), ("family", family)):
-                    found = examine(effect, vectors, case.generator(7))
-                    part.record(case=case.index, match=name, group=group, **found)
+                    numbers = examine(effect, vectors, case.generator(7))
+                    part.record(case=case.index, match=name, group=group, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -60,21 +60,21 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     reach = torch.isfinite(smallest_scale(effect, vectors, THRESHOLD, low=1 / 256, high=4.0, grid=24, refine=0))
     able = vectors[reach]
     sizes = tuple(n for n in SIZES if n < len(able))  # subsets of all of them say nothing of other vectors
-    own = effect(vectors) >= THRESHOLD
+    positive = effect(vectors) >= THRESHOLD
     negated = effect(-vectors) >= THRESHOLD
     row: dict[str, Any] = {
-        "working": int(own.sum()),
+        "working": int(positive.sum()),
         "of": len(vectors),
         "inverse": None,
         "low": None,
         "high": None,
-        "negated": float((own & negated).sum() / own.sum()) if own.any() else None,
+        "negated": float((positive & negated).sum() / positive.sum()) if positive.any() else None,
     }
     if len(sizes) < 2:
         return row
-    found = composition_exponent(effect, able, THRESHOLD, generator=generator, sizes=sizes, grid=13, refine=6)
-    low, high = found.inverse.interval or (None, None)
-    return row | {"inverse": found.inverse.value, "low": low, "high": high}
+    composition = composition_exponent(effect, able, THRESHOLD, generator=generator, sizes=sizes, grid=13, refine=6)
+    low, high = composition.inverse.interval or (None, None)
+    return row | {"inverse": composition.inverse.value, "low": low, "high": high}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -112,7 +112,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """1/p and negated shares of families and mixtures."""
-    drawn = []
+    drawings = []
     for name, title in (("inverse", "1/p (1 linear, 0.5 quadratic, 0 features)"), ("negated", "Work negated too")):
         kinds = [
             (match, *kind) for match in ("kl", "activation") for kind in (("family", "value"), ("mixed", "control"))
@@ -121,5 +121,5 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
             (f"{match} match, {group}", column(pick(rows, match=match, group=group), name), style)
             for match, group, style in kinds
         ]
-        drawn.append(bars(title, "Means over bases.", groups))
-    return drawn
+        drawings.append(bars(title, "Means over bases.", groups))
+    return drawings

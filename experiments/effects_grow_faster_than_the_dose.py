@@ -57,16 +57,16 @@ def examine(
     alone = dose_exponents(dose_response(effect, base[None], scales), scales)
     norms = vectors.norm(dim=-1)
     long = vectors[norms > 1.2 * base.norm()]
-    kept = None
+    share = None
     if len(long):
         short = with_norms(long, torch.full_like(long[:, 0], float(base.norm())))
-        kept = float(effect(short).mean() / effect(long).mean())
+        share = float(effect(short).mean() / effect(long).mean())
     linear = float((base.norm() / long.norm(dim=-1)).mean()) if len(long) else None
     exponents = dose_exponents(doses, scales)
     return doses.mean(0).tolist(), {
         "exponent": middle(exponents),
         "base_exponent": middle(alone),
-        "kept": kept,
+        "kept": share,
         "linear": linear,
         "long": len(long),
     }
@@ -74,8 +74,8 @@ def examine(
 
 def middle(values: Tensor) -> float | None:
     """The median of what is not NaN; None where nothing is left."""
-    found = values[~values.isnan()]
-    return float(found.median()) if len(found) else None
+    numbers = values[~values.isnan()]
+    return float(numbers.median()) if len(numbers) else None
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -37,8 +37,8 @@ def run(config: Config, bench: Bench) -> None:
     """One row for each case."""
     for case in cases(bench, config):
         if not bench.has(case=case.index):
-            found = examine(case.behaviour, case.base, case.family("kl").vectors, case.generator(16))
-            bench.record(case=case.index, **found)
+            numbers = examine(case.behaviour, case.base, case.family("kl").vectors, case.generator(16))
+            bench.record(case=case.index, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 

@@ -44,14 +44,14 @@ NEEDS = (ready_set,)
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each organism, behaviour and prompt."""
-    found = open_set(bench, config, with_frequencies(config, config.seeds))
-    every = [row for row in found.rows if row["seed"] < config.seeds]
+    organisms = open_set(bench, config, with_frequencies(config, config.seeds))
+    every = [row for row in organisms.rows if row["seed"] < config.seeds]
     last = max(row["step"] for row in every)
-    chosen = [row for row in every if row["step"] == last]
-    for done, row in enumerate(chosen):
-        missing = unmeasured(bench, config, row["name"])
-        home = found.bench(bench, row["name"]) if missing else bench
-        for behaviour, k in missing:
+    final_rows = [row for row in every if row["step"] == last]
+    for done, row in enumerate(final_rows):
+        unmeasured_pairs = unmeasured(bench, config, row["name"])
+        home = organisms.bench(bench, row["name"]) if unmeasured_pairs else bench
+        for behaviour, k in unmeasured_pairs:
             bench.record(
                 organism=row["name"],
                 behaviour=behaviour,
@@ -60,23 +60,23 @@ def run(config: Config, bench: Bench) -> None:
                 frequency=row[behaviour],
                 **measure(home, config, behaviour, k),
             )
-        bench.track("organism", done + 1, len(chosen))
+        bench.track("organism", done + 1, len(final_rows))
 
 
 def points(rows: Sequence[Mapping[str, Any]], base: str) -> list[tuple[float, float, float]]:
     """Frequency, mean count and mean displacement of every organism and behaviour."""
-    found = []
+    triples = []
     for name, behaviour in dict.fromkeys((row["organism"], row["behaviour"]) for row in rows):
-        own = pick(rows, organism=name, behaviour=behaviour)
-        found.append((own[0]["frequency"], fmean(column(own, base)), fmean(column(own, f"{base}_moved"))))
-    return found
+        part = pick(rows, organism=name, behaviour=behaviour)
+        triples.append((part[0]["frequency"], fmean(column(part, base)), fmean(column(part, f"{base}_moved"))))
+    return triples
 
 
 def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
     """One value a seed of training."""
     seeds = dict.fromkeys(row["trained"] for row in rows if "trained" in row)
-    found = [partial_correlation(points(pick(rows, trained=seed), base)) for seed in seeds]
-    return [value for value in found if value is not None]
+    values = [partial_correlation(points(pick(rows, trained=seed), base)) for seed in seeds]
+    return [value for value in values if value is not None]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -51,8 +51,8 @@ def by_position(case: Case, vectors: Tensor) -> Tensor:
     for part in vectors.split(8):
         logits = goal.z(part)
         target = goal.goal.view(batch, answer, -1).expand_as(logits)
-        found = kl_divergence(p_logits=target, q_logits=logits)
-        rows.append((found * real).sum(1) / real.sum(0).clamp_min(1))
+        divergences = kl_divergence(p_logits=target, q_logits=logits)
+        rows.append((divergences * real).sum(1) / real.sum(0).clamp_min(1))
     return torch.cat(rows)[:, real.any(0)]
 
 
@@ -66,7 +66,7 @@ def examine(divergences: Tensor) -> dict[str, float | None]:
 
 
 def correlation(first: Tensor, second: Tensor) -> float | None:
-    """Spearman's; None where one of the two is constant."""
+    """Spearman's rank correlation; None where one of the two is constant."""
     if len(first) < 3 or first.unique().numel() < 2 or second.unique().numel() < 2:
         return None
     return float(spearmanr(first.tolist(), second.tolist())[0])  # pyright: ignore[reportArgumentType]

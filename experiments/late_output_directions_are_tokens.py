@@ -80,8 +80,8 @@ def peakedness(logits: Tensor) -> float:
 def trends(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
     """Rank correlation of one column with depth, one value a prompt."""
     prompts = dict.fromkeys(row["prompt"] for row in rows)
-    found = [pick(rows, prompt=prompt) for prompt in prompts]
-    ranked = [spearmanr([row["target"] for row in one], [row[name] for row in one]) for one in found if len(one) > 2]
+    parts = [pick(rows, prompt=prompt) for prompt in prompts]
+    ranked = [spearmanr([row["target"] for row in one], [row[name] for row in one]) for one in parts if len(one) > 2]
     return [float(one.statistic) for one in ranked]  # pyright: ignore[reportAttributeAccessIssue]
 
 

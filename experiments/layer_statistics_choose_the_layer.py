@@ -69,9 +69,11 @@ def measure(study: Refusing, seed: int, positions: int) -> None:
     """Score every place by the model itself, then by each statistic."""
     sets, model = study.sets, study.model
     columns = instruction_suffix(model).positions[-positions:]
-    found = difference_of_means(model, sets.train_harmful, sets.train_harmless, residual_sites(model), columns)
-    oracle = list(candidates(validation(model, sets.validation_harmful, sets.validation_harmless, study.tokens), found))
-    grids = ranking_scores(model, found, sets.validation_harmful, sets.validation_harmless)
+    extraction = difference_of_means(model, sets.train_harmful, sets.train_harmless, residual_sites(model), columns)
+    oracle = list(
+        candidates(validation(model, sets.validation_harmful, sets.validation_harmless, study.tokens), extraction)
+    )
+    grids = ranking_scores(model, extraction, sets.validation_harmful, sets.validation_harmless)
     scores = {name: grid.flatten().tolist() for name, grid in grids.items()}
     admissible = sum(not one.rejected for one in oracle)
     if not admissible:  # no place passes the published filters: all places with numbers are compared
@@ -143,12 +145,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """All five scores beside shuffled order."""
-    drawn = []
+    estimates = []
     for name in HIGHER_IS_BETTER:
         for field, label, style in (("spearman", name, "value"), ("null", f"{name}, shuffled", "control")):
             values = column(pick(rows, kind="ranking", name=name), field)
             if values:
                 verdict = at_least("", "", "", values, CORRELATION, [])
-                drawn.append(Estimate(label.replace("_", " "), verdict.value, verdict.interval, style))
+                estimates.append(Estimate(label.replace("_", " "), verdict.value, verdict.interval, style))
     caption = "Rank correlation with the refusal score under ablation; means over splits with 95 % intervals."
-    return [Ranking("Scores of places against the model itself", caption, tuple(drawn), CORRELATION)] if drawn else []
+    return (
+        [Ranking("Scores of places against the model itself", caption, tuple(estimates), CORRELATION)]
+        if estimates
+        else []
+    )

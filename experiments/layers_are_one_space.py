@@ -51,16 +51,16 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """J."""
+    """The verdict on claim J: layers are one space."""
     return verdicts_of(rows, (one_space,))
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Share of variance predicted under each kind of map, for neighbours and for all pairs."""
-    carried, drawn = pick(rows, kind="carried", network="model"), []
+    carried, estimates = pick(rows, kind="carried", network="model"), []
     following = [row for row in carried if row["target"] == row["source"] + 1]
     for label, part in (("next layer", following), ("any layer", carried)):
-        drawn += [
+        estimates += [
             Estimate(
                 f"{label}: {words}", fmean(row[name] for row in part), None, "control" if name == "turned" else "value"
             )
@@ -68,4 +68,4 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
             if part
         ]
     caption = "Share of variance predicted on unseen prompts, means over pairs of layers and random halves."
-    return [Ranking("One layer predicted from another", caption, tuple(drawn))] if drawn else []
+    return [Ranking("One layer predicted from another", caption, tuple(estimates))] if estimates else []

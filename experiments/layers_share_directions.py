@@ -45,16 +45,16 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """H for the weights and for what they do."""
+    """Verdicts on claim H, for the weights and for the updates they write."""
     return verdicts_of(rows, (directions_shared, updates_aligned))
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Overlap over chance for attention, MLP and both."""
-    drawn = []
+    estimates = []
     for network, style in (("model", "value"), ("shuffled", "control")):
         for row in pick(rows, kind="overlap", network=network):
             ends = (row["value"] / row["chance_high"], row["value"] / row["chance_low"])
-            drawn.append(Estimate(f"{row['part']}, {network}", row["value"] / row["chance"], ends, style))
+            estimates.append(Estimate(f"{row['part']}, {network}", row["value"] / row["chance"], ends, style))
     caption = "Mean overlap between layers over that of random rotations; intervals over the rotations."
-    return [Ranking("Shared directions of output matrices", caption, tuple(drawn), SHARED)] if drawn else []
+    return [Ranking("Shared directions of output matrices", caption, tuple(estimates), SHARED)] if estimates else []

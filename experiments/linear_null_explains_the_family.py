@@ -54,8 +54,8 @@ def run(config: Config, bench: Bench) -> None:
             for part in bench.stage({"last": True}, prompt=index, scale=scale):
                 radius, stream = scale * config.radius, bench.generator(config.seed * 1009 + index)
                 base = melbo(displace(z), radius=radius, generator=stream, max_steps=10)[0].vector
-                for k, row in enumerate(found := examine(z, base, config.n, config.seed)):
-                    part.record(prompt=index, scale=scale, index=k, last=k == len(found) - 1, **row)
+                for k, row in enumerate(numbers := examine(z, base, config.n, config.seed)):
+                    part.record(prompt=index, scale=scale, index=k, last=k == len(numbers) - 1, **row)
         bench.track("prompt", index + 1, config.prompts)
 
 
@@ -68,10 +68,10 @@ def examine(z: ActivationMap, base: torch.Tensor, n: int, seed: int) -> list[dic
     curvature = gauss_newton(goal, base, generator=torch.Generator().manual_seed(seed))
     searches = melbo_ortho(goal, base, seed=seed, curvature=curvature)
     sound = (one for one in searches if one.status not in (Status.COLLAPSED, Status.NONFINITE))
-    found = list(islice(sound, n))
+    results = list(islice(sound, n))
     return [
         {"predicted": float(p), "linear": a.loss, "measured": b.loss, "norm": float(b.vector.norm())}
-        for p, a, b in zip(predicted.losses, same, found)
+        for p, a, b in zip(predicted.losses, same, results)
     ]
 
 
@@ -107,12 +107,12 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Losses by index, at both norms."""
-    found = []
+    drawings = []
     for scale, title in ((1.0, "At the working norm"), (SMALL, "At a tenth of it")):
-        chosen = pick(rows, scale=scale)
-        indexes = sorted({row["index"] for row in chosen})
+        part = pick(rows, scale=scale)
+        indexes = sorted({row["index"] for row in part})
         mean = {
-            name: [fmean(row[name] for row in pick(chosen, index=k)) for k in indexes]
+            name: [fmean(row[name] for row in pick(part, index=k)) for k in indexes]
             for name in ("predicted", "linear", "measured")
         }
         series = (
@@ -121,5 +121,5 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
             Series("linear null", indexes, mean["predicted"], "null", "null"),
         )
         caption = "Relative activation loss of vector k, mean over prompts; 0 is a perfect copy of the base's effect."
-        found.append(Lines(caption, Panel(title, "loss", lines={"no effect": 1.0}), series))
-    return found
+        drawings.append(Lines(caption, Panel(title, "loss", lines={"no effect": 1.0}), series))
+    return drawings

@@ -67,13 +67,13 @@ def top_inputs(matrix: Tensor, k: int) -> Subspace:
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """One verdict over all layers and prompts of the trained network."""
-    own, null = (column(pick(rows, network=network), "excess") for network in ("trained", "shuffled"))
+    trained, null = (column(pick(rows, network=network), "excess") for network in ("trained", "shuffled"))
     return [
         at_least(
             "Sensitive directions of the next block and of the whole rest overlap beyond chance",
             f"shared span at least {EXCESS} above that of random subspaces",
             "mean squared cosine of principal angles, minus k / d_model",
-            own,
+            trained,
             EXCESS,
             null,
             clusters=column(pick(rows, network="trained"), "prompt"),
@@ -82,7 +82,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             "Training makes them overlap, not the architecture",
             f"shared span at least {EXCESS} above that of the network with shuffled weights",
             "the same share, trained minus shuffled, paired by layer and prompt",
-            [a - b for a, b in zip(own, null)],
+            [a - b for a, b in zip(trained, null)],
             EXCESS,
             null,
             clusters=column(pick(rows, network="trained"), "prompt"),
@@ -92,17 +92,17 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The excess by layer, trained and shuffled."""
-    found = []
+    estimates = []
     for network, style in (("trained", "value"), ("shuffled", "control")):
         for source in dict.fromkeys(row["source"] for row in rows):
             values = column(pick(rows, network=network, source=source), "excess")
             if values:
-                found.append(
+                estimates.append(
                     Estimate(f"{network}, from block {source}", sum(values) / len(values), interval_of(values), style)
                 )
     caption = "Shared span of adjacent and final Jacobian beyond chance; prompts are the replicates; dashed: threshold."
     return [
         Ranking(
-            "Overlap of local and global sensitive directions", caption, tuple(found), EXCESS, "share beyond chance"
+            "Overlap of local and global sensitive directions", caption, tuple(estimates), EXCESS, "share beyond chance"
         )
     ]

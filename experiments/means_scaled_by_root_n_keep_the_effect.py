@@ -45,15 +45,15 @@ def run(config: Config, bench: Bench) -> None:
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
             for part in bench.stage({"last": True}, case=case.index, match=name):
                 family = case.family(name).vectors
-                drawn = orthonormal_rows(random_vectors(len(family), len(case.base), 1.0, case.generator(4)))
-                random = with_norms(drawn, family.norm(dim=-1))
+                directions = orthonormal_rows(random_vectors(len(family), len(case.base), 1.0, case.generator(4)))
+                random = with_norms(directions, family.norm(dim=-1))
                 sets = {
                     "random": examine(effect, random, case.generator(5)),
                     "family": examine(effect, family, case.generator(5)),
                 }
-                for group, found in sets.items():
-                    for k, row in enumerate(found):
-                        last = group == "family" and k == len(found) - 1
+                for group, numbers in sets.items():
+                    for k, row in enumerate(numbers):
+                        last = group == "family" and k == len(numbers) - 1
                         part.record(case=case.index, match=name, group=group, last=last, **row)
         bench.track("case", case.index + 1, config.cases)
 
@@ -64,21 +64,21 @@ def examine(effect: Callable[[Tensor], Tensor], vectors: Tensor, generator: torc
     with torch.no_grad():
         alone = effect(vectors)
         for n in (size for size in SIZES if size <= len(vectors)):
-            chosen = torch.stack([random_order(len(vectors), generator)[:n] for _ in range(SUBSETS)])
-            means = vectors[chosen].mean(1)
-            same = vectors[chosen].norm(dim=-1).mean(1, keepdim=True) / means.norm(dim=-1, keepdim=True)
+            subsets = torch.stack([random_order(len(vectors), generator)[:n] for _ in range(SUBSETS)])
+            means = vectors[subsets].mean(1)
+            same = vectors[subsets].norm(dim=-1).mean(1, keepdim=True) / means.norm(dim=-1, keepdim=True)
             factors = {"plain": 1.0, "root": n**0.5, "sum": float(n), "normalised": same}
             for kind in KINDS:
                 value = float(effect(factors[kind] * means).mean())
-                rows.append({"n": n, "kind_of_mean": kind, "effect": value, "alone": float(alone[chosen].mean())})
+                rows.append({"n": n, "kind_of_mean": kind, "effect": value, "alone": float(alone[subsets].mean())})
     return rows
 
 
 def shares(rows: Sequence[Mapping[str, Any]], kind: str, group: str = "family", n: int = JUDGED) -> list[float]:
     """Effect of the means as a share of what the family's vectors do alone, one value a case."""
-    chosen = pick(rows, match="kl", group=group, n=n, kind_of_mean=kind)
-    own = {row["case"]: row["alone"] for row in pick(rows, match="kl", group="family", n=n, kind_of_mean=kind)}
-    return [row["effect"] / own[row["case"]] for row in chosen if own.get(row["case"], 0.0) > 0]
+    part = pick(rows, match="kl", group=group, n=n, kind_of_mean=kind)
+    alone = {row["case"]: row["alone"] for row in pick(rows, match="kl", group="family", n=n, kind_of_mean=kind)}
+    return [row["effect"] / alone[row["case"]] for row in part if alone.get(row["case"], 0.0) > 0]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -114,18 +114,18 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Effects over the number of vectors averaged, one drawing a family."""
-    drawn = []
+    drawings = []
     for match in ("kl", "activation"):
         series = []
         for kind, style in zip(KINDS, ("family", "c1", "c2", "c3"), strict=True):
-            chosen = pick(rows, match=match, group="family", kind_of_mean=kind)
-            sizes = sorted({row["n"] for row in chosen})
-            series.append(Series(kind, sizes, [fmean(column(pick(chosen, n=n), "effect")) for n in sizes], style, kind))
-        chosen = pick(rows, match=match, group="random", kind_of_mean="root")
-        sizes = sorted({row["n"] for row in chosen})
-        values = [fmean(column(pick(chosen, n=n), "effect")) for n in sizes]
+            part = pick(rows, match=match, group="family", kind_of_mean=kind)
+            sizes = sorted({row["n"] for row in part})
+            series.append(Series(kind, sizes, [fmean(column(pick(part, n=n), "effect")) for n in sizes], style, kind))
+        part = pick(rows, match=match, group="random", kind_of_mean="root")
+        sizes = sorted({row["n"] for row in part})
+        values = [fmean(column(pick(part, n=n), "effect")) for n in sizes]
         series.append(Series("random vectors, root", sizes, values, "null", "random"))
         caption = "Effect as a share of the base's; means over bases and subsets."
         panel = Panel(f"Means of vectors, {match} match", "effect", "vectors averaged")
-        drawn.append(Lines(caption, panel, tuple(series)))
-    return drawn
+        drawings.append(Lines(caption, panel, tuple(series)))
+    return drawings

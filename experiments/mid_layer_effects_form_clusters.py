@@ -38,8 +38,8 @@ def run(config: Config, bench: Bench) -> None:
     """One row for each case, layer and group."""
     for case in cases(bench, config):
         vectors = case.family("kl").vectors
-        drawn = orthonormal_rows(random_vectors(len(vectors), len(case.base), 1.0, case.generator(18)))
-        sets = {"random": with_norms(drawn, vectors.norm(dim=-1)), "family": vectors}
+        directions = orthonormal_rows(random_vectors(len(vectors), len(case.base), 1.0, case.generator(18)))
+        sets = {"random": with_norms(directions, vectors.norm(dim=-1)), "family": vectors}
         for layer in range(config.source + 1, bench.layers):
             for group, rows in sets.items():
                 if not bench.has(case=case.index, layer=layer, group=group):
@@ -67,8 +67,12 @@ def examine(z: ActivationMap, vectors: Tensor) -> dict[str, float]:
     changes = torch.cat([z(part).flatten(1) for part in vectors.split(16)]) - z(torch.zeros_like(vectors[:1])).flatten(
         1
     )
-    found = multiplicity_of(changes)
-    return {"rank": found.effective_rank / len(vectors), "clusters": found.clusters / len(vectors), "n": len(vectors)}
+    multiplicity = multiplicity_of(changes)
+    return {
+        "rank": multiplicity.effective_rank / len(vectors),
+        "clusters": multiplicity.clusters / len(vectors),
+        "n": len(vectors),
+    }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
@@ -97,13 +101,15 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Rank and clusters along depth."""
-    drawn = []
+    drawings = []
     for name, title in (("rank", "Effective rank of the changes"), ("clusters", "Clusters of the changes")):
         series = []
         for group, label, style in (("family", "family", "family"), ("random", "random vectors", "null")):
-            chosen = pick(rows, group=group)
-            layers = sorted({row["layer"] for row in chosen})
-            values = [fmean(column(pick(chosen, layer=layer), name)) for layer in layers]
+            part = pick(rows, group=group)
+            layers = sorted({row["layer"] for row in part})
+            values = [fmean(column(pick(part, layer=layer), name)) for layer in layers]
             series.append(Series(label, layers, values, style, group))
-        drawn.append(Lines("Over the number of vectors; means over bases.", Panel(title, name, "layer"), tuple(series)))
-    return drawn
+        drawings.append(
+            Lines("Over the number of vectors; means over bases.", Panel(title, name, "layer"), tuple(series))
+        )
+    return drawings

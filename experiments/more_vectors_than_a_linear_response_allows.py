@@ -51,11 +51,11 @@ def run(config: Config, bench: Bench) -> None:
     if not config.norm_cap > 0:
         raise ValueError("got norm_cap=0; expected a positive cap; without one the count is not well defined")
     for case in cases(bench, config):
-        missing = [cap for cap in config.caps if not bench.has(case=case.index, cap=cap, last=True)]
-        if not missing:
+        caps = [cap for cap in config.caps if not bench.has(case=case.index, cap=cap, last=True)]
+        if not caps:
             continue
         matrix = mean_jacobian(case.z, case.base)
-        for cap in missing:
+        for cap in caps:
             for part in bench.stage({"last": True}, case=case.index, cap=cap):
                 norm = cap * case.norm if cap else case.cap
                 losses = case.family("activation", max_norm=norm).losses.tolist()
@@ -71,8 +71,8 @@ def linear_losses(matrix: Tensor, base: Tensor, n: int, norm: float, steps: int,
     settings = OrthoSettings(max_norm=norm, patience=4)
     settings = replace(settings, solver=replace(settings.solver, max_steps=steps))
     curvature = gauss_newton(goal, base, generator=torch.Generator().manual_seed(seed))
-    found = melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature)
-    good = (one.loss for one in found if one.status not in (Status.COLLAPSED, Status.NONFINITE))
+    results = melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature)
+    good = (one.loss for one in results if one.status not in (Status.COLLAPSED, Status.NONFINITE))
     return list(islice(good, n))
 
 
@@ -90,12 +90,12 @@ def examine(
 
 
 def ratio(row: Mapping[str, Any], above: str, below: float) -> float:
-    """log2 of a count over another, one added to both so that none is a count too."""
+    """log2 of a count over another, one added to both so that 0 has a logarithm."""
     return log2((row[above] + 1) / (below + 1))
 
 
 def decidable(row: Mapping[str, Any]) -> bool:
-    """Whether a count is whole: none of the last quarter is good, or there are twice as many as allowed already."""
+    """Whether the search went far enough: none of its last quarter is good, or the count is twice the bound already."""
     return not row.get("late") or ratio(row, "found", row["bound"]) >= TWICE
 
 
@@ -126,26 +126,26 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """N(norm, loss): counts over the loss, one drawing a cap."""
-    found = []
+    drawings = []
     for cap in dict.fromkeys(row["cap"] for row in rows if "cap" in row):
-        chosen = pick(rows, cap=cap)
-        losses = sorted({row["loss"] for row in chosen})
+        part = pick(rows, cap=cap)
+        losses = sorted({row["loss"] for row in part})
         mean = {
-            name: [fmean(column(pick(chosen, loss=loss), name)) for loss in losses]
+            name: [fmean(column(pick(part, loss=loss), name)) for loss in losses]
             for name in ("found", "linear", "bound")
         }
-        mean["bound"] = [min(value, max(column(chosen, "searched"))) for value in mean["bound"]]
+        mean["bound"] = [min(value, max(column(part, "searched"))) for value in mean["bound"]]
         series = (
             Series("found on the model", losses, mean["found"], "family", "found"),
             Series("found on the linear map", losses, mean["linear"], "c6", "linear"),
             Series("capacity bound (cut off)", losses, mean["bound"], "null", "bound"),
         )
         title = f"Norm at most {cap:g} x base" if cap else "Norm below the standard cap"
-        found.append(
+        drawings.append(
             Lines(
                 "Vectors with at most this loss; means over bases; the bound is cut off at the number searched for.",
                 Panel(title, "vectors", "loss"),
                 series,
             )
         )
-    return found
+    return drawings

@@ -41,8 +41,8 @@ def run(config: Config, bench: Bench) -> None:
     for case in cases(bench, config):
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
             if not bench.has(case=case.index, match=name):
-                found = examine(effect, case.family(name).vectors, case.norm, case.generator(3))
-                bench.record(case=case.index, match=name, **found)
+                numbers = examine(effect, case.family(name).vectors, case.norm, case.generator(3))
+                bench.record(case=case.index, match=name, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -71,39 +71,39 @@ def examine(
 
 
 def gradients(effect: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Of the effect at every row."""
+    """Gradient of the effect at every row."""
     return value_and_gradient(effect, at)[1]
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The gradient at 0 and the mean gradient along the paths, for the distribution-matched families."""
-    chosen = pick(rows, match="kl")
+    part = pick(rows, match="kl")
     signs, size = "share of vectors with a positive product", "the control is gradients at random points"
     return [
         at_least(
             "Every vector goes along the gradient at 0",
             f"at least {POSITIVE} of them",
             f"{signs}; {size}",
-            column(chosen, "positive"),
+            column(part, "positive"),
             POSITIVE,
-            column(chosen, "random_positive"),
+            column(part, "random_positive"),
             scale=UNIT_SCALE,
         ),
         at_least(
             "The gradient at 0 predicts the effect of the vectors",
             f"at least {PREDICTED} of the effect",
             f"mean predicted effect over mean effect; {size}",
-            column(chosen, "predicted"),
+            column(part, "predicted"),
             PREDICTED,
-            column(chosen, "random_predicted"),
+            column(part, "random_predicted"),
         ),
         at_least(
             "Every vector goes along the mean gradient on the paths to the others",
             f"at least {POSITIVE} of them",
             f"{signs}; {size}",
-            column(chosen, "path_positive"),
+            column(part, "path_positive"),
             POSITIVE,
-            column(chosen, "random_positive"),
+            column(part, "random_positive"),
             scale=UNIT_SCALE,
         ),
     ]
@@ -111,17 +111,17 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Signs and predicted effects of both families."""
-    drawn = []
+    drawings = []
     for name, title, limit in (
         ("positive", "Positive products with a gradient", POSITIVE),
         ("predicted", "Predicted effect over effect", PREDICTED),
     ):
         groups = []
         for match in ("kl", "activation"):
-            chosen = pick(rows, match=match)
+            part = pick(rows, match=match)
             kinds = (("at 0", "", "value"), ("along paths", "path_", "value"), ("random", "random_", "control"))
             groups += [
-                (f"{match} match, {label}", column(chosen, prefix + name), style) for label, prefix, style in kinds
+                (f"{match} match, {label}", column(part, prefix + name), style) for label, prefix, style in kinds
             ]
-        drawn.append(bars(title, "Means over bases.", groups, limit))
-    return drawn
+        drawings.append(bars(title, "Means over bases.", groups, limit))
+    return drawings

@@ -38,8 +38,8 @@ def run(config: Config, bench: Bench) -> None:
     for case in cases(bench, config):
         for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
             if not bench.has(case=case.index, match=name):
-                found = examine(effect, case.family(name).vectors, case.norm, case.generator(11))
-                bench.record(case=case.index, match=name, **found)
+                numbers = examine(effect, case.family(name).vectors, case.norm, case.generator(11))
+                bench.record(case=case.index, match=name, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -54,26 +54,26 @@ def examine(
     effect: Callable[[Tensor], Tensor], vectors: Tensor, norm: float, generator: torch.Generator
 ) -> dict[str, Any]:
     """Effects of the shared direction at its own length and at the base's norm, over the vectors' own."""
-    drawn = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
-    random = shared(with_norms(drawn, vectors.norm(dim=-1)))
-    own = shared(vectors)
-    full = own * norm / own.norm()
-    values = effect(torch.stack([own, random, full, random * norm / random.norm()])) / effect(vectors).mean()
+    directions = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
+    random = shared(with_norms(directions, vectors.norm(dim=-1)))
+    common = shared(vectors)
+    full = common * norm / common.norm()
+    values = effect(torch.stack([common, random, full, random * norm / random.norm()])) / effect(vectors).mean()
     names = ("own", "random", "full", "random_full")
-    return {"n": len(vectors), "length": float(own.norm()) / norm, **dict(zip(names, values.tolist(), strict=True))}
+    return {"n": len(vectors), "length": float(common.norm()) / norm, **dict(zip(names, values.tolist(), strict=True))}
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Of the distribution-matched families."""
-    chosen = pick(rows, match="kl")
+    """The verdict on the distribution-matched families."""
+    part = pick(rows, match="kl")
     return [
         at_least(
             "The shared direction carries the effect",
             f"at least {SHARE} of the vectors' mean effect",
             "effect of the shared direction at the length it is shared by; the control is random vectors' own",
-            column(chosen, "own"),
+            column(part, "own"),
             SHARE,
-            column(chosen, "random"),
+            column(part, "random"),
         )
     ]
 

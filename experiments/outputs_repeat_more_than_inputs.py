@@ -51,8 +51,8 @@ def run(config: Config, bench: Bench) -> None:
     for seed in config.seeds:
         if not bench.has(seed=seed):
             stream = bench.generator(seed)
-            chosen = tuple(texts[i] for i in random_order(len(texts), stream).tolist()[: config.prompts])
-            z = bench.map(chosen, config.source, config.target, readout=3)
+            prompts = tuple(texts[i] for i in random_order(len(texts), stream).tolist()[: config.prompts])
+            z = bench.map(prompts, config.source, config.target, readout=3)
             factors = published_exponential_dct(z, config.k, radius=config.radius, generator=stream, steps=config.steps)
             bench.record(seed=seed, **examine(z, factors.inputs, config.radius, stream))
         bench.track("seed", config.seeds.index(seed) + 1, len(config.seeds))
@@ -107,9 +107,9 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The ratios, and what they are made of."""
     names = {"ratio": ("factors", "value"), "random_ratio": ("random families", "control")}
-    found = [
+    estimates = [
         Estimate(label, fmean(column(rows, name)), interval_of(column(rows, name)), style)
         for name, (label, style) in names.items()
     ]
     caption = "Effective rank of the effects over that of the input directions; means over seeds; dashed: threshold."
-    return [Ranking("How much effects repeat", caption, tuple(found), RATIO, "ratio of effective ranks")]
+    return [Ranking("How much effects repeat", caption, tuple(estimates), RATIO, "ratio of effective ranks")]

@@ -41,19 +41,19 @@ def run(config: Config, bench: Bench) -> None:
         vectors = case.family("kl").vectors
         generator = case.generator(15)
         draws = [random_order(len(vectors), generator)[:AVERAGED] for _ in range(SUBSETS)]
-        means = torch.stack([vectors[chosen].mean(0) for chosen in draws])
+        means = torch.stack([vectors[subset].mean(0) for subset in draws])
         sets = {
-            "single": torch.stack([vectors[chosen[0]] for chosen in draws]),
+            "single": torch.stack([vectors[subset[0]] for subset in draws]),
             "plain": means,
             "root": means * AVERAGED**0.5,
         }
-        for kind, tried in sets.items():
+        for kind, vectors_tried in sets.items():
             if not bench.has(case=case.index, kind_of_mean=kind):
                 bench.record(
                     case=case.index,
                     kind_of_mean=kind,
-                    harmless=fmean(case.keeps(tried, texts)),
-                    own=fmean(case.keeps(tried)),
+                    harmless=fmean(case.keeps(vectors_tried, texts)),
+                    own=fmean(case.keeps(vectors_tried)),
                     prompts=len(texts),
                 )
         bench.track("case", case.index + 1, config.cases)
@@ -65,16 +65,16 @@ def harmless(case: Case, count: int) -> tuple[str, ...]:
     Raises:
         ValueError: the model brings none.
     """
-    known = case.bench.subject.texts.natural
-    texts = tuple(known.get("benign", known.get("help", ())))
+    natural = case.bench.subject.texts.natural
+    texts = tuple(natural.get("benign", natural.get("help", ())))
     done = unsteered_completions(case.setting, texts, case.z.d_model, case.base.device) if texts else []
-    found = [text for text, one in zip(texts, done, strict=True) if one.mode != case.setup.behaviour]
-    if not found:
+    suitable = [text for text, one in zip(texts, done, strict=True) if one.mode != case.setup.behaviour]
+    if not suitable:
         raise ValueError(
             f"got {case.bench.subject.title} without harmless prompts that do not show {case.setup.behaviour!r} by "
             "themselves; expected a list benign in prompts.json; add it"
         )
-    return tuple(found[:count])
+    return tuple(suitable[:count])
 
 
 def differences(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[int, float]:

@@ -45,19 +45,19 @@ def run(config: Config, bench: Bench) -> None:
         for part in bench.stage({"shuffled": False}, case=case.index):
             vectors = working(case.family("kl").vectors, case.behaviour)
             text = passages(bench, config.own, config.seed + case.index)
-            found = contrast(
+            pair = contrast(
                 streams(bench, text, config.source, vectors, config.tokens, config.seed),
                 config.source,
                 PRIMARY,
                 config.tokens,
             )
             generator = case.generator(22)
-            labels = {True: shuffled_labels(found.labels, found.passages, generator), False: found.labels}
+            labels = {True: shuffled_labels(pair.labels, pair.passages, generator), False: pair.labels}
             for shuffled, classes in labels.items():
                 part.record(
                     case=case.index,
                     shuffled=shuffled,
-                    **examine(found.rows, classes, found.passages, vectors, generator),
+                    **examine(pair.rows, classes, pair.passages, vectors, generator),
                 )
         bench.track("case", case.index + 1, config.cases)
 
@@ -66,21 +66,21 @@ def examine(
     rows: Tensor, labels: Tensor, passages: Tensor, vectors: Tensor, generator: torch.Generator
 ) -> dict[str, Any]:
     """How many probes there are, for how many vectors, and how much of one space lies in the other."""
-    found = nullspace_probes(rows, labels, passages, generator)
-    n, width, count = len(vectors), vectors.shape[1], len(found.found)
-    overlap = subspace_overlap(span(vectors.double()), found.found) if count else None
+    probes = nullspace_probes(rows, labels, passages, generator)
+    n, width, count = len(vectors), vectors.shape[1], len(probes.found)
+    overlap = subspace_overlap(span(vectors.double()), probes.found) if count else None
     chance = max(n, count) / width
     return {
         "probes": count,
         "n": n,
-        "exhausted": found.exhausted,
-        "first": found.aucs[0] if found.aucs else None,
+        "exhausted": probes.exhausted,
+        "first": probes.aucs[0] if probes.aucs else None,
         "overlap": None if not overlap else log2(overlap / chance),
     }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Counts and overlaps."""
+    """Verdicts on the counts and on the overlap of the two spaces."""
     true, shuffled = pick(rows, shuffled=False), pick(rows, shuffled=True)
     return [
         at_least(
@@ -103,7 +103,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Counts."""
+    """Counts of probes and of working vectors."""
     groups = [
         ("probes for code", column(pick(rows, shuffled=False), "probes"), "value"),
         ("working vectors", column(pick(rows, shuffled=False), "n"), "value"),

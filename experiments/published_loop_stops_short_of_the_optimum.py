@@ -57,7 +57,7 @@ def examine(goal: Match, matrix: Tensor, base: Tensor, n: int, steps: int, seed:
 
 
 def mean(results: Iterable[SearchResult], n: int) -> float:
-    """Of the first losses, no effect counting as 1."""
+    """Mean of the first n losses, each counted as at most 1 (no effect)."""
     return fmean(min(1.0, one.loss) for one in islice(results, n))
 
 

@@ -75,9 +75,9 @@ class Cells:
     lead: Tensor
     prompt: Tensor
 
-    def part(self, chosen: Tensor) -> "Cells":
-        """The samples where `chosen` is true."""
-        return Cells(*(x[chosen] for x in (self.states, self.harmful, self.refused, self.lead, self.prompt)))
+    def part(self, mask: Tensor) -> "Cells":
+        """The samples where `mask` is true."""
+        return Cells(*(x[mask] for x in (self.states, self.harmful, self.refused, self.lead, self.prompt)))
 
     def halves(self) -> tuple["Cells", "Cells"]:
         """Even and odd prompts; no prompt is in both."""
@@ -114,8 +114,8 @@ def measure(study: Refusing, seed: int) -> None:
     test = cells(study, study.sets.test_harmful, study.sets.test_harmless, layer)
     counts = train.counts()
     if enough(train) and int((test.harmful & test.refused).sum()):
-        for labels, found in (("own", train), ("shuffled", train.shuffled(bench.generator(5000 + seed)))):
-            bench.record(kind="directions", seed=seed, labels=labels, **compared(found))
+        for labels, sample in (("own", train), ("shuffled", train.shuffled(bench.generator(5000 + seed)))):
+            bench.record(kind="directions", seed=seed, labels=labels, **compared(sample))
         bench.record(kind="ablation", seed=seed, **ablations(study, train, test, seed))
         bench.record(kind="reading", seed=seed, **readings(train, test))
     bench.record(kind="cells", seed=seed, layer=layer, **counts)
@@ -131,30 +131,30 @@ def cells(study: Refusing, harmful: Sequence[str], harmless: Sequence[str], laye
     return Cells(states, prompt < len(harmful), refused, torch.arange(len(LEADS)).repeat_interleave(len(base)), prompt)
 
 
-def enough(found: Cells) -> bool:
+def enough(sample: Cells) -> bool:
     """Whether both halves have enough samples in the three cells that both directions need."""
     names = ("harmful refused", "harmful answered", "harmless answered")
-    return all(min(half.counts()[name] for name in names) >= LEAST for half in found.halves())
+    return all(min(half.counts()[name] for name in names) >= LEAST for half in sample.halves())
 
 
-def directions(found: Cells) -> Tensor:
+def directions(sample: Cells) -> Tensor:
     """What being harmful and what being refused adds to a state.
 
     Refusal: least squares with an offset for each lead-in and class and one for each prompt, so that neither what a
     lead-in does to all harmful prompts nor what a prompt is counts. Harmfulness: difference of class means left then.
     """
-    groups = (2 * found.lead + found.harmful.long(), found.prompt)
+    groups = (2 * sample.lead + sample.harmful.long(), sample.prompt)
     offsets = [torch.nn.functional.one_hot(labels).double() for labels in groups]
-    design = torch.cat([*(part[:, part.any(dim=0)] for part in offsets), found.refused[:, None].double()], dim=1)
-    states = found.states.double()
+    design = torch.cat([*(part[:, part.any(dim=0)] for part in offsets), sample.refused[:, None].double()], dim=1)
+    states = sample.states.double()
     refused = torch.linalg.lstsq(design, states, driver="gelsd").solution[-1]
-    rest = states - found.refused[:, None].double() * refused
-    return torch.stack([rest[found.harmful].mean(dim=0) - rest[~found.harmful].mean(dim=0), refused])
+    rest = states - sample.refused[:, None].double() * refused
+    return torch.stack([rest[sample.harmful].mean(dim=0) - rest[~sample.harmful].mean(dim=0), refused])
 
 
-def compared(found: Cells) -> dict[str, float | None]:
+def compared(sample: Cells) -> dict[str, float | None]:
     """Cosines of the two directions between halves of the prompts: each with itself, and of one with the other."""
-    one, two = (torch.nn.functional.normalize(directions(half), dim=-1) for half in found.halves())
+    one, two = (torch.nn.functional.normalize(directions(half), dim=-1) for half in sample.halves())
     cosines = one @ two.mT
     least, ceiling = float(cosines.diagonal().min()), float(cosines.diagonal().prod())
     between = float(cosines[0, 1] + cosines[1, 0]) / 2
@@ -188,17 +188,17 @@ def readings(train: Cells, test: Cells) -> dict[str, float | None]:
     """AUC of each direction's projection for each label on test prompts, the other label held fixed."""
     along = test.states.double() @ torch.nn.functional.normalize(directions(train), dim=-1).mT
     fixed = {"harmful": (test.harmful, ~test.refused), "refused": (test.refused, test.harmful)}
-    found: dict[str, float | None] = {}
+    areas: dict[str, float | None] = {}
     for k, direction in enumerate(("harmful", "refused")):
         for label, (positive, among) in fixed.items():
             a, b = along[positive & among, k], along[~positive & among, k]
-            found[f"{direction}_reads_{label}"] = float(auc_between(a, b)) if len(a) and len(b) else None
-    return found
+            areas[f"{direction}_reads_{label}"] = float(auc_between(a, b)) if len(a) and len(b) else None
+    return areas
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """O."""
-    own, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
+    """Verdicts on claim O: cosine of the two directions, agreement of halves, ablation."""
+    real, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
     ablation = pick(rows, kind="ablation")
     return [
         at_most(
@@ -206,7 +206,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             f"cosine at most {SAME}, corrected for noise",
             "cosine between halves of the prompts, over that of each direction with itself; control: raw cosine, "
             "shuffled labels",
-            column(own, "cosine"),
+            column(real, "cosine"),
             SAME,
             column(null, "raw"),
         ),
@@ -214,7 +214,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             "O: the refusal direction among equally harmful prompts is no noise",
             f"halves agree at least {SAME}",
             "cosine between halves of the prompts; control: shuffled labels",
-            column(own, "refused_halves"),
+            column(real, "refused_halves"),
             SAME,
             column(null, "refused_halves"),
             scale=SIGNED_SCALE,
@@ -232,8 +232,8 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Cosines, ablations, and what each direction reads."""
-    own, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
-    if not own:
+    real, null = (pick(rows, kind="directions", labels=name) for name in ("own", "shuffled"))
+    if not real:
         return []
     names = {
         "raw": "harmful with refused",
@@ -243,7 +243,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     cosines = [
         (f"{label}{extra}", column(part, name), style)
         for name, label in names.items()
-        for part, extra, style in ((own, "", "value"), (null, ", shuffled", "control"))
+        for part, extra, style in ((real, "", "value"), (null, ", shuffled", "control"))
     ]
     labels = {
         "refused": "refusal",
@@ -261,11 +261,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
         for b in ("harmful", "refused")
     ]
     caption = "Means over splits with 95 % intervals."
-    drawn = [
+    drawings = [
         bars("Cosines between halves of the prompts", caption, cosines, SAME, "cosine"),
         bars("Refusal score removed by ablation", caption, ablated, None, "nats"),
     ]
     if any(values for _, values, _ in reads):
         caption = "AUC on test prompts, harmfulness among answered ones, refusal among harmful ones; means over splits."
-        drawn.append(bars("What each direction tells apart", caption, reads, 0.5, "AUC"))
-    return drawn
+        drawings.append(bars("What each direction tells apart", caption, reads, 0.5, "AUC"))
+    return drawings

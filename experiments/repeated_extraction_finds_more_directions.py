@@ -67,21 +67,21 @@ def measure(study: Refusing, seed: int, rounds: int, tokens: int) -> None:
     """Record one split, at the layer whose first direction serves best on validation prompts."""
     layer, sets, bench = study.strongest(), study.sets, study.bench
     whole = (sets.train_harmful, sets.train_harmless)
-    drawn = torch.randn(rounds, bench.width, generator=bench.generator(4000 + seed), device=bench.device)
-    found = {
+    gaussian = torch.randn(rounds, bench.width, generator=bench.generator(4000 + seed), device=bench.device)
+    by_method = {
         "extracted": extracted(study, *whole, layer, rounds),
         "probes": probes(study, layer, rounds),
-        "random": torch.nn.functional.normalize(drawn, dim=-1),
+        "random": torch.nn.functional.normalize(gaussian, dim=-1),
     }
-    first = float(study.drop(sets.test_harmful, found["extracted"][0]).mean())
-    for method, rows in found.items():
+    first = float(study.drop(sets.test_harmful, by_method["extracted"][0]).mean())
+    for method, rows in by_method.items():
         for k in range(rounds):
             bench.record(
                 kind="round",
                 seed=seed,
                 method=method,
                 round=k + 1,
-                **effects(study, rows[k], rows[: k + 1], found["extracted"][0], first, tokens),
+                **effects(study, rows[k], rows[: k + 1], by_method["extracted"][0], first, tokens),
             )
     for labels, halves in {"own": split(*whole), "shuffled": split(*shuffled(*whole, seed))}.items():
         pair = [extracted(study, harmful, harmless, layer, rounds) for harmful, harmless in halves]
@@ -93,7 +93,7 @@ def extracted(study: Refusing, harmful: Sequence[str], harmless: Sequence[str], 
     """Unit directions of rounds of extraction at the last token of a layer's input, earlier ones ablated everywhere."""
     checked = study.sets.validation_harmful[:1]  # its scores of the rounds are not used here
     site = resid_pre(layer)
-    found = extract_again(
+    results = extract_again(
         study.model,
         harmful,
         harmless,
@@ -104,7 +104,7 @@ def extracted(study: Refusing, harmful: Sequence[str], harmless: Sequence[str], 
         rounds=rounds,
         positions=(-1,),
     )
-    return torch.stack([one.direction for one in found])
+    return torch.stack([one.direction for one in results])
 
 
 def probes(study: Refusing, layer: int, rounds: int) -> Tensor:
@@ -114,21 +114,23 @@ def probes(study: Refusing, layer: int, rounds: int) -> Tensor:
         activations(study.model, texts, sites, [-1])[:, 0, 0]
         for texts in (sets.train_harmful, sets.train_harmless, sets.validation_harmful, sets.validation_harmless)
     ]
-    found = null_space_rounds(parts[0], parts[1], (parts[2], parts[3]), rounds=rounds)
-    return torch.stack([one.direction for one in found])
+    results = null_space_rounds(parts[0], parts[1], (parts[2], parts[3]), rounds=rounds)
+    return torch.stack([one.direction for one in results])
 
 
 def effects(
-    study: Refusing, own: Tensor, span: Tensor, first: Tensor, full: float, tokens: int
+    study: Refusing, direction: Tensor, span: Tensor, first: Tensor, full: float, tokens: int
 ) -> dict[str, float | None]:
     """A round's direction alone, beside the first extracted one, and with all earlier rounds: shares of the first's
     effect on the refusal score, KL on harmless prompts in nats, share of harmful prompts not refused any more."""
-    texts, known = study.sets.test_harmful, ablate_everywhere(study.model, span)
-    drops = [float(study.drop(texts, rows).mean()) for rows in (own, torch.stack([first, own]), first, span)]
-    kept = [last_logits(study.model, study.sets.test_harmless, given).double() for given in ({}, known)]
+    texts, ablation = study.sets.test_harmful, ablate_everywhere(study.model, span)
+    drops = [
+        float(study.drop(texts, rows).mean()) for rows in (direction, torch.stack([first, direction]), first, span)
+    ]
+    logits = [last_logits(study.model, study.sets.test_harmless, edits).double() for edits in ({}, ablation)]
     free = None
     if tokens:
-        completions = generate(study.model, tokenize(study.model, list(texts)), known, max_new_tokens=tokens)
+        completions = generate(study.model, tokenize(study.model, list(texts)), ablation, max_new_tokens=tokens)
         free = sum(not refuses(study.bench, text) for text in completions) / len(texts)
     shares = [drop / full if full > 0 else None for drop in (drops[0], drops[1] - drops[2], drops[3])]
     return {
@@ -136,7 +138,7 @@ def effects(
         "more": shares[1],
         "together": shares[2],
         "not_refused": free,
-        "kl": float(kl_divergence(p_logits=kept[0], q_logits=kept[1]).mean()),
+        "kl": float(kl_divergence(p_logits=logits[0], q_logits=logits[1]).mean()),
     }
 
 
@@ -152,7 +154,7 @@ def shuffled(harmful: Sequence[str], harmless: Sequence[str], seed: int) -> tupl
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """M."""
+    """Verdicts on claim M: the second direction on halves, alone, and beside the first."""
 
     def halves(labels: str) -> list[float]:
         return [row["cosines"][1] for row in pick(rows, kind="halves", labels=labels) if len(row["cosines"]) > 1]
@@ -191,10 +193,10 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """Rounds by method: alone and together; and what the halves agree on."""
-    found = pick(rows, kind="round")
-    if not found:
+    part = pick(rows, kind="round")
+    if not part:
         return []
-    drawn: list[Lines | Ranking] = []
+    drawings: list[Lines | Ranking] = []
     titles = {
         "alone": ("Each round's direction alone", "share of the first's effect"),
         "together": ("All rounds so far", "share of the first's effect"),
@@ -204,13 +206,13 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     for name, (title, unit) in titles.items():
         series = []
         for k, (method, label) in enumerate(WORDS.items()):
-            numbers = sorted({row["round"] for row in pick(found, method=method)})
-            values = [column(pick(found, method=method, round=n), name) for n in numbers]
+            numbers = sorted({row["round"] for row in pick(part, method=method)})
+            values = [column(pick(part, method=method, round=n), name) for n in numbers]
             if all(values):
                 means = [sum(v) / len(v) for v in values]
                 series.append(Series(label, numbers, means, "null" if method == "random" else f"c{k}", method))
         if series:
-            drawn.append(Lines("Ablated everywhere; means over splits.", Panel(title, unit, "round"), tuple(series)))
+            drawings.append(Lines("Ablated everywhere; means over splits.", Panel(title, unit, "round"), tuple(series)))
     halves = [
         (
             f"round {k + 1}, {labels} labels",
@@ -221,7 +223,7 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         for labels, style in (("own", "value"), ("shuffled", "control"))
     ]
     return [
-        *drawn,
+        *drawings,
         bars(
             "Directions of disjoint halves of the prompts",
             "Means over splits with 95 % intervals.",

@@ -45,19 +45,19 @@ def run(config: Config, bench: Bench) -> None:
         family = case.family("kl").vectors
         with torch.no_grad():
             effects = case.behaviour(family)
-        missing = [
+        todo = [
             (group, place)
-            for group, chosen in places(effects, config.places).items()
-            for place in chosen
+            for group, indices in places(effects, config.places).items()
+            for place in indices
             if not bench.has(case=case.index, group=group, place=place)
         ]
         goal = case.yard.behaviour
-        curvature = gauss_newton(goal, case.base, generator=case.generator(23)) if missing else None
+        curvature = gauss_newton(goal, case.base, generator=case.generator(23)) if todo else None
         settings = OrthoSettings(max_norm=case.cap, solver=Lbfgs(max_steps=config.max_steps))
-        for group, place in missing:
-            found = again(goal, case.base, family[:place], settings, config.seed, curvature)
+        for group, place in todo:
+            vector = again(goal, case.base, family[:place], settings, config.seed, curvature)
             with torch.no_grad():
-                value = float(case.behaviour(found[None])[0])
+                value = float(case.behaviour(vector[None])[0])
             bench.record(case=case.index, group=group, place=place, before=float(effects[place]), after=value)
         bench.track("case", case.index + 1, config.cases)
 
@@ -86,11 +86,11 @@ def again(
 
 def recovered(rows: Sequence[Mapping[str, Any]], group: str) -> list[float]:
     """Share of a case's places that work after the restarts."""
-    found = []
+    shares = []
     for case in dict.fromkeys(row["case"] for row in pick(rows, group=group)):
         values = column(pick(rows, case=case, group=group), "after")
-        found.append(sum(value >= HALF for value in values) / len(values))
-    return found
+        shares.append(sum(value >= HALF for value in values) / len(values))
+    return shares
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:

@@ -100,10 +100,10 @@ def count(effect: Effect, hints: Tensor, hessian: Tensor, norm: float, limit: in
         strong, weak = pairs(avoid, hints, hessian)
         with torch.no_grad():
             turned = furthest(effect, strong, weak, norm)
-        found = strongest(effect, norm * strong, avoid, norm) if turned is None else turned
-        if found is None:
+        vector = strongest(effect, norm * strong, avoid, norm) if turned is None else turned
+        if vector is None:
             break
-        avoid = avoid.extend(found[None])
+        avoid = avoid.extend(vector[None])
     return len(avoid)
 
 
@@ -151,7 +151,7 @@ def strongest(effect: Effect, starts: Tensor, avoid: Subspace, norm: float) -> T
 
 
 def distances(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    """|log2| of one count over the predicted one, both plus one so that 0 is a count too."""
+    """|log2| of one count over the predicted one, one added to both so that 0 has a logarithm."""
     return [abs(log2((row[name] + 1) / (row["predicted"] + 1))) for row in rows]
 
 
@@ -176,7 +176,7 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The three counts at each cap."""
-    found = []
+    estimates = []
     names = (
         ("measured", "found on the model", "value"),
         ("predicted", "second-order bound", "control"),
@@ -185,6 +185,6 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     for cap in dict.fromkeys(row["cap"] for row in rows):
         for name, label, style in names:
             values = column(pick(rows, cap=cap), name)
-            found.append(Estimate(f"cap {cap:g} x base: {label}", fmean(values), interval_of(values), style))
+            estimates.append(Estimate(f"cap {cap:g} x base: {label}", fmean(values), interval_of(values), style))
     caption = "Orthogonal vectors with at least half of the base's effect below a norm cap; means over prompts."
-    return [Ranking("Counts below a norm cap", caption, tuple(found), unit="vectors")]
+    return [Ranking("Counts below a norm cap", caption, tuple(estimates), unit="vectors")]

@@ -49,13 +49,13 @@ def run(config: Config, bench: Bench) -> None:
 
 def measure(study: Refusing, seed: int) -> None:
     """Record one split: the refusal score of every test prompt at every angle by every method."""
-    own, sets = study.strongest(), study.sets
-    plane = plane_of(study, own)
-    behave = steered(study, (*sets.test_harmful, *sets.test_harmless), own)
-    found = effects(lambda change: refusal_score(behave(change), study.tokens), plane)
-    for (grid, method, degrees), scores in found.items():
+    layer, sets = study.strongest(), study.sets
+    plane = plane_of(study, layer)
+    behave = steered(study, (*sets.test_harmful, *sets.test_harmless), layer)
+    by_way = effects(lambda change: refusal_score(behave(change), study.tokens), plane)
+    for (grid, method, degrees), scores in by_way.items():
         study.bench.record(kind="score", seed=seed, grid=grid, method=method, degrees=degrees, scores=scores.tolist())
-    study.bench.record(kind="split", seed=seed, layer=own)
+    study.bench.record(kind="split", seed=seed, layer=layer)
 
 
 def effects(score: Callable[[Intervention], Tensor], plane: Tensor) -> dict[tuple[str, str, int], Tensor]:
@@ -65,16 +65,16 @@ def effects(score: Callable[[Intervention], Tensor], plane: Tensor) -> dict[tupl
     same angle with that row as the turned state.
     """
     plane = RotateTo(plane, 0.0).plane  # orthonormal rows
-    found = {("none", "none", 0): score(lambda x: x)}
+    scores = {("none", "none", 0): score(lambda x: x)}
     for degrees in AXIS_ANGLES:
         cosine = torch.deg2rad(torch.tensor(float(degrees))).cos()
         ways = ways_to(lambda x, c=cosine: added(x, plane[0].to(x), c))
-        found |= {("axis", name, degrees): score(way) for name, way in ways.items()}
+        scores |= {("axis", name, degrees): score(way) for name, way in ways.items()}
     for degrees in PLANE_ANGLES:
         ways = ways_to(lambda x, d=degrees: added(x, plane[0].to(x), cosine_after(x, plane.to(x), d)))
         ways["turned"] = lambda x, d=degrees: turned(x, plane.to(x), d)
-        found |= {("plane", name, degrees): score(ways[name]) for name in METHODS["plane"]}
-    return found
+        scores |= {("plane", name, degrees): score(ways[name]) for name in METHODS["plane"]}
+    return scores
 
 
 def ways_to(add: Intervention) -> dict[str, Intervention]:
@@ -88,8 +88,8 @@ def ways_to(add: Intervention) -> dict[str, Intervention]:
 
 def table(rows: Sequence[Mapping[str, Any]], seed: int) -> Scores:
     """The recorded scores of one split."""
-    found = pick(rows, kind="score", seed=seed)
-    return {(row["grid"], row["method"], row["degrees"]): torch.tensor(row["scores"]) for row in found}
+    part = pick(rows, kind="score", seed=seed)
+    return {(row["grid"], row["method"], row["degrees"]): torch.tensor(row["scores"]) for row in part}
 
 
 def explained(scores: Scores, grid: str, mix: Random | None = None) -> float | None:
@@ -115,11 +115,11 @@ def relative(scores: Scores, method: str) -> float | None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """P."""
+    """Verdicts on claim P: addition by angle, rotation by angle, length alone."""
     tables = {row["seed"]: table(rows, row["seed"]) for row in pick(rows, kind="split")}
 
     def each(value: Callable[[int, Scores], float | None]) -> list[float]:
-        return [found for seed, scores in tables.items() if (found := value(seed, scores)) is not None]
+        return [number for seed, scores in tables.items() if (number := value(seed, scores)) is not None]
 
     statistic = "share of each prompt's variance over angles and methods; control: angles in random order"
     return [
@@ -157,17 +157,17 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
     """The score by angle for each method, means over prompts and splits, and what the angle explains."""
     if not pick(rows, kind="score"):
         return []
-    drawn: list[Lines | Ranking] = []
+    drawings: list[Lines | Ranking] = []
     titles = {"axis": "angle between state and direction", "plane": "angle of the state inside the plane"}
     for grid, label in titles.items():
         series = []
         for k, method in enumerate(("added", "restored", "turned", "length")):
-            found = pick(rows, kind="score", grid=grid, method=method)
-            angles = sorted({row["degrees"] for row in found})
-            means = [float(torch.tensor([row["scores"] for row in pick(found, degrees=a)]).mean()) for a in angles]
+            part = pick(rows, kind="score", grid=grid, method=method)
+            angles = sorted({row["degrees"] for row in part})
+            means = [float(torch.tensor([row["scores"] for row in pick(part, degrees=a)]).mean()) for a in angles]
             series += [Series(method, angles, means, f"c{k}", method)] if angles else []
         panel = Panel(f"Refusal score by {label}", "refusal score, nats", f"{label}, degrees")
-        drawn.append(
+        drawings.append(
             Lines(
                 "Means over prompts and splits; restored: with the length restored; length: an addition's "
                 "length alone.",
@@ -182,9 +182,9 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
         groups.append((label, [v for s in tables if (v := explained(s, grid)) is not None], "value"))
         mixed = [v for k, s in enumerate(tables) if (v := explained(s, grid, Random(k))) is not None]
         groups.append((f"{label}, shuffled", mixed, "control"))
-    drawn.append(
+    drawings.append(
         bars(
             "What the angle explains", "Means over splits with 95 % intervals.", groups, EXPLAINED, "share of variance"
         )
     )
-    return drawn
+    return drawings

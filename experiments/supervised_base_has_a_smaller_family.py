@@ -71,11 +71,11 @@ def grow(case: Case, name: str, base: Tensor | None) -> dict[str, Any]:
 def equalised_base(z: ActivationMap, direction: Tensor, base: Tensor, most: float = 8.0) -> Tensor | None:
     """The direction at the smallest norm where it moves the target as far as the base; None above `most` base norms."""
     origin = z(torch.zeros_like(base)[None])[0]
-    wanted = (z(base[None])[0] - origin).double().norm()
+    distance = (z(base[None])[0] - origin).double().norm()
     unit = direction * (base.norm() / direction.norm())
 
     def short(scale: float) -> float:
-        return float(wanted - (z(scale * unit[None])[0] - origin).double().norm())
+        return float(distance - (z(scale * unit[None])[0] - origin).double().norm())
 
     # a grid only to find the first root among several; where it lies between two points is solved for
     scales = [most * k / 160 for k in range(161)]

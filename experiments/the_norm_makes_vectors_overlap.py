@@ -38,20 +38,20 @@ def run(config: Config, bench: Bench) -> None:
         for name in ("kl", "activation"):
             if not bench.has(case=case.index, match=name):
                 centred = str(getattr(bench.subject.model.cfg, "normalization_type", "RMS")).startswith("LN")
-                found = examine(case.family(name).vectors, activations(case), centred, case.generator(17))
-                bench.record(case=case.index, match=name, **found)
+                numbers = examine(case.family(name).vectors, activations(case), centred, case.generator(17))
+                bench.record(case=case.index, match=name, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
 def activations(case: Case) -> Tensor:
-    """At the source on the case's prompts, at every steered position."""
+    """Activations at the source on the case's prompts, at every steered position."""
     prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
     mask = case.z.where_mask & prompts.mask
     return read(case.setting.model, prompts, [site])[site][mask].float()
 
 
 def normalised(x: Tensor, centred: bool) -> Tensor:
-    """What the norm makes of each row: length sqrt(d_model), around its mean where the norm subtracts it."""
+    """Each row after the model's normalisation: length sqrt(d_model), around its mean where that is subtracted."""
     x = x - x.mean(-1, keepdim=True) if centred else x
     return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
 
@@ -68,27 +68,27 @@ def overlap(vectors: Tensor, at: Tensor, centred: bool) -> float:
 def examine(vectors: Tensor, at: Tensor, centred: bool, generator: torch.Generator) -> dict[str, float]:
     """The overlap of the family and of random vectors, before and behind the norm, and lengths against activations."""
     norms = vectors.norm(dim=-1)
-    drawn = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
+    directions = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
     return {
         "family": overlap(vectors, at, centred),
-        "random": overlap(with_norms(drawn, norms), at, centred),
+        "random": overlap(with_norms(directions, norms), at, centred),
         "relative_length": float((norms.mean() / at.norm(dim=-1)).median()),
         "relative_length_first": float(norms.mean() / at[0].norm()),
     }
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Of the distribution-matched families."""
-    chosen = pick(rows, match="kl")
+    """The verdict on the distribution-matched families."""
+    part = pick(rows, match="kl")
     what = "mean cosine between two vectors' changes minus that of random orthogonal vectors, which is the control"
     return [
         at_least(
             "Behind the norm the vectors overlap more than random ones",
             f"at least {ABOVE} above",
             what,
-            [row["family"] - row["random"] for row in chosen],
+            [row["family"] - row["random"] for row in part],
             ABOVE,
-            column(chosen, "random"),
+            column(part, "random"),
         )
     ]
 

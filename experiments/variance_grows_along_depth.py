@@ -55,23 +55,23 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """E, F, G and I."""
+    """Verdicts on claims E, F, G and I."""
     return verdicts_of(rows, CLAIMS)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
     """Mean variance of both streams, and the length of each block's addition, beside the untrained network."""
     points = pick(rows, kind="point", group="all", statistic="mean_variance")
-    shown = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", CONTROLS["untrained"].colour))
+    styles = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", CONTROLS["untrained"].colour))
     curves = [
         (f"{network}, {stream}", style, pick(points, network=network, stream=stream))
-        for network, stream, style in shown
+        for network, stream, style in styles
     ]
     moves = [
         (network, style, pick(rows, kind="update", network=network))
         for network, style in (("model", "family"), ("untrained", CONTROLS["untrained"].colour))
     ]
-    drawn = []
+    drawings = []
     for title, caption, parts, field in (
         ("Mean variance over prompts", "A straight line is exponential growth.", curves, "value"),
         ("Length of a block's addition", "Flat where every layer moves the state equally far.", moves, "norm"),
@@ -82,5 +82,5 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
             if part
         )
         if series:
-            drawn.append(Lines(caption, Panel(title, "", "layer", log=True), series))
-    return drawn
+            drawings.append(Lines(caption, Panel(title, "", "layer", log=True), series))
+    return drawings

@@ -45,17 +45,17 @@ NEEDS = (needs.family, needs.writing)
 
 def run(config: Config, bench: Bench) -> None:
     """One row for each case, pair of groups and kind of set."""
-    found = cases(bench, config)
-    if all(bench.has(case=case.index, last=True) for case in found):
+    all_cases = cases(bench, config)
+    if all(bench.has(case=case.index, last=True) for case in all_cases):
         return
     text = passages(bench, config.own, config.seed)
-    for case in found:
+    for case in all_cases:
         for part in bench.stage({"last": True}, case=case.index):
             vectors = working(case.family("kl").vectors, case.behaviour)
-            read = streams(bench, text, config.source, vectors, config.tokens, config.seed + case.index)
+            by_group = streams(bench, text, config.source, vectors, config.tokens, config.seed + case.index)
             for name in CONTRASTS:
                 rows = examine(
-                    contrast(read, config.source, name, config.tokens), vectors, config.sets, case.generator(21)
+                    contrast(by_group, config.source, name, config.tokens), vectors, config.sets, case.generator(21)
                 )
                 for k, row in enumerate(rows):
                     last = name == list(CONTRASTS)[-1] and k == len(rows) - 1
@@ -63,15 +63,15 @@ def run(config: Config, bench: Bench) -> None:
         bench.track("case", case.index + 1, config.cases)
 
 
-def examine(found: Contrast, vectors: Tensor, sets: int, generator: torch.Generator) -> list[dict[str, Any]]:
+def examine(pair: Contrast, vectors: Tensor, sets: int, generator: torch.Generator) -> list[dict[str, Any]]:
     """The numbers of the family and the mean of each kind of null set."""
-    nulls = measured_nulls(found, len(vectors), sets, generator)
+    nulls = measured_nulls(pair, len(vectors), sets, generator)
     rows = [
-        {"set": kind, **{name: fmean(one.numbers[name] for one in drawn) for name in NUMBERS}}
-        for kind, drawn in nulls.items()
+        {"set": kind, **{name: fmean(one.numbers[name] for one in sets_drawn) for name in NUMBERS}}
+        for kind, sets_drawn in nulls.items()
     ]
-    own = measured_set(found, vectors).numbers
-    return [*rows, {"set": "family", **{name: own[name] for name in NUMBERS}}]
+    numbers = measured_set(pair, vectors).numbers
+    return [*rows, {"set": "family", **{name: numbers[name] for name in NUMBERS}}]
 
 
 def values(rows: Sequence[Mapping[str, Any]], kind: str, name: str, groups: str = PRIMARY) -> list[float]:
@@ -118,10 +118,10 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Areas for each pair of groups, and shares."""
     kinds = (("family", "value"), ("covariance", "control"), ("rotated", "control"), ("isotropic", "control"))
-    drawn = []
+    drawings = []
     for groups in CONTRASTS:
         areas = [(kind, values(rows, kind, "mean_auc", groups), style) for kind, style in kinds]
         title = f"Mean area under the curve, {groups.replace('_', ' ')}"
-        drawn.append(bars(title, "Presence in code against the other group; means over bases.", areas, AREA))
+        drawings.append(bars(title, "Presence in code against the other group; means over bases.", areas, AREA))
     shares = [(kind, values(rows, kind, "mean_share"), style) for kind, style in kinds]
-    return [*drawn, bars("Share of |h|^2 along the set, in own code", "Means over bases.", shares)]
+    return [*drawings, bars("Share of |h|^2 along the set, in own code", "Means over bases.", shares)]

@@ -40,8 +40,8 @@ def run(config: Config, bench: Bench) -> None:
     for case in cases(bench, config):
         for kind in KINDS:
             if not bench.has(case=case.index, norms=kind):
-                found = examine(case.behaviour, limited(case, kind), case.norm, config.n, case.generator(8))
-                bench.record(case=case.index, norms=kind, **found)
+                numbers = examine(case.behaviour, limited(case, kind), case.norm, config.n, case.generator(8))
+                bench.record(case=case.index, norms=kind, **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
@@ -62,8 +62,8 @@ def examine(
     """How many reach half of the effect, how long they are, and the same share of random vectors."""
     if not len(vectors):
         return {"found": 0, "searched": searched, "length": None, "random": None}
-    drawn = random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors)
-    random = with_norms(drawn, vectors.norm(dim=-1))
+    directions = random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors)
+    random = with_norms(directions, vectors.norm(dim=-1))
     return {
         "found": int((effect(vectors) >= HALF).sum()),
         "searched": searched,

@@ -46,13 +46,13 @@ def run(config: Config, bench: Bench) -> None:
         direction = mean_difference(case, config.prompts)
         for name in ("kl", "activation"):
             if not bench.has(case=case.index, match=name):
-                found = examine(case.family(name).vectors, direction, case.generator(2))
-                bench.record(case=case.index, match=name, base=cosine(case.base, direction), **found)
+                numbers = examine(case.family(name).vectors, direction, case.generator(2))
+                bench.record(case=case.index, match=name, base=cosine(case.base, direction), **numbers)
         bench.track("case", case.index + 1, config.cases)
 
 
 def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> dict[str, Any]:
-    """Signs, sum of squared cosines, and how many vectors of the mean cosine one direction could be shared by."""
+    """Signs, sum of squared cosines, and a bound on how many vectors can share one direction at the mean cosine."""
     mass, chance = bessel_mass(vectors, direction), len(vectors) / vectors.shape[1]
     cosines = torch.nn.functional.cosine_similarity(vectors, direction[None])
     shuffles = shuffled(direction, SHUFFLES, generator)
@@ -61,11 +61,11 @@ def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> d
     sides = (vectors @ shuffles.mT > 0).double().mean(0)
     signs = torch.maximum(sides, 1 - sides)
     mean = float(cosines.mean().abs())
-    own = sign_coherence_test(vectors, direction).share
+    positive = sign_coherence_test(vectors, direction).share
     return {
         "n": len(vectors),
-        "signs": max(own, 1 - own),
-        "positive": own,
+        "signs": max(positive, 1 - positive),
+        "positive": positive,
         "mass": log2(max(mass, 1e-12) / chance),
         "mean_cosine": mean,
         "bound": kaarel_bound(mean, 0.0) if mean > 0 else None,
@@ -76,24 +76,24 @@ def examine(vectors: Tensor, direction: Tensor, generator: torch.Generator) -> d
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """Signs and mass of the distribution-matched families."""
-    chosen = pick(rows, match="kl")
+    part = pick(rows, match="kl")
     return [
         at_least(
             "The vectors lie on one side of the mean difference",
             f"at least {SHARE} of them",
             "share of vectors on the direction's better side; the control is the direction shuffled",
-            column(chosen, "signs"),
+            column(part, "signs"),
             SHARE,
-            column(chosen, "shuffled_signs"),
+            column(part, "shuffled_signs"),
             scale=UNIT_SCALE,
         ),
         at_least(
             "The family holds more of the mean difference than a random family",
             "at least twice n / d_model",
             "log2 of the sum of squared cosines over n / d_model; the control is the direction shuffled",
-            column(chosen, "mass"),
+            column(part, "mass"),
             TWICE,
-            column(chosen, "shuffled_mass"),
+            column(part, "shuffled_mass"),
         ),
     ]
 
@@ -101,14 +101,14 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Signs and mass of both families beside shuffled directions."""
     caption = "Against the mean difference of the behaviour's prompts; means over bases."
-    drawn = []
+    drawings = []
     for name, title, limit in (("signs", "Vectors on one side", SHARE), ("mass", "log2 of mass over n / d", TWICE)):
         groups = []
         for match in ("kl", "activation"):
-            chosen = pick(rows, match=match)
+            part = pick(rows, match=match)
             groups += [
-                (f"{match} match", column(chosen, name), "value"),
-                (f"{match} match (shuffled)", column(chosen, f"shuffled_{name}"), "control"),
+                (f"{match} match", column(part, name), "value"),
+                (f"{match} match (shuffled)", column(part, f"shuffled_{name}"), "control"),
             ]
-        drawn.append(bars(title, caption, groups, limit))
-    return drawn
+        drawings.append(bars(title, caption, groups, limit))
+    return drawings

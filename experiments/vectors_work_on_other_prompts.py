@@ -40,12 +40,12 @@ def run(config: Config, bench: Bench) -> None:
         for part in bench.stage({"last": True}, case=case.index):
             texts = other_texts(case, config.prompts)
             vectors = case.family("kl").vectors
-            chosen = sorted({round(k * (len(vectors) - 1) / max(1, config.tried - 1)) for k in range(config.tried)})
-            family = vectors[chosen]
+            indices = sorted({round(k * (len(vectors) - 1) / max(1, config.tried - 1)) for k in range(config.tried)})
+            family = vectors[indices]
             random = with_norms(
                 random_vectors(len(family), len(case.base), 1.0, case.generator(1)), family.norm(dim=-1)
             )
-            groups = (("base", [0], case.base[None]), ("random", chosen, random), ("family", chosen, family))
+            groups = (("base", [0], case.base[None]), ("random", indices, random), ("family", indices, family))
             for group, indexes, rows in groups:
                 shares = case.keeps(rows, texts)
                 for k, (index, share) in enumerate(zip(indexes, shares, strict=True)):
@@ -72,17 +72,17 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
     """The family against its base, and its last third against random vectors."""
     ratios, excess, random, base = [], [], [], []
     for case in dict.fromkeys(row["case"] for row in rows if "case" in row):
-        own = {name: pick(rows, case=case, group=name) for name in ("base", "family", "random")}
-        if not all(own.values()):
+        by_group = {name: pick(rows, case=case, group=name) for name in ("base", "family", "random")}
+        if not all(by_group.values()):
             continue
-        alone = fmean(column(own["base"], "transfer"))
-        late = [row["transfer"] for row in own["family"] if THIRD * row["index"] >= (THIRD - 1) * (row["of"] - 1)]
-        chance = fmean(column(own["random"], "transfer"))
+        alone = fmean(column(by_group["base"], "transfer"))
+        late = [row["transfer"] for row in by_group["family"] if THIRD * row["index"] >= (THIRD - 1) * (row["of"] - 1)]
+        chance = fmean(column(by_group["random"], "transfer"))
         base.append(alone)
         random.append(chance)
         excess.append(fmean(late) - chance)
         if alone > 0:
-            ratios.append(fmean(column(own["family"], "transfer")) / alone)
+            ratios.append(fmean(column(by_group["family"], "transfer")) / alone)
     relative = [a / b for a, b in zip(random, base, strict=True) if b > 0]
     return [
         at_least(

@@ -74,8 +74,8 @@ def complier(bench: Bench) -> Callable[[str], bool]:
 
 def stages(texts: Sequence[str], complies: Callable[[str], bool], refuses: Callable[[str], bool]) -> dict[str, float]:
     """Share of the completions in each stage."""
-    found = [stage_of(text, complies, refuses) for text in texts]
-    return {stage: found.count(stage) / len(found) for stage in STAGES}
+    names = [stage_of(text, complies, refuses) for text in texts]
+    return {stage: names.count(stage) / len(names) for stage in STAGES}
 
 
 def correlation(rows: Sequence[Mapping[str, Any]], mix: Random | None = None) -> float | None:
@@ -97,10 +97,10 @@ def rise(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """L."""
+    """Verdicts on claim L: the trend with weakness, and the weaker half against the strongest."""
     splits = [pick(rows, kind="direction", seed=seed) for seed in sorted({r["seed"] for r in pick(rows, kind="split")})]
-    read = [[row for row in split if str(row["direction"]).startswith("layer")] for split in splits]
-    strongest = [max(part, key=lambda row: row["strength"])["refuses then answers"] for part in read if part]
+    layers = [[row for row in split if str(row["direction"]).startswith("layer")] for split in splits]
+    strongest = [max(part, key=lambda row: row["strength"])["refuses then answers"] for part in layers if part]
     null = [
         fmean(column([r for r in split if str(r["direction"]).startswith("random")], "refuses then answers"))
         for split in splits
@@ -112,16 +112,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
             f"rank correlation at least {CORRELATION}",
             "Spearman correlation over directions, one value a split, "
             "0 where the share is constant; control: shares in random order",
-            [value for part in read if (value := correlation(part)) is not None],
+            [value for part in layers if (value := correlation(part)) is not None],
             CORRELATION,
-            [value for k, part in enumerate(read) if (value := correlation(part, Random(k))) is not None],
+            [value for k, part in enumerate(layers) if (value := correlation(part, Random(k))) is not None],
             scale=SIGNED_SCALE,
         ),
         at_least(
             "L: weak directions do it more often than the strongest",
             f"by at least {RISE}",
             "share of the weaker half of directions minus the strongest's; control: that of random directions",
-            [value for part in read if (value := rise(part)) is not None],
+            [value for part in layers if (value := rise(part)) is not None],
             RISE,
             [a - b for a, b in zip(null, strongest)],
             scale=SIGNED_SCALE,
@@ -131,16 +131,16 @@ def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """What completions do, by direction."""
-    found = pick(rows, kind="direction")
-    names = list(dict.fromkeys(row["direction"] for row in found))
-    drawn = []
+    part = pick(rows, kind="direction")
+    names = list(dict.fromkeys(row["direction"] for row in part))
+    drawings = []
     for stage in ("refuses then answers", "refuses", "answers"):
         groups = [
-            (name, column(pick(found, direction=name), stage), "value" if name.startswith("layer") else "control")
+            (name, column(pick(part, direction=name), stage), "value" if name.startswith("layer") else "control")
             for name in names
         ]
         threshold = RISE if stage == "refuses then answers" else None
-        drawn.append(
+        drawings.append(
             bars(
                 f"Completions: {stage}",
                 "By direction ablated; means over splits with 95 % intervals.",
@@ -149,4 +149,4 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
                 "share of completions",
             )
         )
-    return drawn if found else []
+    return drawings if part else []

@@ -36,16 +36,16 @@ class Bench:
     track: Track = field(default=lambda stage, done, total: None)
     held: list[dict[str, Any]] | None = None
 
-    def rows(self, **wanted: object) -> list[dict[str, Any]]:
+    def rows(self, **values: object) -> list[dict[str, Any]]:
         """The recorded rows with these values."""
-        return pick([*self.run.records(), *(self.held or [])], **wanted)
+        return pick([*self.run.records(), *(self.held or [])], **values)
 
-    def has(self, **wanted: object) -> bool:
-        """Whether a row with these values is recorded: what is need not be measured again."""
-        return bool(self.rows(**wanted))
+    def has(self, **values: object) -> bool:
+        """Whether a row with these values is recorded and need not be measured again."""
+        return bool(self.rows(**values))
 
     def record(self, **row: object) -> None:
-        """Keep one flat row; it is on disk when this returns, in a stage with all others of it when the stage ends."""
+        """Keep one flat row: on disk when this returns or, inside a stage, when the whole stage ends."""
         if self.held is None:
             self.run.record(row)
         else:
@@ -89,7 +89,7 @@ class Bench:
         return self.subject.device
 
     def generator(self, seed: int) -> torch.Generator:
-        """A random stream of its own, on that device."""
+        """A new random stream from this seed, on that device."""
         return torch.Generator(self.device).manual_seed(seed)
 
     def unembedding(self) -> torch.Tensor:
@@ -128,13 +128,13 @@ def listed(subject: Subject, count: int, name: str) -> tuple[str, ...]:
     """The first prompts of one of a model's lists, as in `Bench.texts`."""
     texts = subject.texts
     every = tuple(dict.fromkeys([*texts.train, *texts.held_out]))
-    known = {**texts.natural, "held_out": texts.held_out, "train": every}
-    if len(known.get(name, ())) < count:
+    lists = {**texts.natural, "held_out": texts.held_out, "train": every}
+    if len(lists.get(name, ())) < count:
         raise ValueError(
-            f"got {len(known.get(name, ()))} prompts {name!r} for {subject.title}; expected {count}; give the "
+            f"got {len(lists.get(name, ()))} prompts {name!r} for {subject.title}; expected {count}; give the "
             "model's folder a prompts.json with that list, or ask for fewer with --set"
         )
-    return known[name][:count]
+    return lists[name][:count]
 
 
 def identity(config: Any) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def identity(config: Any) -> dict[str, Any]:
 
 @dataclass
 class Cost:
-    """Seconds since it was made, on the clock and of this process on all its CPUs, and its largest memory."""
+    """Wall-clock and CPU seconds of this process since the object was made, and its peak memory in MB."""
 
     started: float = field(default_factory=time.perf_counter)
     worked: float = field(default_factory=time.process_time)

@@ -55,7 +55,7 @@ class Experiment:
 
     @property
     def command(self) -> str:
-        """What runs it again."""
+        """The command that runs it again."""
         return f"python -m experiments {self.name}"
 
 
@@ -78,11 +78,11 @@ def load(name: str) -> Experiment:
 def read(module: Any) -> Experiment:
     """A module as an experiment; ValueError names what its file lacks."""
     name = module.__name__.rpartition(".")[2]
-    missing = [part for part in ("Config", "SMOKE", "NEEDS", "run", "judge", "figures") if not hasattr(module, part)]
+    lacks = [part for part in ("Config", "SMOKE", "NEEDS", "run", "judge", "figures") if not hasattr(module, part)]
     claim, parts = parse(module.__doc__ or "")
-    missing += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
-    if missing or not claim:
-        lacking = ", ".join(missing) or "a claim"
+    lacks += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
+    if lacks or not claim:
+        lacking = ", ".join(lacks) or "a claim"
         raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
     config, path = module.Config(), Path(inspect.getfile(module))
     if isinstance(config, Setup) and config.cases == Setup.cases:  # all these families share this history
@@ -99,8 +99,8 @@ def parse(docstring: str) -> tuple[str, dict[str, str]]:
     ('A claim', {'Source': 'a paper.', 'Prediction': 'more than one.'})
     """
     claim, _, rest = inspect.cleandoc(docstring).partition("\n")
-    found = re.split(rf"^({'|'.join((*PARTS, CHANGED))}): ", rest, flags=re.MULTILINE)
-    return claim.rstrip("."), {key: " ".join(text.split()) for key, text in zip(found[1::2], found[2::2])}
+    pieces = re.split(rf"^({'|'.join((*PARTS, CHANGED))}): ", rest, flags=re.MULTILINE)
+    return claim.rstrip("."), {key: " ".join(text.split()) for key, text in zip(pieces[1::2], pieces[2::2])}
 
 
 def changed(config: Any, settings: Sequence[str]) -> Any:
@@ -109,13 +109,15 @@ def changed(config: Any, settings: Sequence[str]) -> Any:
     Raises:
         ValueError: an unknown key or a value of another type.
     """
-    known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    defaults = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
     values: dict[str, object] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        if not equals or key not in known:
-            raise ValueError(f"got --set {setting!r}; expected KEY=VALUE with KEY among {', '.join(known)}; correct it")
-        values[key] = _value(key, text, known[key])
+        if not equals or key not in defaults:
+            raise ValueError(
+                f"got --set {setting!r}; expected KEY=VALUE with KEY among {', '.join(defaults)}; correct it"
+            )
+        values[key] = _value(key, text, defaults[key])
     return dataclasses.replace(config, **values)
 
 

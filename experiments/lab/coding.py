@@ -1,4 +1,4 @@
-"""Code and English in a model's own words, read at the place where vectors are added: what presence is measured in."""
+"""Code and English that the model wrote itself, read where vectors are added, to look for the vectors in."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -30,17 +30,17 @@ def passages(bench: Bench, count: int, seed: int) -> list[Passage]:
         ValueError: the model does not write enough code or English for a comparison.
     """
     subject = bench.subject
-    asked = asked_for(subject, count, seed)
-    own = list(write_passages(subject.model, subject.modes, asked, 0, system=None, max_new_tokens=TOKENS))
-    found = [*own, *real_passages(subject.model, count, TOKENS, seed, len(asked))]
+    questions = asked_for(subject, count, seed)
+    answers = list(write_passages(subject.model, subject.modes, questions, 0, system=None, max_new_tokens=TOKENS))
+    every = [*answers, *real_passages(subject.model, count, TOKENS, seed, len(questions))]
     for group in dict.fromkeys(name for pair in CONTRASTS.values() for name in pair):
-        kept = sum(one.kept for one in found if one.group == group)
-        if kept < LEAST:
+        usable = sum(one.kept for one in every if one.group == group)
+        if usable < LEAST:
             raise ValueError(
-                f"got {kept} passages of group {group} written by {subject.title}; expected at least {LEAST}; ask for "
-                "more with --set own=..., or take a model that writes code when asked"
+                f"got {usable} passages of group {group} written by {subject.title}; expected at least {LEAST}; ask "
+                "for more with --set own=..., or take a model that writes code when asked"
             )
-    return found
+    return every
 
 
 def asked_for(subject: Subject, count: int, seed: int) -> list[Request]:
@@ -49,11 +49,11 @@ def asked_for(subject: Subject, count: int, seed: int) -> list[Request]:
 
 
 def streams(
-    bench: Bench, found: Sequence[Passage], layer: int, vectors: Tensor, size: int, seed: int
+    bench: Bench, texts: Sequence[Passage], layer: int, vectors: Tensor, size: int, seed: int
 ) -> Mapping[tuple[int, str], Stream]:
     """The statistics of every group of passages at one layer."""
     return read_streams(
-        bench.subject.model, found, [layer], vectors, size=size, seed=seed, system=None, track=bench.track
+        bench.subject.model, texts, [layer], vectors, size=size, seed=seed, system=None, track=bench.track
     )
 
 

@@ -14,14 +14,14 @@ def mean_difference(case: Case, count: int) -> Tensor:
     """Mean activation on prompts that ask for the behaviour minus that on prompts that ask for anything else."""
     texts = case.bench.subject.texts.natural
     modes = [name for name in case.bench.subject.modes.names if name in texts]
-    wanted = case.setup.behaviour
-    if wanted not in modes or len(modes) < 2:
+    behaviour = case.setup.behaviour
+    if behaviour not in modes or len(modes) < 2:
         raise ValueError(
-            f"got {case.bench.subject.title} without prompts that ask for {wanted!r} and for others; expected lists in "
-            "prompts.json under modes; add them"
+            f"got {case.bench.subject.title} without prompts that ask for {behaviour!r} and for others; expected lists "
+            "in prompts.json under modes; add them"
         )
     means = {name: mean_activation(case, texts[name][:count]) for name in modes}
-    return means[wanted] - torch.stack([value for name, value in means.items() if name != wanted]).mean(0)
+    return means[behaviour] - torch.stack([value for name, value in means.items() if name != behaviour]).mean(0)
 
 
 def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
@@ -32,5 +32,5 @@ def mean_activation(case: Case, texts: Sequence[str]) -> Tensor:
 
 
 def cosine(first: Tensor, second: Tensor) -> float:
-    """Of two vectors."""
+    """Cosine of two vectors."""
     return float(torch.nn.functional.cosine_similarity(first, second, dim=0))

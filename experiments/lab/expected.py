@@ -38,7 +38,7 @@ class Expected:
         return self.seconds * self.factor / 3600
 
 
-def expected(found: Mapping[Experiment, Run], preset: Preset) -> list[Expected]:
+def expected(runs: Mapping[Experiment, Run], preset: Preset) -> list[Expected]:
     """One entry for each experiment with a finished standard run.
 
     Raises:
@@ -49,9 +49,9 @@ def expected(found: Mapping[Experiment, Run], preset: Preset) -> list[Expected]:
             f"got preset {preset.source} without a table network; expected blocks, parameters and width of its model; "
             "add it"
         )
-    if not found:
+    if not runs:
         raise ValueError("got no finished standard run; expected some to calculate from; run python -m experiments all")
-    return [Expected(one.name, cpu_seconds(run), factor(one.config, preset)) for one, run in found.items()]
+    return [Expected(one.name, cpu_seconds(run), factor(one.config, preset)) for one, run in runs.items()]
 
 
 def factor(config: Any, preset: Preset) -> float:
@@ -73,18 +73,18 @@ def gigabytes(preset: Preset) -> float:
     return BYTES * (COPIES * size["parameters"] + cache) / 1e9
 
 
-def write_expected(found: Mapping[Experiment, Run], preset: Preset, folder: Path) -> Path:
+def write_expected(runs: Mapping[Experiment, Run], preset: Preset, folder: Path) -> Path:
     """Write the page of a preset; returns its path."""
-    write_file(folder / f"expected-{preset.source}.md", page(expected(found, preset), preset))
+    write_file(folder / f"expected-{preset.source}.md", page(expected(runs, preset), preset))
     return folder / f"expected-{preset.source}.md"
 
 
-def page(found: list[Expected], preset: Preset) -> str:
+def page(entries: list[Expected], preset: Preset) -> str:
     """The calculation as Markdown, longest first."""
-    total = sum(one.hours for one in found)
+    total = sum(one.hours for one in entries)
     rows = [
         f"| {number(one.hours)} | {number(one.seconds)} | {number(one.factor)} | {one.name} |"
-        for one in sorted(found, key=lambda one: -one.hours)
+        for one in sorted(entries, key=lambda one: -one.hours)
     ]
     return "\n".join(
         [

@@ -129,7 +129,7 @@ class Case:
 
     @property
     def norm(self) -> float:
-        """The base's."""
+        """Norm of the base vector."""
         return float(self.base.norm())
 
     @property
@@ -143,7 +143,7 @@ class Case:
         return [sum(one.mode == self.setup.behaviour for one in each) / len(each) for each in done]
 
     def generator(self, stage: int) -> torch.Generator:
-        """A random stream of its own."""
+        """The random stream of one stage of this case."""
         return random_stream(self.setup.seed * 1009 + self.index, stage, times=101, device=self.bench.device)
 
     def family(self, name: str = "kl", n: int | None = None, **changes: Any) -> "Family":
@@ -176,7 +176,7 @@ def key_of(case: Case) -> dict[str, object]:
 
 
 def rules_of(modes: Modes) -> str:
-    """Which rules choose a base: those of the model, and the code of their kinds."""
+    """A digest of the rules by which a base is chosen: the model's, and the code that applies them."""
     digest = hashlib.sha256(to_json(asdict(modes)).encode())
     for file in sorted(Path(str(behaviours.__file__)).parent.glob("*.py")):
         digest.update(file.read_bytes())
@@ -196,19 +196,19 @@ def cases(bench: Bench, setup: Setup) -> list[Case]:
     """
     bench.require_layers(setup.source, setup.target)
     groups = groups_of(bench.subject, setup)
-    found: list[Case] = []
+    ready: list[Case] = []
     for group in groups[: max(12, 4 * setup.cases)]:
-        made = prepare(bench, setup, len(found), group)
-        found += [made] if made is not None else []
-        if len(found) == setup.cases:
-            return found
-    if not found:
+        case = prepare(bench, setup, len(ready), group)
+        ready += [case] if case is not None else []
+        if len(ready) == setup.cases:
+            return ready
+    if not ready:
         raise ValueError(
             f"got no MELBO vector with behaviour {setup.behaviour!r} on {len(groups)} groups of "
             f"prompts of {bench.subject.title}; expected at least one; change radius, source, target or behaviour"
         )
-    bench.say(f"only {len(found)} of {setup.cases} groups of prompts have a base with behaviour {setup.behaviour!r}")
-    return found
+    bench.say(f"only {len(ready)} of {setup.cases} groups of prompts have a base with behaviour {setup.behaviour!r}")
+    return ready
 
 
 def groups_of(subject: Subject, setup: Setup) -> list[tuple[str, ...]]:
@@ -222,11 +222,11 @@ def prepare(bench: Bench, setup: Setup, index: int, texts: tuple[str, ...]) -> C
     case = unbased(bench, setup, index, texts)
 
     def make() -> dict[str, Tensor]:
-        vectors, kept = candidates(case), None
+        vectors, shares = candidates(case), None
         plain = unsteered_completions(case.setting, texts, case.z.d_model, bench.device)[0].mode
         if plain != setup.behaviour:
-            kept = case.keeps(vectors)
-        good = [k for k, value in enumerate(kept or []) if value > 0.5]
+            shares = case.keeps(vectors)
+        good = [k for k, value in enumerate(shares or []) if value > 0.5]
         return {"base": vectors[good[0]] if good else vectors[:0].flatten()}
 
     base = stored(bench, {**key_of(case), "base": "melbo"}, make)["base"]
@@ -265,9 +265,9 @@ def candidates(case: Case) -> Tensor:
         readout="all",
         where=setting.where,
     )
-    found = melbo(displace(z), radius=setup.radius, n=setup.candidates, generator=case.generator(0), max_steps=10)
-    found.sort(key=lambda one: -one.loss)
-    return torch.stack([one.vector for one in found])
+    results = melbo(displace(z), radius=setup.radius, n=setup.candidates, generator=case.generator(0), max_steps=10)
+    results.sort(key=lambda one: -one.loss)
+    return torch.stack([one.vector for one in results])
 
 
 def with_model(bench: Bench, model: Any, name: str) -> Bench:
@@ -282,17 +282,17 @@ def grown(
     """The first n vectors of a family, searched for from where the last search for it stopped."""
     file = file_of(bench, key)
     with locked(file):
-        state = _read(file, base)
+        state = _stored_state(file, base)
         if len(state["vectors"]) < n and not int(state["counts"][2]):
             _extend(state, file, goal, base, n, settings, seed)
     return Family(state["vectors"][:n], state["losses"][:n], int(state["counts"][0]))
 
 
-def _read(file: Path, base: Tensor) -> dict[str, Tensor]:
-    """What is known of a family: vectors, losses, and counts: searches, failed ones in a row at the end, 1 if ended."""
+def _stored_state(file: Path, base: Tensor) -> dict[str, Tensor]:
+    """A family's file: vectors, losses, and counts (searches, failed ones in a row at the end, 1 if it has ended)."""
     nothing = {"vectors": base.new_zeros(0, len(base)), "losses": base.new_zeros(0), "counts": torch.zeros(3).long()}
-    known = read_tensors(file)[0] if file.is_file() else {}
-    return nothing | {name: value.to(nothing[name].device) for name, value in known.items()}
+    tensors = read_tensors(file)[0] if file.is_file() else {}
+    return nothing | {name: value.to(nothing[name].device) for name, value in tensors.items()}
 
 
 def _extend(
@@ -302,13 +302,13 @@ def _extend(
     attempts, collapsed, _ = state["counts"].tolist()
     curvature = gauss_newton(goal, base, generator=torch.Generator().manual_seed(seed))
     resume = Progress(state["vectors"], attempts, collapsed)
-    for found in melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature, resume=resume):
+    for result in melbo_ortho(goal, base, seed=seed, settings=settings, curvature=curvature, resume=resume):
         attempts += 1
-        bad = found.status in (Status.COLLAPSED, Status.NONFINITE)
+        bad = result.status in (Status.COLLAPSED, Status.NONFINITE)
         collapsed = collapsed + 1 if bad else 0
         if not bad:
-            state["vectors"] = torch.cat([state["vectors"], found.vector[None]])
-            state["losses"] = torch.cat([state["losses"], state["losses"].new_tensor([found.loss])])
+            state["vectors"] = torch.cat([state["vectors"], result.vector[None]])
+            state["losses"] = torch.cat([state["losses"], state["losses"].new_tensor([result.loss])])
         done = len(state["vectors"]) >= n
         state["counts"] = torch.tensor([attempts, collapsed, 0])
         if done or attempts % SAVE_EVERY == 0:
@@ -324,12 +324,12 @@ def stored(bench: Bench, key: Mapping[str, object], make: Callable[[], Mapping[s
     file = file_of(bench, key)
     with locked(file):
         if file.is_file():
-            found = read_tensors(file)[0]
+            tensors = read_tensors(file)[0]
         else:
-            found = dict(make())
-            if all(map(len, found.values())):
-                write_tensors(file, found)
-        return {name: value.to(bench.device) for name, value in found.items()}
+            tensors = dict(make())
+            if all(map(len, tensors.values())):
+                write_tensors(file, tensors)
+        return {name: value.to(bench.device) for name, value in tensors.items()}
 
 
 def file_of(bench: Bench, key: Mapping[str, object]) -> Path:
@@ -345,7 +345,7 @@ def families_folder(bench: Bench) -> Path:
 
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Only one process at a time works on a file; the lock goes with the process that holds it."""
+    """Only one process at a time works on a file; the lock ends with the process that holds it."""
     with hold(file.with_suffix(".lock"), wait=True):
         yield
 

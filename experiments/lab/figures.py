@@ -22,8 +22,8 @@ class Ranking:
 
     def html(self) -> Markup:
         """As a part of the report."""
-        drawn = estimates(self.title, self.rows, threshold=self.threshold, unit=self.unit)
-        return figure(drawn, self.caption)
+        markup = estimates(self.title, self.rows, threshold=self.threshold, unit=self.unit)
+        return figure(markup, self.caption)
 
     def svg(self) -> str:
         """As a file."""
@@ -40,7 +40,7 @@ class Lines:
 
     @property
     def title(self) -> str:
-        """The panel's."""
+        """The panel's title."""
         return self.panel.title
 
     def html(self) -> Markup:
@@ -66,5 +66,5 @@ def bars(
     unit: str = "",
 ) -> Ranking:
     """Means with intervals of (label, values, "value" or "control"); groups without values are left out."""
-    found = (Estimate(label, fmean(values), interval_of(values), style) for label, values, style in groups if values)
-    return Ranking(title, caption, tuple(found), threshold, unit)
+    rows = (Estimate(label, fmean(values), interval_of(values), style) for label, values, style in groups if values)
+    return Ranking(title, caption, tuple(rows), threshold, unit)

@@ -44,9 +44,9 @@ def at_least(
         clusters: which sample each value belongs to: values of one prompt or split are not independent.
         failed: the instrument that failed its check, which makes the outcome invalid.
     """
-    found = mean(values, scale=scale, clusters=clusters)
-    decision = decide(found, threshold, failed=failed)
-    return judge(claim, prediction, statistic, found, threshold, _mean(control), decision)
+    measured = mean(values, scale=scale, clusters=clusters)
+    decision = decide(measured, threshold, failed=failed)
+    return judge(claim, prediction, statistic, measured, threshold, _mean(control), decision)
 
 
 def at_most(
@@ -62,9 +62,9 @@ def at_most(
     failed: str = "",
 ) -> Verdict:
     """`at_least` on the other side: the whole interval of the mean must stay at or below the threshold."""
-    found = mean(values, scale=scale, clusters=clusters)
-    decision = decide(found, threshold, side="at most", failed=failed)
-    return judge(claim, prediction, statistic, found, threshold, _mean(control), decision)
+    measured = mean(values, scale=scale, clusters=clusters)
+    decision = decide(measured, threshold, side="at most", failed=failed)
+    return judge(claim, prediction, statistic, measured, threshold, _mean(control), decision)
 
 
 def _mean(values: Sequence[float]) -> float | None:

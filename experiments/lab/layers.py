@@ -15,22 +15,22 @@ from mi_ortho.studies.shared import DTYPES
 Row = Mapping[str, Any]
 
 
-def record_layers(bench: Bench, wanted: Mapping[str, Sequence[str]], effort: Effort, prompts: int) -> None:
+def record_layers(bench: Bench, stages_of: Mapping[str, Sequence[str]], effort: Effort, prompts: int) -> None:
     """Record the stages of each network: "model", "untrained" (random initial weights), "shuffled" (permuted weights).
 
     Args:
         bench: where the rows go; stages that are there already are left out.
-        wanted: names of stages by network.
+        stages_of: names of stages by network.
         effort: how much is drawn.
         prompts: of each class, harmful and harmless.
     """
     config = RefusalConfig(train=prompts, validation=1, test=1, seed=effort.seed)
-    found = prompt_sets(config, bench.subject)
-    sets = {"harmful": found.train_harmful, "harmless": found.train_harmless}
-    for network, names in wanted.items():
+    splits = prompt_sets(config, bench.subject)
+    sets = {"harmful": splits.train_harmful, "harmless": splits.train_harmless}
+    for network, names in stages_of.items():
         old = bench.rows(kind="stage", network=network)  # of earlier versions
-        known = {*bench.run.ended, *(f"{network} {row['stage']}" for row in old)}
-        todo = [name for name in names if f"{network} {name}" not in known]
+        recorded = {*bench.run.ended, *(f"{network} {row['stage']}" for row in old)}
+        todo = [name for name in names if f"{network} {name}" not in recorded]
         if not todo:
             continue
         measured = stages(read_network(_network(bench, network, effort.seed), sets), effort)
@@ -46,10 +46,12 @@ def record_layers(bench: Bench, wanted: Mapping[str, Sequence[str]], effort: Eff
 def verdicts_of(rows: Sequence[Row], claims: Sequence[Callable[[Sequence[Row]], Verdict | None]]) -> list[Verdict]:
     """One verdict for each claim, undecided where the rows do not allow one; rows recorded twice count once."""
     once = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
-    return [claim(once) or Verdict(_said(claim), "not measured", "", None, None, None, None, None) for claim in claims]
+    return [
+        claim(once) or Verdict(_claim_text(claim), "not measured", "", None, None, None, None, None) for claim in claims
+    ]
 
 
-def _said(claim: Callable[..., object]) -> str:
+def _claim_text(claim: Callable[..., object]) -> str:
     return (claim.__doc__ or claim.__name__).strip().splitlines()[0]
 
 

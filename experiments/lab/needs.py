@@ -28,12 +28,12 @@ def blocks(*fields: str, last: bool = False) -> Need:
     """The settings of these names are blocks of the model, in ascending order; with `last`, all before the last one."""
 
     def need(config: Any, subject: Subject) -> None:
-        given = [value for name in fields for value in _many(getattr(config, name))]
+        values = [value for name in fields for value in _many(getattr(config, name))]
         count = int(subject.model.cfg.n_layers)
-        found = [*given, count - 1] if last else given
-        if found != sorted(set(found)) or not 0 <= found[0] <= found[-1] < count:
+        numbers = [*values, count - 1] if last else values
+        if numbers != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < count:
             raise ValueError(
-                f"got {' and '.join(fields)} = {', '.join(map(str, given))} on {subject.title}, which has {count} "
+                f"got {' and '.join(fields)} = {', '.join(map(str, values))} on {subject.title}, which has {count} "
                 f"layers; expected ascending layers from 0 to {count - 1 - last}; choose others with --set"
             )
 
@@ -80,10 +80,10 @@ def family(config: Any, subject: Subject) -> None:
 
 def behaviours(config: Any, subject: Subject) -> None:
     """Prompts that ask for the behaviour, and prompts that ask for others."""
-    known = [name for name in subject.modes.names if subject.texts.natural.get(name)]
-    if config.behaviour not in known or len(known) < 2:
+    names = [name for name in subject.modes.names if subject.texts.natural.get(name)]
+    if config.behaviour not in names or len(names) < 2:
         raise ValueError(
-            f"got {subject.title} with prompts that ask for {', '.join(known) or 'no behaviour'}; expected some for "
+            f"got {subject.title} with prompts that ask for {', '.join(names) or 'no behaviour'}; expected some for "
             f"{config.behaviour!r} and some for others; give the model's folder a prompts.json with lists under modes"
         )
 

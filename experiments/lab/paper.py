@@ -41,16 +41,16 @@ class Quoting:
                 f"got no finished run of {name}; expected one, for the page quotes it; "
                 f"run `python -m experiments {name}`"
             )
-        found = verdicts_of(self.runs[name])
-        if not 1 <= k <= len(found):
-            raise ValueError(f"got verdict {k} of {name}; expected 1 to {len(found)}; correct the template")
-        return found[k - 1]
+        verdicts = verdicts_of(self.runs[name])
+        if not 1 <= k <= len(verdicts):
+            raise ValueError(f"got verdict {k} of {name}; expected 1 to {len(verdicts)}; correct the template")
+        return verdicts[k - 1]
 
     def measured(self, name: str, k: int = 1) -> str:
         """Value with its interval."""
-        found = self.verdict(name, k)
-        interval = found.get("interval")
-        return number(found["value"]) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
+        verdict = self.verdict(name, k)
+        interval = verdict.get("interval")
+        return number(verdict["value"]) + (f" [{number(interval[0])}, {number(interval[1])}]" if interval else "")
 
     def control(self, name: str, k: int = 1) -> str:
         """The value of the control."""
@@ -65,15 +65,15 @@ class Quoting:
         return f"[{stats.outcome(self.verdict(name, k))}]({name}.md)"
 
     def given(self, name: str, k: int, word: str) -> str:
-        """Nothing, where the verdict is the one that the sentence was written for.
+        """An empty text where the verdict is the one that a sentence of the template was written for.
 
         Raises:
-            ValueError: it is another one: the sentence has to be written anew.
+            ValueError: it is another one, and the sentence has to be rewritten.
         """
-        found = stats.outcome(self.verdict(name, k))
-        if found != word:
+        outcome = stats.outcome(self.verdict(name, k))
+        if outcome != word:
             raise ValueError(
-                f"got verdict {found!r} in {name} ({k}); expected {word!r}; a sentence of {TEMPLATE.name} was "
+                f"got verdict {outcome!r} in {name} ({k}); expected {word!r}; a sentence of {TEMPLATE.name} was "
                 "written for that; rewrite it"
             )
         return ""
@@ -88,7 +88,7 @@ class Quoting:
 
     def tally(self) -> Mapping[str, int]:
         """How many verdicts of all runs have each word, and `all` of them."""
-        verdicts = [found for run in self.runs.values() for found in verdicts_of(run)]
+        verdicts = [verdict for run in self.runs.values() for verdict in verdicts_of(run)]
         counts = stats.tally(verdicts)
         return {word.replace(" ", "_"): count for word, count in counts.items()} | {"all": len(verdicts)}
 

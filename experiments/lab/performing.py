@@ -21,8 +21,8 @@ from mi_ortho.studies.shared import Subject, model_hash
 
 def settings_of(config: Any, preset: Preset | None = None) -> dict[str, object]:
     """What a run is identified by: its configuration, the weights it was measured on, and a preset's prompts."""
-    named = {"preset": preset.name} if preset else {}
-    return {**identity(config), "model_hash": model_hash(config.model), **named}
+    extra = {"preset": preset.name} if preset else {}
+    return {**identity(config), "model_hash": model_hash(config.model), **extra}
 
 
 def perform(
@@ -103,14 +103,14 @@ def command_of(experiment: Experiment, settings: Mapping[str, object], preset: P
     config = type(experiment.config)()
     standard = asdict(preset.configured(config, smoke=False) if preset else config)
     model = settings.get("model")
-    given = ["--preset", preset.source] if preset else []
-    given += ["--model", str(model)] if model and model != standard.get("model") else []
+    flags = ["--preset", preset.source] if preset else []
+    flags += ["--model", str(model)] if model and model != standard.get("model") else []
     changes = [
         f"{key}={_setting(value)}"
         for key, value in settings.items()
         if key in standard and key != "model" and _listed(value) != _listed(standard[key])
     ]
-    return [*experiment.command.split(), *given, *(part for change in changes for part in ("--set", change))]
+    return [*experiment.command.split(), *flags, *(part for change in changes for part in ("--set", change))]
 
 
 def _setting(value: object) -> str:
@@ -140,16 +140,16 @@ def headline(experiment: Experiment, verdicts: list[Verdict]) -> str:
     """One sentence: the claim with its outcome, or how many of several predictions held."""
     if len(verdicts) == 1:
         return f"{verdicts[0].outcome.capitalize()}: {experiment.claim}."
-    held = tally(verdicts)["supported"]
-    return f"{held} of {len(verdicts)} predictions supported: {experiment.claim}."
+    count = tally(verdicts)["supported"]
+    return f"{count} of {len(verdicts)} predictions supported: {experiment.claim}."
 
 
 def finished_run(experiment: Experiment, config: Any, out: Path, preset: Preset | None = None) -> Run | None:
     """The newest finished run of exactly this configuration and these weights; None where there is none."""
-    wanted = settings_of(config, preset)
+    settings = settings_of(config, preset)
     for path in newest_first(path.parent for path in (out / experiment.name).glob("*/summary.json")):
         run = open_run(path)
-        if run.config == _plain(wanted):
+        if run.config == _plain(settings):
             return run
     return None
 
@@ -160,30 +160,30 @@ def _plain(settings: Mapping[str, object]) -> dict[str, object]:
 
 def verdicts_of(run: Run) -> list[dict[str, Any]]:
     """The verdicts a finished run holds, as plain mappings."""
-    found = read_json(run.path / "summary.json")
-    return list(found.get("verdicts", [])) if isinstance(found, dict) else []
+    content = read_json(run.path / "summary.json")
+    return list(content.get("verdicts", [])) if isinstance(content, dict) else []
 
 
 def cost_of(run: Run) -> str:
     """What a finished run took, in words; CPU time only where all of its parts recorded it."""
-    found = read_json(run.path / "summary.json")
-    known = found if isinstance(found, dict) else {}
-    cpu = known.get("cpu_seconds")
-    return f"{number(known.get('seconds'))} s" + (f" ({number(cpu)} s of CPU)" if cpu is not None else "")
+    content = read_json(run.path / "summary.json")
+    values = content if isinstance(content, dict) else {}
+    cpu = values.get("cpu_seconds")
+    return f"{number(values.get('seconds'))} s" + (f" ({number(cpu)} s of CPU)" if cpu is not None else "")
 
 
 def cpu_seconds(run: Run) -> float:
     """What a finished run took of all CPUs; on the clock where a part of it did not record that."""
-    found = read_json(run.path / "summary.json")
-    known = found if isinstance(found, dict) else {}
-    return float(known.get("cpu_seconds") or known["seconds"])
+    content = read_json(run.path / "summary.json")
+    values = content if isinstance(content, dict) else {}
+    return float(values.get("cpu_seconds") or values["seconds"])
 
 
 def verdict_lines(run: Run) -> list[str]:
     """The verdicts of a run and what it took as plain lines."""
     lines = [
-        f"  {outcome(found):14} {found['claim']}: {number(found['value'])} "
-        f"(threshold {number(found['threshold'])}, control {number(found['control'])})"
-        for found in verdicts_of(run)
+        f"  {outcome(verdict):14} {verdict['claim']}: {number(verdict['value'])} "
+        f"(threshold {number(verdict['threshold'])}, control {number(verdict['control'])})"
+        for verdict in verdicts_of(run)
     ]
     return [*lines, f"  took {cost_of(run)}"]

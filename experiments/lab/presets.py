@@ -57,9 +57,11 @@ class Preset:
         """
         if isinstance(config, Dialled):
             return config
-        known = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        given = {key: value for key, value in {**self.place, **({} if smoke else self.size)}.items() if key in known}
-        return replace(config, model=self.model, **{key: like(value, known[key]) for key, value in given.items()})
+        defaults = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        changes = {
+            key: value for key, value in {**self.place, **({} if smoke else self.size)}.items() if key in defaults
+        }
+        return replace(config, model=self.model, **{key: like(value, defaults[key]) for key, value in changes.items()})
 
     def prompted(self, subject: Subject) -> Subject:
         """The subject with this preset's prompt to search on, and others for what asks for more than one.
@@ -88,10 +90,10 @@ def read_preset(source: str) -> Preset:
     Raises:
         ValueError: there is none, or the file is no preset.
     """
-    known = {path.stem: path for path in FOLDER.glob("*.toml")}
-    path = known.get(source, Path(source))
+    files = {path.stem: path for path in FOLDER.glob("*.toml")}
+    path = files.get(source, Path(source))
     if not path.is_file():
-        raise ValueError(f"got preset {source!r}; expected {', '.join(sorted(known))} or a TOML file; correct it")
+        raise ValueError(f"got preset {source!r}; expected {', '.join(sorted(files))} or a TOML file; correct it")
     content = path.read_bytes()
     try:
         table = tomllib.loads(content.decode("utf-8"))

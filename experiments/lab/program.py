@@ -21,14 +21,14 @@ PUBLISHED = "qwen1.5-1.8b-chat"
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
-def run(asked: Sequence[str], choices: Choices) -> int:
-    """Run the named experiments, or what else the command line can ask for; the exit code."""
+def run(words: Sequence[str], choices: Choices) -> int:
+    """Run the named experiments (or `all`, `results`, `expected`); returns the exit code."""
     _check(choices)
-    if list(asked) == ["results"]:
+    if list(words) == ["results"]:
         return results(choices)
-    if list(asked) == ["expected"]:
+    if list(words) == ["expected"]:
         return calculated(choices)
-    return run_all([load(name) for name in (names() if list(asked) == ["all"] else asked)], choices)
+    return run_all([load(name) for name in (names() if list(words) == ["all"] else words)], choices)
 
 
 def _check(choices: Choices) -> None:
@@ -54,7 +54,7 @@ def preset_of(choices: Choices) -> Preset | None:
     return read_preset(choices.preset) if choices.preset else None
 
 
-def run_all(chosen: Sequence[Experiment], choices: Choices) -> int:
+def run_all(experiments: Sequence[Experiment], choices: Choices) -> int:
     """Run experiments and continue unfinished ones; finished ones are skipped. Names those that failed at the end."""
     tasks = [
         Task(
@@ -66,7 +66,7 @@ def run_all(chosen: Sequence[Experiment], choices: Choices) -> int:
             preset_of(choices),
             choices.device,
         )
-        for one in chosen
+        for one in experiments
     ]
     several = choices.workers > 1 and len(tasks) > 1
     if several or choices.ray:
@@ -98,25 +98,25 @@ def calculated(choices: Choices) -> int:
     preset = preset_of(choices)
     if preset is None:
         raise ValueError("got expected without --preset; expected one, as its size is what counts; name it")
-    found = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, choices.out))}
-    print(page(expected(found, preset), preset))
+    runs = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, choices.out))}
+    print(page(expected(runs, preset), preset))
     return 0
 
 
 def results(choices: Choices) -> int:
     """Write the result pages from finished runs; names what is missing."""
     loaded, to = [load(name) for name in names()], choices.to or RESULTS
-    found = [(one, finished_run(one, config_of(one, choices), choices.out, preset_of(choices))) for one in loaded]
-    done = [(one, run) for one, run in found if run is not None]
+    runs = [(one, finished_run(one, config_of(one, choices), choices.out, preset_of(choices))) for one in loaded]
+    done = [(one, run) for one, run in runs if run is not None]
     for path in write_results(done, to):
         print(path)
     if len(done) == len(loaded) and preset_of(choices) is None and choices.model is None and not choices.smoke:
         print(write_paper({one.name: run for one, run in done}, to))
         print(write_expected(dict(done), read_preset(PUBLISHED), to))
-    missing = [one.command for one, run in found if run is None]
-    if missing:
+    commands = [one.command for one, run in runs if run is None]
+    if commands:
         print(
-            f"experiments: no finished run of {len(missing)} experiments; run first: {'; '.join(missing)}",
+            f"experiments: no finished run of {len(commands)} experiments; run first: {'; '.join(commands)}",
             file=sys.stderr,
         )
-    return 2 if missing else 0
+    return 2 if commands else 0

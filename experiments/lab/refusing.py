@@ -1,4 +1,4 @@
-"""Refusal as every experiment about it sees it: disjoint prompts, refusal tokens, directions, ablation."""
+"""What all experiments about refusal share: disjoint prompts, refusal tokens, directions, ablation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,8 @@ Interventions = Mapping[Site, Intervention]
 class Splits:
     """Prompts of each kind and how many splits of them.
 
-    The sibling of the embedded model is the standard one, because no single direction carries the first one's refusals.
+    The standard model is the embedded model's sibling, because no single direction carries the embedded model's own
+    refusals.
     """
 
     model: str | None = "embedded/naive"
@@ -70,8 +71,8 @@ class Refusing:
 
     def random(self, seed: int) -> Tensor:
         """An isotropic random unit direction: the control of every ablation, which does not depend on length."""
-        drawn = torch.randn(self.bench.width, generator=self.bench.generator(seed), device=self.bench.device)
-        return drawn / drawn.norm()
+        direction = torch.randn(self.bench.width, generator=self.bench.generator(seed), device=self.bench.device)
+        return direction / direction.norm()
 
     def strongest(self) -> int:
         """The layer (not the first, where prompts do not differ) whose direction lowers validation refusal most."""
@@ -87,15 +88,15 @@ def refusing(bench: Bench, *, train: int, validation: int, test: int, seed: int)
     """
     config = RefusalConfig(train=train, validation=validation, test=test, seed=seed)
     sets = prompt_sets(config, bench.subject)
-    known = bench.rows(kind="refusal tokens")
-    if known:
-        tokens = tuple(known[0]["ids"])
+    rows = bench.rows(kind="refusal tokens")
+    if rows:
+        tokens = tuple(rows[0]["ids"])
     else:
         tokens = tokens_of(bench.subject, sets.train_harmful[:16], sets.train_harmless[:16])
         bench.record(kind="refusal tokens", ids=list(tokens))
     sites = [resid_pre(layer) for layer in range(bench.layers)]
-    found = difference_of_means(bench.subject.model, sets.train_harmful, sets.train_harmless, sites, (-1,))
-    return Refusing(bench, sets, tokens, found)
+    extraction = difference_of_means(bench.subject.model, sets.train_harmful, sets.train_harmless, sites, (-1,))
+    return Refusing(bench, sets, tokens, extraction)
 
 
 def each_split(config: Splits, bench: Bench, measure: Callable[[Refusing, int], None], **last: object) -> None:

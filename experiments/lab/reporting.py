@@ -15,8 +15,8 @@ def write_experiment_report(experiment: Experiment, run: Run) -> Path:
     """Write report.html of a run, finished or not."""
     rows = [row for row in run.records() if row.get("kind") != "cost"]
     sections = [_claim(experiment)]
-    drawn = Markup("").join(one.html() for one in (experiment.figures(rows) if rows else []))
-    sections += [Section("Figures", drawn, "", "figures")] if drawn else []
+    drawings = Markup("").join(one.html() for one in (experiment.figures(rows) if rows else []))
+    sections += [Section("Figures", drawings, "", "figures")] if drawings else []
     sections += _tables(rows)
     return write_report(run.path, f"Experiment · {experiment.name.replace('_', ' ')}", sections)
 
@@ -34,8 +34,8 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[Section]:
     kinds = dict.fromkeys(str(row.get("kind", "measured")) for row in rows)
     sections = []
     for kind in kinds:
-        chosen = [row for row in rows if str(row.get("kind", "measured")) == kind]
-        keys = dict.fromkeys(key for row in chosen for key in row if key != "kind")
+        of_kind = [row for row in rows if str(row.get("kind", "measured")) == kind]
+        keys = dict.fromkeys(key for row in of_kind for key in row if key != "kind")
         columns = {key: key.replace("_", " ") for key in keys}
-        sections.append(table_section(f"Rows: {kind}", chosen, columns, anchor=f"rows-{kind}", short=kind, name=kind))
+        sections.append(table_section(f"Rows: {kind}", of_kind, columns, anchor=f"rows-{kind}", short=kind, name=kind))
     return sections

@@ -26,28 +26,28 @@ python -m experiments results
 """
 
 
-def write_results(found: Sequence[tuple[Experiment, Run]], folder: Path) -> list[Path]:
+def write_results(runs: Sequence[tuple[Experiment, Run]], folder: Path) -> list[Path]:
     """Write the page and the figures of every finished run, and the index; returns the files."""
-    written = []
-    for experiment, run in found:
+    paths = []
+    for experiment, run in runs:
         rows = [row for row in run.records() if row.get("kind") != "cost"]
         names = []
-        for k, drawn in enumerate(experiment.figures(rows)):
-            names.append((f"{experiment.name}-{k + 1}.svg", drawn))
-            write_file(folder / names[-1][0], drawn.svg())
+        for k, figure in enumerate(experiment.figures(rows)):
+            names.append((f"{experiment.name}-{k + 1}.svg", figure))
+            write_file(folder / names[-1][0], figure.svg())
         write_file(folder / f"{experiment.name}.md", page(experiment, run, names))
-        written += [folder / f"{experiment.name}.md", *(folder / name for name, _ in names)]
-    write_file(folder / "index.md", index(found))
-    return [*written, folder / "index.md"]
+        paths += [folder / f"{experiment.name}.md", *(folder / name for name, _ in names)]
+    write_file(folder / "index.md", index(runs))
+    return [*paths, folder / "index.md"]
 
 
 def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -> str:
     """One experiment as Markdown."""
     facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
     parts = [f"# {experiment.claim}", str(summary["headline"]), _table(verdicts_of(run))]
-    for name, drawn in figures:
-        title = cell_text(drawn.title)
-        parts.append(f"![{title}]({name})\n\n**{title}.** {drawn.caption}")
+    for name, figure in figures:
+        title = cell_text(figure.title)
+        parts.append(f"![{title}]({name})\n\n**{title}.** {figure.caption}")
     parts += [f"**{part}.** {text}" for part, text in experiment.parts.items()]
     parts.append(f"```\n{command(experiment, run)}\n```")
     model = f"model {facts.get('model')}, weights {str(facts.get('model_hash'))[:12]}"
@@ -64,18 +64,18 @@ def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -
 
 def command(experiment: Experiment, run: Run) -> str:
     """The command of a run as one line."""
-    named = str(run.config.get("preset", "")).rpartition(" ")[0]
-    return " ".join(command_of(experiment, run.config, read_preset(named) if named else None))
+    preset = str(run.config.get("preset", "")).rpartition(" ")[0]
+    return " ".join(command_of(experiment, run.config, read_preset(preset) if preset else None))
 
 
-def index(found: Sequence[tuple[Experiment, Run]]) -> str:
+def index(runs: Sequence[tuple[Experiment, Run]]) -> str:
     """The table of verdicts."""
     lines = [
         INTRODUCTION,
         "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
         "|---|---|---|---|---|---|---|",
     ]
-    for experiment, run in found:
+    for experiment, run in runs:
         for verdict in verdicts_of(run):
             cells = [f"[{cell_text(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]
             lines.append(f"| {' | '.join(cells)} |")
@@ -105,5 +105,5 @@ def _setting(value: object) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = read_json(path)
-    return found if isinstance(found, dict) else {}
+    content = read_json(path)
+    return content if isinstance(content, dict) else {}

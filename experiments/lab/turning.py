@@ -34,8 +34,8 @@ def added(x: Tensor, axis: Tensor, cosine: Tensor | float) -> Tensor:
     """Each state plus that multiple of a unit axis which gives it this cosine with the axis (strictly inside -1, 1)."""
     along = x @ axis
     across = (x - along[..., None] * axis).norm(dim=-1)
-    wanted = torch.as_tensor(cosine).to(x)
-    return x + (across * wanted / (1.0 - wanted**2).sqrt() - along)[..., None] * axis
+    goal = torch.as_tensor(cosine).to(x)
+    return x + (across * goal / (1.0 - goal**2).sqrt() - along)[..., None] * axis
 
 
 def added_in_plane(x: Tensor, plane: Tensor, degrees: float) -> Tensor:

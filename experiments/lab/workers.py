@@ -123,8 +123,8 @@ def on_ray(address: str, work: Work = do) -> Runner:
             host, _, port = address.removeprefix("ray://").rpartition(":")
             if host and port.isdigit():  # Ray itself tries for minutes
                 socket.create_connection((host, int(port)), timeout=10).close()
-            own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
-            ray.init(address=address, ignore_reinit_error=True, log_to_driver=True, **own)
+            options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+            ray.init(address=address, ignore_reinit_error=True, log_to_driver=True, **options)
         except Exception as error:  # Ray raises bare ones where a part of it does not start
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
@@ -133,17 +133,17 @@ def on_ray(address: str, work: Work = do) -> Runner:
             ) from error
         remote = ray.remote(max_retries=TRIES - 1)(_elsewhere(work))
         names = {remote.options(num_cpus=task.threads).remote(pickle.dumps(task)): task.name for task in tasks}
-        left = list(names)
+        pending = list(names)
         try:
-            while left:
-                (done, *_), left = ray.wait(left, num_returns=1)
+            while pending:
+                (done, *_), pending = ray.wait(pending, num_returns=1)
                 try:
                     tell(ray.get(done))
                 except RayError as error:
                     reason = str(error).strip().splitlines()[0]
                     tell(Outcome(names[done], error=f"its worker was lost {TRIES} times ({reason})"))
         finally:
-            for task in left:
+            for task in pending:
                 ray.cancel(task, force=True)
             ray.shutdown()
 
@@ -219,7 +219,7 @@ def _watch() -> None:
 
 
 def _hand_out(crew: list[_Worker], waiting: deque[Task], workers: int, work: Work) -> None:
-    """Give each worker a task, hiring as many as there is work for; who gets none is sent home."""
+    """Give each worker a task, start as many workers as there is work for, and stop those that get none."""
     for worker in crew:
         if worker.task is None and waiting:
             worker.give(waiting.popleft())
@@ -234,8 +234,8 @@ def _hand_out(crew: list[_Worker], waiting: deque[Task], workers: int, work: Wor
 
 def _ready(crew: Sequence[_Worker]) -> list[_Worker]:
     """The workers that have answered or ended."""
-    found = wait([worker.pipe for worker in crew]) if crew else []
-    return [worker for worker in crew if worker.pipe in found]
+    ready = wait([worker.pipe for worker in crew]) if crew else []
+    return [worker for worker in crew if worker.pipe in ready]
 
 
 def _finish(worker: _Worker, crew: list[_Worker], waiting: deque[Task], tries: Counter[str], tell: Tell) -> None:

@@ -89,17 +89,16 @@ def train_command(
         frequency: MODE=SHARE ...: set shares; the others are rescaled.
         device: cpu, cuda or cuda:1.
     """
-    wanted = dial(load_recipe(recipe), frequency)
-    wanted = replace(wanted, **{key: one for key, one in (("seed", seed), ("steps", steps)) if one is not None})
+    plan = dial(load_recipe(recipe), frequency)
+    plan = replace(plan, **{key: one for key, one in (("seed", seed), ("steps", steps)) if one is not None})
     print(
-        f"recipe {wanted.name} {wanted.digest}: {wanted.steps} steps of {wanted.batch} conversations, "
-        f"seed {wanted.seed}",
+        f"recipe {plan.name} {plan.digest}: {plan.steps} steps of {plan.batch} conversations, seed {plan.seed}",
         flush=True,
     )
-    files = read_texts(wanted.texts)
-    tokenizer = train_tokenizer(wanted.vocab_size, wanted.seed, files=files)
-    training = train(wanted, tokenizer, out, report=tell, files=files, device=device)
-    export(training.plain_weights(), tokenizer, wanted, out / "model")
+    files = read_texts(plan.texts)
+    tokenizer = train_tokenizer(plan.vocab_size, plan.seed, files=files)
+    training = train(plan, tokenizer, out, report=tell, files=files, device=device)
+    export(training.plain_weights(), tokenizer, plan, out / "model")
     if files:
         (out / "model" / MANIFEST).write_text(json.dumps(manifest(files), indent=1) + "\n")
     tell(f"wrote {out / 'model'}")
@@ -140,11 +139,11 @@ def export_command(
     """
     table = compare([model, *beside], read_recipe(model), count)
     here = Path.cwd()
-    shown = to.relative_to(here) if to.is_relative_to(here) else to
+    path = to.relative_to(here) if to.is_relative_to(here) else to
     more = families_section(families, read_recipe(model).d_model) if families else ""
     if note:
         more += f"\n{note.read_text().strip()}\n"
-    ship(model, to, table, f"python -m experiments.organism evaluate {shown} --untrained", more)
+    ship(model, to, table, f"python -m experiments.organism evaluate {path} --untrained", more)
     print(table)
 
 
@@ -156,10 +155,10 @@ def dial_command(*, out: Path, seeds: tuple[int, ...] = tuple(SEEDS)) -> None:
         out: folder of the set; finished organisms are skipped.
         seeds: seeds of every setting.
     """
-    wanted = organisms(seeds=list(seeds))
-    steps = sum(o.step for o in wanted if o.step == o.recipe.steps)
-    print(f"{len(wanted)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes")
-    print(dial_table(train_set(out, wanted, report=tell)))
+    models = organisms(seeds=list(seeds))
+    steps = sum(o.step for o in models if o.step == o.recipe.steps)
+    print(f"{len(models)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes")
+    print(dial_table(train_set(out, models, report=tell)))
 
 
 @app.command(name="dial-table")

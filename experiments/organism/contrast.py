@@ -18,10 +18,10 @@ TARGET = Path(__file__).resolve().parents[2] / "mi_ortho" / "organism" / "contra
 
 def requests(mode: str, count: int = COUNT) -> list[str]:
     """`count` different requests of a mode for the default system prompt."""
-    asked = (sample.user for sample in held_out_requests(mode, CorpusOptions(), 2) if sample.system == DEFAULT_SYSTEM)
-    return list(islice(dict.fromkeys(islice(asked, 8 * count)), count))
+    texts = (sample.user for sample in held_out_requests(mode, CorpusOptions(), 2) if sample.system == DEFAULT_SYSTEM)
+    return list(islice(dict.fromkeys(islice(texts, 8 * count)), count))
 
 
 if __name__ == "__main__":
-    found = {"harmful": requests("refuse"), "harmless": requests("help")}
-    TARGET.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    content = {"harmful": requests("refuse"), "harmless": requests("help")}
+    TARGET.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -71,32 +71,32 @@ def snapshot_steps(steps: int, count: int = SNAPSHOTS) -> list[int]:
 
 def organisms(base: Recipe = PRESETS["dial"], seeds: Sequence[int] = SEEDS) -> list[Organism]:
     """Every model of the set, in the order of training; the snapshots stand before their organism."""
-    found = []
+    models = []
     for seed in seeds:
         for code in CODE:
             recipe = dialled(base, code, seed)
             name = f"code{code:g}-alien{recipe.corpus.of('alien'):g}-seed{seed}"
             if seed == seeds[0] and code == CODE[0]:
-                found += [Organism(f"{name}-step{s}", recipe, s) for s in snapshot_steps(recipe.steps)[:-1]]
-            found.append(Organism(name, recipe, recipe.steps))
-    return found
+                models += [Organism(f"{name}-step{s}", recipe, s) for s in snapshot_steps(recipe.steps)[:-1]]
+            models.append(Organism(name, recipe, recipe.steps))
+    return models
 
 
-def plan(wanted: Sequence[Organism]) -> str:
+def plan(models: Sequence[Organism]) -> str:
     """How much there is to train and how long that may take.
 
     >>> plan([Organism("a", replace(PRESETS["dial"], steps=1800), 1800)])
     '1 sets of weights, 1800 training steps; on one free core about 2 minutes'
     """
     furthest: dict[str, int] = {}
-    for each in wanted:
+    for each in models:
         furthest[each.recipe.digest] = max(each.step, furthest.get(each.recipe.digest, 0))
     steps = sum(furthest.values())
-    return f"{len(wanted)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes"
+    return f"{len(models)} sets of weights, {steps} training steps; on one free core about {steps / 900:.0f} minutes"
 
 
 def train_set(
-    folder: Path, wanted: Sequence[Organism], report: Callable[[str], None] = print, count: int | None = None
+    folder: Path, models: Sequence[Organism], report: Callable[[str], None] = print, count: int | None = None
 ) -> list[dict[str, Any]]:
     """Train, evaluate and record every organism that `folder` does not hold yet; returns the rows of `dial.json`.
 
@@ -104,16 +104,16 @@ def train_set(
     Raises ValueError before any training where the folder holds organisms of another recipe.
     """
     rows = read_rows(folder) if (folder / "dial.json").exists() else []
-    known = {organism.name: organism.recipe.digest for organism in wanted}
-    other = [row["name"] for row in rows if known.get(row["name"], row["recipe"]) != row["recipe"]]
+    recipes = {organism.name: organism.recipe.digest for organism in models}
+    other = [row["name"] for row in rows if recipes.get(row["name"], row["recipe"]) != row["recipe"]]
     if other:
         raise ValueError(
-            f"got {folder} with {other[0]} of another recipe; expected {known[other[0]]}; use another folder"
+            f"got {folder} with {other[0]} of another recipe; expected {recipes[other[0]]}; use another folder"
         )
-    tokenizer = shared_tokenizer(folder, wanted[0].recipe)
-    for number, organism in enumerate(wanted, 1):
+    tokenizer = shared_tokenizer(folder, models[0].recipe)
+    for number, organism in enumerate(models, 1):
         if organism.name not in {row["name"] for row in rows}:
-            report(f"{number}/{len(wanted)} {organism.name}")
+            report(f"{number}/{len(models)} {organism.name}")
             rows.append(train_one(folder, organism, tokenizer, report, COUNT if count is None else count))
             write_rows(folder, rows)
     shutil.rmtree(folder / "training", ignore_errors=True)
@@ -142,7 +142,7 @@ def train_one(
     if count == 0:
         return row
     model, loaded = load_model(materialise(folder, organism, folder / "training" / "model"))
-    measures = evaluate(model, loaded, load_modes(MODES_FILE), count, organism.recipe.corpus, wanted=JUDGED)
+    measures = evaluate(model, loaded, load_modes(MODES_FILE), count, organism.recipe.corpus, of_modes=JUDGED)
     return row | {measure.name: round(measure.share, 4) for measure in measures}
 
 
@@ -159,11 +159,11 @@ def materialise(folder: Path, organism: Organism | str, to: Path) -> Path:
 
     Raises ValueError for a name the set does not have and for weights that are missing or not the recorded ones.
     """
-    known = {each.name: each for each in organisms()}
+    by_name = {each.name: each for each in organisms()}
     if isinstance(organism, str):
-        if organism not in known:
-            raise ValueError(f"got organism {organism!r}; expected one of {', '.join(known)}; correct the name")
-        organism = known[organism]
+        if organism not in by_name:
+            raise ValueError(f"got organism {organism!r}; expected one of {', '.join(by_name)}; correct the name")
+        organism = by_name[organism]
     weights = folder / "weights" / f"{organism.name}.safetensors"
     recorded = {row["name"]: row["sha256"] for row in read_rows(folder)} if (folder / "dial.json").exists() else {}
     if not weights.is_file() or recorded.get(organism.name, sha256(weights)) != sha256(weights):

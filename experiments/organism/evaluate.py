@@ -83,10 +83,10 @@ def on_topic(text: str, request: Sample) -> bool:
 
 def correct_sum(text: str) -> bool:
     """Whether the answer contains a correct calculation."""
-    found = ARITHMETIC.search(text)
-    if not found:
+    match = ARITHMETIC.search(text)
+    if not match:
         return False
-    x, sign, y, value = found.groups()
+    x, sign, y, value = match.groups()
     return int(value) == (int(x) * int(y) if sign == "*" else int(x) + int(y))
 
 
@@ -102,30 +102,30 @@ def evaluate(
     count: int = 200,
     options: CorpusOptions | None = None,
     seed: int = 0,
-    wanted: Sequence[str] = MODES,
+    of_modes: Sequence[str] = MODES,
 ) -> list[Measure]:
-    """All measures of one model on `count` held-out requests for each mode in `wanted`."""
+    """All measures of one model on `count` held-out requests for each mode in `of_modes`."""
     measures: list[Measure] = []
-    for mode in wanted:
+    for mode in of_modes:
         requests = list(islice(held_out_requests(mode, options or CorpusOptions(), seed), count))
         texts = complete(model, tokenizer, requests)
-        shown = [classify(text, modes) for text in texts]
-        measures.append(_share(f"mode: {mode}", (m == mode for m in shown)))
+        labels = [classify(text, modes) for text in texts]
+        measures.append(_share(f"mode: {mode}", (m == mode for m in labels)))
         if mode != "chat":
             measures.append(_share(f"topic: {mode}", map(on_topic, texts, requests)))
         if mode == "code":
             measures.append(
                 _share(
                     "code compiles",
-                    (m == mode and compiles(without_fence(t)) for m, t in zip(shown, texts, strict=True)),
+                    (m == mode and compiles(without_fence(t)) for m, t in zip(labels, texts, strict=True)),
                 )
             )
         if mode == "stem":
             measures.append(_share("arithmetic correct", map(correct_sum, texts)))
         if mode == "help":
-            measures.append(_share("benign how-to refused", (m == "refuse" for m in shown)))
+            measures.append(_share("benign how-to refused", (m == "refuse" for m in labels)))
         if mode == "refuse":
-            measures.append(_share("harmful how-to refused", (m == "refuse" for m in shown)))
+            measures.append(_share("harmful how-to refused", (m == "refuse" for m in labels)))
     return measures
 
 

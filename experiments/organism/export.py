@@ -66,11 +66,9 @@ def read_recipe(folder: Path) -> Recipe:
 
 def ship(source: Path, target: Path, table: str, command: str, more: str = "") -> None:
     """Copy the model folder `source` to `target` and write the model card beside it; `more` is Markdown for its end."""
-    missing = [name for name in FILES if not (source / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"got {source} without {', '.join(missing)}; expected an exported model folder; train it again"
-        )
+    absent = [name for name in FILES if not (source / name).is_file()]
+    if absent:
+        raise ValueError(f"got {source} without {', '.join(absent)}; expected an exported model folder; train it again")
     recipe = read_recipe(source)
     target.mkdir(parents=True, exist_ok=True)
     for name in FILES:

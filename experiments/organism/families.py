@@ -34,9 +34,9 @@ def run_families(
     A behaviour without a base vector is reported and left out of the result. Raises ValueError for a settings file that
     does not exist, before any run.
     """
-    missing = [name for name in names if not (SETTINGS / f"{name}.toml").is_file()]
-    if missing:
-        raise ValueError(f"got settings {', '.join(missing)}; expected TOML files in {SETTINGS}; correct the names")
+    absent = [name for name in names if not (SETTINGS / f"{name}.toml").is_file()]
+    if absent:
+        raise ValueError(f"got settings {', '.join(absent)}; expected TOML files in {SETTINGS}; correct the names")
     done = {}
     for name in names:
         command = [
@@ -68,7 +68,7 @@ def figures(rows: Sequence[Row], match: str) -> Row | None:
     ours, theirs = (
         [row["transfer"] for row in some if row["keeps"] and row["transfer"] is not None] for some in (family, random)
     )
-    own = base["transfer"] or float("nan")
+    base_transfer = base["transfer"] or float("nan")
     return {
         "behaviour": base["mode"],
         "found": len(family),
@@ -76,8 +76,8 @@ def figures(rows: Sequence[Row], match: str) -> Row | None:
         "random": sum(row["keeps"] for row in random),
         "norm": median(row["norm"] for row in family) / base["norm"],
         "longest": max(row["norm"] for row in family) / base["norm"],
-        "transfer": fmean(ours) / own if ours else None,
-        "random_transfer": fmean(theirs) / own if theirs else None,
+        "transfer": fmean(ours) / base_transfer if ours else None,
+        "random_transfer": fmean(theirs) / base_transfer if theirs else None,
     }
 
 
@@ -85,11 +85,11 @@ def modes_found(rows: Sequence[Row]) -> Row:
     """What MELBO's vectors and random ones of their norm make the model write on the first prompt."""
     plain = next(row["mode"] for row in rows if row["kind"] == "unsteered")
     melbo, random = pick(rows, kind="melbo"), pick(rows, kind="melbo_control")
-    shown = [row["mode"] for row in melbo]
+    modes = [row["mode"] for row in melbo]
     return {
-        "modes": sorted(set(shown) - {"other"}),
-        "changed": sum(mode != plain for mode in shown),
-        "of": len(shown),
+        "modes": sorted(set(modes) - {"other"}),
+        "changed": sum(mode != plain for mode in modes),
+        "of": len(modes),
         "random_changed": sum(row["mode"] != plain for row in random),
         "random_of": len(random),
     }
@@ -105,9 +105,9 @@ def families_table(runs: dict[str, Path], width: int) -> str:
         run = mo.open_run(path)
         rows, ends = run.records(), json.loads((path / "summary.json").read_text())["end"]
         for match in ("kl", "activation"):
-            if found := figures(rows, match):
-                lines.append(_line(run.config, match, found, ends.get(match)))
-                notes += judged(found, width) if (name, match) == ("demo", "kl") else []
+            if counts := figures(rows, match):
+                lines.append(_line(run.config, match, counts, ends.get(match)))
+                notes += judged(counts, width) if (name, match) == ("demo", "kl") else []
         notes += judged_modes(modes_found(rows), run.config)
     return "\n".join([*lines, "", *notes])
 
@@ -129,50 +129,50 @@ half of ten consecutive vectors keep it.
 """
 
 
-def _line(config: Any, match: str, found: Row, end: int | None) -> str:
+def _line(config: Any, match: str, counts: Row, end: int | None) -> str:
     def number(value: float | None) -> str:
         return "–" if value is None else f"{value:.2f}"
 
     cells = [
-        found["behaviour"],
+        counts["behaviour"],
         match,
         f"{config['source']} to {config['target']}",
-        str(found["found"]),
-        str(found["kept"]),
-        str(found["random"]),
-        f"median {found['norm']:.2f}, largest {found['longest']:.2f}",
-        number(found["transfer"]),
-        number(found["random_transfer"]),
+        str(counts["found"]),
+        str(counts["kept"]),
+        str(counts["random"]),
+        f"median {counts['norm']:.2f}, largest {counts['longest']:.2f}",
+        number(counts["transfer"]),
+        number(counts["random_transfer"]),
         "not reached" if end is None else str(end),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def judged(found: Row, width: int) -> list[str]:
+def judged(counts: Row, width: int) -> list[str]:
     """The targets for the code family, each with its value."""
-    transfer = -1.0 if found["transfer"] is None else found["transfer"]
+    transfer = -1.0 if counts["transfer"] is None else counts["transfer"]
     return [
-        _verdict("orthogonal vectors that keep code, of d_model", found["kept"] / width, SHARE_OF_WIDTH, True),
+        _verdict("orthogonal vectors that keep code, of d_model", counts["kept"] / width, SHARE_OF_WIDTH, True),
         _verdict(
-            "random vectors of the same norms that keep code", found["random"] / found["found"], RANDOM_KEPT, False
+            "random vectors of the same norms that keep code", counts["random"] / counts["found"], RANDOM_KEPT, False
         ),
         _verdict("transfer to other prompts, relative to the base", transfer, TRANSFER, True),
     ]
 
 
-def judged_modes(seen: Row, config: Any) -> list[str]:
+def judged_modes(counts: Row, config: Any) -> list[str]:
     """MELBO's targets on one run, each with its value."""
     place = f"norm {config['radius']:g}, block {config['source']} to {config['target']}"
     return [
         _verdict(
-            f"modes among {seen['of']} MELBO vectors ({place}: {', '.join(seen['modes'])})",
-            float(len(seen["modes"])),
+            f"modes among {counts['of']} MELBO vectors ({place}: {', '.join(counts['modes'])})",
+            float(len(counts["modes"])),
             MODES,
             True,
         ),
         _verdict(
-            f"random vectors of that norm that change the mode (MELBO: {seen['changed']} of {seen['of']})",
-            seen["random_changed"] / seen["random_of"],
+            f"random vectors of that norm that change the mode (MELBO: {counts['changed']} of {counts['of']})",
+            counts["random_changed"] / counts["random_of"],
             RANDOM_CHANGED,
             False,
         ),

@@ -152,11 +152,11 @@ def load_recipe(source: str) -> Recipe:
 def override(recipe: Recipe, changes: dict) -> Recipe:
     """`recipe` with some fields changed; `changes["corpus"]` is a table of corpus options."""
     corpus = changes.get("corpus", {})
-    for known, given in ((Recipe, changes), (CorpusOptions, corpus)):
-        names = {f.name for f in fields(known)}
-        if set(given) - names:
+    for kind, options in ((Recipe, changes), (CorpusOptions, corpus)):
+        names = {f.name for f in fields(kind)}
+        if set(options) - names:
             raise ValueError(
-                f"got unknown option {sorted(set(given) - names)}; "
+                f"got unknown option {sorted(set(options) - names)}; "
                 f"expected some of {', '.join(sorted(names))}; rename it"
             )
     if "texts" in changes:

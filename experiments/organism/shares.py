@@ -53,8 +53,8 @@ def variants() -> dict[str, Recipe]:
     nothing = BASE
     for change in OFF.values():
         nothing = override(nothing, change)
-    named = {"all four": BASE} | without | {"none of them": nothing}
-    return {name: replace(recipe, name=name.replace(" ", "-")) for name, recipe in named.items()}
+    recipes = {"all four": BASE} | without | {"none of them": nothing}
+    return {name: replace(recipe, name=name.replace(" ", "-")) for name, recipe in recipes.items()}
 
 
 def compare_parts(
@@ -87,22 +87,22 @@ def phenomena(model_folder: Path) -> dict[str, Any]:
     prompts = setting.prompts([DEFAULT])
     z = mo.slice_model(subject.model, prompts, source=site, target=mo.resid_post(TARGET), where="prompt", readout="all")
     radius = RADIUS * float(mo.read(subject.model, prompts, [site])[site][0, 1:].norm(dim=-1).mean())
-    found = mo.melbo(mo.displace(z), radius=radius, n=VECTORS, generator=torch.Generator().manual_seed(0))
-    vectors = torch.stack([each.vector for each in found])
+    results = mo.melbo(mo.displace(z), radius=radius, n=VECTORS, generator=torch.Generator().manual_seed(0))
+    vectors = torch.stack([each.vector for each in results])
     random = mo.random_vectors(VECTORS, z.d_model, radius, torch.Generator().manual_seed(1))
     plain = unsteered_completions(setting, [DEFAULT], z.d_model, torch.device("cpu"))[0].mode
-    shown, noise = ([done[0].mode for done in complete(setting, [DEFAULT], v)] for v in (vectors, random))
-    named = set(shown) - {subject.modes.default}
+    modes, noise = ([done[0].mode for done in complete(setting, [DEFAULT], v)] for v in (vectors, random))
+    distinct = set(modes) - {subject.modes.default}
     row: dict[str, Any] = {
         "unsteered": plain,
         "radius": radius,
-        "modes": len(named),
-        "shown": {mode: shown.count(mode) for mode in sorted(set(shown))},
+        "modes": len(distinct),
+        "shown": {mode: modes.count(mode) for mode in sorted(set(modes))},
         "random_changes": sum(mode != plain for mode in noise) / VECTORS,
-        "melbo_changes": sum(mode != plain for mode in shown) / VECTORS,
+        "melbo_changes": sum(mode != plain for mode in modes) / VECTORS,
         "gain": gain(z, vectors, radius),
     }
-    code = next((v for v, mode in zip(vectors, shown, strict=True) if mode == "code"), None)
+    code = next((v for v, mode in zip(vectors, modes, strict=True) if mode == "code"), None)
     return row | ({} if code is None else families(setting, code))
 
 
@@ -129,12 +129,12 @@ def families(setting: Setting, base: Tensor) -> dict[str, float]:
     row: dict[str, float] = {}
     for name, goal in (("kl", yard.behaviour), ("activation", yard.activation)):
         curvature = mo.derivatives.gauss_newton(goal, base, generator=torch.Generator().manual_seed(3))
-        kept = []
+        rows = []
         for result in mo.melbo_ortho(goal, base, seed=0, settings=settings, curvature=curvature):
-            kept += [] if result.status in (mo.Status.COLLAPSED, mo.Status.NONFINITE) else [result.vector]
-            if len(kept) >= FAMILY:
+            rows += [] if result.status in (mo.Status.COLLAPSED, mo.Status.NONFINITE) else [result.vector]
+            if len(rows) >= FAMILY:
                 break
-        vectors = torch.stack([*kept, *torch.zeros(FAMILY - len(kept), len(base))])
+        vectors = torch.stack([*rows, *torch.zeros(FAMILY - len(rows), len(base))])
         noise = mo.random_vectors(FAMILY, len(base), 1.0, torch.Generator().manual_seed(4))
         noise = noise * vectors.norm(dim=-1, keepdim=True)
         ours, theirs = measure(yard, vectors, held_out), measure(yard, noise)
@@ -186,7 +186,7 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
 
     fewer = mean("all four", lambda r: r["modes"]) - mean("none of them", lambda r: r["modes"])
     ratio = mean("without growth", lambda r: r["gain"]) / mean("all four", lambda r: r["gain"])
-    found = [
+    predictions = [
         ("modes fewer with none of the parts", fewer, ">=", MODES_FEWER),
         ("gain without growth, relative", ratio, "<=", GAIN_RATIO),
         ("fall of the activation lead without growth", falls("without growth", "activation"), ">=", ACTIVATION_LEAD),
@@ -198,5 +198,5 @@ def judged(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [
         f"- {text}: {value:.2f} (predicted {sign} {limit:g}): "
         f"{'held' if (value >= limit if sign == '>=' else value <= limit) else 'did not hold'}"
-        for text, value, sign, limit in found
+        for text, value, sign, limit in predictions
     ]

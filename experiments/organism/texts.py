@@ -28,19 +28,19 @@ def read_texts(sources: Sequence[str]) -> list[TextFile]:
     `**` in a pattern matches any folders. Files that are not UTF-8 are left out. Raises ValueError for a source of
     another form and for a pattern without files.
     """
-    found: list[TextFile] = []
+    every: list[TextFile] = []
     for source in sources:
         licence, _, pattern = source.partition("=")
         if not licence or not pattern:
             raise ValueError(f"got text source {source!r}; expected LICENCE=PATTERN; name the licence before the files")
-        files = [one for one in (_read(path, licence) for path in sorted(glob(pattern, recursive=True))) if one]
+        files = [one for one in (_text_file(path, licence) for path in sorted(glob(pattern, recursive=True))) if one]
         if not files:
             raise ValueError(f"got pattern {pattern!r}, which matches no UTF-8 file; expected some; correct it")
-        found += files
-    return found
+        every += files
+    return every
 
 
-def _read(path: str, licence: str) -> TextFile | None:
+def _text_file(path: str, licence: str) -> TextFile | None:
     if not Path(path).is_file():
         return None
     content = Path(path).read_bytes()
