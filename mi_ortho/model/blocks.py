@@ -41,12 +41,12 @@ def record(model: Model, prompts: Prompts, first: int, last: int, dtype: torch.d
     """
     modules: Any = model
     blocks = list(modules.blocks)[first:last]
-    seen, end = _watch(model, prompts, blocks)
-    start = seen[0][0]
+    inputs, end = _watch(model, prompts, blocks)
+    start = inputs[0][0]
     require_finite(end[prompts.mask], model, prompts, "activations of the slice")
-    calls, error = _replayed(blocks, seen, end, True)
+    calls, error = _bare_calls(blocks, inputs, end, True)
     if error > 0.0:
-        calls, error = min((calls, error), _replayed(blocks, seen, end, False), key=lambda found: found[1])
+        calls, error = min((calls, error), _bare_calls(blocks, inputs, end, False), key=lambda pair: pair[1])
     require_equal(error, end.dtype, "the blocks between source and target")
     shared = tuple((block, _shared(kwargs, len(end))) for block, kwargs in calls)
     per_row = not _fits_copies(start, shared, end, False)
@@ -67,10 +67,10 @@ def _fits_copies(start: Tensor, calls: tuple[Call, ...], end: Tensor, per_row: b
     """Whether two copies of the batch, as two vectors make them, each come out as the batch does."""
     twice = tuple((block, expand(kwargs, 2, len(end), per_row)) for block, kwargs in calls)
     try:
-        found = replay(start.repeat(2, 1, 1), twice)
+        output = replay(start.repeat(2, 1, 1), twice)
     except (RuntimeError, ValueError):  # of sizes that do not fit, from the model's own code
         return False
-    return found.shape[0] == 2 * len(end) and relative_error(found, end.repeat(2, 1, 1)) <= rounding(end.dtype)
+    return output.shape[0] == 2 * len(end) and relative_error(output, end.repeat(2, 1, 1)) <= rounding(end.dtype)
 
 
 def require_equal(error: float, dtype: torch.dtype, what: str) -> None:
@@ -146,17 +146,19 @@ def copied(
     return new
 
 
-def _replayed(
-    blocks: Sequence[Any], seen: Sequence[tuple[Tensor, dict[str, Any]]], end: Tensor, unwrap: bool
+def _bare_calls(
+    blocks: Sequence[Any], inputs: Sequence[tuple[Tensor, dict[str, Any]]], end: Tensor, unwrap: bool
 ) -> tuple[tuple[Call, ...], float]:
+    """Copies of the blocks without hooks, each with its arguments, and the relative error of their replay."""
     calls = tuple(
-        (copied(block, None, unwrap), _arguments(kwargs)) for block, (_, kwargs) in zip(blocks, seen, strict=True)
+        (copied(block, None, unwrap), _arguments(kwargs)) for block, (_, kwargs) in zip(blocks, inputs, strict=True)
     )
-    return calls, relative_error(replay(seen[0][0], calls), end)
+    return calls, relative_error(replay(inputs[0][0], calls), end)
 
 
 def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[tuple[Tensor, dict[str, Any]]], Tensor]:
-    seen: list[tuple[Tensor, dict[str, Any]]] = []
+    """What enters each block (the stream, and its other arguments by name), and what leaves the last one."""
+    inputs: list[tuple[Tensor, dict[str, Any]]] = []
     ends: list[Tensor] = []
 
     def note(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -164,7 +166,7 @@ def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[
         bound = inspect.signature(inner.forward).bind(*args, **kwargs).arguments  # pyright: ignore
         x, *_ = bound.values()
         rest = {k: v for k, v in list(bound.items())[1:] if k != "kwargs"}
-        seen.append((hidden(x).detach(), {**rest, **bound.get("kwargs", {})}))
+        inputs.append((hidden(x).detach(), {**rest, **bound.get("kwargs", {})}))
 
     handles = [block.register_forward_pre_hook(note, with_kwargs=True) for block in blocks]
     handles.append(blocks[-1].register_forward_hook(lambda *a: ends.append(hidden(a[2]).detach())))
@@ -173,12 +175,13 @@ def _watch(model: Model, prompts: Prompts, blocks: Sequence[Any]) -> tuple[list[
     finally:
         for handle in handles:
             handle.remove()
-    return seen, ends[0]
+    return inputs, ends[0]
 
 
 def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in kwargs.items() if k not in _CACHES}
-    return {**kept, "use_cache": False} if "use_cache" in kept else kept
+    """The arguments of a block without any cache."""
+    others = {k: v for k, v in kwargs.items() if k not in _CACHES}
+    return {**others, "use_cache": False} if "use_cache" in others else others
 
 
 def _shared(kwargs: Mapping[str, Any], batch: int) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""What one step of a chat template may make: no text, list or number of a size that no prompt has.
+"""Bounds on what one step of a chat template may make, so that no text, list or number outgrows every prompt.
 
-The tokenizer's own environment of jinja is taken over and watched: operators, calls and filters that can make something
-large out of something small say how large before they do it.
+The tokenizer's own jinja environment is extended: operators, calls and filters that can make a large result of small
+values are charged for the size of that result before they run.
 """
 
 import re
@@ -23,22 +23,22 @@ class EndlessTemplate(ValueError):
 
 @no_type_check
 def bounded(environment: Any) -> Any:
-    """The same environment with bounds; `environment.allowance` is what is left of them, set it before rendering.
+    """The same environment with bounds; `environment.allowance` is the size that may still be made: set it first.
 
-    Errors of templates that are compiled or rendered by it: EndlessTemplate.
+    Templates that are compiled or rendered by it raise EndlessTemplate where they exceed the bounds.
     """
-    found = environment.overlay()
-    found.__class__ = _watched(type(environment))
-    found.allowance = LARGEST
-    found.code_generator_class = _joining(environment.code_generator_class)
-    found.filters = {name: _guarded(found, name, f) for name, f in environment.filters.items()}
-    found.concat = found.joined
-    found.finalize = found.written
-    return found
+    overlay = environment.overlay()
+    overlay.__class__ = _environment_class(type(environment))
+    overlay.allowance = LARGEST
+    overlay.code_generator_class = _generator_class(environment.code_generator_class)
+    overlay.filters = {name: _sized_filter(overlay, name, f) for name, f in environment.filters.items()}
+    overlay.concat = overlay.joined
+    overlay.finalize = overlay.written
+    return overlay
 
 
 @no_type_check
-def _joining(plain: type) -> type:
+def _generator_class(plain: type) -> type:
     class Joining(plain):
         def visit_Concat(self, node: Any, frame: Any) -> None:  # a ~ b
             self.write("environment.chained((")
@@ -51,7 +51,7 @@ def _joining(plain: type) -> type:
 
 
 @no_type_check
-def _watched(plain: type) -> type:
+def _environment_class(plain: type) -> type:
     class Watched(plain):
         intercepted_binops = frozenset(("*", "**", "%", "+"))
 
@@ -61,11 +61,11 @@ def _watched(plain: type) -> type:
                 raise _refusal()
 
         def joined(self, parts: Iterable[str]) -> str:
-            kept = []
+            pieces = []
             for part in parts:
                 self.take(len(part))
-                kept.append(part)
-            return "".join(kept)
+                pieces.append(part)
+            return "".join(pieces)
 
         def chained(self, parts: Iterable[Any]) -> str:
             return self.joined(str(self.written(part)) for part in parts)
@@ -85,59 +85,59 @@ def _watched(plain: type) -> type:
             return value
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            self.take(_size(operator, left, right))
+            self.take(_operator_size(operator, left, right))
             return super().call_binop(context, operator, left, right)
 
         def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-            text, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
+            owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
             if name == "join" and args:
-                args = (_listed(args[0]), *args[1:])
-            own = text if isinstance(text, str) else ""
-            __self.take(_made(name, own, [*args, *kwargs.values()]))
+                args = (_as_list(args[0]), *args[1:])
+            text = owner if isinstance(owner, str) else ""
+            __self.take(_result_size(name, text, [*args, *kwargs.values()]))
             return super().call(__context, __obj, *args, **kwargs)
 
         def wrap_str_format(self, value: Any) -> Any:
-            found, text = super().wrap_str_format(value), getattr(value, "__self__", "")
-            return None if found is None else _formatting(self, text, found)
+            formatter, text = super().wrap_str_format(value), getattr(value, "__self__", "")
+            return None if formatter is None else _sized_format(self, text, formatter)
 
     return Watched
 
 
 @no_type_check
-def _formatting(environment: Any, text: str, f: Callable[..., Any]) -> Callable[..., Any]:
+def _sized_format(environment: Any, text: str, f: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(f)
     def sized(*args: Any, **kwargs: Any) -> Any:
-        environment.take(_formatted(text, [*args, *kwargs.values()]))
+        environment.take(_format_size(text, [*args, *kwargs.values()]))
         return f(*args, **kwargs)
 
     return sized
 
 
 @no_type_check
-def _guarded(environment: Any, name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+def _sized_filter(environment: Any, name: str, f: Callable[..., Any]) -> Callable[..., Any]:
     place = 1 if hasattr(f, "jinja_pass_arg") else 0
 
     @wraps(f)
     def sized(*args: Any, **kwargs: Any) -> Any:
         before, value, rest = args[:place], args[place] if len(args) > place else None, args[place + 1 :]
         if name in ("join", "sum", "string", "tojson", "pprint"):
-            value = value if isinstance(value, str | dict) else _listed(value)
+            value = value if isinstance(value, str | dict) else _as_list(value)
             environment.written(value)
         others = [*rest, *kwargs.values()]
         if name in ("join", "sum"):
-            environment.take(_made(name, str(others[0]) if others else "", [value]))
+            environment.take(_result_size(name, str(others[0]) if others else "", [value]))
         elif name == "format":
-            environment.take(_formatted(str(value), others))
+            environment.take(_format_size(str(value), others))
         else:
-            environment.take(_made(name, value if isinstance(value, str) else "", others))
+            environment.take(_result_size(name, value if isinstance(value, str) else "", others))
         return f(*before, value, *rest, **kwargs) if len(args) > place else f(*args, **kwargs)
 
     return sized
 
 
 @no_type_check
-def _listed(value: Any) -> Any:
-    """Items that come one by one as a list, so that they can be measured; anything else as it is."""
+def _as_list(value: Any) -> Any:
+    """An iterator as a list, so that its items can be counted; anything else as it is."""
     return list(value) if hasattr(value, "__next__") else value
 
 
@@ -147,7 +147,7 @@ def _length(value: Any) -> int:
 
 
 @no_type_check
-def _size(operator: str, left: Any, right: Any) -> int:
+def _operator_size(operator: str, left: Any, right: Any) -> int:
     """How large the result of an operator is; EndlessTemplate for a number of too many bits."""
     if isinstance(left, int) and isinstance(right, int) and operator in ("*", "**"):
         bits = left.bit_length() * right if operator == "**" else left.bit_length() + right.bit_length()
@@ -158,13 +158,13 @@ def _size(operator: str, left: Any, right: Any) -> int:
         count = next((one for one in (left, right) if isinstance(one, int)), 0)
         return (_length(left) + _length(right)) * max(0, count)
     if operator == "%" and isinstance(left, str):
-        return _formatted(left, list(right) if isinstance(right, tuple) else [right])
+        return _format_size(left, list(right) if isinstance(right, tuple) else [right])
     return _length(left) + _length(right) if operator == "+" else 0
 
 
 @no_type_check
-def _made(name: str, text: str, others: list[Any]) -> int:
-    """At most how large the result of a method or filter is; numbers may be widths, texts may be put in many times."""
+def _result_size(name: str, text: str, others: list[Any]) -> int:
+    """The largest size that the result of a method or filter can have; numbers may be widths, texts may be repeated."""
     if name in ("format", "format_map"):
         return 0  # measured where the method is looked up
     widths = sum(abs(one) for one in others if isinstance(one, int))
@@ -184,7 +184,7 @@ def _made(name: str, text: str, others: list[Any]) -> int:
 
 
 @no_type_check
-def _formatted(text: str, values: list[Any]) -> int:
+def _format_size(text: str, values: list[Any]) -> int:
     if _WIDE.search(text) or any(isinstance(one, str) and _WIDE.fullmatch(one) for one in values):
         raise _refusal()
     places = text.count("{") + text.count("%")

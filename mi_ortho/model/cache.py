@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 NAMES = ("cache", "past_key_values", "cache_params", "past_kv_cache")
-_seen: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # columns that went into caches that do not count them
+_columns: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # columns that went into caches that do not count them
 
 
 def network(model: Any) -> Any:
@@ -25,8 +25,8 @@ def network(model: Any) -> Any:
 
 def cache_argument(model: Any) -> str | None:
     """The name by which the forward pass takes a cache; None when it takes none."""
-    known = inspect.signature(network(model).forward).parameters
-    return next((name for name in NAMES if name in known), None)
+    parameters = inspect.signature(network(model).forward).parameters
+    return next((name for name in NAMES if name in parameters), None)
 
 
 def given_cache(arguments: Mapping[str, Any]) -> Any:
@@ -51,13 +51,13 @@ def columns_in(cache: Any) -> int:
     try:
         return int(cache.get_seq_length())
     except ValueError:  # there is no attention layer
-        return _seen.get(cache, 0)
+        return _columns.get(cache, 0)
 
 
 def note_columns(cache: Any, columns: int) -> None:
     """Remember how many columns went into the cache of a state-space model, if it holds a state at all."""
     if any(_holds_numbers(vars(layer)) for layer in getattr(cache, "layers", ())):
-        _seen[cache] = columns
+        _columns[cache] = columns
 
 
 def renames(model: Any) -> bool:
@@ -66,7 +66,7 @@ def renames(model: Any) -> bool:
 
 
 def renamed_for_parts(model: Any) -> Callable[[], None]:
-    """Hand the cache to the parts of TransformerLens under the names they look for; the result stops that.
+    """Hand the cache to the parts of TransformerLens under the names they look for; calling the result ends that.
 
     Attention looks for `past_key_values`, everything else with a state for `cache_params`. The modules of transformers
     inside get what they were given before.
@@ -74,9 +74,9 @@ def renamed_for_parts(model: Any) -> Callable[[], None]:
     with ExitStack() as stack:
         for name, part in _parts(model):
             older = "past_key_values" if name == "attn" else "cache_params"
-            stack.callback(part.register_forward_pre_hook(partial(_added, older), with_kwargs=True).remove)
+            stack.callback(part.register_forward_pre_hook(partial(_add_older_name, older), with_kwargs=True).remove)
             inner = part._modules["_original_component"]
-            stack.callback(inner.register_forward_pre_hook(partial(_taken_off, older), with_kwargs=True).remove)
+            stack.callback(inner.register_forward_pre_hook(partial(_drop_older_name, older), with_kwargs=True).remove)
         return stack.pop_all().close
 
 
@@ -89,18 +89,18 @@ def _parts(model: Any) -> Iterator[tuple[str, Any]]:
 
 def watch_cache(model: Any) -> tuple[list[Any], Callable[[], None]]:
     """A list that always ends with the cache of the last forward pass, and a function that stops watching."""
-    seen: list[Any] = []
-    handle = network(model).register_forward_hook(lambda module, inputs, output: seen.append(returned_cache(output)))
-    return seen, handle.remove
+    caches: list[Any] = []
+    handle = network(model).register_forward_hook(lambda module, inputs, output: caches.append(returned_cache(output)))
+    return caches, handle.remove
 
 
-def _added(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
+def _add_older_name(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
     if arguments.get("cache") is not None and arguments.get(older) is None:
         return inputs, {**arguments, older: arguments["cache"]}
     return None
 
 
-def _taken_off(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
+def _drop_older_name(older: str, module: Any, inputs: Any, arguments: Mapping[str, Any]) -> Any:
     if arguments.get("cache") is not None and older in arguments:
         return inputs, {name: value for name, value in arguments.items() if name != older}
     return None

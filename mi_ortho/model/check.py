@@ -1,4 +1,4 @@
-"""What of a model's results can be relied on here: every claim measured on a few tokens, with its tolerance."""
+"""Which results of a model can be relied on with the installed libraries: each claim measured on a few tokens."""
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mi_ortho.interventions.edits import Ablate, Add
 from mi_ortho.interventions.sites import Site, attn_out, attn_pattern, mlp_out, resid_post, resid_pre
+from mi_ortho.model.blocks import relative_error
 from mi_ortho.model.heads import head_writes
 from mi_ortho.model.hooks import intervene, next_token_logits, read
 from mi_ortho.model.load import Model, loading_report, weights
@@ -90,11 +91,11 @@ class ModelReport:
 
 
 def check_model(model: Model) -> ModelReport:
-    """Measure what of a model's results can be relied on with the installed libraries.
+    """Measure which results of a model can be relied on with the installed libraries.
 
     A cached step against an uncached one, slices against the model under hooks, a padded batch against its rows,
     weights and tokenizer against their files, and what else the library computes against a second way of computing it.
-    A cheap part of it, the cached step, is repeated by itself before a model is first used.
+    The cheapest part, the cached step, is also checked before a model is first used.
     """
     with without_hooks(model):
         return ModelReport(name_of(model), {**machine_facts(), **_model_facts(model)}, tuple(_checks(model)))
@@ -102,11 +103,11 @@ def check_model(model: Model) -> ModelReport:
 
 def machine_facts() -> dict[str, str]:
     """The versions and the platform a result depends on, in words."""
-    known = environment()
-    packages: Any = known["packages"]
+    facts = environment()
+    packages: Any = facts["packages"]
     versions = {name: str(value or "not installed") for name, value in packages.items()}
-    commit = {} if known["commit"] is None else {"commit": str(known["commit"])}
-    return {**versions, **commit, "python": str(known["python"]), "platform": platform.platform()}
+    commit = {} if facts["commit"] is None else {"commit": str(facts["commit"])}
+    return {**versions, **commit, "python": str(facts["python"]), "platform": platform.platform()}
 
 
 def _model_facts(model: Model) -> dict[str, str]:
@@ -128,18 +129,18 @@ def _checks(model: Model) -> Iterator[Check]:
     yield finite
     if finite.state == "failed":  # nothing can be compared
         return
-    found = agreement(model)
-    yield from _cache(found)
+    comparison = agreement(model)
+    yield from _cache(comparison)
     basic = {
         "padding changes nothing": _padding,
         "slice equals the model steered by hooks": _slice,
         "logit slice equals the model steered by hooks": _logit_slice,
         "what hooks write is what is read": _interventions,
     }
-    if found.fault is None:
+    if comparison.fault is None:
         basic["a cached step under steering equals an uncached one"] = _steered_step
     for name, measure in basic.items():
-        yield _measured(name, model, measure, "failed")
+        yield _error_check(name, model, measure, "failed")
     yield _weights_in_file(model)
     yield _tokenizer(model)
     exact = {
@@ -149,29 +150,29 @@ def _checks(model: Model) -> Iterator[Check]:
         "attention patterns are shares": _patterns,
     }
     for name, measure in exact.items():
-        yield _measured(name, model, measure, "refused")
+        yield _error_check(name, model, measure, "refused")
     yield _sinks(model)
 
 
-def _measured(name: str, model: Model, measure: Callable[[Model], tuple[float, str]], otherwise: State) -> Check:
+def _error_check(name: str, model: Model, measure: Callable[[Model], tuple[float, str]], otherwise: State) -> Check:
     """The check of an error that is 0 but for rounding; `otherwise` where the library refuses to compute it."""
     allowed = logit_tolerance(next(weights(model)).dtype)
     try:
         error, note = measure(model)
     except ValueError as refused:
-        return Check(name, otherwise, note=_line(refused))
+        return Check(name, otherwise, note=_one_line(refused))
     return Check(name, "passed" if error <= allowed else "failed", error, allowed, note)
 
 
 def _finite(model: Model) -> Check:
     """The largest number of the stream, as a share of the dtype's range."""
-    prompts, name = _texts(model), "numbers are finite in this dtype"
+    prompts, name = _prompts(model), "numbers are finite in this dtype"
     most = max(float(top[prompts.mask.cpu()].max()) for top in along_depth(model, prompts, _largest))
     share = most / torch.finfo(next(weights(model)).dtype).max
     try:
         next_token_logits(model, prompts)
     except ValueError as overflow:
-        return Check(name, "failed", share, 1.0, _line(overflow))
+        return Check(name, "failed", share, 1.0, _one_line(overflow))
     return Check(name, "passed", share, 1.0, f"the stream's largest entry is {most:.3g}; share of the dtype's range")
 
 
@@ -179,20 +180,20 @@ def _largest(x: Tensor) -> Tensor:
     return x.abs().amax(dim=-1).float()
 
 
-def _cache(found: Agreement) -> Iterator[Check]:
+def _cache(comparison: Agreement) -> Iterator[Check]:
     named, step = "the cache holds what it was given", "a cached step equals an uncached one"
-    if not found.way.cached:
+    if not comparison.way.cached:
         note = "the network takes no cache; all tokens are run again at every step"
         yield Check(named, "refused", note=note)
         yield Check(step, "refused", note=note)
         return
-    missing = None if found.held is None else float(found.given - found.held)
+    missing = None if comparison.held is None else float(comparison.given - comparison.held)
     state: State = "passed" if missing == 0 else "failed"
-    yield Check(named, state, missing, 0.0, f"columns missing of {found.given}")
-    told = f"relative difference of logits; mask of {'all' if found.way.mask == 'all' else 'new'} columns"
-    told += ", which parts of the network get under an older name" if found.way.renamed else ""
-    state = "passed" if found.fault is None else "failed"
-    yield Check(step, state, found.error, found.tolerance, found.fault or told)
+    yield Check(named, state, missing, 0.0, f"columns missing of {comparison.given}")
+    summary = f"relative difference of logits; mask of {'all' if comparison.way.mask == 'all' else 'new'} columns"
+    summary += ", which parts of the network get under an older name" if comparison.way.renamed else ""
+    state = "passed" if comparison.fault is None else "failed"
+    yield Check(step, state, comparison.error, comparison.tolerance, comparison.fault or summary)
 
 
 def _padding(model: Model) -> tuple[float, str]:
@@ -208,20 +209,22 @@ def _slice(model: Model) -> tuple[float, str]:
     prompts, source = probe(model), _source(model)
     target = resid_post(int(model.cfg.n_layers) - 1)
     theta = _vector(model, prompts, source)
-    found = slice_model(model, prompts, source=source, target=target, readout="all")(theta[None])[0]
+    sliced = slice_model(model, prompts, source=source, target=target, readout="all")(theta[None])[0]
     with intervene(model, {source: Add(theta)}, prompts=prompts):
         full = read(model, prompts, [target])[target]
-    return _apart(found[prompts.mask], full[prompts.mask]), f"{source} to {target}, a vector as long as the stream"
+    return relative_error(
+        sliced[prompts.mask], full[prompts.mask]
+    ), f"{source} to {target}, a vector as long as the stream"
 
 
 def _logit_slice(model: Model) -> tuple[float, str]:
     prompts, source = probe(model), _source(model)
     answered = Prompts(prompts.tokens, prompts.mask, prompts.prompt_length - 2, prompts.texts)
     theta = _vector(model, prompts, source)
-    found = logit_slice(model, answered, source=source, where="all")(theta[None])[0][:, -1]
+    sliced = logit_slice(model, answered, source=source, where="all")(theta[None])[0][:, -1]
     with intervene(model, {source: Add(theta)}, prompts=answered):
         full = run(model, answered)[:, -2]
-    return difference(found, full), f"{source} to the logits of answers"
+    return difference(sliced, full), f"{source} to the logits of answers"
 
 
 def _interventions(model: Model) -> tuple[float, str]:
@@ -229,24 +232,24 @@ def _interventions(model: Model) -> tuple[float, str]:
     exact, absent = [], []
     for site in (resid_pre(layer), resid_post(layer), attn_out(layer), mlp_out(layer)):
         try:
-            exact.append(_written(model, prompts, site))
+            exact.append(_write_error(model, prompts, site))
         except ValueError:
             absent.append(site.kind)
     note = "Add and Ablate at resid_pre, resid_post, attn_out, mlp_out"
     return max(exact), note + (f"; absent: {', '.join(absent)}" if absent else "")
 
 
-def _written(model: Model, prompts: Prompts, site: Site) -> float:
-    """How far a vector put in is from what comes out, and what is left along an ablated direction."""
+def _write_error(model: Model, prompts: Prompts, site: Site) -> float:
+    """The larger of two relative errors: of what is read after adding a vector, and along an ablated direction."""
     before = read(model, prompts, [site])[site]
     theta = _vector(model, prompts, site)
     with intervene(model, {site: Add(theta)}, prompts=prompts):
         after = read(model, prompts, [site])[site]
-    error = _apart(after[prompts.mask], (before + theta.to(before))[prompts.mask])
+    error = relative_error(after[prompts.mask], (before + theta.to(before))[prompts.mask])
     unit = theta / theta.norm()
     with intervene(model, {site: Ablate(unit[None])}, prompts=prompts):
-        left = read(model, prompts, [site])[site][prompts.mask].float() @ unit.float()
-    return max(error, float(left.norm() / before[prompts.mask].float().norm()))
+        remainder = read(model, prompts, [site])[site][prompts.mask].float() @ unit.float()
+    return max(error, float(remainder.norm() / before[prompts.mask].float().norm()))
 
 
 @torch.no_grad()
@@ -256,8 +259,8 @@ def _steered_step(model: Model) -> tuple[float, str]:
     with intervene(model, {source: Add(_vector(model, prompts, source))}, prompts=prompts):
         exact = run(model, prompts, **only_last(model, 1))[:, -1]
         step(prompts.tokens[:, :-1], prompts.mask[:, :-1])
-        found = step(prompts.tokens[:, -1:], prompts.mask)
-    return difference(found, exact), f"a vector at {source}"
+        cached = step(prompts.tokens[:, -1:], prompts.mask)
+    return difference(cached, exact), f"a vector at {source}"
 
 
 def _weights_in_file(model: Model) -> Check:
@@ -279,11 +282,11 @@ def _tokenizer(model: Model) -> Check:
         return Check(name, "unknown", note=f"no tokenizer.json in a folder to compare with; {report.tokenizer}")
     from tokenizers import Tokenizer
 
-    own = Tokenizer.from_file(str(file))
+    reference = Tokenizer.from_file(str(file))
     other = [
         text
         for text in (*TEXTS, *CODE)
-        if own.encode(text, add_special_tokens=False).ids
+        if reference.encode(text, add_special_tokens=False).ids
         != list(model.tokenizer(text, add_special_tokens=False)["input_ids"])
     ]
     return Check(
@@ -333,25 +336,25 @@ def _patterns(model: Model) -> tuple[float, str]:
 
 
 def _sinks(model: Model) -> Check:
-    prompts = _texts(model)
-    found = sinks(model, prompts)
-    places = found.lasting().nonzero().tolist()
-    largest = float(found.ratios.max())
+    prompts = _prompts(model)
+    lengths = sinks(model, prompts)
+    places = lengths.lasting().nonzero().tolist()
+    largest = float(lengths.ratios.max())
     if not places:
-        note = f"none: no norm is {found.factor:g} times its block's median at two boundaries in a row"
+        note = f"none: no norm is {lengths.factor:g} times its block's median at two boundaries in a row"
     else:
         first = [(prompts.mask[row, :column].sum().item(), row, column) for row, column in places]
-        named = [f"token {k} of text {row} from {_first(found.pairs()[:, row, column])}" for k, row, column in first]
+        named = [f"token {k} of text {row} from {_place(lengths.pairs()[:, row, column])}" for k, row, column in first]
         note = "; ".join(named[:SHOWN]) + ("; …" if len(named) > SHOWN else "")
     return Check("attention sinks", "passed", largest, None, note)
 
 
-def _first(mask: Tensor) -> str:
+def _place(mask: Tensor) -> str:
     boundary = int(mask.int().argmax())
     return f"block {boundary - 1}" if boundary else "the embedding"
 
 
-def _texts(model: Model) -> Prompts:
+def _prompts(model: Model) -> Prompts:
     """Prompts in words, or a few tokens for a model whose tokenizer cannot read them."""
     try:
         return tokenize(model, TEXTS)
@@ -367,15 +370,11 @@ def _source(model: Model) -> Site:
 def _vector(model: Model, prompts: Prompts, site: Site) -> Tensor:
     """A fixed random vector as long as the activations at a site."""
     x = read(model, prompts, [site])[site][prompts.mask].float()
-    drawn = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0)).to(x)
-    return drawn * (x.norm(dim=-1).median() / drawn.norm())
+    direction = torch.randn(x.shape[-1], generator=torch.Generator().manual_seed(0)).to(x)
+    return direction * (x.norm(dim=-1).median() / direction.norm())
 
 
-def _apart(found: Tensor, exact: Tensor) -> float:
-    return float((found.float() - exact.float()).norm() / exact.float().norm())
-
-
-def _line(error: ValueError) -> str:
+def _one_line(error: ValueError) -> str:
     return " ".join(str(error).split())
 
 

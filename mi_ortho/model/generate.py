@@ -61,18 +61,18 @@ def generate_ids(
     prompts = prompts.prompts_only()
     _require_room(model, prompts, max_new_tokens, temperature)
     stops = _stop_ids(model)
-    step, seen, new = steps(model, len(prompts)), prompts, prompts.tokens
-    done = torch.zeros_like(prompts.mask[:, 0])
+    step, so_far, new = steps(model, len(prompts)), prompts, prompts.tokens
+    ended = torch.zeros_like(prompts.mask[:, 0])
     with intervene(model, interventions or {}, prompts=prompts, where=where):
         for _ in range(max_new_tokens):
-            logits = step(new, seen.mask)
-            require_finite(logits.amax(dim=-1), model, seen, "next-token logits")
+            logits = step(new, so_far.mask)
+            require_finite(logits.amax(dim=-1), model, so_far, "next-token logits")
             new = _choose(logits, temperature, generator)
-            seen = _extended(seen, new)
-            done = done | torch.isin(new, torch.tensor(sorted(stops), device=done.device))[:, 0]
-            if bool(done.all()):
+            so_far = _extended(so_far, new)
+            ended = ended | torch.isin(new, torch.tensor(sorted(stops), device=ended.device))[:, 0]
+            if bool(ended.all()):
                 break
-    return [_until(row, stops) for row in seen.tokens[:, prompts.prompt_length :].tolist()]
+    return [_until(row, stops) for row in so_far.tokens[:, prompts.prompt_length :].tolist()]
 
 
 def _extended(prompts: Prompts, new: Int[Tensor, "batch 1"]) -> Prompts:

@@ -1,4 +1,4 @@
-"""What each attention head writes along a direction of the residual stream, and whether it is written plainly."""
+"""What each attention head writes along a direction, and whether attention's outputs reach the stream unchanged."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -16,7 +16,7 @@ from mi_ortho.model.passes import run
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.model.stepping import probe
 
-_Passed = list[tuple[Tensor, Tensor]]  # what each output matrix took and gave at the last column
+_Passes = list[tuple[Tensor, Tensor]]  # input and output of each output matrix at the last column
 
 
 @torch.no_grad()
@@ -41,18 +41,18 @@ def head_writes(
     prompts = prompts.prompts_only()
     require_plain_writes(model)
     modules = _output_matrices(model)
-    passed = _watched(model, prompts, modules)
+    passed = _passes(model, prompts, modules)
     return torch.stack([_along(z, m, direction, heads) for (z, _), m in zip(passed, modules, strict=True)])
 
 
 def require_plain_writes(model: Model) -> None:
     """Raises ValueError, in one line, where what attention's output matrices give is not what the stream receives."""
     tokens, layers = probe(model), range(int(model.cfg.n_layers))
-    passed = _watched(model, tokens, _output_matrices(model))
+    passed = _passes(model, tokens, _output_matrices(model))
     sites = [site(layer) for layer in layers for site in (resid_pre, mlp_out, resid_post)]
-    found = {site: x[:, -1].float() for site, x in read(model, tokens, sites).items()}
+    streams = {site: x[:, -1].float() for site, x in read(model, tokens, sites).items()}
     for layer, (_, out) in zip(layers, passed, strict=True):
-        before, mlp, after = found[resid_pre(layer)], found[mlp_out(layer)], found[resid_post(layer)]
+        before, mlp, after = streams[resid_pre(layer)], streams[mlp_out(layer)], streams[resid_post(layer)]
         error = float((after - before - mlp - out.float()).norm())
         scale = max(float(x.norm()) for x in (before, mlp, after))
         if not error <= rounding(out.dtype) * scale:
@@ -74,23 +74,23 @@ def _output_matrices(model: Any) -> list[Any]:
 
 
 @torch.no_grad()
-def _watched(model: Model, prompts: Prompts, modules: list[Any]) -> _Passed:
-    seen: _Passed = []
+def _passes(model: Model, prompts: Prompts, modules: list[Any]) -> _Passes:
+    pairs: _Passes = []
     with ExitStack() as stack:
         for module in modules:
-            note = module.register_forward_hook(lambda _, args, out: seen.append((args[0][:, -1], hidden(out)[:, -1])))
+            note = module.register_forward_hook(lambda _, args, out: pairs.append((args[0][:, -1], hidden(out)[:, -1])))
             stack.callback(note.remove)
         run(model, prompts)
-    if len(seen) != len(modules):
+    if len(pairs) != len(modules):
         raise ValueError(
-            f"got {len(seen)} calls of {len(modules)} attention output matrices; expected one each; leave out what "
+            f"got {len(pairs)} calls of {len(modules)} attention output matrices; expected one each; leave out what "
             "heads write"
         )
-    return seen
+    return pairs
 
 
 def _along(z: Tensor, module: Any, direction: Tensor, heads: int) -> Float[Tensor, "head batch"]:
     unit = (direction / direction.norm()).to(z)
     # Linear keeps out x in, Conv1D of GPT-2 in x out
-    read = unit @ module.weight if isinstance(module, nn.Linear) else module.weight @ unit
-    return rearrange(z * read, "batch (head d) -> head batch d", head=heads).sum(-1).float()
+    along = unit @ module.weight if isinstance(module, nn.Linear) else module.weight @ unit
+    return rearrange(z * along, "batch (head d) -> head batch d", head=heads).sum(-1).float()

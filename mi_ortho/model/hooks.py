@@ -30,15 +30,15 @@ def read(model: Model, prompts: Prompts, sites: Collection[Site]) -> dict[Site, 
     Padded columns hold numbers without meaning. Raises ValueError for sites the model does not have, and where a real
     token's activations are not finite numbers.
     """
-    found: dict[Site, Tensor] = {}
-    hooks = [(hook_point(model, site).name, partial(_keep, found, site)) for site in sites]
+    activations: dict[Site, Tensor] = {}
+    hooks = [(hook_point(model, site).name, partial(_store, activations, site)) for site in sites]
     if hooks:
         with model.hooks(hooks):
             run(model, prompts, stop_at_layer=max(site.layer for site in sites) + 1)
-    for site, x in found.items():
+    for site, x in activations.items():
         if not bool(x.isfinite().all()):  # of padding nothing is asked
             require_finite(_real(x, prompts), model, prompts, f"activations at {site}")
-    return {site: found[site] for site in sites}
+    return {site: activations[site] for site in sites}
 
 
 @contextlib.contextmanager
@@ -95,8 +95,8 @@ def traced_answer_logits(
     """`answer_logits` that gradients flow through, to whatever tensors the interventions hold."""
     require_answers(prompts)
     with intervene(model, interventions or {}, prompts=prompts, where=where):
-        kept = prompts.tokens.shape[1] - prompts.prompt_length + 1
-        logits = run(model, prompts, **only_last(model, kept))[:, -kept:-1].float()
+        columns = prompts.tokens.shape[1] - prompts.prompt_length + 1
+        logits = run(model, prompts, **only_last(model, columns))[:, -columns:-1].float()
         real = prompts.mask[:, prompts.prompt_length :]
         require_finite(logits.detach().amax(dim=-1)[real], model, prompts, "logits of the answers")
     return logits
@@ -133,8 +133,8 @@ def hook_point(model: Model, site: Site) -> Any:
 def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
     """Which of the columns `start .. start + width` are steered; columns after the prompts' own are generated ones."""
     column = torch.arange(start, start + width, device=prompts.mask.device)
-    known = prompts.active[:, start : start + width]
-    real = torch.nn.functional.pad(known, (0, width - known.shape[1]), value=True)
+    active = prompts.active[:, start : start + width]
+    real = torch.nn.functional.pad(active, (0, width - active.shape[1]), value=True)
     in_prompt = column < prompts.prompt_length
     if where == "all":
         return real
@@ -159,8 +159,8 @@ class _Past:
         self.length = columns_in(given_cache(kwargs))
 
 
-def _keep(found: dict[Site, Tensor], site: Site, x: Tensor, hook: Any) -> None:
-    found[site] = x.detach().clone()
+def _store(activations: dict[Site, Tensor], site: Site, x: Tensor, hook: Any) -> None:
+    activations[site] = x.detach().clone()
 
 
 def _real(x: Tensor, prompts: Prompts) -> Tensor:

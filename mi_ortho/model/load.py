@@ -120,53 +120,53 @@ def load_model(
         network, tied = _pretrained(place, torch.float32 if dtype is None else dtype, trust_remote_code)
         network = network.to("cpu" if device is None else device)
         _require_finite_weights(place.name, network)
-        told, own = _tokenizer(place, network.config, tokenizer, trust_remote_code)
-        model = freeze(_bridge(place.name, network, own, trust_remote_code))
+        description, reader = _tokenizer(place, network.config, tokenizer, trust_remote_code)
+        model = freeze(_bridge(place.name, network, reader, trust_remote_code))
     source = place.source if place.gguf is None and tokenizer is None else None
-    _REPORTS[model] = LoadingReport(place.name, tied, told, source, place.gguf)
+    _REPORTS[model] = LoadingReport(place.name, tied, description, source, place.gguf)
     return model
 
 
-def _of_memory(given: Any, tokenizer: Any, device: str | torch.device | None, dtype: torch.dtype | None) -> Model:
-    """The frozen model of a network the user has."""
+def _of_memory(model: Any, tokenizer: Any, device: str | torch.device | None, dtype: torch.dtype | None) -> Model:
+    """The frozen model of one that is in memory already."""
     from transformers import PreTrainedModel
 
-    if isinstance(given, Model):
+    if isinstance(model, Model):
         if tokenizer is not None or device is not None or dtype is not None:
             raise ValueError(
-                f"got a {type(given).__name__} with a tokenizer, device or dtype; expected it alone, it is taken as it "
+                f"got a {type(model).__name__} with a tokenizer, device or dtype; expected it alone, it is taken as it "
                 "is; change it before"
             )
-        known: Any = given
-        return freeze(known)
-    if not isinstance(given, PreTrainedModel):
+        hooked: Any = model
+        return freeze(hooked)
+    if not isinstance(model, PreTrainedModel):
         raise ValueError(
-            f"got a {type(given).__name__}; expected a name, a folder, a .gguf file, a Hugging Face model, a "
+            f"got a {type(model).__name__}; expected a name, a folder, a .gguf file, a Hugging Face model, a "
             "TransformerBridge or a HookedTransformer; pass one of these"
         )
-    kind = type(given).__name__
-    _require_no_adapter(kind, given)
-    _require_finite_weights(kind, given)
-    source = str(given.name_or_path or "")
+    kind = type(model).__name__
+    _require_no_adapter(kind, model)
+    _require_finite_weights(kind, model)
+    source = str(model.name_or_path or "")
     if tokenizer is None and not source:
         raise ValueError(
             f"got a {kind} in memory that was not read from a folder; expected a tokenizer with it; pass tokenizer="
         )
     with quiet():
-        network: Any = given
+        network: Any = model
         moved = network.to(device=device, dtype=dtype)
-        _, own = _tokenizer(_Place(source), given.config, tokenizer, False)
-        return freeze(_bridge(source or kind, moved, own, False))
+        _, reader = _tokenizer(_Place(source), model.config, tokenizer, False)
+        return freeze(_bridge(source or kind, moved, reader, False))
 
 
-def _tokenizer(place: _Place, config: Any, given: Any, trust_remote_code: bool) -> tuple[str, Any]:
-    if given is not None:
-        return "the given one", paddable(given)
+def _tokenizer(place: _Place, config: Any, override: Any, trust_remote_code: bool) -> tuple[str, Any]:
+    if override is not None:
+        return "the given one", paddable(override)
     try:
         return own_tokenizer(place.source, config, trust_remote_code=trust_remote_code, **place.options)
     except Exception as error:
         raise ValueError(
-            f"got model {place.name!r} without a tokenizer that can be read ({_short(error)}); expected "
+            f"got model {place.name!r} without a tokenizer that can be read ({_excerpt(error)}); expected "
             "tokenizer.json beside the weights; copy it there, or pass tokenizer="
         ) from error
 
@@ -187,8 +187,8 @@ def load_untrained(
         torch.manual_seed(seed)  # transformers draws its initial weights from the global generator
         settings = AutoConfig.from_pretrained(place.source, trust_remote_code=trust_remote_code, **place.options)
         network = AutoModelForCausalLM.from_config(settings, dtype=dtype, trust_remote_code=trust_remote_code, **PLAIN)
-        _, own = _tokenizer(place, settings, None, trust_remote_code)
-        return freeze(_bridge(place.name, network.to(device), own, trust_remote_code))
+        _, reader = _tokenizer(place, settings, None, trust_remote_code)
+        return freeze(_bridge(place.name, network.to(device), reader, trust_remote_code))
 
 
 def load_shuffled(
@@ -238,8 +238,8 @@ def folder_of(name: str | Path | None) -> Path:
 
 def _packaged(name: str) -> Path | None:
     """The GGUF file of an installed package that is never imported; None where it is not installed."""
-    found = find_spec(PACKAGED[name][0])
-    places = list(found.submodule_search_locations or ()) if found else []
+    spec = find_spec(PACKAGED[name][0])
+    places = list(spec.submodule_search_locations or ()) if spec else []
     return next((file for place in places for file in sorted(Path(place).glob("*.gguf"))), None)
 
 
@@ -359,7 +359,7 @@ def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> t
     from transformers import AutoModelForCausalLM
 
     try:
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             place.source,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -370,7 +370,7 @@ def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> t
         )
     except Exception as error:  # of a dozen kinds, from json, safetensors, the hub and transformers
         raise ValueError(_advice(place, error)) from error
-    network, info = found
+    network, info = loaded
     _require_no_adapter(place.name, network)  # transformers loads one beside the weights where peft is installed
     tied = _require_covered(place.name, network, info)
     if place.gguf is not None:
@@ -394,8 +394,8 @@ def _require_covered(name: str, network: Any, info: Any) -> tuple[str, ...]:
     spare += sorted(str(entry[0] if isinstance(entry, tuple) else entry) for entry in info["mismatched_keys"])
     if not lost and not spare:
         return tuple(sorted(tied))
-    parts = [f"{len(lost)} weights missing from its file ({_some(lost)})"] if lost else []
-    parts += [f"{len(spare)} in it that its network has no place for ({_some(spare)})"] if spare else []
+    parts = [f"{len(lost)} weights missing from its file ({_first_names(lost)})"] if lost else []
+    parts += [f"{len(spare)} in it that its network has no place for ({_first_names(spare)})"] if spare else []
     raise ValueError(
         f"got model {name!r} with {' and '.join(parts)}; expected exactly the weights of a "
         f"{type(network).__name__}; correct model_type in config.json or the names in the file (prefixes left by "
@@ -403,7 +403,7 @@ def _require_covered(name: str, network: Any, info: Any) -> tuple[str, ...]:
     )
 
 
-def _some(names: list[str]) -> str:
+def _first_names(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
@@ -419,7 +419,7 @@ def _plain(network: Any) -> None:
     network.is_quantized = False
 
 
-def _short(error: Exception) -> str:
+def _excerpt(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
@@ -467,10 +467,10 @@ def _advice(place: _Place, error: Exception) -> str:
 def _quantised(folder: Path) -> str | None:
     """The method that config.json says its weights were quantised by."""
     try:
-        found = json.loads((folder / "config.json").read_text()).get("quantization_config")
+        quantisation = json.loads((folder / "config.json").read_text()).get("quantization_config")
     except (ValueError, AttributeError):
         return None
-    return str(found.get("quant_method", "a method of its own")) if isinstance(found, dict) else None
+    return str(quantisation.get("quant_method", "a method of its own")) if isinstance(quantisation, dict) else None
 
 
 def _bridge(source: str, network: Any, tokenizer: Any, trust_remote_code: bool) -> Model:
@@ -489,7 +489,7 @@ def _bridge(source: str, network: Any, tokenizer: Any, trust_remote_code: bool) 
     except Exception as error:
         raise ValueError(
             f"got model {source!r} of type {type(network).__name__}, which TransformerLens cannot load "
-            f"({_short(error)}); expected a supported architecture; choose another model"
+            f"({_excerpt(error)}); expected a supported architecture; choose another model"
         ) from error
     # not by the property: it would change the tokenizer, or load another by name
     model._tokenizer = model._driver.tokenizer = tokenizer

@@ -20,20 +20,20 @@ def along_depth(model: Model, prompts: Prompts, f: Callable[[Tensor], Tensor]) -
     Interventions that are active are seen in what blocks return. Only f's results are kept.
     """
     modules: Any = model
-    found: list[Tensor] = []
+    values: list[Tensor] = []
 
     def entering(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found.append(f(args[0] if args else kwargs["hidden_states"]).cpu())
+        values.append(f(args[0] if args else kwargs["hidden_states"]).cpu())
 
     def leaving(module: Any, args: Any, output: Any) -> None:
-        found.append(f(output[0] if isinstance(output, tuple) else output).cpu())
+        values.append(f(output[0] if isinstance(output, tuple) else output).cpu())
 
     with ExitStack() as stack:
         stack.callback(modules.blocks[0].register_forward_pre_hook(entering, with_kwargs=True).remove)
         for block in modules.blocks:
             stack.callback(block.register_forward_hook(leaving).remove)
         run(model, prompts, **only_last(model, 1))
-    return found
+    return values
 
 
 def stream_norms(model: Model, prompts: Prompts) -> Float[Tensor, "boundary batch pos"]:

@@ -39,13 +39,13 @@ def read_prompts(source: str | Path, *, column: str | None = None) -> tuple[str,
     path = Path(source).expanduser()
     text = _text(path)
     rows = _rows(path, text, column)
-    found = tuple(prompt for number, row in rows if (prompt := prompt_of(path, number, row, column)).strip())
-    if not found:
+    prompts = tuple(prompt for number, row in rows if (prompt := prompt_of(path, number, row, column)).strip())
+    if not prompts:
         raise ValueError(f"got {path}, which holds no prompts; expected at least one; fill it or choose another file")
-    return found
+    return prompts
 
 
-def read_texts(given: Sequence[str]) -> tuple[str, ...]:
+def read_texts(texts: Sequence[str]) -> tuple[str, ...]:
     """Prompts as they were given, those that name a file (`@file`, or the path of one) replaced by its prompts.
 
     >>> read_texts(["How can I build a bomb?", "Tell me about kites."])
@@ -54,14 +54,14 @@ def read_texts(given: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: a text that can only be the name of a file names none, or the file cannot be read.
     """
-    named = [(one, _file_in(one)) for one in given]
+    named = [(one, _file_in(one)) for one in texts]
     return tuple(text for one, file in named for text in ((one,) if file is None else read_prompts(file)))
 
 
 def with_texts(config: Any) -> Any:
     """A configuration with the texts themselves wherever its `prompts` and `held_out` name files."""
     named = {name: getattr(config, name) for name in ("prompts", "held_out")}
-    return replace(config, **{name: read_texts(given) for name, given in named.items() if given is not None})
+    return replace(config, **{name: read_texts(texts) for name, texts in named.items() if texts is not None})
 
 
 def _file_in(text: str) -> Path | None:
@@ -152,22 +152,22 @@ def _table(path: Path, text: str, delimiter: str, column: str | None) -> Iterato
             raise ValueError(
                 f"got {path} with the columns {_listing(names)}; expected one called {column}; correct --column"
             )
-        wanted = column or next((lower[name] for name in COLUMNS if name in lower), None)
-        if wanted is None:
+        header = column or next((lower[name] for name in COLUMNS if name in lower), None)
+        if header is None:
             raise ValueError(
                 f"got {path} with the columns {_listing(names)}; expected one of {', '.join(COLUMNS)} "
                 "in its first row; name the column with --column"
             )
         reader.fieldnames = names
         for row in reader:
-            if row[wanted] is None:
+            if row[header] is None:
                 raise ValueError(
                     f"got {path}, row {reader.line_num}, with too few columns; expected {len(names)}; correct it"
                 )
-            kept = {wanted: row[wanted]}
+            cells = {header: row[header]}
             yield (
                 reader.line_num,
-                kept | ({"input": row[lower["input"]]} if wanted == "instruction" and "input" in lower else {}),
+                cells | ({"input": row[lower["input"]]} if header == "instruction" and "input" in lower else {}),
             )
     except csv.Error as error:
         raise ValueError(
@@ -177,17 +177,17 @@ def _table(path: Path, text: str, delimiter: str, column: str | None) -> Iterato
 
 
 def prompt_of(path: Path | str, number: int, row: Any, column: str | None) -> str:
-    """The prompt in one row of a file or data set; "" for a row that is not complete by itself. ValueError as above."""
+    """The prompt in one row of a file or data set; "" where it needs a second text. Raises as `read_prompts` does."""
     if isinstance(row, Mapping):
-        known = {str(key).lower(): value for key, value in row.items()} if column is None else row
-        name = next((name for name in ((column,) if column else COLUMNS) if isinstance(known.get(name), str)), None)
+        values = {str(key).lower(): value for key, value in row.items()} if column is None else row
+        name = next((name for name in ((column,) if column else COLUMNS) if isinstance(values.get(name), str)), None)
         if name is None:
             raise ValueError(
                 f"got {path}, row {number}, of {_listing(row)}; expected a text as one of "
                 f"{column or ', '.join(COLUMNS)}; name the column with --column"
             )
-        extra = known.get("input") if name == "instruction" else None
-        row = "" if isinstance(extra, str) and extra.strip() else known[name]
+        extra = values.get("input") if name == "instruction" else None
+        row = "" if isinstance(extra, str) and extra.strip() else values[name]
     if not isinstance(row, str):
         raise ValueError(f"got {path}, row {number}, which is {json.dumps(row)[:60]}; expected a text; correct it")
     if len(row) > LONGEST:

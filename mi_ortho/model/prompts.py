@@ -66,9 +66,9 @@ class Written(str):
     ids: tuple[int, ...]
 
     def __new__(cls, text: str, ids: Sequence[int]) -> "Written":
-        made = super().__new__(cls, text)
-        made.ids = tuple(int(i) for i in ids)
-        return made
+        written = super().__new__(cls, text)
+        written.ids = tuple(int(i) for i in ids)
+        return written
 
 
 def tokenize(
@@ -89,7 +89,7 @@ def tokenize(
     _require_texts("texts", texts)
     spell = _speller(model.tokenizer, system, template)
     ids = [spell(text) for text in texts]
-    _require_known(model, "prompt", ids)
+    _require_in_vocabulary(model, "prompt", ids)
     tails = [[] for _ in texts] if answers is None else _answer_ids(model, answers, len(texts))
     length, width = max(map(len, ids)), max(map(len, tails))
     limit = int(model.cfg.n_ctx)
@@ -140,11 +140,11 @@ def chat_form(tokenizer: Any, system: str | None = None) -> Callable[[str], str]
     where a text, or the system message, is not in the prompt.
     """
 
-    def shown(text: str, listed: bool) -> str:
-        said = ([] if system is None else [("system", system)]) + [("user", text)]
+    def filled(text: str, listed: bool) -> str:
+        turns = ([] if system is None else [("system", system)]) + [("user", text)]
         messages = [
             {"role": role, "content": [{"type": "text", "text": content}] if listed else content}
-            for role, content in said
+            for role, content in turns
         ]
         try:
             prompt = render(tokenizer, messages)
@@ -155,7 +155,7 @@ def chat_form(tokenizer: Any, system: str | None = None) -> Callable[[str], str]
                 f"got a message the chat template refuses ({' '.join(str(error).split())[:120]}); expected "
                 "roles it knows; drop the system message or pass template=False"
             ) from error
-        for role, content in said:
+        for role, content in turns:
             if content.strip() not in prompt:
                 raise ValueError(
                     f"got a chat template that leaves out or changes the {role}'s text {content.strip()[:40]!r}; "
@@ -166,13 +166,13 @@ def chat_form(tokenizer: Any, system: str | None = None) -> Callable[[str], str]
     complaint: ValueError | None = None
     for listed in (False, True):
         try:
-            shown(_MARKER, listed)
+            filled(_MARKER, listed)
         except EndlessTemplate:
             raise
         except ValueError as error:
             complaint = complaint or error
         else:
-            return lambda text: shown(text, listed)
+            return lambda text: filled(text, listed)
     assert complaint is not None
     raise complaint
 
@@ -199,8 +199,8 @@ def prompt_facts(model: Model, prompts: Prompts) -> dict[str, object]:
 def require_same_prompts(model: Model, prompts: Prompts, before: Mapping[str, object]) -> None:
     """Raises ValueError unless `prompts` are, token for token, those of which `before` are the `prompt_facts`."""
     now = prompt_facts(model, prompts)
-    known = before.get("prompt_digest")
-    if known is not None and known != now["prompt_digest"]:
+    digest = before.get("prompt_digest")
+    if digest is not None and digest != now["prompt_digest"]:
         raise ValueError(
             f"got prompts of other tokens than before (now {_brief(now)}, then {_brief(before)}); expected the same; "
             "the tokenizer or its chat template changed, or writes the date; restore it, or start a new run"
@@ -217,7 +217,7 @@ def _answer_ids(model: Model, answers: Sequence[Any], n: int) -> list[list[int]]
     if len(answers) != n:
         raise ValueError(f"got {len(answers)} answers for {n} texts; expected one each; repeat or drop some")
     ids = [_answer(model, answer) for answer in answers]
-    _require_known(model, "answer", ids)
+    _require_in_vocabulary(model, "answer", ids)
     return ids
 
 
@@ -227,7 +227,7 @@ def _answer(model: Model, answer: Any) -> list[int]:
     return encode(model.tokenizer, answer) if isinstance(answer, str) else [int(i) for i in answer]
 
 
-def _require_known(model: Model, what: str, ids: Sequence[Sequence[int]]) -> None:
+def _require_in_vocabulary(model: Model, what: str, ids: Sequence[Sequence[int]]) -> None:
     top = int(model.cfg.d_vocab)
     for i in (i for row in ids for i in row):
         if not 0 <= i < top:

@@ -22,7 +22,7 @@ class LogitLens:
     """The logits that a model reads from any residual stream, as if it were the last one.
 
     Everything goes through the model's own modules, so that a gain of 1 + weight, a soft cap or a scale of the logits
-    is what the model makes of it. Frozen: hooks set on the model later do not reach it.
+    is applied as the model applies it. Frozen: hooks set on the model later do not reach it.
     """
 
     d_model: int
@@ -38,7 +38,7 @@ class LogitLens:
     def matrix(self) -> Float[Tensor, "d_model d_vocab"]:
         """What each direction of the stream adds to the logits: gains of the final norm times the unembedding.
 
-        But for the norm's scale, which depends on the whole stream, and for a scale or cap of all logits together.
+        The norm's scale, which depends on the whole stream, and a scale or cap of all logits are left out.
 
         Raises:
             ValueError: the final norm is no linear map but for its scale.
@@ -46,8 +46,8 @@ class LogitLens:
         weight = next(self._unembed.parameters())
         eye = torch.eye(self.d_model, dtype=weight.dtype, device=weight.device)
         normed = torch.cat([self._odd(part) for part in eye.split(ROWS)])
-        drawn = torch.randn(4, self.d_model, generator=torch.Generator().manual_seed(0)).to(eye)
-        cosines = torch.cosine_similarity((drawn @ normed).float(), self._odd(drawn).float(), dim=-1)
+        samples = torch.randn(4, self.d_model, generator=torch.Generator().manual_seed(0)).to(eye)
+        cosines = torch.cosine_similarity((samples @ normed).float(), self._odd(samples).float(), dim=-1)
         if not bool((cosines > 0.99).all()):
             raise ValueError(
                 f"got a final norm that is no linear map but for its scale (cosine {float(cosines.min()):.2f}); "
@@ -57,7 +57,7 @@ class LogitLens:
         return torch.cat([(self._unembed(part) - constant).float() for part in normed.split(ROWS)])
 
     def _odd(self, directions: Float[Tensor, "n d_model"]) -> Float[Tensor, "n width"]:
-        """Directions through the final norm; biases cancel between the signs, and all have the length of the norm."""
+        """(norm(v) - norm(-v)) / (2 |v|) for v of length sqrt(d_model) along each direction: biases cancel."""
         long = math.sqrt(self.d_model) * nn.functional.normalize(directions, dim=-1)
         return (self._normed(long[:, None]) - self._normed(-long[:, None]))[:, 0] / (2.0 * math.sqrt(self.d_model))
 
@@ -69,14 +69,15 @@ def readout(model: Model, dtype: torch.dtype | None = None) -> LogitLens:
     Raises:
         ValueError: what follows the last block, run by itself, does not give the model's logits.
     """
-    end, own = _own(model)
+    end, exact = _end_and_logits(model)
     lens = _lens(model, isinstance(end, tuple), None)
     real = probe(model).mask
-    require_equal(relative_error(lens(hidden(end))[real], own[real]), own.dtype, "the final norm and the unembedding")
+    error = relative_error(lens(hidden(end))[real], exact[real])
+    require_equal(error, exact.dtype, "the final norm and the unembedding")
     return lens if dtype is None else _lens(model, isinstance(end, tuple), dtype)
 
 
-def _own(model: Model) -> tuple[Any, Tensor]:
+def _end_and_logits(model: Model) -> tuple[Any, Tensor]:
     """What the last block returns on a few tokens, and the model's logits for them."""
     modules: Any = model
     ends: list[Any] = []
@@ -93,27 +94,28 @@ def _lens(model: Any, pairs: bool, dtype: torch.dtype | None) -> LogitLens:
     head = copied(model.unembed, dtype, True)
     if not hasattr(model, "original_model"):
         return LogitLens(int(model.cfg.d_model), *_legacy(model, dtype, head), head)
-    held, noted = _Held(pairs), _Noted(head)
+    stand_in, wrapped_head = _StandIn(pairs), _WrappedHead(head)
     # the model's own forward pass with the stream in place of every block: no list of what else it does to logits
-    instead = {id(block): held for block in model.blocks} | {id(model.unembed): noted, id(model.embed): nn.Identity()}
+    instead: dict[int, nn.Module] = {id(block): stand_in for block in model.blocks}
+    instead |= {id(model.unembed): wrapped_head, id(model.embed): nn.Identity()}
     bare: Any = copied(model.original_model, dtype, True, instead)
     width = getattr(model.embed, "original_component", model.embed).weight.shape[1]
 
     def logits(x: Tensor) -> Tensor:
-        held.stream = x
+        stand_in.stream = x
         try:
             embedded = torch.zeros(*x.shape[:2], width, dtype=x.dtype, device=x.device)
             return bare(inputs_embeds=embedded, use_cache=False).logits
         finally:
-            held.stream = None
+            stand_in.stream = None
 
     def normed(x: Tensor) -> Tensor:
-        noted.skipped = True
+        wrapped_head.skipped = True
         try:
             logits(x)
-            return noted.seen
+            return wrapped_head.seen
         finally:
-            noted.skipped, noted.seen = False, None
+            wrapped_head.skipped, wrapped_head.seen = False, None
 
     return LogitLens(int(model.cfg.d_model), logits, normed, head)
 
@@ -130,7 +132,7 @@ def _legacy(model: Any, dtype: torch.dtype | None, head: Any) -> tuple[Any, Any]
     return logits, norm
 
 
-class _Held(nn.Module):
+class _StandIn(nn.Module):
     """Stands for every block: whatever comes in, the stream it holds goes out."""
 
     def __init__(self, pairs: bool) -> None:
@@ -142,7 +144,7 @@ class _Held(nn.Module):
         return (self.stream,) if self.pairs else self.stream
 
 
-class _Noted(nn.Module):
+class _WrappedHead(nn.Module):
     """The unembedding; when `skipped`, it only notes what enters it."""
 
     def __init__(self, head: nn.Module) -> None:

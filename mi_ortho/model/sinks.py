@@ -66,24 +66,24 @@ def sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Sinks:
 
 
 def without_sinks(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Prompts:
-    """The same prompts with their lasting sinks neither steered nor read; as they are without one.
+    """The same prompts with their lasting sinks neither steered nor read; unchanged where there is no sink.
 
-    A vector added everywhere, and an objective read everywhere, are mostly the sink's where there is one. Only the
-    prompts are looked at, without their answers, so that the positions are the same while a model writes. A row of
-    nothing but sinks keeps them.
+    A sink dominates a vector that is added everywhere and an objective that is read everywhere. Only the prompts are
+    looked at, without their answers, so that the positions are the same while a model writes. A row of nothing but
+    sinks keeps them.
     """
-    asked = prompts.prompts_only()
-    found = sinks(model, asked, factor=factor).lasting().to(prompts.mask.device)
-    found = found & (asked.active & ~found).any(dim=1, keepdim=True)
-    if not bool(found.any()):
+    bare = prompts.prompts_only()
+    lasting = sinks(model, bare, factor=factor).lasting().to(prompts.mask.device)
+    lasting = lasting & (bare.active & ~lasting).any(dim=1, keepdim=True)
+    if not bool(lasting.any()):
         return prompts
     passive = torch.zeros_like(prompts.mask)
-    passive[:, : prompts.prompt_length] = found
+    passive[:, : prompts.prompt_length] = lasting
     return replace(prompts, passive=passive if prompts.passive is None else passive | prompts.passive)
 
 
 def ordinary(model: Model, prompts: Prompts, *, factor: float = FACTOR) -> Bool[Tensor, "batch pos"]:
-    """The real positions, answers included, that are no lasting sinks: those whose covariance says something.
+    """The real positions, answers included, that are no lasting sinks: covariances are taken over these.
 
     One sink of thirty times the usual length makes "random" vectors of that covariance nearly parallel to it.
     """

@@ -69,8 +69,8 @@ class Slice:
         for block, kwargs in self._expanded.get(n) or self._expand(n):
             out = block(x, **kwargs)
             x = out[0] if isinstance(out, tuple) else out
-        read = self._read(x.unflatten(0, (n, batch)))
-        return read.reshape(*lead, *read.shape[1:])
+        values = self._read(x.unflatten(0, (n, batch)))
+        return values.reshape(*lead, *values.shape[1:])
 
     def _expand(self, n: int) -> tuple[Call, ...]:
         self._expanded.clear()  # masks of the last batch size are kept, not of every size ever used
@@ -183,5 +183,5 @@ def _last(mask: Bool[Tensor, "batch pos"], k: int) -> tuple[_Read, Bool[Tensor, 
 
 def _cleaner(real: Bool[Tensor, "batch read"]) -> _Read:
     """Zeros where there is no real token; decided here and not at every call, which would make a GPU wait."""
-    kept = real[:, :, None]
-    return (lambda x: x) if bool(real.all()) else (lambda x: torch.where(kept, x, 0.0))
+    columns = real[:, :, None]
+    return (lambda x: x) if bool(real.all()) else (lambda x: torch.where(columns, x, 0.0))

@@ -37,13 +37,13 @@ class Pieces:
         Rows that sum to one keep doing so.
         """
         self._check(patterns.shape[-1])
-        got = torch.stack([part.sum(-1) for part in patterns.split(list(self.sizes), dim=-1)], dim=-1)
-        return torch.stack([part.mean(-2) for part in got.split(list(self.sizes), dim=-2)], dim=-2)
+        received = torch.stack([part.sum(-1) for part in patterns.split(list(self.sizes), dim=-1)], dim=-1)
+        return torch.stack([part.mean(-2) for part in received.split(list(self.sizes), dim=-2)], dim=-2)
 
-    def _check(self, found: int) -> None:
-        if found != sum(self.sizes):
+    def _check(self, count: int) -> None:
+        if count != sum(self.sizes):
             raise ValueError(
-                f"got values of {found} tokens; expected {sum(self.sizes)}, the tokens these pieces are made of; "
+                f"got values of {count} tokens; expected {sum(self.sizes)}, the tokens these pieces are made of; "
                 "pass what was read on them"
             )
 

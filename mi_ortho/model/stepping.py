@@ -1,4 +1,4 @@
-"""Token after token under a KV cache, by a way that was found to give what a pass without a cache gives.
+"""Passes over new tokens under a KV cache, which is handed over in a way that was checked against uncached passes.
 
 How a cache must be handed over depends on transformers, TransformerLens and the architecture. Nothing here lists
 versions: the first time a model is used, the ways are tried on a few tokens until one agrees with an uncached pass.
@@ -71,9 +71,9 @@ def steps(model: Model, batch: int) -> Step:
     """
     way = require_agreement(model).way
 
-    def check(held: int, given: int) -> None:
-        if held != given:
-            raise ValueError(_refusal(_short(model, held, given)))
+    def check(columns: int, expected: int) -> None:
+        if columns != expected:
+            raise ValueError(_refusal(_shortage(model, columns, expected)))
 
     return _steps(model, batch, way, check)
 
@@ -85,22 +85,22 @@ def require_agreement(model: Model) -> Agreement:
     """
     inner = network(model)
     if inner not in _ways:
-        found = agreement(model)
-        if found.fault is not None:
-            raise ValueError(_refusal(found.fault))
-        _ways[inner] = found
+        result = agreement(model)
+        if result.fault is not None:
+            raise ValueError(_refusal(result.fault))
+        _ways[inner] = result
     return _ways[inner]
 
 
 def libraries() -> str:
     """The installed versions of what a forward pass runs on, in words."""
-    found = []
+    names = []
     for package in ("torch", "transformers", "transformer-lens"):
         try:
-            found.append(f"{package} {version(package)}")
+            names.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            found.append(f"no {package}")
-    return ", ".join(found)
+            names.append(f"no {package}")
+    return ", ".join(names)
 
 
 def name_of(model: Model) -> str:
@@ -138,13 +138,13 @@ def without_hooks(model: Model) -> Iterator[None]:
             m._forward_hooks, m._backward_hooks = forward, backward
 
 
-def difference(found: Float[Tensor, "rows d_vocab"], exact: Float[Tensor, "rows d_vocab"]) -> float:
-    """Relative to the exact logits; of the plain and of the padded rows of a probe the best one, of these the worse.
+def difference(logits: Float[Tensor, "rows d_vocab"], exact: Float[Tensor, "rows d_vocab"]) -> float:
+    """The relative error of logits on a probe: the least among its plain and among its padded rows, the larger of both.
 
-    What is wrong is wrong in every row of a kind. The best is taken because the rounding of narrow dtypes may send a
+    What is wrong is wrong in every row of a kind. The least is taken because the rounding of narrow dtypes may send a
     token of a mixture of experts to another expert.
     """
-    rows = (found.float() - exact.float()).norm(dim=-1) / exact.float().norm(dim=-1)
+    rows = (logits.float() - exact.float()).norm(dim=-1) / exact.float().norm(dim=-1)
     return float(rows.view(2, -1).amin(dim=1).amax())  # NaN stays
 
 
@@ -155,7 +155,7 @@ def logit_tolerance(dtype: torch.dtype) -> float:
 
 @torch.no_grad()
 def agreement(model: Model) -> Agreement:
-    """The first way in which a cached step equals an uncached one on a probe, or the first one's fault."""
+    """The first way in which a cached step equals an uncached one on a probe, else the first way with its fault."""
     prompts = probe(model)
     dtype = next(weights(model)).dtype
     with without_hooks(model):
@@ -165,12 +165,12 @@ def agreement(model: Model) -> Agreement:
         allowed = logit_tolerance(dtype)
         if dtype not in (torch.float32, torch.float64):
             allowed = max(allowed, 4.0 * _noise(model, prompts, exact))
-        found: list[Agreement] = []
+        attempts: list[Agreement] = []
         for way in _candidates(model):
-            found.append(_tried(model, prompts, exact, way, allowed))
-            if found[-1].fault is None:
-                return found[-1]
-    return found[0]
+            attempts.append(_try(model, prompts, exact, way, allowed))
+            if attempts[-1].fault is None:
+                return attempts[-1]
+    return attempts[0]
 
 
 def _candidates(model: Model) -> list[Way]:
@@ -182,23 +182,23 @@ def _candidates(model: Model) -> list[Way]:
     return [Way(True, renamed, mask) for mask in ("all", "new") for renamed in names if not renamed or renames(model)]
 
 
-def _tried(model: Model, prompts: Prompts, exact: Tensor, way: Way, allowed: float) -> Agreement:
+def _try(model: Model, prompts: Prompts, exact: Tensor, way: Way, allowed: float) -> Agreement:
     tokens, mask = prompts.tokens, prompts.mask
-    given = tokens.shape[1] - 1
-    held: list[int] = []
+    expected = tokens.shape[1] - 1
+    counts: list[int] = []
     try:
-        step = _steps(model, len(prompts), way, lambda columns, _: held.append(columns))
+        step = _steps(model, len(prompts), way, lambda columns, _: counts.append(columns))
         step(tokens[:, :-1], mask[:, :-1])
-        if held and held[0] != given:
-            return Agreement(way, given, held[0], None, allowed, _short(model, held[0], given))
+        if counts and counts[0] != expected:
+            return Agreement(way, expected, counts[0], None, allowed, _shortage(model, counts[0], expected))
         error = difference(step(tokens[:, -1:], mask), exact)
     except Exception as wrong:  # whatever libraries raise when they are handed what they do not expect
         fault = f"{name_of(model)}, whose cache cannot be used: {' '.join(str(wrong).split())[:200]}"
-        return Agreement(way, given, held[0] if held else None, None, allowed, fault)
+        return Agreement(way, expected, counts[0] if counts else None, None, allowed, fault)
     if error <= allowed:
-        return Agreement(way, given, held[0] if held else None, error, allowed, None)
+        return Agreement(way, expected, counts[0] if counts else None, error, allowed, None)
     fault = f"a cached step of {name_of(model)} whose logits differ from an uncached one by {error:.2g} of their size"
-    return Agreement(way, given, held[0] if held else None, error, allowed, fault)
+    return Agreement(way, expected, counts[0] if counts else None, error, allowed, fault)
 
 
 def _noise(model: Model, prompts: Prompts, exact: Tensor) -> float:
@@ -217,16 +217,16 @@ def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
         past = {} if cache[0] is None else {str(name): cache[0]}
-        shown = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
-        seen, stop = watch_cache(model)
+        step_mask = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
+        caches, stop = watch_cache(model)
         rename = renamed_for_parts(model) if way.renamed else None
         try:
-            logits = model(tokens, attention_mask=shown.long(), use_cache=True, **past, **extra)
+            logits = model(tokens, attention_mask=step_mask.long(), use_cache=True, **past, **extra)
         finally:
             stop()
             if rename is not None:
                 rename()
-        cache[0] = seen[-1]
+        cache[0] = caches[-1]
         note_columns(cache[0], mask.shape[1])
         check(columns_in(cache[0]), mask.shape[1])
         return logits[:, -1]
@@ -235,11 +235,11 @@ def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -
 
 
 def _whole_steps(model: Model) -> Step:
-    given: list[Tensor] = []
+    parts: list[Tensor] = []
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
-        given.append(tokens)
-        so_far = Prompts(torch.cat(given, dim=1), mask, mask.shape[1], ("",) * len(mask))
+        parts.append(tokens)
+        so_far = Prompts(torch.cat(parts, dim=1), mask, mask.shape[1], ("",) * len(mask))
         return run(model, so_far, **only_last(model, 1))[:, -1]
 
     return step
@@ -259,8 +259,8 @@ def _legacy_steps(model: Any, batch: int, check: Callable[[int, int], Any]) -> S
     return step
 
 
-def _short(model: Model, held: int, given: int) -> str:
-    return f"a cache of {name_of(model)} that holds {held} of {given} columns"
+def _shortage(model: Model, columns: int, expected: int) -> str:
+    return f"a cache of {name_of(model)} that holds {columns} of {expected} columns"
 
 
 def _refusal(fault: str) -> str:

@@ -27,13 +27,13 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         EndlessTemplate: the template takes more than `STEPS` steps, or makes something larger than any prompt.
     """
-    left = STEPS
+    remaining = STEPS
 
     @no_type_check  # checking its types at every step would cost ten times the step
     def step(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left < 0:
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise EndlessTemplate(
                 f"got a chat template that takes more than {STEPS:,} steps; expected one "
                 "that ends; correct the model's chat_template, or take its text out of it with template=False"
@@ -52,13 +52,13 @@ def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> str:
 
 @contextmanager
 def _bounds() -> Iterator[None]:
-    """Templates are compiled for an environment with bounds meanwhile; each rendering has all of its allowance."""
+    """Inside the context templates are compiled for a bounded environment; each rendering has the whole allowance."""
     before: Any = getattr(chat_template_utils, _COMPILER)
 
     def compiler(template: str) -> Any:
-        found = _compiled(before, template)
-        found.environment.allowance = LARGEST
-        return found
+        compiled = _compiled(before, template)
+        compiled.environment.allowance = LARGEST
+        return compiled
 
     setattr(chat_template_utils, _COMPILER, compiler)
     try:

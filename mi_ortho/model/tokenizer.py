@@ -32,8 +32,9 @@ def own_tokenizer(source: str, config: Any, *, trust_remote_code: bool = False, 
         raise ValueError("no tokenizer file")
     if file is None or _reads_alike(picked, file):
         return f"its own, {type(picked).__name__}", paddable(picked)
-    told = f"its own tokenizer.json, which {type(picked).__name__}, the class transformers picks, does not read alike"
-    return told, paddable(PreTrainedTokenizerFast.from_pretrained(source))
+    kind = type(picked).__name__
+    description = f"its own tokenizer.json, which {kind}, the class transformers picks, does not read alike"
+    return description, paddable(PreTrainedTokenizerFast.from_pretrained(source))
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, source: str | None) -> None:
@@ -75,9 +76,9 @@ def stand_in() -> Any:
 
     core = Tokenizer(models.WordLevel({"?": 0}, unk_token="?"))
     special = {f"{name}_token": "?" for name in ("unk", "bos", "eos", "pad")}
-    made = PreTrainedTokenizerFast(tokenizer_object=core, **special)
-    made.init_kwargs |= {"name_or_path": "", "add_bos_token": True}  # or it would be looked up by name once more
-    return made
+    reader = PreTrainedTokenizerFast(tokenizer_object=core, **special)
+    reader.init_kwargs |= {"name_or_path": "", "add_bos_token": True}  # or it would be looked up by name once more
+    return reader
 
 
 def _reads_alike(tokenizer: Any, file: Path) -> bool:
@@ -93,11 +94,11 @@ def _cached(source: str, name: str) -> Path | None:
     """A file of a folder or hub name, None where it has none."""
     from transformers.utils.hub import cached_file
 
-    found = cached_file(
+    path = cached_file(
         source,
         name,
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
-    return None if found is None else Path(found)
+    return None if path is None else Path(path)

@@ -38,8 +38,8 @@ class Trajectories:
             if site.kind == kind or (kind == "resid_post" and (site.boundary or 0) > 0)
         ]
         if not chosen:
-            known = ", ".join(sorted({site.kind for site in self.sites}))
-            raise ValueError(f"got no points of kind {kind!r}; expected one of {known}; choose one of these")
+            kinds = ", ".join(sorted({site.kind for site in self.sites}))
+            raise ValueError(f"got no points of kind {kind!r}; expected one of {kinds}; choose one of these")
         return self.points[:, chosen]
 
 
@@ -73,8 +73,8 @@ def _passes(model: Model, texts: Sequence[str], batch: int) -> Iterator[tuple[Te
     sites = stream_sites(model)
     for start in range(0, len(texts), batch):
         prompts = tokenize(model, list(texts[start : start + batch]))
-        found = read(model, prompts, sites)
-        yield torch.stack([found[site] for site in sites], dim=2).float().cpu(), prompts.mask.cpu()
+        activations = read(model, prompts, sites)
+        yield torch.stack([activations[site] for site in sites], dim=2).float().cpu(), prompts.mask.cpu()
     if not len(texts):
         raise ValueError("got no prompts; expected at least one; pass some texts")
 
@@ -89,7 +89,7 @@ def write_matrices(model: Model) -> list[tuple[Site, Float[Tensor, "_ d_model"]]
     """
     require_plain_writes(model)
     modules: Any = model
-    found: list[tuple[Site, Tensor]] = []
+    matrices: list[tuple[Site, Tensor]] = []
     for layer, block in enumerate(modules.blocks):
         attention, mlp = block._modules.get("attn"), block._modules.get("mlp")
         if not (hasattr(attention, "W_O") and hasattr(mlp, "W_out")):
@@ -98,6 +98,6 @@ def write_matrices(model: Model) -> list[tuple[Site, Float[Tensor, "_ d_model"]]
                 "both; leave out what is said of output matrices"
             )
         heads = attention.W_O.detach().float().cpu()
-        found.append((Site(layer, "attn_out"), rearrange(heads, "head d_head d_model -> (head d_head) d_model")))
-        found.append((Site(layer, "mlp_out"), mlp.W_out.detach().float().cpu()))
-    return found
+        matrices.append((Site(layer, "attn_out"), rearrange(heads, "head d_head d_model -> (head d_head) d_model")))
+        matrices.append((Site(layer, "mlp_out"), mlp.W_out.detach().float().cpu()))
+    return matrices

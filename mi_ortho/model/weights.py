@@ -42,14 +42,14 @@ def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[T
     """
     basis = _basis(model, directions)
     written = _written(model)
-    wanted = _ablated_logits(model, basis)
+    exact = _ablated_logits(model, basis)
     before = [(weight, weight.detach().clone()) for weight, _ in written]
     untied = _untie(model)
     try:
         with torch.no_grad():
             for weight, axis in written:
                 _remove(weight, basis, axis)
-        _require_ablated(model, basis, wanted)
+        _require_ablated(model, basis, exact)
         yield model
     finally:
         with torch.no_grad():
@@ -87,13 +87,13 @@ def export_model(model: Model, folder: Path) -> Path:
 
 def _plain_weights(network: Any, plain: nn.Module) -> dict[str, Tensor]:
     """The weights under the names of `transformers`, without those that the bridge added."""
-    own = {name.replace(_BRIDGE, ""): value for name, value in network.state_dict().items()}
-    missing = sorted(set(plain.state_dict()) - set(own))
+    state = {name.replace(_BRIDGE, ""): value for name, value in network.state_dict().items()}
+    missing = sorted(set(plain.state_dict()) - set(state))
     if missing:
         raise ValueError(
             f"got a model without weight {missing[0]}; expected the names of transformers; export another architecture"
         )
-    return {name: own[name] for name in plain.state_dict()}
+    return {name: state[name] for name in plain.state_dict()}
 
 
 def _basis(model: Model, directions: Tensor) -> Float[Tensor, "k d_model"]:
@@ -117,7 +117,7 @@ def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
     modules = [inside.embed, getattr(inside, "pos_embed", None)]
     for block in inside.blocks:
         modules += [_submodule(block, "attn", "o"), _submodule(block, "mlp", "out")]
-    found: dict[int, tuple[nn.Parameter, int]] = {}
+    entries: dict[int, tuple[nn.Parameter, int]] = {}
     for module in modules:
         for weight, axis in _axes(module):
             if weight.shape[axis] != int(model.cfg.d_model):
@@ -125,8 +125,8 @@ def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
                     f"got a weight {tuple(weight.shape)} in a model of width {int(model.cfg.d_model)}; expected "
                     "embeddings and outputs as wide as the residual stream; ablate by hooks instead"
                 )
-            found[id(weight)] = (weight, axis)
-    return list(found.values())
+            entries[id(weight)] = (weight, axis)
+    return list(entries.values())
 
 
 @torch.no_grad()
@@ -140,7 +140,7 @@ def _ablated_logits(model: Model, basis: Float[Tensor, "k d_model"]) -> Tensor:
 
 
 @torch.no_grad()
-def _require_ablated(model: Model, basis: Float[Tensor, "k d_model"], wanted: Tensor) -> None:
+def _require_ablated(model: Model, basis: Float[Tensor, "k d_model"], exact: Tensor) -> None:
     """The edited model gives the logits that ablation gives, and its stream has no part along the directions."""
     tokens, layers = probe(model), int(model.cfg.n_layers)
     logits = run(model, tokens)[tokens.mask]
@@ -150,7 +150,7 @@ def _require_ablated(model: Model, basis: Float[Tensor, "k d_model"], wanted: Te
         wide = x[tokens.mask].double()
         parts.append(float(((wide @ basis.to(wide).mT).norm(dim=-1) / wide.norm(dim=-1)).max()))
     # logits add up the rounding of every layer, the stream's part along the directions does not
-    error = relative_error(logits, wanted)
+    error = relative_error(logits, exact)
     if not (error <= 10.0 * limit and max(parts) <= limit):
         raise ValueError(
             f"got an architecture whose edited weights are not the ablation (logits off by {error:.1e}, "
