@@ -194,7 +194,7 @@ def start(
     # as they will be read back: a lone surrogate, which UTF-8 cannot hold, becomes "?"
     settings: dict[str, object] = json.loads(to_json(config).encode("utf-8", "replace"))
     now = environment({"command": name, **(facts or {})})
-    choose = _choose if at is None else _check_given
+    choose = _choose if at is None else _check_directory
     path = choose(Path(root) / name if at is None else Path(at), settings, fresh, now)
     run = Run(path, settings)
     if run.finished:
@@ -219,17 +219,17 @@ def open_run(path: Path) -> Run:
 
 
 def started(path: Path) -> str:
-    """When a run was begun, as text that sorts: what it recorded itself, else its folder's name, else its time."""
-    found = _environment(path).get("started")
-    if not isinstance(found, str):
+    """When a run was begun, as ISO text: as it recorded, else by its folder's name, else by its modification time."""
+    moment = _environment(path).get("started")
+    if not isinstance(moment, str):
         stamp = _STAMP.match(path.name)
         named = datetime.strptime(stamp[1], _FORMAT).replace(tzinfo=UTC) if stamp else None
-        found = (named or datetime.fromtimestamp(path.stat().st_mtime, UTC)).isoformat(timespec="seconds")
-    return found
+        moment = (named or datetime.fromtimestamp(path.stat().st_mtime, UTC)).isoformat(timespec="seconds")
+    return moment
 
 
 def newest_first(paths: Iterable[Path]) -> list[Path]:
-    """Run directories by when they were begun; of those of one second the one with the larger number."""
+    """Run directories, the newest first; among those begun in one second, the one with the larger number first."""
     return sorted(paths, key=lambda path: (started(path), len(path.name), path.name), reverse=True)
 
 
@@ -240,20 +240,20 @@ def summary_of(run: Run) -> dict[str, Any]:
         RunError: the file is damaged, or holds something else than a headline and verdicts.
     """
     try:
-        found = read_mapping(run.path / "summary.json")
+        summary = read_mapping(run.path / "summary.json")
     except ValueError as cause:
         raise RunError(str(cause)) from cause
-    verdicts = found.get("verdicts") or []
-    judged = isinstance(verdicts, list) and all(
+    verdicts = summary.get("verdicts") or []
+    valid = isinstance(verdicts, list) and all(
         isinstance(one, dict) and isinstance(one.get("claim"), str) and one.get("supported") in (True, False, None)
         for one in verdicts
     )
-    if not judged or not isinstance(found.get("headline", ""), str):
+    if not valid or not isinstance(summary.get("headline", ""), str):
         raise RunError(
             f"got {run.path / 'summary.json'}, whose headline or verdicts are no such thing; expected a text and a "
             "list of claims with what became of them; delete the file and run again"
         )
-    return found
+    return summary
 
 
 def config_hash(config: Mapping[str, object]) -> str:
@@ -287,8 +287,8 @@ def _choose(parent: Path, settings: dict[str, object], fresh: bool, now: Mapping
 
 
 def _stamp(parent: Path) -> str:
-    """Now, but never before a run that is there already, wherever the clock was set to."""
-    stamps = [found[1] for path in parent.iterdir() if (found := _STAMP.match(path.name))]
+    """The time now, or a second after the newest run there where the clock was set back."""
+    stamps = [match[1] for path in parent.iterdir() if (match := _STAMP.match(path.name))]
     now, last = datetime.now(UTC), max(stamps, default="")
     if last > now.strftime(_FORMAT):
         now = datetime.strptime(last, _FORMAT) + timedelta(seconds=1)
@@ -306,7 +306,7 @@ def _refuse(path: Path, now: Mapping[str, object], remedy: str) -> None:
 
 
 def _environment(path: Path) -> dict[str, Any]:
-    """What a run recorded of its start; empty where that cannot be read, for no result depends on the file."""
+    """environment.json of a run; empty where that cannot be read, for no result depends on it."""
     try:
         return read_mapping(path / "environment.json")
     except ValueError:
@@ -318,14 +318,16 @@ def _is_same(path: Path, settings: dict[str, object]) -> bool:
     return path.is_dir() and (not (path / "config.json").is_file() or read_json(path / "config.json") == settings)
 
 
-def _check_given(path: Path, settings: dict[str, object], fresh: bool, now: Mapping[str, object]) -> Path:
+def _check_directory(path: Path, settings: dict[str, object], fresh: bool, now: Mapping[str, object]) -> Path:
     """Refuse a directory the user named unless it is new, empty or a run of exactly these settings."""
     if path.exists() and not path.is_dir():
         raise RunError(f"got {path}, which is a file; expected a directory for the run; choose another --at")
     if (path / "config.json").is_file():
-        found = open_run(path).config
-        if found != settings:
-            raise RunError(f"run {path} has another configuration: {_difference(found, settings)}; choose another --at")
+        config = open_run(path).config
+        if config != settings:
+            raise RunError(
+                f"run {path} has another configuration: {_difference(config, settings)}; choose another --at"
+            )
         if fresh and (path / "summary.json").is_file():
             raise RunError(f"run {path} is finished and a fresh one was asked for; choose another --at")
         if not (path / "summary.json").is_file():
@@ -337,11 +339,11 @@ def _check_given(path: Path, settings: dict[str, object], fresh: bool, now: Mapp
     return path
 
 
-def _difference(found: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+def _difference(there: Mapping[str, object], here: Mapping[str, object]) -> str:
     """The keys in which two configurations differ, with both values."""
-    keys = [key for key in {**found, **wanted} if found.get(key, "absent") != wanted.get(key, "absent")]
+    keys = [key for key in {**there, **here} if there.get(key, "absent") != here.get(key, "absent")]
     return ", ".join(
-        f"{key} is {found.get(key, 'absent')!r} there and {wanted.get(key, 'absent')!r} here" for key in keys
+        f"{key} is {there.get(key, 'absent')!r} there and {here.get(key, 'absent')!r} here" for key in keys
     )
 
 
@@ -366,9 +368,9 @@ def _prepare(run: Run, now: dict[str, object], source: Path | None) -> None:
     records, config = run.path / "records.jsonl", run.path / "config.json"
     if records.is_file():
         lines = _lines(records)
-        kept = lines[: len(lines) - unended([row for row, _ in lines])]
-        cut_file(records, kept[-1][1] if kept else 0, RunError)
-        run.ended.update(ended([row for row, _ in kept]))
+        complete = lines[: len(lines) - unended([row for row, _ in lines])]
+        cut_file(records, complete[-1][1] if complete else 0, RunError)
+        run.ended.update(ended([row for row, _ in complete]))
     if not config.is_file():
         write_file(config, to_json(run.config, indent=1) + "\n", RunError)
     before = _environment(run.path)
@@ -385,16 +387,16 @@ def _prepare(run: Run, now: dict[str, object], source: Path | None) -> None:
 
 
 def _keep_trace(file: Path, error: Exception) -> None:
-    """Write the traceback of an error that nobody foresaw, and note at the error where it lies."""
+    """Write the traceback of an unforeseen error, and add a note with its place to the error."""
     with suppress(ValueError):
         write_file(file, "".join(traceback.format_exception(error)))
         error.add_note(f"{TRACED} {file}")
 
 
 def _lines(path: Path) -> list[tuple[Row, int]]:
-    """Each row of a record file with where its line ends; a torn last one is left out, damage before is an error."""
+    """Each row of a record file with the byte its line ends at; a torn last line is left out, other damage raises."""
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    found: list[tuple[Row, int]] = []
+    rows: list[tuple[Row, int]] = []
     end = 0
     for number, line in enumerate(lines, start=1):
         end += len(line) + 1
@@ -408,8 +410,8 @@ def _lines(path: Path) -> list[tuple[Row, int]]:
             raise RunError(
                 f"line {number} of {path} holds a {type(row).__name__}; expected a JSON object; delete it and run again"
             )
-        found.append((row, end))
-    return found
+        rows.append((row, end))
+    return rows
 
 
 def _key(group: str, name: str) -> str:
@@ -422,10 +424,10 @@ def _stack(group: Path, merged: dict[str, Tensor]) -> dict[str, Tensor]:
     for path in sorted(group.glob("*.safetensors")):
         for name, value in read_tensors(path)[0].items():
             rows.setdefault(_key(group.name, name), {})[int(path.stem)] = value
-    for key, found in rows.items():
-        missing = set(range(len(found))) - set(found)
+    for key, parts in rows.items():
+        missing = set(range(len(parts))) - set(parts)
         if missing:
             raise RunError(
                 f"row {min(missing)} of {key} is missing in {group}; expected rows without gaps; resume the run"
             )
-    return {key: torch.stack([found[i] for i in range(len(found))]) for key, found in rows.items() if found}
+    return {key: torch.stack([parts[i] for i in range(len(parts))]) for key, parts in rows.items() if parts}

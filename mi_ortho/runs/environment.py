@@ -35,25 +35,25 @@ def versions() -> dict[str, str]:
 
 
 def differences(before: Mapping[str, object], now: Mapping[str, object]) -> list[str]:
-    """In what two environments differ that decides results, in words; what either did not record is not compared."""
+    """The differences of two environments that results depend on, in words; what either lacks is not compared."""
     old, new = _versions(before), _versions(now)
-    told = [f"{name} {old[name]}, here {new[name]}" for name in old if new.get(name, old[name]) != old[name]]
+    parts = [f"{name} {old[name]}, here {new[name]}" for name in old if new.get(name, old[name]) != old[name]]
     digests = before.get("prompt_digest"), now.get("prompt_digest")
     if all(digests) and digests[0] != digests[1]:
-        first, second = (repr(str(known.get("prompt_shown"))[:160]) for known in (before, now))
-        told.append(
+        first, second = (repr(str(record.get("prompt_shown"))[:160]) for record in (before, now))
+        parts.append(
             f"prompts of other tokens, {first}, here {second} (tokenizer or template changed, or writes the date)"
         )
-    return told
+    return parts
 
 
 def _versions(environment: Mapping[str, object]) -> dict[str, str]:
-    """The versions in a record of an environment, those that are there."""
+    """The versions that a record of an environment holds."""
     packages = environment.get("packages")
-    found = {name: packages.get(name) for name in COMPARED} if isinstance(packages, Mapping) else {}
+    texts = {name: packages.get(name) for name in COMPARED} if isinstance(packages, Mapping) else {}
     python = environment.get("python")
-    found["python"] = ".".join(python.split(".")[:2]) if isinstance(python, str) else None
-    return {name: str(version) for name, version in found.items() if version}
+    texts["python"] = ".".join(python.split(".")[:2]) if isinstance(python, str) else None
+    return {name: str(version) for name, version in texts.items() if version}
 
 
 def _version(package: str) -> str | None:

@@ -124,8 +124,8 @@ def write_tensors(
     error: type[ValueError] = ValueError,
 ) -> None:
     """Write tensors of any shape atomically as safetensors; `header` becomes the file's metadata."""
-    own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
-    write_file(path, safetensors.torch.save(own, dict(header or {})), error)
+    copies = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    write_file(path, safetensors.torch.save(copies, dict(header or {})), error)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -196,7 +196,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: it cannot be read, or holds something else.
     """
-    found = read_json(path) if path.is_file() else {}
-    if not isinstance(found, dict):
-        raise ValueError(f"got {path}, which holds a {type(found).__name__}; expected a JSON object; make it again")
-    return found
+    content = read_json(path) if path.is_file() else {}
+    if not isinstance(content, dict):
+        raise ValueError(f"got {path}, which holds a {type(content).__name__}; expected a JSON object; make it again")
+    return content

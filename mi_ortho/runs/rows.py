@@ -1,9 +1,9 @@
-"""Which recorded rows count: one selection, and one rule of resumption.
+"""Which recorded rows count, and which stages a run that goes on need not compute again.
 
 A stage is whole or absent. Its rows lie in records.jsonl between two marks, `{"kind": "stage", "stage": NAME, "state":
 "begun"}` and the same with "done", and are written together, after all that the stage computed and saved. An attempt
-without its second mark does not count for anybody: it is left out when rows are read, and cut off when the run goes on.
-What is recorded by itself (a search whose vector is on disk) is one row, which is there or not.
+without its second mark never counts: it is left out when rows are read, and cut off when the run goes on. What is
+recorded by itself (a search whose vector is on disk) is one row, which is there or not.
 """
 
 import json
@@ -22,13 +22,13 @@ _AGAIN = ("unsteered", "melbo", "melbo_control", "base", "search", "vector", "co
 _AGAIN += ("passage", "text", "layer", "presence", "sets", "contrast", "probes", "strongest", "tokens")
 
 
-def pick(rows: Sequence[R], **wanted: object) -> list[R]:
+def pick(rows: Sequence[R], **values: object) -> list[R]:
     """The rows with these values, in recorded order.
 
     >>> pick([{"kind": "vector", "index": 0}, {"kind": "base"}], kind="vector")
     [{'kind': 'vector', 'index': 0}]
     """
-    return [row for row in rows if all(row.get(key) == value for key, value in wanted.items())]
+    return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
 
 
 def numbers(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
@@ -41,25 +41,25 @@ def numbers(rows: Sequence[Mapping[str, Any]], name: str) -> list[float]:
 
 
 def whole(lines: Sequence[Row]) -> list[Row]:
-    """The rows that count, without marks: of every stage those of an attempt that reached its end.
+    """The rows that count, without marks: those recorded by themselves, and of each stage the attempts that ended.
 
     >>> begun, done = ({"kind": "stage", "stage": "a", "state": state} for state in ("begun", "done"))
     >>> whole([begun, {"x": 1}, begun, {"x": 2}, done, begun, {"x": 3}])
     [{'x': 2}]
     """
-    found: list[Row] = []
+    counting: list[Row] = []
     attempt: list[Row] | None = None
-    seen: set[str] = set()
-    finished = {_told(row) for row in lines if row.get("kind") == "done" and _is_marked(row)}
+    texts: set[str] = set()
+    finished = {_attempt(row) for row in lines if row.get("kind") == "done" and _is_marked(row)}
     for row in lines:
         if _is_mark(row):
-            found += (attempt or []) if row["state"] == "done" else []
+            counting += (attempt or []) if row["state"] == "done" else []
             attempt = [] if row["state"] == "begun" else None
         elif attempt is not None:
             attempt.append(row)
-        elif _counts(row, finished, seen):
-            found.append(row)
-    return found
+        elif _counts(row, finished, texts):
+            counting.append(row)
+    return counting
 
 
 def ended(lines: Sequence[Row]) -> set[str]:
@@ -81,7 +81,7 @@ def stage(
     *,
     old: Callable[[Row], bool] | None = None,
 ) -> None:
-    """Record what a stage gives, unless the run holds all of it already.
+    """Record the rows that a stage computes, unless the run holds all of them already.
 
     Args:
         run: where to.
@@ -113,14 +113,14 @@ def _is_there(run: "Run", old: Callable[[Row], bool]) -> bool:
 
 
 def _unmarked(lines: Sequence[Row], old: Callable[[Row], bool]) -> list[int]:
-    """The places of rows that lie in no marked stage and are old ones."""
-    found, inside = [], False
+    """The indices of the rows that `old` accepts and that lie in no marked stage."""
+    places, inside = [], False
     for k, row in enumerate(lines):
         if _is_mark(row):
             inside = row["state"] == "begun"
         elif not inside and not _is_marked(row) and old(row):
-            found.append(k)
-    return found
+            places.append(k)
+    return places
 
 
 def _is_mark(row: Row) -> bool:
@@ -133,21 +133,21 @@ def _is_marked(row: Row) -> bool:
 
 
 def _name(mark: Row) -> str:
-    """Of a stage; earlier versions wrote a network's name beside it."""
+    """The name of a stage; earlier versions wrote a network's name beside it."""
     return f"{mark['network']} {mark['stage']}" if "network" in mark else str(mark["stage"])
 
 
-def _told(row: Row) -> tuple[object, ...]:
+def _attempt(row: Row) -> tuple[object, ...]:
     return (row["stage"], row["attempt"])
 
 
-def _counts(row: Row, finished: set[tuple[object, ...]], seen: set[str]) -> bool:
+def _counts(row: Row, finished: set[tuple[object, ...]], texts: set[str]) -> bool:
     """Whether a row outside marks counts: not one of a cut attempt, nor one recorded again."""
     if _is_marked(row):
-        return _told(row) in finished and row.get("kind") != "done"
+        return _attempt(row) in finished and row.get("kind") != "done"
     if row.get("kind") not in _AGAIN:
         return True
     same = json.dumps({key: value for key, value in row.items() if key not in VOLATILE}, sort_keys=True)
-    new = same not in seen
-    seen.add(same)
+    new = same not in texts
+    texts.add(same)
     return new

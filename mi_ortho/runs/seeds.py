@@ -1,7 +1,7 @@
 """Random streams: one for every stage of a run, so that leaving a finished stage out changes no other.
 
-A study's multiplier and the numbers of its stages are part of its results: with others, a run that goes on would end
-elsewhere, and a finished one could not be made again.
+A study's multiplier and the numbers of its stages are part of its results: with others, a run that goes on would get
+other numbers, and a finished one could not be repeated.
 """
 
 import zlib
@@ -14,13 +14,13 @@ _LARGEST = 2**62  # of seeds that several stages are mixed into
 def random_stream(
     seed: int | str, *stages: int, times: int = 1, plus: int = 0, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """The stream of one stage: of its number, of numbers inside each other, or of its name.
+    """The random stream of one stage, which a number, nested numbers or a name stands for.
 
     Args:
         seed: of the run; or the name of the stage, where the name says which seed is meant.
         stages: the stage's number, after the numbers of what it is a part of.
-        times: the study's own multiplier, which never changes: each number is added to what those before it gave, so
-            many times.
+        times: the study's own multiplier, which never changes: number after number, the seed becomes
+            seed * times + number + plus.
         plus: added with each number.
         device: where the numbers are drawn; they differ from device to device.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def later(default: Any) -> Any:
-    """A setting that runs made before it existed do not have: at its default it is not part of a run's identity."""
+    """The field of a setting that older runs lack: at its default it is not recorded, so runs keep their identity."""
     return field(default=default, metadata={"later": True})
 
 
@@ -18,7 +18,7 @@ def settings_of(config: Any) -> dict[str, Any]:
 
 
 def check_settings(config: Any, least: Mapping[str, float] | None = None) -> None:
-    """Raise ValueError for a number that cannot be meant: not finite, a seed out of range, or below its least value."""
+    """Raise ValueError for a number that is not finite, a seed out of range, or a value below its least."""
     for name, value in dict[str, Any](asdict(config)).items():
         numbers = list(value) if isinstance(value, list | tuple) else [value]
         if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
