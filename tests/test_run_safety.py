@@ -21,7 +21,7 @@ from mi_ortho.runs.files import read_mapping
 from mi_ortho.runs.locks import LockedError, hold
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.job import Job
-from mi_ortho.studies.family.stages import _load
+from mi_ortho.studies.family.stages import _load_vectors
 from mi_ortho.studies.overview.study import report, show
 
 CONFIG = {"n": 3}
@@ -299,12 +299,12 @@ def test_vectors_that_are_not_those_of_the_records_are_refused(tmp_path: Path) -
         job = object.__new__(Job)
         for name, value in (("run", run), ("z", SimpleNamespace(d_model=4)), ("config", FamilyConfig())):
             object.__setattr__(job, name, value)
-        assert _load(job, "kl", 0).shape == (0, 4)
+        assert _load_vectors(job, "kl", 0).shape == (0, 4)
         for vector in (torch.ones(5), torch.tensor([1.0, float("nan"), 0.0, 0.0])):
             run.save_tensors("vectors/kl/000000", {"vector": vector})
             with pytest.raises(RunError, match="expected the 1 finite ones of width 4"):
-                _load(job, "kl", 1)
+                _load_vectors(job, "kl", 1)
         run.save_tensors("vectors/kl/000000", {"vector": torch.ones(4)})
-        assert torch.equal(_load(job, "kl", 1), torch.ones(1, 4))
+        assert torch.equal(_load_vectors(job, "kl", 1), torch.ones(1, 4))
         with pytest.raises(RunError, match="got 1 vectors"):
-            _load(job, "kl", 2)
+            _load_vectors(job, "kl", 2)
