@@ -20,7 +20,7 @@ SHAPE = "random Qwen2, d_model 256, 8 layers, block weights doubled, 37 tokens a
 def dct(options: Options) -> Table:
     """Exponential DCT for each iteration: the published structure against ours, from one start."""
     k, steps = options.factors, options.iterations
-    model, z = _sliced(PROMPTS, 3)
+    model, z = _slice(PROMPTS, 3)
     start = mo.interventions.orthonormal_rows(torch.randn(k, z.d_model, generator=rng()))
 
     def ours(chunk: int) -> Callable[[], tuple[Tensor, Tensor]]:
@@ -65,7 +65,7 @@ def dct(options: Options) -> Table:
     )
 
 
-def _sliced(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.FunctionMap]:
+def _slice(n: int, readout: Literal["mean"] | int) -> tuple[object, mo.FunctionMap]:
     model = random_qwen2(256, 8, d_mlp=704, heads=8)
     source, target = mo.resid_post(SOURCE), mo.resid_post(TARGET)
     return model, mo.derivatives.pooled(
@@ -84,7 +84,7 @@ def _quality(z: mo.ActivationMap, inputs: Tensor, weights: Tensor) -> list[str]:
 
 def jacobian(options: Options) -> Table:
     """The full Jacobian of a slice: columns in forward mode as published, against ours."""
-    model, z = _sliced(1, "mean")
+    model, z = _slice(1, "mean")
     zero = torch.zeros(z.d_model)
     ways: dict[str, Callable[[], Tensor]] = {
         "published: columns by jvp, 16 at once": lambda: columns(z, zero),

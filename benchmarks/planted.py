@@ -24,7 +24,7 @@ PUBLISHED = {
 def planted(options: Options) -> Table:
     """Exponential DCT on a sum of 32 exponential factors in 4096 dimensions, with 512 estimated ones."""
     z, truth = planted_map()
-    finished = _finished(options.rows)
+    finished = _finished_rows(options.rows)
     rows = []
     for name, steps in zip(PUBLISHED, (10, 10, 100), strict=True):
         rows.append(finished.get(name) or _row(name, steps, z, truth))
@@ -49,7 +49,7 @@ def planted(options: Options) -> Table:
     )
 
 
-def _finished(rows: Path | None) -> dict[str, list[str]]:
+def _finished_rows(rows: Path | None) -> dict[str, list[str]]:
     """The rows that a stopped benchmark left, by their name."""
     lines = rows.read_text().splitlines() if rows and rows.exists() else []
     return {row[0]: row for row in map(json.loads, lines)}

@@ -108,7 +108,7 @@ def command_of(experiment: Experiment, settings: Mapping[str, object], preset: P
     changes = [
         f"{key}={_setting(value)}"
         for key, value in settings.items()
-        if key in standard and key != "model" and _listed(value) != _listed(standard[key])
+        if key in standard and key != "model" and _as_list(value) != _as_list(standard[key])
     ]
     return [*experiment.command.split(), *flags, *(part for change in changes for part in ("--set", change))]
 
@@ -117,7 +117,7 @@ def _setting(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _listed(value: object) -> object:
+def _as_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -155,7 +155,7 @@ def finished_run(experiment: Experiment, config: Any, out: Path, preset: Preset 
 
 
 def _plain(settings: Mapping[str, object]) -> dict[str, object]:
-    return {key: _listed(value) for key, value in settings.items()}
+    return {key: _as_list(value) for key, value in settings.items()}
 
 
 def verdicts_of(run: Run) -> list[dict[str, Any]]:

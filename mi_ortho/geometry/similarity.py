@@ -17,7 +17,7 @@ def linear_cka(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"])
     >>> round(linear_cka(x, -5 * x.flip(1) + 7), 6)
     1.0
     """
-    x, y = _centred(x, y)
+    x, y = _centre(x, y)
     return float((x.mT @ y).square().sum() / ((x.mT @ x).norm() * (y.mT @ y).norm()))
 
 
@@ -26,7 +26,7 @@ def procrustes_distance(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "sampl
 
     1 - |x' y|_*^2 for centred x and y of unit Frobenius norm, |.|_* the sum of singular values (Schoenemann 1966).
     """
-    x, y = _centred(x, y)
+    x, y = _centre(x, y)
     nuclear = torch.linalg.svdvals((x / x.norm()).mT @ (y / y.norm())).sum()
     return float((1 - nuclear.square()).clamp(0, 1))
 
@@ -45,14 +45,14 @@ class AffineMap:
 
 def fit_scaling(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"]) -> AffineMap:
     """The best y = s x + t with a number s: both layers use the same directions, nothing has to be learned."""
-    a, b = _centred(x, y)
+    a, b = _centre(x, y)
     matrix = torch.eye(a.shape[1]).to(a) * ((a * b).sum() / a.square().sum())
     return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
 
 
 def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples d_model"]) -> AffineMap:
     """The best y = s x Q + t with orthogonal Q: the same shape, other directions."""
-    a, b = _centred(x, y)
+    a, b = _centre(x, y)
     left, singular, right = torch.linalg.svd(a.mT @ b)
     matrix = (left @ right) * (singular.sum() / a.square().sum())
     return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
@@ -60,7 +60,7 @@ def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples 
 
 def fit_linear(x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"], *, ridge: float = 0.1) -> AffineMap:
     """The best y = x M + t, with a ridge of `ridge` times the mean variance of x: a learned translator."""
-    a, b = _centred(x, y)
+    a, b = _centre(x, y)
     gram = a.mT @ a
     penalty = ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
     return AffineMap(torch.linalg.solve(gram + penalty, a.mT @ b), x.double().mean(0), y.double().mean(0))
@@ -75,7 +75,7 @@ def explained_share(
 
     Use samples the map was not fitted on.
     """
-    _, centred = _centred(x, y)
+    _, centred = _centre(x, y)
     return float(1 - (y.double() - carry(x)).square().sum() / centred.square().sum())
 
 
@@ -95,7 +95,7 @@ def random_rotation(d_model: int, generator: torch.Generator) -> Float[Tensor, "
     return columns * upper.diagonal().sign()
 
 
-def _centred(
+def _centre(
     x: Float[Tensor, "samples d_x"], y: Float[Tensor, "samples d_y"]
 ) -> tuple[Float[Tensor, "samples d_x"], Float[Tensor, "samples d_y"]]:
     x, y = x.double() - x.double().mean(0), y.double() - y.double().mean(0)

@@ -100,7 +100,7 @@ def attention(
         packed = {"heads": names, "tokens": safe_tokens, "max": largest, "data": _bytes(values / largest)}
         return Visual("Heads", packed, title)
     props = {
-        "attention": _rounded(values),
+        "attention": _round(values),
         "tokens": safe_tokens,
         "attentionHeadNames": names,
         "minValue": -largest,
@@ -161,7 +161,7 @@ def token_values(
     safe_tokens = [safe_token(token) for token in tokens]
     props = {
         "tokens": safe_tokens,
-        "values": _rounded(einops.rearrange(columns, "pos n -> n pos")),
+        "values": _round(einops.rearrange(columns, "pos n -> n pos")),
         "labels": [safe_token(n) for n in names],
     }
     colours = {"minValue": -largest, "maxValue": largest, "negativeColor": NEGATIVE, "positiveColor": POSITIVE}
@@ -222,7 +222,7 @@ def bundle() -> str:
     return "\n".join(lines).replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
-def _rounded(values: Tensor) -> list[object]:
+def _round(values: Tensor) -> list[object]:
     """Nested lists with four decimals; NaN becomes null on the page."""
     return torch.round(values.double(), decimals=4).tolist()
 

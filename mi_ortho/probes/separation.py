@@ -46,7 +46,7 @@ def permuted_auc(
     ranks = torch.from_numpy(rankdata(scores.cpu().numpy(), axis=0))
     sums = torch.zeros(len(names), scores.shape[1], dtype=torch.float64).index_add_(0, inside, ranks)
     sizes = torch.bincount(inside, minlength=len(names)).double()
-    shuffled = torch.stack([_shuffled(truth, strata, generator) for _ in range(draws)]).double()
+    shuffled = torch.stack([_shuffle_within(truth, strata, generator) for _ in range(draws)]).double()
     positive = shuffled @ sizes
     wins = shuffled @ sums - rearrange(positive * (positive + 1) / 2, "draws -> draws 1")
     return wins / rearrange(positive * (len(labels) - positive), "draws -> draws 1")
@@ -121,7 +121,7 @@ def _per_passage(values: Int[Tensor, " samples"], inside: Int[Tensor, " samples"
     return by_passage
 
 
-def _shuffled(
+def _shuffle_within(
     truth: Int[Tensor, " passages"], strata: Int[Tensor, " passages"], generator: torch.Generator
 ) -> Int[Tensor, " passages"]:
     """The labels shuffled within every stratum."""

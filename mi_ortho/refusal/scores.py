@@ -102,7 +102,7 @@ def refusal_tokens(
     likely = ((shares[0] >= least) & (shares[0] >= ratio * shares[1])).nonzero()[:, 0].tolist()
 
     def refused(texts: Sequence[str], first: Sequence[int]) -> float:
-        return sum(map(refuses, _forced(model, texts, first, max_new_tokens))) / len(texts)
+        return sum(map(refuses, _complete_from(model, texts, first, max_new_tokens))) / len(texts)
 
     rates = [refused(texts, ()) for texts in (harmful, harmless)]
     ids = tuple(
@@ -118,7 +118,7 @@ def refusal_tokens(
     return RefusalTokens(ids, tuple(model.tokenizer.decode([token]) for token in ids), *rates)
 
 
-def _forced(model: Model, texts: Sequence[str], first: Sequence[int], length: int) -> list[str]:
+def _complete_from(model: Model, texts: Sequence[str], first: Sequence[int], length: int) -> list[str]:
     """Greedy completions that begin with the tokens `first`."""
     done: list[str] = []
     for start in range(0, len(texts), BATCH):
