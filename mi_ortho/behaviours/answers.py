@@ -33,7 +33,7 @@ def answer_span(text: str) -> tuple[int, int]:
     >>> text[slice(*answer_span(text))]
     'Sure.'
     """
-    start = max((found.end() for found in _CLOSE.finditer(text)), default=0)
+    start = max((tag.end() for tag in _CLOSE.finditer(text)), default=0)
     opened = _OPEN.search(text, start)
     return start, opened.start() if opened else len(text)
 
@@ -54,14 +54,14 @@ def fences(text: str) -> list[tuple[str, str]]:
     >>> fences("Here: ```python\\nx = 1\\n``` and ```y```")
     [('python', 'x = 1\\n'), ('', 'y')]
     """
-    return [_labelled(part) for part in _FENCE.split(text)[1::2]]
+    return [_split_label(part) for part in _FENCE.split(text)[1::2]]
 
 
-def _labelled(part: str) -> tuple[str, str]:
-    found = _LABEL.match(part)
-    label = found.group(1).lower() if found else ""
-    if found and (found.group(2) is not None or label in LANGUAGES | TEXTS):
-        return label, part[found.end() :]
+def _split_label(part: str) -> tuple[str, str]:
+    match = _LABEL.match(part)
+    label = match.group(1).lower() if match else ""
+    if match and (match.group(2) is not None or label in LANGUAGES | TEXTS):
+        return label, part[match.end() :]
     return "", part
 
 
@@ -76,5 +76,5 @@ def without_fence(text: str) -> str:
     >>> without_fence("Here:\\n```python\\nx = 1\\n```\\nDone.")
     'x = 1'
     """
-    found = fences(text)
-    return found[0][1].removesuffix("\n") if found else text
+    parts = fences(text)
+    return parts[0][1].removesuffix("\n") if parts else text

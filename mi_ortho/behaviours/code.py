@@ -96,7 +96,7 @@ def compiles(source: str) -> bool:
     >>> compiles("x = 1"), compiles("x = ("), compiles("def f(a, a): pass")
     (True, False, False)
     """
-    source = _known(source)
+    source = _in_grammar(source)
     if len(source) > JUDGED or _first_error(source) is not None:
         return False
     try:
@@ -105,23 +105,24 @@ def compiles(source: str) -> bool:
         return False
 
 
-def _fenced(found: Parse) -> bool:
-    shown = found.statement or found.header or found.assignment or found.call
-    return found.definition or ((found.cut or found.half) and shown)
+def _fenced(parsed: Parse) -> bool:
+    evidence = parsed.statement or parsed.header or parsed.assignment or parsed.call
+    return parsed.definition or ((parsed.cut or parsed.half) and evidence)
 
 
 def _bare(text: str) -> bool:
-    found = parse(text)
-    if found.definition or (found.cut and (found.header or found.assignment)) or (found.half and found.statement):
+    parsed = parse(text)
+    if parsed.definition or (parsed.cut and (parsed.header or parsed.assignment)) or (parsed.half and parsed.statement):
         return True
     lines = text.splitlines()
     starts = [index for index, line in enumerate(lines) if _START.match(line)][:STARTS]
     return any(_after_prose(parse("\n".join(lines[index:]))) for index in starts)
 
 
-def _after_prose(found: Parse) -> bool:
+def _after_prose(parsed: Parse) -> bool:
     """More is asked of lines after prose: a definition, or two complete statements."""
-    return found.definition or (found.cut and found.header) or (found.half and found.statement and found.complete >= 2)
+    two = parsed.half and parsed.statement and parsed.complete >= 2
+    return parsed.definition or (parsed.cut and parsed.header) or two
 
 
 def _other_language(label: str, inside: str) -> bool:
@@ -134,26 +135,26 @@ def _other_language(label: str, inside: str) -> bool:
 
 def parse(source: str) -> Parse:
     """How far `source` is Python; indentation that all lines share is left out."""
-    source = _known(dedent(source.expandtabs().replace("\f", " ")).strip("\n").rstrip())
+    source = _in_grammar(dedent(source.expandtabs().replace("\f", " ")).strip("\n").rstrip())
     lines = source.split("\n")
     total = sum(bool(line.strip()) for line in lines)
     error = _first_error(source)
     if error is None:
-        return _read(source, total, cut=False)
+        return _parse(source, total, cut=False)
     if _is_cut(source, lines, error):
-        return _read(source, total, cut=True)
+        return _parse(source, total, cut=True)
     # a wrong token: what stands in the lines before it is judged
-    return _read("\n".join(lines[: error[0] - 1]), total, cut=False)
+    return _parse("\n".join(lines[: error[0] - 1]), total, cut=False)
 
 
-def _known(source: str) -> str:
+def _in_grammar(source: str) -> str:
     """The text in the statements that the grammar has, line for line."""
     for pattern, statement in _SOFT:
         source = pattern.sub(statement, source)
     return source
 
 
-def _read(source: str, total: int, cut: bool) -> Parse:
+def _parse(source: str, total: int, cut: bool) -> Parse:
     leaves, statements, definitions, calls = [], [], [], []
     broken = source.count("\n") + 2
     for node in _nodes(_grammar().parse(source)):

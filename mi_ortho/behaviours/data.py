@@ -29,7 +29,7 @@ def is_json(text: str) -> bool:
 
 
 def _holds_json(text: str) -> bool:
-    starts = (found.end() - 1 for found, _ in zip(_START.finditer(text), range(STARTS)))
+    starts = (match.end() - 1 for match, _ in zip(_START.finditer(text), range(STARTS)))
     return any(_json_from(text, start) for start in starts)
 
 
@@ -38,13 +38,13 @@ def _json_from(text: str, start: int) -> bool:
     stack: list[str] = []
     weight, position, expected = 0, start, "value"
     while True:
-        found = _TOKEN.match(text, position)
-        if found is None or not found.group().strip():
+        token = _TOKEN.match(text, position)
+        if token is None or not token.group().strip():
             return weight > 0  # the text ends inside
-        position, sign = found.end(), found.group("sign")
-        if found.group("wrong") is not None:
-            return weight > 0 and _UNFINISHED.match(text, found.start("wrong")) is not None
-        expected, gained = _step(stack, expected, sign, found.group("string") is not None)
+        position, sign = token.end(), token.group("sign")
+        if token.group("wrong") is not None:
+            return weight > 0 and _UNFINISHED.match(text, token.start("wrong")) is not None
+        expected, gained = _step(stack, expected, sign, token.group("string") is not None)
         weight += gained
         if expected == "wrong":
             return False

@@ -133,9 +133,9 @@ def first_phrase(text: str, phrases: Sequence[str] = REFUSAL_PHRASES) -> tuple[i
     if not present:
         return None
     alike = tuple(phrase for phrase in _LOOKALIKES if phrase in lowered)
-    blank = _pattern(alike).sub(lambda found: " " * len(found.group()), plain) if alike else plain
-    found = _pattern(present).search(blank)
-    return (found.start(), found.group().lower()) if found else None
+    blank = _pattern(alike).sub(lambda match: " " * len(match.group()), plain) if alike else plain
+    match = _pattern(present).search(blank)
+    return (match.start(), match.group().lower()) if match else None
 
 
 def is_refusal(text: str, phrases: tuple[str, ...] = REFUSAL_PHRASES) -> bool:
@@ -144,8 +144,8 @@ def is_refusal(text: str, phrases: tuple[str, ...] = REFUSAL_PHRASES) -> bool:
     >>> is_refusal("I\\u2019m sorry, but no."), is_refusal("Here are the steps."), is_refusal("Lo siento, no.")
     (True, False, True)
     """
-    found = first_phrase(answer_of(text).lstrip()[: BEGINNING + _LONGEST], phrases)
-    return found is not None and found[0] + len(found[1]) <= BEGINNING
+    match = first_phrase(answer_of(text).lstrip()[: BEGINNING + _LONGEST], phrases)
+    return match is not None and match[0] + len(match[1]) <= BEGINNING
 
 
 @lru_cache(maxsize=512)

@@ -44,7 +44,7 @@ def published_projected_linear_dct(
 ) -> Factors:
     """ "Linear DCT, projected" as published: columns of V' of the projected Jacobian."""
     zero = check(z, k, radius, generator, dtype)
-    rows = require_moving(_projected(z, zero, projections, generator, chunk), "projected Jacobian rows")
+    rows = require_moving(_projected_jacobian(z, zero, projections, generator, chunk), "projected Jacobian rows")
     return _outputs_after(z, _columns(rows, k), radius, "published projected linear", chunk)
 
 
@@ -68,7 +68,7 @@ def published_quadratic_dct(
     """
     zero = check(z, k, radius, generator, dtype)
     operator = linearise(z, zero, chunk=chunk)
-    v = _columns(_projected(z, zero, projections, generator, chunk), k)
+    v = _columns(_projected_jacobian(z, zero, projections, generator, chunk), k)
     u = normalize(displacement(z, v, chunk=chunk), dim=-1)
     trace = []
     for _ in range(steps):
@@ -100,7 +100,7 @@ def published_exponential_dct(
     by the unit vector v, both at their own length: the longer they are, the less a `damping` below 1 does.
     """
     zero = check(z, k, radius, generator, dtype)
-    rows = require_moving(_projected(z, zero, projections, generator, chunk), "projected Jacobian rows")
+    rows = require_moving(_projected_jacobian(z, zero, projections, generator, chunk), "projected Jacobian rows")
     v = _columns(rows, k)
     u = effect_directions(z, radius * v, chunk)
     trace = []
@@ -115,7 +115,7 @@ def published_exponential_dct(
     return Factors(v, u, weights, radius, "exponential", tuple(trace), {"method": "published exponential"})
 
 
-def _projected(z: Maps, zero: Tensor, projections: int, generator: torch.Generator, chunk: int) -> Tensor:
+def _projected_jacobian(z: Maps, zero: Tensor, projections: int, generator: torch.Generator, chunk: int) -> Tensor:
     """Rows of the Jacobian combined by random unit vectors."""
     maps = as_maps(z)
     mix = torch.randn(projections, outputs(maps[0], zero), generator=generator, device=generator.device).to(zero)

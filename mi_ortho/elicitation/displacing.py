@@ -186,7 +186,7 @@ def _damped_power_step(
         go = torch.tensor([1 - damping for damping in dampings], dtype=torch.float64).to(theta)[:, None]
         trial = sphere(stay * theta + go * toward)
         trial_value, trial_gradient = value_and_gradient(objective, trial)
-        least = _if_it_stayed(theta, value, gradient, trial)
+        least = _value_without_step(theta, value, gradient, trial)
         fails = (~(trial_value.square() > least.square())).cpu() & (level < STAY)
         if not bool(fails.any()):
             break
@@ -199,7 +199,7 @@ def _damped_power_step(
     return _PowerStep(trial, trial_value, trial_gradient, level, tries, stuck)
 
 
-def _if_it_stayed(theta: Tensor, value: Tensor, gradient: Tensor, trial: Tensor) -> Tensor:
+def _value_without_step(theta: Tensor, value: Tensor, gradient: Tensor, trial: Tensor) -> Tensor:
     """Each row's objective, to first order, if it is only made orthogonal to the new rows before it, shape (n,)."""
     if len(theta) == 1:
         return value

@@ -48,7 +48,7 @@ def record(model: Model, prompts: Prompts, first: int, last: int, dtype: torch.d
     if error > 0.0:
         calls, error = min((calls, error), _bare_calls(blocks, inputs, end, False), key=lambda pair: pair[1])
     require_equal(error, end.dtype, "the blocks between source and target")
-    shared = tuple((block, _shared(kwargs, len(end))) for block, kwargs in calls)
+    shared = tuple((block, _share_rows(kwargs, len(end))) for block, kwargs in calls)
     per_row = not _fits_copies(start, shared, end, False)
     if not per_row:
         calls = shared
@@ -184,7 +184,7 @@ def _arguments(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {**others, "use_cache": False} if "use_cache" in others else others
 
 
-def _shared(kwargs: Mapping[str, Any], batch: int) -> Mapping[str, Any]:
+def _share_rows(kwargs: Mapping[str, Any], batch: int) -> Mapping[str, Any]:
     """Masks and rotations that are the same in every row kept once: they broadcast over any number of rows."""
 
     def once(t: Tensor) -> Tensor:

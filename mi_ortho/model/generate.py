@@ -68,14 +68,14 @@ def generate_ids(
             logits = step(new, so_far.mask)
             require_finite(logits.amax(dim=-1), model, so_far, "next-token logits")
             new = _choose(logits, temperature, generator)
-            so_far = _extended(so_far, new)
+            so_far = _append(so_far, new)
             ended = ended | torch.isin(new, torch.tensor(sorted(stops), device=ended.device))[:, 0]
             if bool(ended.all()):
                 break
     return [_until(row, stops) for row in so_far.tokens[:, prompts.prompt_length :].tolist()]
 
 
-def _extended(prompts: Prompts, new: Int[Tensor, "batch 1"]) -> Prompts:
+def _append(prompts: Prompts, new: Int[Tensor, "batch 1"]) -> Prompts:
     tokens = torch.cat([prompts.tokens, new], dim=1)
     mask = torch.cat([prompts.mask, torch.ones_like(prompts.mask[:, :1])], dim=1)
     return Prompts(tokens, mask, prompts.prompt_length, prompts.texts)

@@ -117,7 +117,7 @@ def load_model(
         return _of_memory(name, tokenizer, device, dtype)
     place = _place(name)
     with quiet():
-        network, tied = _pretrained(place, torch.float32 if dtype is None else dtype, trust_remote_code)
+        network, tied = _read_network(place, torch.float32 if dtype is None else dtype, trust_remote_code)
         network = network.to("cpu" if device is None else device)
         _require_finite_weights(place.name, network)
         description, reader = _tokenizer(place, network.config, tokenizer, trust_remote_code)
@@ -232,11 +232,11 @@ def folder_of(name: str | Path | None) -> Path:
     """
     if name is None or str(name) in SIBLINGS:
         return SIBLINGS.get(str(name), EMBEDDED)
-    packaged = _packaged(str(name)) if name in PACKAGED else None
+    packaged = _package_file(str(name)) if name in PACKAGED else None
     return packaged or Path(name).expanduser()
 
 
-def _packaged(name: str) -> Path | None:
+def _package_file(name: str) -> Path | None:
     """The GGUF file of an installed package that is never imported; None where it is not installed."""
     spec = find_spec(PACKAGED[name][0])
     places = list(spec.submodule_search_locations or ()) if spec else []
@@ -354,7 +354,7 @@ def _require_safetensors(folder: Path) -> None:
     )
 
 
-def _pretrained(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, tuple[str, ...]]:
+def _read_network(place: _Place, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, tuple[str, ...]]:
     """The network with every weight read from the file, and the names of those that are another one."""
     from transformers import AutoModelForCausalLM
 
@@ -436,7 +436,7 @@ def _advice(place: _Place, error: Exception) -> str:
             f"got model file {source!r}, which cannot be read ({text[:200]}); expected a GGUF file of a causal "
             "language model whose architecture transformers reads; check the file, or save it as a folder"
         )
-    if Path(source).is_dir() and (method := _quantised(Path(source))):
+    if Path(source).is_dir() and (method := _quantisation_method(Path(source))):
         return (
             f"got model folder {source!r}, quantised by {method}, which does not load here ({text[:200]}); expected "
             "plain weights, or the library and device that it needs; take the model that was quantised"
@@ -464,7 +464,7 @@ def _advice(place: _Place, error: Exception) -> str:
     )
 
 
-def _quantised(folder: Path) -> str | None:
+def _quantisation_method(folder: Path) -> str | None:
     """The method that config.json says its weights were quantised by."""
     try:
         quantisation = json.loads((folder / "config.json").read_text()).get("quantization_config")

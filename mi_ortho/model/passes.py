@@ -12,15 +12,17 @@ def run(model: Model, prompts: Prompts, **kwargs: Any) -> Any:
 
     What it returns depends on `kwargs`.
     """
-    return model(prompts.tokens, attention_mask=prompts.mask.long(), **_accepted(model, use_cache=False), **kwargs)
+    return model(
+        prompts.tokens, attention_mask=prompts.mask.long(), **_forward_arguments(model, use_cache=False), **kwargs
+    )
 
 
 def only_last(model: Model, columns: int) -> dict[str, int]:
     """The argument that makes a forward pass unembed only the last `columns`, where the model knows it."""
-    return _accepted(model, logits_to_keep=columns)
+    return _forward_arguments(model, logits_to_keep=columns)
 
 
-def _accepted(model: Model, **arguments: int) -> dict[str, int]:
+def _forward_arguments(model: Model, **arguments: int) -> dict[str, int]:
     """Those of the arguments that the forward pass of transformers takes; of TransformerLens 3, none."""
     inner = getattr(model, "original_model", None)
     names = () if inner is None else inspect.signature(inner.forward).parameters

@@ -106,19 +106,19 @@ def _rows(path: Path, text: str, column: str | None) -> Iterator[tuple[int, Any]
     """(row number as an editor or spreadsheet counts, row) of every row."""
     kind = path.suffix.lower()
     if kind == ".json":
-        yield from _listed(path, text)
+        yield from _json_rows(path, text)
     elif kind in (".jsonl", ".ndjson"):
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield number, _parsed(path, line, f", row {number}")
+                yield number, _parse(path, line, f", row {number}")
     elif kind in (".csv", ".tsv"):
         yield from _table(path, text, "\t" if kind == ".tsv" else ",", column)
     else:
         yield from ((number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip())
 
 
-def _listed(path: Path, text: str) -> Iterator[tuple[int, Any]]:
-    content = _parsed(path, text, "")
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    content = _parse(path, text, "")
     if isinstance(content, Mapping):
         named = [key for key in LISTS if key in content]
         if not named:
@@ -134,7 +134,7 @@ def _listed(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     yield from enumerate(content, start=1)
 
 
-def _parsed(path: Path, text: str, where: str) -> Any:
+def _parse(path: Path, text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:

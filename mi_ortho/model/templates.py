@@ -56,7 +56,7 @@ def _bounds() -> Iterator[None]:
     before: Any = getattr(chat_template_utils, _COMPILER)
 
     def compiler(template: str) -> Any:
-        compiled = _compiled(before, template)
+        compiled = _compile(before, template)
         compiled.environment.allowance = LARGEST
         return compiled
 
@@ -68,5 +68,5 @@ def _bounds() -> Iterator[None]:
 
 
 @lru_cache(16)
-def _compiled(compiler: Any, template: str) -> Any:
+def _compile(compiler: Any, template: str) -> Any:
     return bounded(compiler("").environment).from_string(template)

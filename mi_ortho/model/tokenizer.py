@@ -27,7 +27,7 @@ def own_tokenizer(source: str, config: Any, *, trust_remote_code: bool = False, 
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     picked = AutoTokenizer.from_pretrained(source, config=config, trust_remote_code=trust_remote_code, **options)
-    file = None if options else _cached(source, "tokenizer.json")
+    file = None if options else _file_of(source, "tokenizer.json")
     if file is None and not all(encode(picked, text) for text in _PROBE):  # an empty vocabulary, made without a file
         raise ValueError("no tokenizer file")
     if file is None or _reads_alike(picked, file):
@@ -43,7 +43,7 @@ def save_tokenizer(tokenizer: Any, folder: Path, source: str | None) -> None:
     if source is None:
         return
     for name in written | set(tokenizer.vocab_files_names.values()):
-        file = _cached(source, name)
+        file = _file_of(source, name)
         if file is not None:
             shutil.copyfile(file, folder / name)
         else:
@@ -90,7 +90,7 @@ def _reads_alike(tokenizer: Any, file: Path) -> bool:
     return all(core.encode(text, add_special_tokens=False).ids == encode(tokenizer, text) for text in _PROBE)
 
 
-def _cached(source: str, name: str) -> Path | None:
+def _file_of(source: str, name: str) -> Path | None:
     """A file of a folder or hub name, None where it has none."""
     from transformers.utils.hub import cached_file
 

@@ -41,7 +41,7 @@ def orthogonalised(model: Model, directions: Float[Tensor, " d_model"] | Float[T
             them edited it is not the model with the directions ablated.
     """
     basis = _basis(model, directions)
-    written = _written(model)
+    written = _writing_weights(model)
     exact = _ablated_logits(model, basis)
     before = [(weight, weight.detach().clone()) for weight, _ in written]
     untied = _untie(model)
@@ -109,7 +109,7 @@ def _basis(model: Model, directions: Tensor) -> Float[Tensor, "k d_model"]:
     return basis
 
 
-def _written(model: Model) -> list[tuple[nn.Parameter, int]]:
+def _writing_weights(model: Model) -> list[tuple[nn.Parameter, int]]:
     """Every weight and bias that writes to the residual stream, with its axis of width d_model."""
     inside: Any = model
     if not hasattr(model, "original_model"):

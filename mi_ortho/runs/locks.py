@@ -63,9 +63,9 @@ def hold(path: Path, *, wait: bool = False, error: type[ValueError] = ValueError
         with writing(path, error):
             make_folder(path.parent)
             with refusing_links(path, error):
-                file = _opened(path)
+                file = _open(path)
             try:
-                lock = _locked(file, path, wait)
+                lock = _lock(file, path, wait)
                 if not _is_still(file, path):  # removed by a clean-up meanwhile: another process may hold a new one
                     lock.close()
                     continue
@@ -79,11 +79,11 @@ def hold(path: Path, *, wait: bool = False, error: type[ValueError] = ValueError
                 raise
 
 
-def _opened(path: Path) -> IO[str]:
+def _open(path: Path) -> IO[str]:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666), "r+")
 
 
-def _locked(file: IO[str], path: Path, wait: bool) -> Lock:
+def _lock(file: IO[str], path: Path, wait: bool) -> Lock:
     """The file locked; where its file system has no locks, a file on this machine's own disk in its place.
 
     The latter dies with the process as well, but keeps out processes of this machine only.
@@ -97,7 +97,7 @@ def _locked(file: IO[str], path: Path, wait: bool) -> Lock:
             if cause.errno not in _NONE_HERE:
                 raise
         name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:20]
-        local = _opened(Path(tempfile.gettempdir()) / f"mi-ortho-{os.getuid()}-{name}.lock")
+        local = _open(Path(tempfile.gettempdir()) / f"mi-ortho-{os.getuid()}-{name}.lock")
         try:
             fcntl.flock(local, how)
         except BaseException:

@@ -98,21 +98,21 @@ def stage(
 def forget(run: "Run", old: Callable[[Row], bool]) -> None:
     """Drop the rows of an attempt that an earlier version left unmarked and unfinished."""
     lines = run.lines()
-    mine = set(_unmarked(lines, old))
+    mine = set(_unmarked_places(lines, old))
     if mine:
         run.rewrite([row for k, row in enumerate(lines) if k not in mine])
 
 
 def _is_there(run: "Run", old: Callable[[Row], bool]) -> bool:
     lines = run.lines()
-    mine = _unmarked(lines, old)
+    mine = _unmarked_places(lines, old)
     if mine and any(row.get("kind") != "cost" for row in lines[mine[-1] + 1 :]):
         return True
     forget(run, old)
     return False
 
 
-def _unmarked(lines: Sequence[Row], old: Callable[[Row], bool]) -> list[int]:
+def _unmarked_places(lines: Sequence[Row], old: Callable[[Row], bool]) -> list[int]:
     """The indices of the rows that `old` accepts and that lie in no marked stage."""
     places, inside = [], False
     for k, row in enumerate(lines):
