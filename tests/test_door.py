@@ -79,9 +79,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise ValueError("loads a model")
 
-    for name in COMMANDS:
-        module = "family" if name == "melbo" else name
-        monkeypatch.setattr(f"mi_ortho.studies.{module}.study.open_subject", refuse, raising=False)
+    monkeypatch.setattr("mi_ortho.studies.shared.subject.open_subject", refuse)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

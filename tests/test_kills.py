@@ -48,6 +48,7 @@ from mi_ortho.studies.overview.commands import REPORTS
 from mi_ortho.studies.presence import study as presence
 from mi_ortho.studies.refusal import compare, directions, matrix, trial
 from mi_ortho.studies.refusal import study as refusal
+from mi_ortho.studies.shared import subject
 from mi_ortho.studies.shared.subject import Subject, open_subject
 
 FAMILY = FamilyConfig(
@@ -255,9 +256,9 @@ def shape(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shape]:
     """What is to be interrupted, with all that takes long remembered, and without its page."""
     (tmp_path / "home").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (family, nulls, presence, dct, geometry, explore, performing):
-            patch.setattr(module, "open_subject", lambda *names, **options: subject_of(names[0] if names else None))
-        patch.setattr(refusal, "open_subject", tiny_subject)
+        one = tiny_subject if request.param == "refusal" else subject_of
+        for module in (subject, performing):
+            patch.setattr(module, "open_subject", lambda *names, **options: one(names[0] if names else None))
         patch.setattr(performing, "write_experiment_report", lambda experiment, run: None)
         for place in REPORTS.values():
             patch.setattr(place.replace(":", "."), lambda run: write_file(run / "report.html", "page"))

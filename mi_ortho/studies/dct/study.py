@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mi_ortho.model.prompt_files import with_texts
-from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.directory import Run
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.steering import files as vectors
 from mi_ortho.studies.dct.bench import Study, check, prepare_study
@@ -15,10 +15,12 @@ from mi_ortho.studies.dct.fits import RANDOM, agreement_rows, factor_sets, fit, 
 from mi_ortho.studies.dct.spectrum import spectrum_rows
 from mi_ortho.studies.dct.verdicts import summarise
 from mi_ortho.studies.shared.left_out import sinks_row
-from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
+from mi_ortho.studies.shared.positions import readout_of, sinks_setting, where
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.studies.shared.run import perform
+from mi_ortho.studies.shared.subject import Subject, load_subject
 
+REPORT = "mi_ortho.studies.dct.page:dct_report"
 HELD_OUT = 4  # of the model's own held-out prompts that completions are judged on
 
 
@@ -27,30 +29,17 @@ def dct(config: DctConfig, out: Path, *, fresh: bool, at: Path | None, say: Say,
     config = with_texts(config)
     check_settings(config)
     _ = where(config.where), readout_of(config.readout)  # wrong ones raise
-    say(f"loading {config.model or 'the embedded model'}")
-    subject = open_subject(
-        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
-    )
+    subject = load_subject(config, say)
     config = _complete(config, subject)
     check(config, subject)
     texts = [*(config.prompts or ()), *(config.held_out or ())]
     facts = subject.facts(config.seeds[0], texts, config.system)
-    settings = settings_of(config)
-    if sinks_of(config.sinks, subject.model, texts, config.system) == "exclude":
-        settings["sinks"] = "exclude"  # part of what the run is; models without sinks are as they were
-        say("attention sinks are left out of steering and reading (--sinks include takes them in)")
-    run = start(out, "dct", settings, fresh=fresh, at=at, facts=facts)
-    with run:
-        if run.finished:
-            say(f"already finished: {run.path} (--fresh computes it again)")
-        else:
-            say(f"run {run.path}")
-            _solve(prepare_study(run, config, subject, say, track))
-    if not (run.path / "report.html").is_file():
-        from mi_ortho.studies.dct.page import dct_report
+    settings = settings_of(config) | sinks_setting(config.sinks, subject.model, texts, config.system, say)
 
-        dct_report(run.path)
-    return run
+    def solve(run: Run) -> None:
+        _solve(prepare_study(run, config, subject, say, track))
+
+    return perform("dct", out, settings, facts, fresh=fresh, at=at, say=say, solve=solve, report=REPORT)
 
 
 def _complete(config: DctConfig, subject: Subject) -> DctConfig:

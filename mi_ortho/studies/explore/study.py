@@ -23,10 +23,13 @@ from mi_ortho.studies.explore.contents import (
     explore_vector,
     unsteered_attention,
 )
-from mi_ortho.studies.family.finished import Source, open_source
+from mi_ortho.studies.family.finished import Source, open_source, source_subject
 from mi_ortho.studies.shared.positions import sinks_of, where
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.studies.shared.run import perform, reopen
+from mi_ortho.studies.shared.subject import Subject
+
+REPORT = "mi_ortho.studies.explore.page:explore_report"
 
 
 def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
@@ -41,14 +44,16 @@ def explore(config: ExploreConfig, family: Path, *, fresh: bool, at: Path | None
     place = at or family / "explore"
     explorer = _explorer_at(place, settings, fresh=fresh)
     if explorer is not None and explorer.finished:
-        say(f"already finished: {explorer.path} (--fresh computes it again)")
-        return _with_page(explorer)
-    subject = _subject(config, source)
+        return reopen(explorer, REPORT, say)
+    subject = source_subject(
+        source, model=config.model, device=config.device, dtype=config.dtype, remedy=", or name it by --model"
+    )
     facts = subject.facts(source.config.seed, source.train[:1], source.config.system)
-    with start(family, "explore", settings, at=place, facts=facts) as run:
-        say(f"run {run.path}")
+
+    def solve(run: Run) -> None:
         _solve(run, config, source, subject, track)
-    return _with_page(run)
+
+    return perform("explore", family, settings, facts, fresh=False, at=place, say=say, solve=solve, report=REPORT)
 
 
 def _check(config: ExploreConfig) -> None:
@@ -141,37 +146,12 @@ def _completion_of(row: Mapping[str, Any]) -> str:
     return text if ids is None else Written(text, ids)
 
 
-def _subject(config: ExploreConfig, source: Source) -> Subject:
-    family_config = source.config
-    name = config.model or family_config.model
-    subject = open_subject(
-        name,
-        device=config.device,
-        dtype=config.dtype or family_config.dtype,
-        trust_remote_code=family_config.trust_remote_code,
-    )
-    if source.digest is not None and source.digest != subject.digest:
-        raise RunError(
-            f"got run {source.path}, made with other weights of {subject.title} ({str(source.digest)[:12]}, now "
-            f"{str(subject.digest)[:12]}); expected the same model; run `mi-ortho family` again, or name it by --model"
-        )
-    return subject
-
-
 def _digest(source: Source) -> str:
     """A hash of the base and all vectors, by which an explorer of other vectors is noticed."""
     digest = hashlib.sha256()
     for vectors in (source.base, *source.families.values()):
         digest.update(vectors.contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _with_page(run: Run) -> Run:
-    if not (run.path / "report.html").is_file():
-        from mi_ortho.studies.explore.page import explore_report
-
-        explore_report(run.path)
-    return run
 
 
 def with_model(config: ExploreConfig, family: Path) -> ExploreConfig:

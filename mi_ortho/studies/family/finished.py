@@ -1,7 +1,7 @@
 """A finished run of `mi-ortho family` as other studies read it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from mi_ortho.runs.directory import Run, RunError, newest_first, open_run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import pick
 from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.shared.subject import Subject, load_subject
 
 MATCHES = ("activation", "kl")  # in the order in which a run searches them
 BEYOND_LINEAR = "more activation-matched vectors than a linear response can hold"  # `family` and `nulls` claim it
@@ -162,6 +163,31 @@ def open_source(path: Path) -> Source:
         raise RunError(f"got {path} without a base and a family; expected vectors.safetensors with both; run it again")
     base = tensors["base"].reshape(-1).float()
     return Source(path, _config(run.config), environment.get("model_hash"), base, families)
+
+
+def source_subject(
+    source: Source, *, device: str, model: str | None = None, dtype: str | None = None, remedy: str = ""
+) -> Subject:
+    """The model that a family run was made with, loaded again.
+
+    Args:
+        source: the run.
+        device: where it is loaded.
+        model: another name or folder of it; None takes the run's own.
+        dtype: another dtype; None takes the run's own.
+        remedy: what to do about other weights besides a new run, for the error.
+
+    Raises:
+        RunError: its weights are others than those of the run.
+    """
+    config = source.config
+    subject = load_subject(replace(config, model=model or config.model, device=device, dtype=dtype or config.dtype))
+    if source.digest is not None and source.digest != subject.digest:
+        raise RunError(
+            f"got run {source.path}, made with other weights of {subject.title} ({str(source.digest)[:12]}, now "
+            f"{str(subject.digest)[:12]}); expected the same model; run `mi-ortho family` again{remedy}"
+        )
+    return subject
 
 
 def _config(settings: Mapping[str, object]) -> FamilyConfig:

@@ -13,7 +13,7 @@ from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, load_shuffled, load_untrained
 from mi_ortho.model.prompt_sets import load_prompts, shipped_prompts
 from mi_ortho.model.trajectories import write_matrices
-from mi_ortho.runs.directory import Run, start
+from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.stats import tally_text
@@ -22,8 +22,10 @@ from mi_ortho.studies.geometry.layers import overlaps
 from mi_ortho.studies.geometry.survey import STAGES, Effort, read_network, stages
 from mi_ortho.studies.geometry.verdicts import claims
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import DTYPES, Subject, open_subject
+from mi_ortho.studies.shared.run import perform
+from mi_ortho.studies.shared.subject import DTYPES, Subject, load_subject
 
+REPORT = "mi_ortho.studies.geometry.page:geometry_report"
 Rows = list[dict[str, Any]]
 Matrices = list[tuple[Site, Tensor]]
 
@@ -31,29 +33,20 @@ Matrices = list[tuple[Site, Tensor]]
 def geometry(config: GeometryConfig, out: Path, *, fresh: bool, at: Path | None, say: Say, track: Track) -> Run:
     """Measure, judge and report the geometry of a model's layers; continue where an earlier call was interrupted."""
     check_settings(config)
-    say(f"loading {config.model or 'the embedded model'}")
-    subject = open_subject(
-        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
-    )
+    subject = load_subject(config, say)
     sets = prompt_sets(config, subject)
     matrices = _check(config, subject.model, say)
     settings = settings_of(config) | {name: list(texts) for name, texts in sets.items()}
     facts = subject.facts(config.seed, [text for texts in sets.values() for text in texts])
-    with start(out, "geometry", settings, fresh=fresh, at=at, facts=facts) as run:
-        if run.finished:
-            say(f"already finished: {run.path} (--fresh computes it again)")
-        else:
-            say(f"run {run.path}")
-            _measure(config, subject, sets, run, say, track)
-            if matrices:
-                run.save_tensors("overlap", {"both": overlaps(matrices, config.directions)})
-            verdicts = claims(run.records())
-            run.summary({"headline": headline(subject.title, verdicts), "verdicts": verdicts})
-    if not (run.path / "report.html").is_file():
-        from mi_ortho.studies.geometry.page import geometry_report
 
-        geometry_report(run.path)
-    return run
+    def solve(run: Run) -> None:
+        _measure(config, subject, sets, run, say, track)
+        if matrices:
+            run.save_tensors("overlap", {"both": overlaps(matrices, config.directions)})
+        verdicts = claims(run.records())
+        run.summary({"headline": headline(subject.title, verdicts), "verdicts": verdicts})
+
+    return perform("geometry", out, settings, facts, fresh=fresh, at=at, say=say, solve=solve, report=REPORT)
 
 
 def prompt_sets(config: GeometryConfig, subject: Subject) -> dict[str, tuple[str, ...]]:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mi_ortho.runs.directory import Run, RunError, start
+from mi_ortho.runs.directory import Run
 from mi_ortho.runs.rows import Row, stage
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.family.finished import Source, newest_family, open_source
+from mi_ortho.studies.family.finished import newest_family, open_source, source_subject
 from mi_ortho.studies.nulls.bench import Bench, prepare_bench
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.diversity import diversity_rows
@@ -17,8 +17,9 @@ from mi_ortho.studies.nulls.spectrum import spectrum_rows
 from mi_ortho.studies.nulls.verdicts import headline, verdicts
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.studies.shared.run import perform
 
+REPORT = "mi_ortho.studies.nulls.page:nulls_report"
 STAGES = {
     "linear": linear_rows,
     "gradients": gradient_rows,
@@ -37,20 +38,14 @@ def nulls(config: NullsConfig, out: Path, *, fresh: bool, at: Path | None, say: 
     source = open_source(Path(config.run) if config.run else newest_family(out, config.model))
     config = replace(config, run=str(source.path), model=source.config.model)
     say(f"testing {source.path}")
-    subject = _subject(config, source)
+    subject = source_subject(source, device=config.device)
     facts = subject.facts(config.seed, source.train, source.config.system) | {"source": source.path.name}
-    run = start(out, "nulls", settings_of(config), fresh=fresh, at=at, facts=facts)
-    with run:
-        if run.finished:
-            say(f"already finished: {run.path} (--fresh computes it again)")
-        else:
-            say(f"run {run.path}")
-            _solve(prepare_bench(run, config, source, subject, say, track))
-    if not (run.path / "report.html").is_file():
-        from mi_ortho.studies.nulls.page import nulls_report
 
-        nulls_report(run.path)
-    return run
+    def solve(run: Run) -> None:
+        _solve(prepare_bench(run, config, source, subject, say, track))
+
+    settings = settings_of(config)
+    return perform("nulls", out, settings, facts, fresh=fresh, at=at, say=say, solve=solve, report=REPORT)
 
 
 def check(config: NullsConfig) -> None:
@@ -63,20 +58,7 @@ def check(config: NullsConfig) -> None:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {least}; raise --{name}")
 
 
-def _subject(config: NullsConfig, source: Source) -> Subject:
-    known = source.config
-    subject = open_subject(
-        known.model, device=config.device, dtype=known.dtype, trust_remote_code=known.trust_remote_code
-    )
-    if source.digest is not None and source.digest != subject.digest:
-        raise RunError(
-            f"got run {source.path}, made with other weights of {subject.title} ({str(source.digest)[:12]}, now "
-            f"{str(subject.digest)[:12]}); expected the same model; run `mi-ortho family` again"
-        )
-    return subject
-
-
-def _computed(bench: Bench, name: str, compute: Callable[[Bench], list[Row]]) -> list[Row]:
+def _announced(bench: Bench, name: str, compute: Callable[[Bench], list[Row]]) -> list[Row]:
     bench.say(f"{name}: computing")
     return compute(bench)
 
@@ -85,10 +67,10 @@ def _solve(bench: Bench) -> None:
     texts = [*bench.source.train, *(bench.source.config.held_out or ())]
     stage(bench.run, "sinks", lambda: [sinks_row(bench.setting, texts)])
     for done, (name, compute) in enumerate(STAGES.items()):
-        stage(bench.run, name, lambda name=name, compute=compute: _computed(bench, name, compute))
+        stage(bench.run, name, lambda name=name, compute=compute: _announced(bench, name, compute))
         bench.track("stages", done + 1, len(STAGES))
     rows = bench.run.records()
-    found = verdicts(rows)
+    claims = verdicts(rows)
     bench.run.summary(
-        {"headline": headline(rows, found, bench.subject.title), "source": str(bench.source.path), "verdicts": found}
+        {"headline": headline(rows, claims, bench.subject.title), "source": str(bench.source.path), "verdicts": claims}
     )

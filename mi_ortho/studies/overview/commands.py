@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from mi_ortho.studies.shared.run import function_of
+
 # a command and the function that draws the reports of its runs, imported only to draw one; its flags are beside it
 REPORTS: Mapping[str, str] = {
     "family": "mi_ortho.studies.family.page:family_report",
@@ -25,5 +27,4 @@ def register() -> None:
 
 def report_of(command: str) -> Any:
     """The function that draws the report of a command's run directory; None for a command without one."""
-    module, _, function = REPORTS.get(command, "").partition(":")
-    return getattr(import_module(module), function) if module else None
+    return function_of(REPORTS[command]) if command in REPORTS else None

@@ -1,12 +1,13 @@
 """The command `presence`: are a family's vectors present in activations while the model writes code unsteered?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from mi_ortho.model.sinks import FACTOR
-from mi_ortho.runs.directory import Run, open_run, start
+from mi_ortho.runs.directory import Run, open_run
 from mi_ortho.runs.files import read_json
 from mi_ortho.runs.rows import Row, forget, pick, stage
 from mi_ortho.runs.settings import check_settings, settings_of
@@ -25,10 +26,12 @@ from mi_ortho.studies.presence.passages import (
 from mi_ortho.studies.presence.requests import Request, requests
 from mi_ortho.studies.presence.streams import Stream, read_streams
 from mi_ortho.studies.presence.verdicts import summarise
-from mi_ortho.studies.shared.positions import sinks_of
+from mi_ortho.studies.shared.positions import sinks_setting
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import Subject, open_subject
+from mi_ortho.studies.shared.run import perform
+from mi_ortho.studies.shared.subject import Subject, load_subject
 
+REPORT = "mi_ortho.studies.presence.page:presence_report"
 Streams = dict[tuple[int, str], Stream]
 
 
@@ -41,33 +44,25 @@ def presence(
     """
     check_settings(config)
     source = open_family(family or newest_family(out, config.model), config.match)
-    name = config.model or source.config.get("model")
     say(
         f"family {source.run}: {len(source.studied)} of {len(source.vectors)} vectors keep the behaviour "
         f"({source.match})"
     )
-    subject = open_subject(name, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code)
+    subject = load_subject(replace(config, model=config.model or source.config.get("model")))
     layers = check(config, source, subject)
     settings = settings_of(config) | {"family": source.run.name, "layers": layers, "source": source.config["source"]}
     prompts = [request.prompt for request in requests(subject.texts.natural, config.own, config.seed)]
-    if prompts and sinks_of("exclude", subject.model, prompts, source.config.get("system")) == "exclude":
-        settings["sinks"] = "exclude"  # statistics of earlier versions have them; models without sinks are as they were
+    if prompts:  # no setting of this command: sinks are always left out, which statistics of earlier versions had not
+        settings |= sinks_setting("exclude", subject.model, prompts, source.config.get("system"))
     facts = subject.facts(config.seed, prompts, source.config.get("system"))
-    run = start(out, "presence", settings, fresh=fresh, at=at, facts=facts)
-    say(f"run {run.path}")
-    with run:
-        if run.finished:
-            say(f"already finished: {run.path} (--fresh computes it again)")
-        else:
-            passages = gather_text(run, config, source, subject, say, track)
-            measure_layers(run, config, source, subject, layers, passages, say, track)
-            tokens = sum(len(one.ids) for one in passages if one.kept)
-            run.summary(summarise(run.records(), int(source.config["source"]), subject.title, tokens))
-    if not (run.path / "report.html").is_file():
-        from mi_ortho.studies.presence.page import presence_report
 
-        presence_report(run.path)
-    return run
+    def solve(run: Run) -> None:
+        passages = gather_text(run, config, source, subject, say, track)
+        measure_layers(run, config, source, subject, layers, passages, say, track)
+        tokens = sum(len(one.ids) for one in passages if one.kept)
+        run.summary(summarise(run.records(), int(source.config["source"]), subject.title, tokens))
+
+    return perform("presence", out, settings, facts, fresh=fresh, at=at, say=say, solve=solve, report=REPORT)
 
 
 def family_model(path: Path) -> str | None:

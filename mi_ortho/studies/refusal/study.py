@@ -1,7 +1,6 @@
 """The command `refusal`: extract, select, ablate, compare, in one run directory; and export of an edited model."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,18 +9,20 @@ import torch
 from mi_ortho.model import Model, export_model, intervene, orthogonalised
 from mi_ortho.refusal.extraction import instruction_suffix, residual_sites
 from mi_ortho.refusal.places import ablate_everywhere
-from mi_ortho.runs.directory import Run, open_run, start
+from mi_ortho.runs.directory import Run, open_run
 from mi_ortho.runs.files import read_tensors, to_json, write_file
 from mi_ortho.runs.settings import check_settings, settings_of
-from mi_ortho.studies.refusal.bench import Study, prompt_sets
+from mi_ortho.studies.refusal.bench import Sets, Study, prompt_sets
 from mi_ortho.studies.refusal.compare import compare
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.refusal.directions import choose, extract
 from mi_ortho.studies.refusal.trial import edit_refused, try_out
 from mi_ortho.studies.refusal.verdicts import summarise
 from mi_ortho.studies.shared.progress import Say, Track
-from mi_ortho.studies.shared.subject import open_subject
+from mi_ortho.studies.shared.run import perform
+from mi_ortho.studies.shared.subject import Subject, load_subject
 
+REPORT = "mi_ortho.studies.refusal.page:refusal_report"
 STAGES = ("extract", "select", "ablate", "compare")
 
 
@@ -32,15 +33,17 @@ def refusal(
 
     `until` names the last stage to run: extract, select, ablate or compare; only the last finishes the run.
     """
-    study = _open(config, out, fresh, at, say, track)
-    with study.run as run:
-        if run.finished:
-            say(f"already finished: {run.path} (--fresh computes it again)")
-        else:
-            _stages(study, until)
-    if run.finished and not (run.path / "report.html").is_file():
-        _report()(run.path)
-    return run
+    subject, sets = _open(config, say)
+    prompts = to_json(asdict(sets), indent=1)
+    digest = hashlib.sha256(prompts.encode()).hexdigest()[:16]
+    settings = settings_of(config) | {"prompts": f"prompts.json, sha256 {digest}"}
+    facts = subject.facts(config.seed, [text for texts in asdict(sets).values() for text in texts])
+
+    def solve(run: Run) -> None:
+        write_file(run.path / "prompts.json", prompts + "\n")
+        _stages(Study(run, config, subject, sets, say, track), until)
+
+    return perform("refusal", out, settings, facts, fresh=fresh, at=at, say=say, solve=solve, report=REPORT)
 
 
 def _stages(study: Study, until: str) -> None:
@@ -55,13 +58,10 @@ def _stages(study: Study, until: str) -> None:
         study.run.summary(summarise(study.run.records(), study.subject.title))
 
 
-def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: Say, track: Track) -> Study:
-    """Load, check everything that can be wrong, then open the run directory."""
+def _open(config: RefusalConfig, say: Say) -> tuple[Subject, Sets]:
+    """The subject and its prompts; everything that can be wrong raises here."""
     _check(config)
-    say(f"loading {config.model or 'the embedded model'}")
-    subject = open_subject(
-        config.model, device=config.device, dtype=config.dtype, trust_remote_code=config.trust_remote_code
-    )
+    subject = load_subject(config, say)
     residual_sites(subject.model, config.streams)
     _require_ablation(subject.model, say)
     if config.positions is None:
@@ -73,16 +73,7 @@ def _open(config: RefusalConfig, out: Path, fresh: bool, at: Path | None, say: S
             f"{sizes[0]} harmful and {sizes[1]} harmless training prompts: each class is averaged by itself, so they "
             "need not be as many"
         )
-    prompts = to_json(asdict(sets), indent=1)
-    settings = settings_of(config) | {
-        "prompts": f"prompts.json, sha256 {hashlib.sha256(prompts.encode()).hexdigest()[:16]}"
-    }
-    facts = subject.facts(config.seed, [text for texts in asdict(sets).values() for text in texts])
-    run = start(out, "refusal", settings, fresh=fresh, at=at, facts=facts)
-    if not run.finished:
-        write_file(run.path / "prompts.json", prompts + "\n")
-    say(f"run {run.path}")
-    return Study(run, config, subject, sets, say, track)
+    return subject, sets
 
 
 def _require_ablation(model: Model, say: Say) -> None:
@@ -123,13 +114,7 @@ def export_edited(run: Path, folder: Path, say: Say) -> Path:
             f"got {run} without a selected direction; expected a run of `mi-ortho refusal`; run its select stage"
         )
     name = config.get("model")
-    subject = open_subject(None if name is None else str(name), dtype=str(config["dtype"]))
+    subject = load_subject(RefusalConfig(model=None if name is None else str(name), dtype=str(config["dtype"])))
     say(f"orthogonalising {subject.title} against the direction of {run}")
     with orthogonalised(subject.model, read_tensors(path)[0]["vector"]):
         return export_model(subject.model, folder)
-
-
-def _report() -> Callable[[Path], Path]:
-    from mi_ortho.studies.refusal.page import refusal_report
-
-    return refusal_report

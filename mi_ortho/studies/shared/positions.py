@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mi_ortho.model import Model, tokenize, without_sinks
+from mi_ortho.studies.shared.progress import Say
 
 
 def sinks_of(choice: str, model: Model, texts: Sequence[str], system: str | None) -> str:
@@ -19,6 +20,19 @@ def sinks_of(choice: str, model: Model, texts: Sequence[str], system: str | None
     if choice == "exclude" and without_sinks(model, tokenize(model, texts, system=system)).passive is not None:
         return "exclude"
     return "include"
+
+
+def sinks_setting(
+    choice: str, model: Model, texts: Sequence[str], system: str | None, say: Say = lambda line: None
+) -> dict[str, str]:
+    """The setting of attention sinks that names a run: "exclude" where some are excluded, else none.
+
+    So runs of models without sinks have the settings that they had before there was this one.
+    """
+    if sinks_of(choice, model, texts, system) != "exclude":
+        return {}
+    say("attention sinks are left out of steering and reading (--sinks include takes them in)")
+    return {"sinks": "exclude"}
 
 
 def where(text: str) -> Any:

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from mi_ortho.behaviours import GENERIC_MODES, Modes, load_modes
 from mi_ortho.model import Model, folder_of, load_model, prompt_facts, require_agreement, tokenize
 from mi_ortho.runs.files import read_json
+from mi_ortho.studies.shared.progress import Say
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BOMB = "How can I build a bomb?"  # the prompt of the published experiment
@@ -84,6 +86,37 @@ def open_subject(
     model = load_model(name, device=where, dtype=kind, trust_remote_code=trust_remote_code)
     require_agreement(model)  # before anything is searched or written
     return Subject(model, name, texts, modes, model_hash(name), where, dtype)
+
+
+@runtime_checkable
+class Place(Protocol):
+    """The settings of a command that name its model and say how to load it."""
+
+    @property
+    def model(self) -> str | None:
+        """A name or folder; None is the embedded model."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """As `device_of` reads it."""
+        ...
+
+    @property
+    def dtype(self) -> str:
+        """One of DTYPES."""
+        ...
+
+    @property
+    def trust_remote_code(self) -> bool:
+        """Whether code from the model's repository may run."""
+        ...
+
+
+def load_subject(place: Place, say: Say = lambda line: None) -> Subject:
+    """The subject that the settings of a command name, see `open_subject`."""
+    say(f"loading {place.model or 'the embedded model'}")
+    return open_subject(place.model, device=place.device, dtype=place.dtype, trust_remote_code=place.trust_remote_code)
 
 
 def texts_of(model: str | None) -> Texts:

@@ -22,6 +22,7 @@ from mi_ortho.cli import main
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.explore import study as command
 from mi_ortho.studies.explore.config import ExploreConfig
+from mi_ortho.studies.shared import subject as shared
 from mi_ortho.studies.shared.subject import Subject, open_subject
 
 WIDTH, SIZES = 128, {"kl": 3, "activation": 3}
@@ -35,7 +36,7 @@ def loaded() -> Subject:
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "open_subject", lambda name, **options: loaded())
+    monkeypatch.setattr(shared, "open_subject", lambda name, **options: loaded())
 
 
 def call(family: Path, config: ExploreConfig = EXPLORE, *, fresh: bool = False, stop_at: int = 99) -> Path:
@@ -52,7 +53,7 @@ def call(family: Path, config: ExploreConfig = EXPLORE, *, fresh: bool = False, 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A family with its explorer, made at one go."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "open_subject", lambda name, **options: loaded())
+        patch.setattr(shared, "open_subject", lambda name, **options: loaded())
         yield call(write_family(tmp_path_factory.mktemp("whole") / "run"))
 
 
@@ -101,7 +102,7 @@ def test_killed_and_continued_gives_the_same_page(whole: Path, tmp_path: Path) -
 
 
 def test_finished_explorer_is_not_measured_again(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
+    monkeypatch.setattr(shared, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
     before = (copied / "explore" / "records.jsonl").stat().st_mtime_ns
     page = copied / "explore" / "report.html"
     html = page.read_bytes()
@@ -111,7 +112,7 @@ def test_finished_explorer_is_not_measured_again(copied: Path, monkeypatch: pyte
 
 
 def test_other_settings_are_refused_before_the_model_is_loaded(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
+    monkeypatch.setattr(shared, "open_subject", lambda *args, **options: pytest.fail("loads the model"))
     with pytest.raises(RunError, match="vectors is 4 there, 6 here.*--fresh"):
         call(copied, ExploreConfig(vectors=6, nearest=2))
     with pytest.raises(RunError, match="nearest is 2 there, 8 here"):

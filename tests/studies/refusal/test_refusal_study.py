@@ -18,14 +18,14 @@ from mi_ortho.refusal.places import ablate_everywhere
 from mi_ortho.refusal.scores import refusal_scores
 from mi_ortho.runs.directory import Run, open_run, start
 from mi_ortho.runs.files import read_tensors
-from mi_ortho.studies.refusal import study as command
 from mi_ortho.studies.refusal.bench import Sets, Study, prompt_sets
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.refusal.directions import random_directions
 from mi_ortho.studies.refusal.matrix import spread, subsets
 from mi_ortho.studies.refusal.study import export_edited, refusal
 from mi_ortho.studies.refusal.verdicts import ablation_verdict, addition_verdict, summarise, weights_verdict
-from mi_ortho.studies.shared.subject import Texts
+from mi_ortho.studies.shared import subject as shared
+from mi_ortho.studies.shared.subject import Texts, open_subject
 
 L = architectures.N_LAYERS
 
@@ -41,7 +41,7 @@ QUIET: dict[str, Any] = {"fresh": False, "at": None, "say": quiet, "track": quie
 def small() -> Iterator[None]:
     """Every run here is of the random-weight model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "open_subject", tiny_subject)
+        patch.setattr(shared, "open_subject", tiny_subject)
         yield
 
 
@@ -375,8 +375,6 @@ def test_the_command_line_names_a_mistake_in_one_line(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) -> None:
-    from mi_ortho.studies.shared.subject import open_subject
-
     settings = RefusalConfig(
         model="embedded/naive",
         train=32,
@@ -389,7 +387,7 @@ def test_one_direction_switches_refusal_of_the_embedded_sibling(tmp_path: Path) 
         angle_step=0,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "open_subject", open_subject)
+        patch.setattr(shared, "open_subject", open_subject)
         run = refusal(settings, tmp_path, **QUIET)
         assert "site" in rows(run, "selection")[-1], rows(run, "selection")[-1]["reason"]
         edited = load_model(str(export_edited(run.path, tmp_path / "edited", quiet)))
