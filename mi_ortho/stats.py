@@ -7,7 +7,7 @@ invalid, which names the instrument that failed.
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -239,6 +239,25 @@ def judge(
 def exactly(value: float) -> Measured:
     """A number that was computed and not sampled: other samples would give the same."""
     return Measured(value, (value, value), "exact number")
+
+
+def average(values: Iterable[float | None]) -> float | None:
+    """The arithmetic mean of the values that are not missing; None if all are.
+
+    >>> average([1.0, None, 2.0]), average([None])
+    (1.5, None)
+    """
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def percent(share: float) -> str:
+    """A share in words.
+
+    >>> percent(0.256)
+    '26 %'
+    """
+    return f"{100 * share:.0f} %"
 
 
 def rate(hits: int, trials: int) -> Measured:

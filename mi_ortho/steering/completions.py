@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import Modes, classify
-from mi_ortho.interventions.edits import Add
+from mi_ortho.interventions.edits import Ablate, Add
 from mi_ortho.interventions.sites import Site
-from mi_ortho.model import Model, Prompts, Where, generate_ids, tokenize, without_sinks
+from mi_ortho.model import Model, Prompts, Where, generate, generate_ids, tokenize, without_sinks
 
 ROWS = 64  # rows of one generation batch
 
@@ -95,3 +95,15 @@ def unsteered_completions(
 ) -> list[Completion]:
     """What the model writes without steering."""
     return complete(setting, texts, torch.zeros(1, d_model, device=device))[0]
+
+
+def shares_without(
+    setting: Setting, texts: Sequence[str], behaviour: str, directions: Float[Tensor, "n d_model"]
+) -> list[float]:
+    """For each direction, the share of texts whose completion shows `behaviour` with that direction ablated."""
+    prompts, shares = setting.prompts(texts), []
+    for direction in directions:
+        edits = {setting.site: Ablate(direction[None])}
+        completions = generate(setting.model, prompts, edits, max_new_tokens=setting.max_new_tokens)
+        shares.append(sum(classify(text, setting.modes) == behaviour for text in completions) / len(texts))
+    return shares

@@ -6,13 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import classify
 from mi_ortho.dct import Factors
 from mi_ortho.derivatives.means import Maps, displacement
 from mi_ortho.elicitation import random_vectors
-from mi_ortho.interventions.edits import Ablate
 from mi_ortho.interventions.subspace import orthonormal_rows
-from mi_ortho.model import generate
 from mi_ortho.multiplicity.distinct import (
     cosine_histogram,
     multiplicity_against,
@@ -20,7 +17,9 @@ from mi_ortho.multiplicity.distinct import (
     representatives,
 )
 from mi_ortho.runs.rows import Row
+from mi_ortho.stats import average
 from mi_ortho.steering import complete
+from mi_ortho.steering.completions import shares_without
 from mi_ortho.studies.dct.bench import NATURAL, Study
 from mi_ortho.studies.dct.effects import behaviour_shares
 
@@ -96,7 +95,7 @@ def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     vectors = torch.cat([members, torch.stack(list(named.values()))])
     effect = displacement(maps, vectors, chunk=study.config.chunk).norm(dim=-1).tolist()
     done = [behaviour_shares(study, one) for one in complete(study.setting, [study.train[0], *study.held_out], vectors)]
-    kept = _ablated(study, list(vectors))
+    kept = _ablated(study, vectors)
     alone = range(len(best))
     rows: list[Row] = [
         {
@@ -106,11 +105,11 @@ def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
             "who": "individual, mean",
             "members": len(best),
             "norm": factors.radius,
-            "effect": _mean([effect[k] for k in alone]),
-            "changed": _mean([done[k]["changed"] for k in alone]),
+            "effect": average([effect[k] for k in alone]),
+            "changed": average([done[k]["changed"] for k in alone]),
             "best": max(done[k]["changed"] for k in alone),
-            "wanted": _mean([done[k]["wanted"] for k in alone]),
-            "ablated": _mean([kept[k] for k in alone]),
+            "wanted": average([done[k]["wanted"] for k in alone]),
+            "ablated": average([kept[k] for k in alone]),
         }
     ]
     for place, (who, vector) in enumerate(named.items(), start=len(best)):
@@ -132,27 +131,13 @@ def _together(study: Study, maps: Maps, name: str, seed: int, factors: Factors) 
     return rows
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _ablated(study: Study, vectors: Sequence[Float[Tensor, " d_model"]]) -> list[float | None]:
+def _ablated(study: Study, vectors: Float[Tensor, "n d_model"]) -> Sequence[float | None]:
     """For each direction, the share of requests with the behaviour that keep it when the direction is ablated.
 
     The requests are those that show the behaviour without steering; None for each direction if there are none.
     """
     behaviour = study.config.behaviour
     texts = study.subject.texts.natural.get(behaviour or "", ())[:NATURAL]
-    if not texts:
+    if behaviour is None or not texts:
         return [None] * len(vectors)
-    prompts, shares = study.setting.prompts(texts), []
-    for vector in vectors:
-        completions = generate(
-            study.subject.model,
-            prompts,
-            {study.setting.site: Ablate(vector[None])},
-            max_new_tokens=study.config.max_new_tokens,
-        )
-        shares.append(sum(classify(text, study.subject.modes) == behaviour for text in completions) / len(texts))
-    return shares
+    return shares_without(study.setting, texts, behaviour, vectors)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from mi_ortho.runs.rows import Record, pick
-from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean
+from mi_ortho.stats import POSITIVE_SCALE, SIGNED_SCALE, Verdict, decide, judge, mean, percent
 from mi_ortho.studies.dct.fits import RANDOM
 from mi_ortho.studies.shared.left_out import left_out
 
@@ -70,19 +70,20 @@ def summarise(rows: Sequence[Record], title: str) -> dict[str, object]:
     radius = pick(rows, kind="radius")[-1]
     names = methods_of(rows)
     random = pick(rows, kind="factor", method=RANDOM)
-    shares = [f"{name} {_percent(pick(rows, kind='factor', method=name), 'changed')}" for name in names]
+    shares = [f"{name} {_changed(pick(rows, kind='factor', method=name))}" for name in names]
     headline = (
         f"At norm {radius['radius']:.3g}, {random[0]['prompts']} prompts, factors of {title} turn this share of "
         f"completions into another known behaviour: {', '.join(shares)}; random directions "
-        f"{_percent(random, 'changed')}."
+        f"{_changed(random)}."
     )
     tiles = [
-        [_percent(pick(rows, kind="factor", method=name), "changed"), f"of completions changed by {name} factors"]
+        [_changed(pick(rows, kind="factor", method=name)), f"of completions changed by {name} factors"]
         for name in names
     ]
-    tiles.append([_percent(random, "changed"), "changed by random directions of the same norm"])
+    tiles.append([_changed(random), "changed by random directions of the same norm"])
     return {"headline": headline, "tiles": tiles, "verdicts": verdicts(rows), "sinks": left_out(rows)}
 
 
-def _percent(rows: Sequence[Record], column: str) -> str:
-    return f"{100 * fmean(row[column] for row in rows):.0f} %"
+def _changed(rows: Sequence[Record]) -> str:
+    """The share of completions that factors turned into another recognised behaviour."""
+    return percent(fmean(row["changed"] for row in rows))

@@ -1,15 +1,12 @@
 """How many different things a family is: its vectors and their displacements, each against random families."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import classify
 from mi_ortho.elicitation import random_vectors
-from mi_ortho.interventions.edits import Ablate
-from mi_ortho.model import generate
 from mi_ortho.multiplicity.distinct import (
     clusters,
     compare_with_null,
@@ -21,6 +18,7 @@ from mi_ortho.multiplicity.distinct import (
 )
 from mi_ortho.nulls.chance import with_norms
 from mi_ortho.runs.rows import Row
+from mi_ortho.steering.completions import shares_without
 from mi_ortho.studies.nulls.bench import ROWS, Bench
 
 BINS = 40
@@ -112,7 +110,7 @@ def _cluster(bench: Bench, name: str, vectors: Tensor, moved: Tensor, stage: int
     effect = bench.effects[name]
     with torch.no_grad():
         alone = effect(members)
-    kept = _ablated(bench, [members[0], *named.values()])
+    kept = _ablated(bench, torch.stack([members[0], *named.values()]))
     yield {
         "kind": "cluster",
         "match": name,
@@ -138,7 +136,7 @@ def _cluster(bench: Bench, name: str, vectors: Tensor, moved: Tensor, stage: int
         }
 
 
-def _ablated(bench: Bench, vectors: Sequence[Tensor]) -> list[float]:
+def _ablated(bench: Bench, vectors: Float[Tensor, "n d_model"]) -> list[float]:
     """For each direction, the share of requests with the base's behaviour that keep it when the direction is ablated.
 
     The requests are those that show the behaviour without steering; empty if the model folder has none.
@@ -147,14 +145,4 @@ def _ablated(bench: Bench, vectors: Sequence[Tensor]) -> list[float]:
     texts = bench.subject.texts.natural.get(behaviour, ())[:NATURAL]
     if not texts or behaviour == bench.setting.modes.default:
         return []
-    prompts = bench.setting.prompts(texts)
-    shares = []
-    for vector in vectors:
-        completions = generate(
-            bench.setting.model,
-            prompts,
-            {bench.setting.site: Ablate(vector[None])},
-            max_new_tokens=bench.setting.max_new_tokens,
-        )
-        shares.append(sum(classify(text, bench.setting.modes) == behaviour for text in completions) / len(texts))
-    return shares
+    return shares_without(bench.setting, texts, behaviour, vectors)

@@ -37,10 +37,5 @@ def named(rows: Rows) -> list[dict[str, Any]]:
     return [{**row, "match": MATCH_NAMES.get(str(row.get("match")), row.get("match"))} for row in rows]
 
 
-def mean(rows: Rows, name: str) -> float | None:
-    values = [float(row[name]) for row in rows if row.get(name) is not None]
-    return sum(values) / len(values) if values else None
-
-
 def matches_of(rows: Rows, kind: str) -> list[str]:
     return [match for match in MATCH_NAMES if pick(rows, kind=kind, match=match)]

@@ -8,9 +8,10 @@ from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves, note
-from mi_ortho.runs.rows import pick
+from mi_ortho.runs.rows import numbers, pick
+from mi_ortho.stats import average
 from mi_ortho.studies.family.finished import MATCH_NAMES
-from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, Rows, line, matches_of, mean, named
+from mi_ortho.studies.nulls.page_parts import EFFECTS, GROUPS, Rows, line, matches_of, named
 from mi_ortho.studies.nulls.verdicts import inverse
 
 DOSES = {
@@ -39,9 +40,9 @@ def dose_section(rows: Rows) -> Section | None:
                         "match": MATCH_NAMES[match],
                         "group": label,
                         "n": len(dosed),
-                        "exponent": mean(dosed, "exponent"),
-                        "full": mean(dosed, "full"),
-                        "smallest": mean(dosed, "smallest_scale"),
+                        "exponent": average(numbers(dosed, "exponent")),
+                        "full": average(numbers(dosed, "full")),
+                        "smallest": average(numbers(dosed, "smallest_scale")),
                         "reach": sum(row["smallest_scale"] is not None for row in dosed),
                     }
                 )

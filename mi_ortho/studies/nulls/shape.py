@@ -48,10 +48,10 @@ def dose_rows(bench: Bench) -> list[Row]:
                         "group": group,
                         "index": index,
                         "norm": float(vectors[index].norm()),
-                        "exponent": _number(exponents[index]),
-                        "smallest_scale": _number(smallest[index]),
+                        "exponent": _finite_or_none(exponents[index]),
+                        "smallest_scale": _finite_or_none(smallest[index]),
                         "full": float(doses[index, SCALES.index(1.0)]),
-                        "steepest": _number(local[index].nan_to_num(-9).max()),
+                        "steepest": _finite_or_none(local[index].nan_to_num(-9).max()),
                     }
                 )
             for k, scale in enumerate(SCALES):
@@ -70,7 +70,7 @@ def dose_rows(bench: Bench) -> list[Row]:
     return rows
 
 
-def _number(value: Tensor) -> float | None:
+def _finite_or_none(value: Tensor) -> float | None:
     return float(value) if bool(torch.isfinite(value)) else None
 
 
@@ -185,7 +185,7 @@ def _composition(bench: Bench, name: str, group: str, vectors: Float[Tensor, "n 
                 "group": group,
                 "n": n,
                 "reached": float(torch.isfinite(scales).double().mean()),
-                "scale": _number(scales.quantile(0.5, interpolation="nearest")),
+                "scale": _finite_or_none(scales.quantile(0.5, interpolation="nearest")),
                 "exponent": None if n == 1 else _finite(p),
             }
             for n, scales, p in rows

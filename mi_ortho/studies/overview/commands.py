@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from mi_ortho.studies.shared.run import function_of
-
 # a command and the function that draws the reports of its runs, imported only to draw one; its flags are beside it
 REPORTS: Mapping[str, str] = {
     "family": "mi_ortho.studies.family.page:family_report",
@@ -27,4 +25,6 @@ def register() -> None:
 
 def report_of(command: str) -> Any:
     """The function that draws the report of a command's run directory; None for a command without one."""
+    from mi_ortho.studies.shared.run import function_of  # needs torch, and the table of commands does not
+
     return function_of(REPORTS[command]) if command in REPORTS else None

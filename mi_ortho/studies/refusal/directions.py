@@ -14,6 +14,7 @@ from mi_ortho.refusal.rankings import compare_rankings, ranking_scores
 from mi_ortho.refusal.scores import refusal_scores, refusal_tokens
 from mi_ortho.refusal.selection import Candidate, Limits, Selection, candidates, filter_prompts, select, validation
 from mi_ortho.runs.rows import forget
+from mi_ortho.stats import percent
 from mi_ortho.studies.refusal.bench import Study
 
 
@@ -88,8 +89,8 @@ def _refusal_tokens(study: Study) -> dict[str, object]:
         return {"kind": "refusal_tokens", "ids": ids, "texts": list(named), "named": True}
     tokens = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
     study.say(
-        f"refusals begin with {', '.join(map(repr, tokens.texts))}; {100 * tokens.harmful_rate:.0f} % of the harmful "
-        f"and {100 * tokens.harmless_rate:.0f} % of the harmless training prompts are refused"
+        f"refusals begin with {', '.join(map(repr, tokens.texts))}; {percent(tokens.harmful_rate)} of the harmful "
+        f"and {percent(tokens.harmless_rate)} of the harmless training prompts are refused"
     )
     return {
         "kind": "refusal_tokens",

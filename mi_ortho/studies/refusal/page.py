@@ -5,6 +5,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.estimates import Estimate, estimates
 from mi_ortho.pages.page import Section
@@ -18,10 +19,10 @@ from mi_ortho.studies.refusal.page_inside import inside_section
 from mi_ortho.studies.refusal.page_places import candidate_section, layer_section, matrix_section
 
 Rows = Sequence[Record]
-ARCS = (  # plane, adaptive, colour; that of the control is the one of random directions everywhere
+ARCS = (  # plane, adaptive, colour
     ("plane", False, "c0"),
     ("plane", True, "c4"),
-    ("random axis", False, "c2"),
+    ("random axis", False, CONTROLS["random"].colour),
 )
 TERMS = [
     ("direction", "Difference of the mean activations on harmful and harmless prompts at one layer and position."),
