@@ -306,7 +306,6 @@ def test_a_long_function_is_seen() -> None:
 # --- names of variables
 
 SAYS_NOTHING = ("found", "known", "drawn", "own")  # of what a variable holds
-NOT_YET = ("mi_ortho/studies/dct/copies.py", "mi_ortho/studies/nulls/study.py")
 # parameters of public functions, which callers may name
 KEYWORDS = {
     ("mi_ortho/stats.py", "decide"),
@@ -347,7 +346,6 @@ def test_variables_are_named_by_what_they_hold() -> None:
     named = {
         name: empty_names(source, {function for file, function in KEYWORDS if file == name})
         for name, source in files("mi_ortho")
-        if name not in NOT_YET
     }
     assert {name: faults for name, faults in named.items() if faults} == {}
 
