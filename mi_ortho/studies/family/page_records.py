@@ -108,9 +108,9 @@ class FamilyRun:
 
         Modes that the shipped rules name have the same colour on every page.
         """
-        counted = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
+        counts = Counter(str(row["mode"]) for row in self.rows if row.get("mode") is not None)
         first = [str(row["mode"]) for row in (self.base, self.unsteered) if row.get("mode") is not None]
-        return category_colours([*first, *(mode for mode, _ in counted.most_common())])
+        return category_colours([*first, *(mode for mode, _ in counts.most_common())])
 
 
 def load_family(path: Path) -> FamilyRun:
@@ -137,8 +137,8 @@ def joined(rows: Sequence[Record]) -> list[Record]:
     """
     names = ("kind", "match", "control", "index", "prompt", "prompt_text", "n", "scale", "attempt")
     once = list({tuple(row.get(name) for name in names): row for row in rows}.values())
-    asked = [row for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"]
-    held_out = [str(row.get("prompt_text")) for row in asked]
+    held_out_rows = [row for row in once if row["kind"] == "unsteered" and row.get("role") == "held_out"]
+    held_out = [str(row.get("prompt_text")) for row in held_out_rows]
     every = 1 + len(held_out) * sum(row["kind"] == "vector" for row in once) // MAX_HELD_OUT
     extra: dict[tuple[object, object], dict[str, Any]] = {}
     for row in once:

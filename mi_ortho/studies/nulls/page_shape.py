@@ -67,9 +67,9 @@ def completions_section(rows: Rows) -> Section | None:
     for row in completions:
         if row["keeps"]:
             first.setdefault(row["group"], row["scale"])
-    said = "; ".join(f"{group}: from scale {scale:g}" for group, scale in first.items())
+    starts = "; ".join(f"{group}: from scale {scale:g}" for group, scale in first.items())
     columns = {"group": "vector", "scale": "scale", "mode": "behaviour", "keeps": "as the base", "text": "completion"}
-    lead = f"The first training prompt. The base's behaviour first appears: {said or 'nowhere'}."
+    lead = f"The first training prompt. The base's behaviour first appears: {starts or 'nowhere'}."
     body = table(completions, columns, name="completions", chips=("mode",))
     return Section("What the model writes, scale by scale", body, lead, "completions", "Completions")
 

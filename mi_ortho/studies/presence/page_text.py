@@ -79,9 +79,9 @@ def strongest_passages(rows: Sequence[Record], source: int) -> Section:
     if len(order) > _VECTORS:
         blocks.append(note(f"{len(order) - _VECTORS} more vectors are in records.jsonl."))
     tops = [places[index][0]["group"] for index in places if measures[index]["what"] == "kept"]
-    counted = ", ".join(f"{tops.count(group)} in {label}" for group, label in GROUPS.items() if tops.count(group))
+    totals = ", ".join(f"{tops.count(group)} in {label}" for group, label in GROUPS.items() if tops.count(group))
     lead = (
-        f"Of all text read, where is each vector most present? Of the family's {len(tops)} vectors, {counted}. The "
+        f"Of all text read, where is each vector most present? Of the family's {len(tops)} vectors, {totals}. The "
         "base comes first, then the others by AUC; the underlined token is the strongest."
     )
     return Section("Strongest passages of every vector", Markup("").join(blocks), lead, "strongest", "Passages")

@@ -69,10 +69,10 @@ def stream_of(
     """
     every = {index: torch.ones(len(rows), dtype=torch.bool) for index, rows in activations.items()}
     places = {index: which.cpu().nonzero().flatten() for index, which in (usual or every).items()}
-    counted = {index: rows[places[index].to(rows.device)] for index, rows in activations.items()}
-    rows = torch.cat(list(counted.values()))
+    ordinary = {index: rows[places[index].to(rows.device)] for index, rows in activations.items()}
+    rows = torch.cat(list(ordinary.values()))
     parts: list[tuple[Reservoir, Strongest]] = []
-    for index, passage in counted.items():
+    for index, passage in ordinary.items():
         generator = random_stream(seed, index, times=1_000_003)
         kept = reservoir(passage, index, size, generator)
         most = strongest(token_presence(passage, vectors).cpu(), index, BEST)

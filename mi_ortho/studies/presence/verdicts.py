@@ -152,9 +152,9 @@ def probes_exhaust(rows: Sequence[Record], source: int) -> list[Verdict]:
     shares = {key: [row["count"] / size for row in few] for key, few in fits.items()}
     if not shares["discriminant", False] or not shares["logistic", False]:
         return []
-    counted = mean(shares["discriminant", False], scale=POSITIVE_SCALE)
+    estimate = mean(shares["discriminant", False], scale=POSITIVE_SCALE)
     other = fmean(shares["logistic", False])
-    reached = decide(counted, PROBES_SHARE)
+    reached = decide(estimate, PROBES_SHARE)
     overlaps = [row for row in fits["discriminant", False] if row["overlap"]]
     shared = (
         (
@@ -173,7 +173,7 @@ def probes_exhaust(rows: Sequence[Record], source: int) -> list[Verdict]:
             f"discriminants above chance on held-out passages before the first at chance, relative to "
             f"{size} vectors, over "
             f"splits (logistic probes: {other:.3g}){shared}; the control has shuffled labels",
-            counted,
+            estimate,
             PROBES_SHARE,
             fmean(shares["discriminant", True]),
             agreed([reached, Decision(other >= PROBES_SHARE)]),

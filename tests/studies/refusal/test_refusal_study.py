@@ -82,8 +82,8 @@ def test_training_validation_and_test_prompts_are_disjoint(finished: Run) -> Non
     sets = json.loads((finished.path / "prompts.json").read_text())
     texts = [text for part in sets.values() for text in part]
     assert [len(part) for part in sets.values()] == [5, 5, 3, 3, 2, 2] and len(set(texts)) == len(texts)
-    tried = {row["prompt"] for row in rows(finished, "completion")}
-    assert tried == {*sets["test_harmful"], *sets["test_harmless"]}
+    prompts = {row["prompt"] for row in rows(finished, "completion")}
+    assert prompts == {*sets["test_harmful"], *sets["test_harmless"]}
 
 
 def test_hooks_and_edited_weights_write_the_same(finished: Run) -> None:
@@ -329,12 +329,12 @@ def test_empty_and_too_small_sets_are_refused(
 
 def test_classes_of_different_size_are_averaged_each_by_itself(config: RefusalConfig, tmp_path: Path) -> None:
     texts = [row["instruction"] for row in json.loads(Path(str(config.harmful)).read_text())]
-    told: list[str] = []
+    lines: list[str] = []
     fewer = replace(config, **lists(tmp_path, harmful=texts[:4]))
-    run = refusal(fewer, tmp_path, until="extract", **{**QUIET, "say": told.append})
+    run = refusal(fewer, tmp_path, until="extract", **{**QUIET, "say": lines.append})
     [row] = rows(run, "extraction")
     assert (row["harmful"], row["harmless"]) == (2, 5)
-    assert any("2 harmful and 5 harmless" in line and "need not be as many" in line for line in told)
+    assert any("2 harmful and 5 harmless" in line and "need not be as many" in line for line in lines)
 
 
 def test_a_model_that_refuses_none_of_the_prompts_is_said_so(config: RefusalConfig, tmp_path: Path) -> None:
