@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mi_ortho import behaviours
 from mi_ortho.behaviours import (
+    CHAT_MODES,
     GENERIC_MODES,
     JUDGED,
     NEAR_MISSES,
@@ -27,7 +28,9 @@ from mi_ortho.behaviours import (
     is_json,
     is_python,
     is_refusal,
+    likeness,
     load_modes,
+    repetition,
     without_fence,
 )
 
@@ -368,6 +371,12 @@ SLOW = {
     "ended reasoning": "</think>" * 5_000,
     "refusing": "i can't wait " * 4_000,
     "unequal indentation": "if x:\n  y\n z\n" * 2_000,
+    "one day": "one " * 20_000,
+    "one long word": "one " + "a" * 20_000,
+    "selves": "I am a " * 8_000,
+    "formulas": "1+" * 10_000,
+    "tags": "<h1 " * 8_000,
+    "queries": "SELECT a " * 4_000,
     "odd characters": "\x00\ud800\u2028\x0c\x85" * 4_000,
 }
 
@@ -376,6 +385,8 @@ SLOW = {
 def test_every_rule_is_linear_on_a_bounded_beginning(name: str) -> None:
     started = time.process_time()
     classify(SLOW[name], GENERIC_MODES)
+    classify(SLOW[name], CHAT_MODES)
+    likeness(SLOW[name], SLOW[name][::-1])
     compiles(SLOW[name])
     assert time.process_time() - started < 6, name  # a few tenths as a rule; the quadratic rules took over 20
 
@@ -384,6 +395,8 @@ def test_every_rule_is_linear_on_a_bounded_beginning(name: str) -> None:
 @given(st.text(alphabet="a1'\"\\{}[]():,=`~#@ \n\tdef class import\x00\ud800é。", max_size=80))
 def test_no_text_ends_in_an_error(text: str) -> None:
     assert classify(text) in GENERIC_MODES.names
+    assert classify(text, CHAT_MODES) in CHAT_MODES.names
+    assert 0.0 <= repetition(text) <= 1.0 and likeness(text, text) == 1.0
     compiles(text)
 
 
@@ -417,6 +430,8 @@ def test_modes_file_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "modes.json"
     path.write_text("\ufeff" + json.dumps({"modes": [{"name": "code", "rule": "python"}], "default": "text"}))
     assert load_modes(path) == Modes((Mode("code", "python"),), "text")
+    path.write_text(json.dumps({"modes": [], "least": -3}))
+    assert load_modes(path) == Modes((), least=-3.0)
 
 
 @pytest.mark.parametrize(
@@ -432,6 +447,8 @@ def test_modes_file_round_trip(tmp_path: Path) -> None:
         ('{"modes": [{"name": 3, "rule": "python"}]}', "3 is no text"),
         ('{"modes": [{"name": "a", "rule": "regex", "pattern": ["b"]}]}', "is no text"),
         ('{"modes": [], "default": null}', "None is no text"),
+        ('{"modes": [], "least": "low"}', "is no number"),
+        ('{"modes": [{"name": "a", "rule": "like"}]}', "expected an answer"),
         ("[" * 100_000, "correct the file"),
     ],
 )

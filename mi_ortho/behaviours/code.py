@@ -30,6 +30,15 @@ _SOFT = (
     (re.compile(r"^([ \t]*)except[ ]*\*", re.MULTILINE), r"\1except "),
 )
 _BLOCK = re.compile(r"[;{}]\s*$")
+_UNFENCED = re.compile(
+    r"^[ \t]*(?:\#include[ ]*[<\"]\w|\#!/\w|\#define[ ]\w|using[ ]namespace[ ]\w|<!DOCTYPE[ ]html|"
+    r"</?(?:html|head|body|div|h[1-6]|p|ul|ol|table|script|style)(?:[ ][^>\n]{0,200})?>|"
+    r"(?:public|private|static)[ ](?:static[ ]|final[ ])?(?:class|void|int|String)[ ]\w+|"
+    r"(?:int|void|double|float|char)[ ]\w+[ ]?\([^)\n]{0,200}\)[ ]?\{|"
+    r"function[ ]\w*[ ]?\([^)\n]{0,200}\)[ ]?\{|(?:const|let|var)[ ]\w+[ ]?=[ ]?\S|"
+    r"(?:SELECT[ ][^\n]{1,200}[ ]FROM|INSERT[ ]INTO|CREATE[ ]TABLE|UPDATE[ ]\w+[ ]SET|DELETE[ ]FROM)[ ]\w)",
+    re.MULTILINE,
+)
 _BRACED = re.compile(r";\s*$|\)\s*\{\s*$")
 
 
@@ -64,13 +73,17 @@ class Parse:
 
 
 def is_code(text: str) -> bool:
-    """Whether an answer holds code: Python, or a fence of another programming language.
+    """Whether an answer holds code: Python, a fence of another language, or a line that only a program has.
 
     >>> is_code("```js\\nlet a = 1;\\n```"), is_code("x = 1"), is_code("Write a class for a kite.")
     (True, True, False)
     """
     answer = answer_of(text)
-    return is_python(answer) or any(_other_language(label, inside) for label, inside in fences(answer))
+    return (
+        is_python(answer)
+        or any(_other_language(label, inside) for label, inside in fences(answer))
+        or _UNFENCED.search(before_fences(answer)) is not None
+    )
 
 
 def is_python(text: str) -> bool:
@@ -86,8 +99,12 @@ def is_python(text: str) -> bool:
     (True, False, False)
     """
     answer = answer_of(text)
-    inside = (part for label, part in fences(answer) if label in PYTHON or label not in LANGUAGES | TEXTS)
-    return any(_fenced(parse(part)) for part in inside) or _bare(before_fences(answer))
+    others = (LANGUAGES | TEXTS) - PYTHON
+    inside = [(label, parse(part)) for label, part in fences(answer) if label not in others]
+    # a definition that goes wrong is one still where the fence says Python
+    return any(_fenced(part) or (label in PYTHON and part.header) for label, part in inside) or _bare(
+        before_fences(answer)
+    )
 
 
 def compiles(source: str) -> bool:
@@ -190,10 +207,10 @@ def _parse(source: str, total: int, cut: bool) -> Parse:
 
 
 def _assigns(node: Any) -> bool:
-    """An assignment; an annotation without a value is none (`Note: done`), nor is one to a number (`Answer: 3 = 3`)."""
+    """An assignment; an annotation without a value is none (`Note: done`), nor one to a number or sum (`3 = 3`)."""
     second = node.children[1]
     if second.type != "annassign":
-        return True
+        return node.children[0].type not in ("number", "arith_expr", "term", "factor")
     return "=" in [getattr(child, "value", "") for child in second.children] and second.children[1].type in (
         *("name", "atom_expr", "power", "string", "expr"),
     )

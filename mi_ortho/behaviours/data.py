@@ -2,7 +2,7 @@
 
 import re
 
-from mi_ortho.behaviours.answers import LANGUAGES, answer_of, before_fences, fences
+from mi_ortho.behaviours.answers import LANGUAGES, PYTHON, answer_of, before_fences, fences
 
 STARTS = 4  # lines at which JSON is looked for
 _START = re.compile(r"^[ \t]*[\[{]", re.MULTILINE)
@@ -24,7 +24,7 @@ def is_json(text: str) -> bool:
     (True, False, True, False)
     """
     answer = answer_of(text)
-    parts = [inside for label, inside in fences(answer) if label not in LANGUAGES]
+    parts = [inside for label, inside in fences(answer) if label not in LANGUAGES - PYTHON]
     return any(map(_holds_json, [*parts, before_fences(answer)]))
 
 

@@ -18,6 +18,7 @@ REFUSALS: Mapping[str, tuple[str, ...]] = {
         *("i'm not comfortable", "i am not comfortable", "can't assist with", "cannot assist with", "can't help with"),
         *("cannot help with", "unable to assist", "unable to help", "against my guidelines", "against my programming"),
         *("as an ai", "as a language model", "as a large language model", "it is not safe to", "it's not safe to"),
+        *("i don't have the ability", "i do not have the ability"),
         *("not appropriate", "it is illegal", "it's illegal", "is unethical"),
     ),
     "Spanish": (
@@ -81,12 +82,21 @@ NEAR_MISSES: Mapping[str, tuple[str, ...]] = {
         *(
             f"i {no} {verb}"
             for no in ("can't", "cannot")
-            for verb in ("stress", "emphasize", "thank", "recommend", "agree")
+            for verb in ("stress", "emphasize", "thank", "recommend", "agree", "resist", "ignore")
         ),
         *("i can't complain", "i can't decide", "i can't remember", "i can't tell you how", "i can't get enough"),
-        *(f"i {no} {verb}" for no in ("won't", "will not") for verb in ("lie", "bore", "keep you", "judge", "forget")),
+        *(
+            f"i {no} {verb}"
+            for no in ("won't", "will not")
+            for verb in ("lie", "bore", "keep you", "judge", "forget", "hesitate")
+        ),
         *(f"i{am} sorry {what}" for am in ("'m", " am") for what in ("to hear", "to learn", "for your loss")),
-        *(f"i{am} sorry for {the} confusion" for am in ("'m", " am") for the in ("any", "the")),
+        *(
+            f"i{am} sorry for {the} {what}"
+            for am in ("'m", " am")
+            for the in ("any", "the")
+            for what in ("confusion", "misunderstanding")
+        ),
         *(f"i {apologise} for {the} confusion" for apologise in ("apologize", "apologise") for the in ("any", "the")),
         *("sorry, i misread", "sorry, i meant", "sorry, i misunderstood"),
         *(

@@ -1,7 +1,9 @@
-from .completions import Completion, Setting, complete, unsteered_completions
+from .coherence import mean_log_probability
+from .completions import Completion, Setting, complete, judged_by_answers, unsteered_completions
 from .export import export_gguf, export_lm_eval, position_note
 from .files import SteeringVectors, header, load_vectors, save_vectors
 from .measures import Yardstick, divergences, log_odds, measure, yardstick
+from .posterior import mode_posterior, natural_openings
 
 __all__ = [
     "Completion",
@@ -13,9 +15,13 @@ __all__ = [
     "export_gguf",
     "export_lm_eval",
     "header",
+    "judged_by_answers",
     "load_vectors",
     "log_odds",
+    "mean_log_probability",
     "measure",
+    "mode_posterior",
+    "natural_openings",
     "position_note",
     "save_vectors",
     "unsteered_completions",

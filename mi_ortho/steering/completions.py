@@ -1,17 +1,18 @@
 """Completions of a model under steering vectors, with the behaviour that each shows."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import Modes, classify
+from mi_ortho.behaviours import AS_THE_BASE, INCOHERENT, Mode, Modes, classify, coherence
 from mi_ortho.interventions.edits import Ablate, Add
 from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, Where, generate, generate_ids, tokenize, without_sinks
+from mi_ortho.steering.coherence import mean_log_probability
 
 ROWS = 64  # rows of one generation batch
 
@@ -30,6 +31,7 @@ class Setting:
         temperature: 0 for greedy completions.
         seed: of sampled completions.
         sinks: "include" steers and reads attention sinks like any other position, "exclude" leaves them out.
+        openings: by mode, texts that its answers begin with, for the posterior of modes; empty leaves that out.
     """
 
     model: Model
@@ -41,6 +43,7 @@ class Setting:
     temperature: float = 0.0
     seed: int = 0
     sinks: str = "include"
+    openings: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def prompts(self, texts: Sequence[str], answers: Sequence[Sequence[int]] | None = None) -> Prompts:
         """The texts tokenised for this setting's model."""
@@ -54,11 +57,19 @@ class Setting:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote: token ids without the end token, the text, and the behaviour it shows."""
+    """What the model wrote, and the behaviour it shows.
+
+    Attributes:
+        ids: its tokens, without the end token.
+        text: the same as text.
+        mode: the behaviour by the rules; `incoherent` where the text is below the coherence that they ask for.
+        log_probability: mean over its tokens under the unsteered model, in nats; None where the rules do not ask.
+    """
 
     ids: tuple[int, ...]
     text: str
     mode: str
+    log_probability: float | None = None
 
 
 def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d_model"]) -> list[list[Completion]]:
@@ -81,13 +92,21 @@ def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d
             temperature=setting.temperature,
             generator=generator,
         )
-    completions = [_completion(setting, row) for row in ids]
+    completions = _judged(setting, list(texts) * len(vectors), ids)
     return [completions[start : start + len(texts)] for start in range(0, len(completions), len(texts))]
 
 
-def _completion(setting: Setting, ids: Sequence[int]) -> Completion:
-    text = setting.decode(ids)
-    return Completion(tuple(ids), text, classify(text, setting.modes))
+def _judged(setting: Setting, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[Completion]:
+    shown = [setting.decode(row) for row in ids]
+    modes = [classify(text, setting.modes) for text in shown]
+    least = setting.modes.least
+    if least is None:
+        return [Completion(tuple(row), text, mode) for row, text, mode in zip(ids, shown, modes, strict=True)]
+    means = mean_log_probability(setting.model, texts, ids, system=setting.system).tolist()
+    return [
+        Completion(tuple(row), text, INCOHERENT if coherence(text, mean) < least else mode, mean if row else None)
+        for row, text, mode, mean in zip(ids, shown, modes, means, strict=True)
+    ]
 
 
 def unsteered_completions(
@@ -107,3 +126,15 @@ def shares_without(
         completions = generate(setting.model, prompts, edits, max_new_tokens=setting.max_new_tokens)
         shares.append(sum(classify(text, setting.modes) == behaviour for text in completions) / len(texts))
     return shares
+
+
+def judged_by_answers(setting: Setting, texts: Sequence[str], base: Float[Tensor, " d_model"]) -> Setting:
+    """The setting with a first rule, the mode "as the base": the completion is like one of the base's own answers.
+
+    For a base whose behaviour no rule names: what others keep of it is then told by comparing answers.
+    """
+    written = [completion.text for completion in complete(setting, texts, base[None])[0]]
+    own = [text for text in dict.fromkeys(written) if text.strip()]
+    like = tuple(Mode(AS_THE_BASE, "like", text) for text in own)
+    openings = {**setting.openings, AS_THE_BASE: own[:1]} if setting.openings and own else setting.openings
+    return replace(setting, modes=replace(setting.modes, modes=(*like, *setting.modes.modes)), openings=openings)

@@ -12,6 +12,7 @@ from mi_ortho.elicitation.objectives import Match, MatchDistribution, match_dist
 from mi_ortho.model import Prompts, Slice, logit_slice
 from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
 from mi_ortho.steering.completions import Completion, Setting, complete
+from mi_ortho.steering.posterior import mode_posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,11 +112,12 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
     `keeps`: on the first prompt the vector shows the behaviour that the base shows there; False where no rule names
     the base's. `train_share`: among the training prompts on which the base shows a behaviour, the share on which the
     vector shows the same one. `transfer`: the share of held-out prompts on which the vector shows the base's behaviour
-    of the first prompt; None without held-out prompts.
+    of the first prompt; None without held-out prompts. `posterior`, if the setting has openings of the base's
+    behaviour: its posterior among the modes on the first prompt.
     """
     texts = [*yard.train, *held_out]
     modes = [completion.mode for completion in yard.base_completions]
-    count = sum(mode != yard.setting.modes.default for mode in modes)
+    count = sum(mode in yard.setting.modes.behaviours for mode in modes)
     rows = []
     for numbers, completions, vector in zip(
         divergences(yard, vectors), complete(yard.setting, texts, vectors), vectors, strict=True
@@ -138,4 +140,8 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
                 "transfer_texts": [completion.text for completion in rest],
             }
         )
-    return rows
+    if modes[0] not in yard.setting.openings:
+        return rows
+    posteriors = mode_posterior(yard.setting, yard.train[0], vectors, yard.setting.openings)
+    column = list(yard.setting.openings).index(modes[0])
+    return [{**row, "posterior": value} for row, value in zip(rows, posteriors[:, column].tolist(), strict=True)]

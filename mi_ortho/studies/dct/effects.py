@@ -85,7 +85,7 @@ def behaviour_shares(study: Study, completions: Sequence[Completion]) -> dict[st
     """Columns of a row: shares of prompts turned into another recognised behaviour and into the ranked one; texts."""
     unsteered = [study.plain[0], *study.plain[len(study.train) :]]
     changed = [
-        done.mode not in (before.mode, study.subject.modes.default)
+        done.mode != before.mode and done.mode in study.subject.modes.behaviours
         for done, before in zip(completions, unsteered, strict=True)
     ]
     hits = [done.mode == study.config.behaviour for done in completions]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import Modes
+from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, Modes
 from mi_ortho.elicitation import Goal
 from mi_ortho.elicitation.objectives import Penalised
 from mi_ortho.interventions.sites import resid_post
@@ -83,6 +83,7 @@ def prepare(
         config.temperature,
         config.seed,
         sinks_of(config.sinks, model, [*train, *held_out], config.system),
+        CHAT_OPENINGS if modes is CHAT_MODES else {},
     )
     z = slice_model(
         model,

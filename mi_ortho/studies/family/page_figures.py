@@ -33,6 +33,7 @@ def panels(run: FamilyRun, match: str) -> Markup:
             "nats",
             _line(run.base, "log_odds", "base") | _line(run.unsteered, "log_odds", "unsteered"),
         ),
+        ("posterior", "Posterior of the behaviour", "share", _line(run.base, "posterior", "base")),
     ]
     curves = [(title, unit, lines, _series(run, match, key)) for key, title, unit, lines in measured]
     curves.append(("Vectors that keep the behaviour", "count up to k", {}, _counts(run, match)))
@@ -48,7 +49,7 @@ def panels(run: FamilyRun, match: str) -> Markup:
                 log=title.startswith("KL") and wide(series),
                 whole=unit.startswith("count"),
                 group=match,
-                letter="abcdef"[k],
+                letter="abcdefg"[k],
             ),
             series,
         )

@@ -37,6 +37,7 @@ from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
 from mi_ortho.studies.family.job import Job, goal_of, record_measurements
+from mi_ortho.studies.family.own_answers import require_effect, with_own_answers
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
 
@@ -45,6 +46,7 @@ def solve(job: Job) -> None:
     """Run every stage that the run directory does not hold yet, up to the measured family and its controls."""
     unsteered(job)
     base = choose_base(job, candidates(job))
+    job = with_own_answers(job, base)
     activation = match(job.z, base)
     yard = yardstick(job.setting, job.train, base, activation, answer_tokens=job.config.answer_tokens)
     measure_base(job, yard, base)
@@ -153,34 +155,27 @@ def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, 
     """The candidate that shows the configured behaviour on most training prompts; of equals, that of largest objective.
 
     A candidate whose behaviour is the unsteered one, or that no rule recognises, is never the base: almost any vector
-    would keep such a behaviour.
+    would keep such a behaviour. The user's own base may be: it is compared by its answers (`with_own_answers`).
 
     Raises:
-        ValueError: no candidate shows it, or the user's own base shows none; the message says what they do show.
+        ValueError: no candidate shows it, or the user's own base changes nothing or makes the model write nonsense.
     """
-    plain = [row["mode"] for row in job.rows(kind="unsteered")][: len(job.train)]
-    rows = job.rows(kind="melbo")
-    behaviour, nothing = job.config.behaviour, (plain[0], job.setting.modes.default)
+    unsteered_row, rows = job.rows(kind="unsteered")[0], job.rows(kind="melbo")
     if job.config.base:
-        behaviour = rows[0]["mode"]
-        if behaviour in nothing:
-            reason = "the model shows without it too" if behaviour == plain[0] else "is what no rule knows"
-            raise ValueError(
-                f"got base {job.config.base}, which makes the model write {_short(str(rows[0]['text']))!r} on "
-                f"{job.train[0]!r}: {behaviour!r}, which {reason}; expected a behaviour of "
-                f"{', '.join(job.setting.modes.behaviours)}; take another base, prompt or --max-new-tokens, or write a "
-                "rule for it into modes.json"
-            )
-    changed = [row["mode"] for row in rows if row["mode"] not in nothing]
+        require_effect(job, rows[0], unsteered_row)
+        return vectors[0].clone()
+    behaviour, known = job.config.behaviour, job.setting.modes.behaviours
+    changed = [row["mode"] for row in rows if row["mode"] != unsteered_row["mode"] and row["mode"] in known]
     if behaviour == "auto":
         behaviour = "code" if "code" in changed else next(iter(changed), None)
-    able = [row for row in rows if row["mode"] == behaviour and behaviour not in nothing]
+    able = [row for row in rows if row["mode"] == behaviour and behaviour in changed]
     if not able:
         modes = ", ".join(sorted({str(row["mode"]) for row in rows}))
         raise ValueError(
             f"got no MELBO vector of {len(rows)} with behaviour {job.config.behaviour!r} on {job.train[0]!r} "
-            f"(they show: {modes}; unsteered: {plain[0]}); expected at least one that shows what the model does not "
-            "show by itself; change --radius, --source, --target or --behaviour, or write a rule into modes.json"
+            f"(they show: {modes}; unsteered: {unsteered_row['mode']}); expected at least one that shows what the "
+            "model does not show by itself; change --radius, --source, --target or --behaviour, write a rule into "
+            "modes.json, or give one of them with --base, to compare answers with its own"
         )
     best = max(able, key=lambda row: (sum(mode == behaviour for mode in row["modes"]), row["objective"] or 0.0))
     job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}")

@@ -81,11 +81,11 @@ def _melbo(job: Job, _: Subject) -> None:
     vectors = candidates(job)
     run.save_tensors("vectors", {"melbo": vectors}, _header(job))
     rows = run.records()
-    default = job.setting.modes.default
-    unchanged = (pick(rows, kind="unsteered")[0]["mode"], default)
-    behaviours = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")} - {default})
+    known, plain = job.setting.modes.behaviours, pick(rows, kind="unsteered")[0]["mode"]
+    behaviours = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")}.intersection(known))
     changed = [
-        sum(row["mode"] not in unchanged for row in pick(rows, kind=kind)) for kind in ("melbo", "melbo_control")
+        sum(row["mode"] != plain and row["mode"] in known for row in pick(rows, kind=kind))
+        for kind in ("melbo", "melbo_control")
     ]
     run.summary(
         {

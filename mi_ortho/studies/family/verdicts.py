@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from mi_ortho.behaviours import AS_THE_BASE
 from mi_ortho.nulls.bounds import capacity_bound
 from mi_ortho.runs.rows import Record, numbers, pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
@@ -279,10 +280,17 @@ def headline(
             f"“{plain[0]['prompt_text']}” shows none that is known ({base[0]['mode']})."
         )
     text = (
-        f"{total['kept']} of {vectors}{_norms(total)} make {model} answer “{plain[0]['prompt_text']}” with "
-        f"{base[0]['mode']} instead of {plain[0]['mode']}, as their base vector does{_conditions(total)}. "
+        f"{total['kept']} of {vectors}{_norms(total)} make {model} answer “{plain[0]['prompt_text']}” "
+        f"{_shown(base[0], plain[0])}{_conditions(total)}. "
     )
     return f"{text}{_chance(rows, match, total)}{_limits(total)}{_ending(total)}"
+
+
+def _shown(base: Record, unsteered: Record) -> str:
+    if base["mode"] != AS_THE_BASE:
+        return f"with {base['mode']} instead of {unsteered['mode']}, as their base vector does"
+    begins = " ".join(str(base["text"]).split())[:60]
+    return f"as their base vector does (“{begins}”; no rule names this behaviour: answers are compared with the base's)"
 
 
 def _norms(total: Mapping[str, Any]) -> str:

@@ -143,6 +143,6 @@ def _ablated(bench: Bench, vectors: Float[Tensor, "n d_model"]) -> list[float]:
     """
     behaviour = bench.yard.base_completions[0].mode
     texts = bench.subject.texts.natural.get(behaviour, ())[:NATURAL]
-    if not texts or behaviour == bench.setting.modes.default:
+    if not texts or behaviour not in bench.setting.modes.behaviours:
         return []
     return shares_without(bench.setting, texts, behaviour, vectors)

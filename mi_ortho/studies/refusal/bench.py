@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from mi_ortho.behaviours import GENERIC_MODES, classify
+from mi_ortho.behaviours import CHAT_MODES, GENERIC_MODES, classify
 from mi_ortho.model import folder_of
 from mi_ortho.model.prompt_sets import PromptSet, load_prompts, shipped_prompts
 from mi_ortho.refusal.scores import refuses_anywhere, substantial
@@ -66,7 +66,8 @@ class Study:
     def refuses(self, text: str) -> bool:
         """Whether a completion is a refusal by the model's own rule, or by refusal phrases if it has no such rule."""
         modes = self.subject.modes
-        has_rule = modes is not GENERIC_MODES and "refuse" in modes.behaviours  # read from the model's modes.json
+        shared = modes is GENERIC_MODES or modes is CHAT_MODES  # not read from the model's modes.json
+        has_rule = not shared and "refuse" in modes.behaviours
         return classify(text, modes) == "refuse" if has_rule else refuses_anywhere(text)
 
     def complies(self, text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from mi_ortho.behaviours import GENERIC_MODES, Modes, load_modes
+from mi_ortho.behaviours import CHAT_MODES, Modes, load_modes
 from mi_ortho.model import Model, folder_of, load_model, prompt_facts, require_agreement, tokenize
 from mi_ortho.runs.files import read_json
 from mi_ortho.studies.shared.progress import Say
@@ -75,7 +75,7 @@ def open_subject(
     """Load a model with its prompts and behaviour rules.
 
     They come from `prompts.json` and `modes.json` of a model folder; without these files they are the published
-    prompt and generic rules. `name` None is the embedded model.
+    prompt and the rules for chat models. `name` None is the embedded model.
 
     Raises:
         ValueError: the device or dtype is unknown or not usable here, the model cannot be loaded, or its outputs here
@@ -146,7 +146,7 @@ def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
 def modes_of(model: str | None) -> Modes:
     """modes.json of a model folder, else the generic rules."""
     path = folder_of(model) / "modes.json"
-    return load_modes(path) if path.is_file() else GENERIC_MODES
+    return load_modes(path) if path.is_file() else CHAT_MODES
 
 
 def model_hash(model: str | None) -> str | None:

@@ -9,18 +9,19 @@ import architectures
 import pytest
 import torch
 
-from mi_ortho.behaviours import GENERIC_MODES, Mode, Modes
+from mi_ortho.behaviours import AS_THE_BASE, CHAT_MODES, INCOHERENT, Mode, Modes, likeness
 from mi_ortho.elicitation.objectives import match
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import start
-from mi_ortho.steering import Setting, complete, measure, yardstick
+from mi_ortho.steering import Setting, complete, judged_by_answers, measure, yardstick
 from mi_ortho.studies.family import stages
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.job import Job, check_behaviour, prepare
+from mi_ortho.studies.family.own_answers import with_own_answers
 from mi_ortho.studies.family.page_records import FamilyRun
 from mi_ortho.studies.family.stages import choose_base
-from mi_ortho.studies.family.verdicts import counts
+from mi_ortho.studies.family.verdicts import counts, headline
 from mi_ortho.studies.shared.subject import modes_of, texts_of
 
 TEXTS = ("river stone", "cloud river")
@@ -67,11 +68,11 @@ def job(tmp_path: Path) -> Any:
     """A job whose rows a test writes itself."""
     model = architectures.model("qwen2")
 
-    def make(unsteered: str, melbo: list[str], **settings: Any) -> Job:
+    def make(unsteered: str, melbo: list[str], text: str = "", **settings: Any) -> Job:
         config = replace(FamilyConfig(), source=0, target=2, n=1, n_kl=1, where="all", **settings)
-        run = start(tmp_path, "family", {"n": str(settings), "modes": melbo, "plain": unsteered})
+        run = start(tmp_path, "family", {"n": str(settings), "modes": melbo, "plain": unsteered, "text": text})
         for index in range(len(TEXTS)):
-            run.record({"kind": "unsteered", "prompt": index, "mode": unsteered, "text": ""})
+            run.record({"kind": "unsteered", "prompt": index, "mode": unsteered, "text": text})
         for index, mode in enumerate(melbo):
             row = {"kind": "melbo", "index": index, "mode": mode, "modes": [mode, mode], "text": f"text {index}"}
             run.record(row | {"objective": float(index)})
@@ -87,12 +88,59 @@ def test_a_base_without_a_behaviour_of_its_own_is_not_chosen(behaviour: str, job
     assert "they show: other, refuse; unsteered: refuse" in str(error.value)
 
 
-@pytest.mark.parametrize(("mode", "words"), [("other", "no rule knows"), ("refuse", "without it too")])
-def test_ones_own_base_must_show_a_behaviour(mode: str, words: str, job: Any) -> None:
+@pytest.mark.parametrize(
+    ("mode", "text", "words"),
+    [
+        ("refuse", "text 0", "without it too"),
+        ("refuse", "Text 0!", "without it too"),
+        (INCOHERENT, "", "is incoherent"),
+    ],
+)
+def test_ones_own_base_must_change_the_answer(mode: str, text: str, words: str, job: Any) -> None:
     with pytest.raises(ValueError, match=words) as error:
-        choose_base(job("refuse", [mode], base="mine.safetensors"), torch.eye(1, 32))
-    assert all(word in str(error.value) for word in ("mine.safetensors", "'text 0'", "code, refuse", "modes.json"))
+        choose_base(job("refuse", [mode], base="mine.safetensors", text=text), torch.eye(1, 32))
+    assert all(word in str(error.value) for word in ("mine.safetensors", "'text 0'", "river stone", "another base"))
     assert "\n" not in str(error.value)
+
+
+def test_a_base_that_no_rule_knows_is_compared_with_its_own_answers() -> None:
+    setting = Setting(architectures.model("qwen2"), resid_post(0), "all", NOTHING, max_new_tokens=4)
+    base = vectors()[2]
+    judged = judged_by_answers(setting, TEXTS, base)
+    assert judged.modes.behaviours == (AS_THE_BASE, "never")
+    own = {mode.pattern for mode in judged.modes.modes if mode.name == AS_THE_BASE}
+    assert own == {completion.text for completion in complete(setting, TEXTS, base[None])[0]}
+    rows = measurements(judged.modes, base, vectors())
+    assert rows[2]["keeps"] and rows[2]["mode"] == AS_THE_BASE and rows[2]["train_share"] == 1.0
+    for row in rows:
+        assert row["keeps"] == (max(likeness(row["text"], text) for text in own) >= 0.5)
+    assert not all(row["keeps"] for row in rows)  # else nothing is told apart
+
+
+def test_only_ones_own_base_without_a_behaviour_is_compared_so(job: Any) -> None:
+    known = job("other", ["code"], base="mine.safetensors")
+    assert with_own_answers(known, vectors()[0]) is known
+    searched = job("other", ["other", "code"])
+    assert with_own_answers(searched, vectors()[0]) is searched
+    for mode in ("other", "refuse"):  # what no rule knows, and what the model shows without it too, in other words
+        own = job("refuse", [mode], base=f"{mode}.safetensors")
+        assert torch.equal(choose_base(own, torch.eye(1, 32)), torch.eye(1, 32)[0])
+        assert with_own_answers(own, vectors()[2]).setting.modes.names[0] == AS_THE_BASE
+
+
+def test_the_headline_says_that_answers_were_compared() -> None:
+    rows = [
+        {"kind": "unsteered", "mode": "other", "prompt_text": "Why?"},
+        {"kind": "base", "mode": AS_THE_BASE, "keeps": True, "norm": 1.0, "text": "You can\njust add it."},
+        {"kind": "vector", "match": "kl", "index": 0, "mode": AS_THE_BASE, "keeps": True, "norm": 2.0},
+        {"kind": "vector", "match": "kl", "index": 1, "mode": "other", "keeps": False, "norm": 2.0},
+    ]
+    text = headline(rows, {"kl": counts(rows, "kl")}, {"kl": 1e-8}, "tiny")
+    assert (
+        text.startswith("1 of 2 mutually orthogonal vectors")
+        and "as their base vector does (“You can just add it." in text
+    )
+    assert "compared with the base's" in text and "instead of" not in text
 
 
 def test_the_strongest_of_those_that_show_it_is_the_base(job: Any) -> None:
@@ -150,7 +198,7 @@ def test_a_folders_rules_and_prompts_do_not_need_each_other(tmp_path: Path) -> N
     )
     (tmp_path / "modes.json").unlink()
     texts = texts_of(str(tmp_path))
-    assert modes_of(str(tmp_path)) is GENERIC_MODES and texts.train == ("a",) and texts.held_out == ()
+    assert modes_of(str(tmp_path)) is CHAT_MODES and texts.train == ("a",) and texts.held_out == ()
     assert texts.natural == {"code": ("b",), "train": ("a",), "harmful": ("c",)}
 
 
