@@ -86,7 +86,9 @@ def turned(config: Config, bench: Bench, texts: tuple[str, ...]) -> Callable[[Te
 
     def share(vectors: Tensor) -> float:
         rows = complete(setting, texts, torch.cat([vectors, -vectors]))
-        return fmean(one.mode not in (mode, subject.modes.default) for row in rows for one, mode in zip(row, plain))
+        return fmean(
+            one.mode != mode and one.mode in subject.modes.behaviours for row in rows for one, mode in zip(row, plain)
+        )
 
     return share
 
