@@ -165,27 +165,39 @@ def gauss_newton(
     base: Float[Tensor, " d_model"],
     *,
     generator: torch.Generator,
+    samples: int | None = None,
     chunk: int = 64,
 ) -> Float[Tensor, "d_model d_model"]:
     """The Gauss-Newton matrix J'J of an objective's residual, mean of the one at 0 and the one at `base`.
 
-    Exact where the residual has at most 2 d_model entries, else an unbiased sketch from 2 d_model random signs: it only
-    serves as a preconditioner, shared by all vectors of a family.
+    Exact where the residual has at most 2 d_model entries, else an unbiased sketch from `samples` random signs at each
+    of the two points (2 d_model by default), a pass backwards for each: it only serves as a preconditioner, shared by
+    all vectors of a family. Few samples give a low rank, which wants a larger ridge (`OrthoSettings.damping`).
+
+    Raises:
+        ValueError: samples below 1.
     """
+    if samples is not None and samples < 1:
+        raise ValueError(f"got samples={samples}; expected at least 1; leave it out for 2 d_model")
+    count = 2 * len(base) if samples is None else samples
     return (
-        _gram(objective.residual, torch.zeros_like(base), generator, chunk)
-        + _gram(objective.residual, base, generator, chunk)
+        _gram(objective.residual, torch.zeros_like(base), generator, count, chunk)
+        + _gram(objective.residual, base, generator, count, chunk)
     ) / 2
 
 
 def _gram(
-    residual: Callable[[Tensor], Tensor], at: Float[Tensor, " d_model"], generator: torch.Generator, chunk: int
+    residual: Callable[[Tensor], Tensor],
+    at: Float[Tensor, " d_model"],
+    generator: torch.Generator,
+    samples: int,
+    chunk: int,
 ) -> Float[Tensor, "d_model d_model"]:
     """J'J of a residual at one point, or the sketch of it."""
     with torch.no_grad():
         width = residual(at[None]).shape[-1]
     exact = width <= 2 * len(at)
-    count = width if exact else 2 * len(at)
+    count = width if exact else samples
     total = torch.zeros(len(at), len(at), dtype=at.dtype, device=at.device)
     # few rows at a time where the residual is wide: logits over a whole vocabulary
     for start in range(0, count, size := max(1, min(chunk, ENTRIES // width))):

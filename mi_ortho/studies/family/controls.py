@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.derivatives.first import gauss_newton, jacobian
+from mi_ortho.derivatives.first import jacobian
 from mi_ortho.elicitation import Goal, melbo_ortho, random_vectors, shrink
 from mi_ortho.elicitation.objectives import match
 from mi_ortho.elicitation.search import Status
@@ -16,8 +16,8 @@ from mi_ortho.nulls.chance import covariance_matched, random_in_span, with_norms
 from mi_ortho.nulls.linear import linear_null
 from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Yardstick, measure, yardstick
-from mi_ortho.studies.family.finished import MATCHES, ortho_settings
-from mi_ortho.studies.family.job import BATCH, Job, record_measurements
+from mi_ortho.studies.family.finished import MATCHES
+from mi_ortho.studies.family.job import BATCH, Job, preconditioned, record_measurements
 
 MEANS = (2, 3, 5, 10, 20, 40)
 
@@ -132,8 +132,8 @@ def _random_base_rows(job: Job, name: str, other: Float[Tensor, " d_model"], nor
     count = job.config.random_bases
     yard = yardstick(job.setting, job.train, other, match(job.z, other), answer_tokens=job.config.answer_tokens)
     goal = yard.activation if name == "activation" else yard.behaviour
-    settings = replace(ortho_settings(job.config, norm), block=1, restarts=1)
-    curvature = gauss_newton(goal, other, generator=job.generator(21))
+    settings, curvature = preconditioned(job, goal, other, norm, stream=21)
+    settings = replace(settings, block=1, restarts=1)
     vectors: list[Tensor] = []
     for result in melbo_ortho(goal, other, seed=job.config.seed, settings=settings, curvature=curvature):
         vectors += [result.vector] if result.status not in (Status.COLLAPSED, Status.NONFINITE) else []

@@ -1,7 +1,7 @@
 """A configured family run: what is fixed before any search, and what every stage of it shares."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, Modes
-from mi_ortho.elicitation import Goal
+from mi_ortho.derivatives.first import gauss_newton
+from mi_ortho.elicitation import Goal, OrthoSettings
 from mi_ortho.elicitation.objectives import Penalised
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Model, Slice, readout, slice_model
@@ -19,6 +20,7 @@ from mi_ortho.runs.seeds import random_stream
 from mi_ortho.runs.settings import check_settings
 from mi_ortho.steering import Setting, Yardstick, measure
 from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.family.finished import ortho_settings
 from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
 from mi_ortho.studies.shared.progress import Say, Track
 
@@ -148,6 +150,22 @@ def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
             f"got behaviour {config.behaviour!r}; expected auto or one that the rules know: "
             f"{', '.join(modes.behaviours)}; correct --behaviour, or write a rule for it into modes.json"
         )
+
+
+NARROW, SAMPLES, RIDGE = 256, 32, 0.05
+
+
+def preconditioned(
+    job: Job, goal: Goal, base: Float[Tensor, " d_model"], norm: float, stream: int
+) -> tuple[OrthoSettings, Float[Tensor, "d_model d_model"]]:
+    """Search settings and the curvature that goes with them.
+
+    A model wider than NARROW gets a sketch of few samples: the usual 2 d_model cost as much as dozens of its searches,
+    and on a chat model of width 576 those end no lower (`python -m benchmarks sketch`).
+    """
+    settings, wide = ortho_settings(job.config, norm), len(base) > NARROW
+    curvature = gauss_newton(goal, base, generator=job.generator(stream), samples=SAMPLES if wide else None)
+    return replace(settings, damping=RIDGE) if wide else settings, curvature
 
 
 def goal_of(job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"]) -> Goal:

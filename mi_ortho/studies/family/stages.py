@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.dct import calibrate_scale
-from mi_ortho.derivatives.first import gauss_newton
 from mi_ortho.elicitation import (
     Goal,
     Progress,
@@ -36,7 +35,7 @@ from mi_ortho.steering import Yardstick, complete, measure, unsteered_completion
 from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
-from mi_ortho.studies.family.job import Job, goal_of, record_measurements
+from mi_ortho.studies.family.job import Job, goal_of, preconditioned, record_measurements
 from mi_ortho.studies.family.own_answers import require_effect, with_own_answers
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
@@ -296,17 +295,15 @@ def _load_vectors(job: Job, name: str, count: int) -> Float[Tensor, "k d_model"]
 def _searches(
     job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], progress: Progress
 ) -> Iterator[SearchResult]:
-    config, norm = job.config, float(base.norm())
+    config = job.config
     if config.solver == "published" and isinstance(goal, Match):
         steps = config.max_steps or 1000
         return melbo_ortho_published(
             goal, base, seed=config.seed, max_steps=steps, patience=config.patience, resume=progress
         )
     job.say(f"{name} match: preparing the Gauss-Newton preconditioner")
-    curvature = gauss_newton(goal, base, generator=job.generator(3))
-    return melbo_ortho(
-        goal, base, seed=config.seed, settings=ortho_settings(config, norm), curvature=curvature, resume=progress
-    )
+    settings, curvature = preconditioned(job, goal, base, float(base.norm()), stream=3)
+    return melbo_ortho(goal, base, seed=config.seed, settings=settings, curvature=curvature, resume=progress)
 
 
 def measure_family(job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"]) -> None:
