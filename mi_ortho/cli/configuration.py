@@ -1,4 +1,4 @@
-"""Settings from TOML files: those given with --config, and those the embedded model brings along."""
+"""Settings from TOML files: those given with --config, and those that models of this package bring along."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,13 +7,14 @@ from typing import Any
 import cyclopts
 
 ORGANISM = Path(__file__).parent.parent / "organism"
+SHIPPED = {None: ORGANISM, "embedded": ORGANISM, "smollm2": ORGANISM / "smollm2"}  # by the model that is asked for
 OWN_SETTINGS = {"family": "demo.toml", "melbo": "demo.toml"}  # other commands: their name with .toml, where it exists
 
 
 def settings_files(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
     """The arguments without `--config FILE`, and the sources of settings in order of precedence (after flags).
 
-    The embedded model's own settings of the command come last, and only where no other model is asked for.
+    The settings of the command that go with the model come last, where this package has some.
     """
     rest, files = [], []
     remaining = iter(arguments)
@@ -28,25 +29,34 @@ def settings_files(arguments: Sequence[str]) -> tuple[list[str], list[Any]]:
         if not Path(file).is_file():
             raise ValueError(f"got --config {file!r}; expected a TOML file with settings; check the path")
     sources = [_toml(Path(file)) for file in files]
-    other = any(a == "--model" or a.startswith("--model=") for a in rest) or any(
-        "model" in _keys(Path(f)) for f in files
-    )
-    shipped = ORGANISM / OWN_SETTINGS.get(rest[0], f"{rest[0]}.toml") if rest else ORGANISM
+    folder = SHIPPED.get(_model(rest, files))
     exports = rest[1:2] == ["export"]  # a stage that reads a run and has no settings
-    if shipped.is_file() and not other and not exports:
-        sources.append(_toml(shipped))
+    if rest and folder and not exports:
+        shipped = folder / OWN_SETTINGS.get(rest[0], f"{rest[0]}.toml")
+        sources += [_toml(shipped)] if shipped.is_file() else []
     return rest, sources
+
+
+def _model(arguments: Sequence[str], files: Sequence[str]) -> str | None:
+    """The model that is asked for, by a flag or else by the first file that names one; None for none."""
+    flags = [
+        b if a == "--model" else a.removeprefix("--model=")
+        for a, b in zip(arguments, [*arguments[1:], ""])
+        if a == "--model" or a.startswith("--model=")
+    ]
+    named = [content["model"] for content in map(_content, files) if "model" in content]
+    return next((str(name) for name in [*flags[-1:], *named]), None)
 
 
 def _toml(path: Path) -> Any:
     return cyclopts.config.Toml(path, must_exist=True, use_commands_as_keys=False)
 
 
-def _keys(path: Path) -> set[str]:
+def _content(path: str) -> dict[str, Any]:
     import tomllib
 
     try:
-        return set(tomllib.loads(path.read_text("utf-8")))
+        return tomllib.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"got {path}, which is no TOML file ({error}); expected name = value lines; correct it"

@@ -236,6 +236,14 @@ def folder_of(name: str | Path | None) -> Path:
     return packaged or Path(name).expanduser()
 
 
+def companions(name: str | Path | None) -> Path:
+    """The folder of the prompts, rules and settings that go with a model; for a packaged one not where its weights are.
+
+    It need not exist: a name on a hub brings nothing along.
+    """
+    return EMBEDDED / str(name) if name in PACKAGED else folder_of(name)
+
+
 def _package_file(name: str) -> Path | None:
     """The GGUF file of an installed package that is never imported; None where it is not installed."""
     spec = find_spec(PACKAGED[name][0])

@@ -23,6 +23,7 @@ class FamilyConfig:
         melbo_readout: the same for the displacement that MELBO maximises.
         behaviour: mode of the base vector to look for; auto takes the first that differs from the unsteered mode.
         candidates: MELBO vectors to choose the base from.
+        candidate_block: candidates that are searched together; 1 finds others, one after the other.
         base: a safetensors file whose first vector is the base, instead of MELBO.
         n: orthogonal vectors that match target activations (the published loss).
         n_kl: orthogonal vectors that match next-token distributions along the base's answer.
@@ -79,3 +80,4 @@ class FamilyConfig:
     dtype: str = "float32"
     trust_remote_code: bool = False
     sinks: str = later("exclude")
+    candidate_block: int = later(8)

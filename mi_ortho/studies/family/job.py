@@ -100,7 +100,16 @@ def prepare(
     return Job(run, config, setting, tuple(train), tuple(held_out), z, say, track or (lambda stage, done, total: None))
 
 
-LEAST = {"restarts": 1, "block": 1, "patience": 1, "norm_cap": 0, "fixed_norm": 0, "penalty": 0, "temperature": 0}
+LEAST = {
+    "restarts": 1,
+    "block": 1,
+    "candidate_block": 1,
+    "patience": 1,
+    "norm_cap": 0,
+    "fixed_norm": 0,
+    "penalty": 0,
+    "temperature": 0,
+}
 
 
 def check_alone(config: FamilyConfig) -> None:

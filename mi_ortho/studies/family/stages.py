@@ -136,7 +136,9 @@ def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
         where=job.setting.where,
     )
     objective = displace(z, like=torch.zeros(z.d_model, device=job.device))
-    results = melbo(objective, radius=radius, n=config.candidates, generator=job.generator(0))
+    results = melbo(
+        objective, radius=radius, n=config.candidates, generator=job.generator(0), block=config.candidate_block
+    )
     return torch.stack([result.vector for result in results]), [result.loss for result in results]
 
 

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from mi_ortho.behaviours import CHAT_MODES, Modes, load_modes
-from mi_ortho.model import Model, folder_of, load_model, prompt_facts, require_agreement, tokenize
+from mi_ortho.model import Model, companions, folder_of, load_model, prompt_facts, require_agreement, tokenize
 from mi_ortho.runs.files import read_json
 from mi_ortho.studies.shared.progress import Say
 
@@ -121,7 +121,7 @@ def load_subject(place: Place, say: Say = lambda line: None) -> Subject:
 
 def texts_of(model: str | None) -> Texts:
     """prompts.json of a model folder, else the published prompt."""
-    path = folder_of(model) / "prompts.json"
+    path = companions(model) / "prompts.json"
     if not path.is_file():
         return Texts((BOMB,), (), {})
     content = read_json(path)
@@ -145,7 +145,7 @@ def _texts(path: Path, key: str, value: object) -> tuple[str, ...]:
 
 def modes_of(model: str | None) -> Modes:
     """modes.json of a model folder, else the generic rules."""
-    path = folder_of(model) / "modes.json"
+    path = companions(model) / "modes.json"
     return load_modes(path) if path.is_file() else CHAT_MODES
 
 
