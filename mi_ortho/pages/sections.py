@@ -219,5 +219,7 @@ def _provenance(environment: Mapping[str, Any]) -> Section:
     details = [f"{name} {clip(visible(environment[key]), 16)}" for key, name in names.items() if key in environment]
     started = f"run started {visible(environment['started'])}" if environment.get("started") else ""
     facts = "; ".join([started, *details] if started else details)
-    text = "Numbers come from records.jsonl and summary.json beside this file" + (f"; {facts}" if facts else "")
+    source, licence = (str(environment.get(f"weights_{name}") or "") for name in ("source", "licence"))
+    weights = f"Weights: {source or visible(environment.get('model', ''))}, licence {licence}. " if licence else ""
+    text = f"{weights}Numbers come from records.jsonl and summary.json beside this file" + (f"; {facts}" if facts else "")
     return Section("", Markup('<p class="caption">{}. The page loads nothing from a network.</p>').format(text))

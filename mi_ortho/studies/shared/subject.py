@@ -63,6 +63,7 @@ class Subject:
             **self.prompts(texts, system),
             "model": self.name or "embedded",
             "model_hash": self.digest,
+            **about(self.name),
             "device": str(self.device),
             "dtype": self.dtype,
             "seed": seed,
@@ -147,6 +148,23 @@ def modes_of(model: str | None) -> Modes:
     """modes.json of a model folder, else the generic rules."""
     path = companions(model) / "modes.json"
     return load_modes(path) if path.is_file() else CHAT_MODES
+
+
+def about(model: str | None) -> dict[str, str]:
+    """The licence and the source of the weights, as far as the README beside them says so in its first lines.
+
+    >>> about("embedded")["weights_licence"]
+    'mit'
+    """
+    path = companions(model) / "README.md"
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    head = lines[1 : lines.index("---", 1)] if lines[:1] == ["---"] and "---" in lines[1:] else []
+    said = {name.strip(): value.strip() for name, colon, value in (line.partition(":") for line in head) if colon}
+    names = {"weights_licence": "license", "weights_source": "source"}
+    return {name: said[key] for name, key in names.items() if said.get(key)}
 
 
 def model_hash(model: str | None) -> str | None:
