@@ -3,7 +3,7 @@
 from mi_ortho.model.check import Check, ModelReport, check_model
 from mi_ortho.model.generate import generate, generate_ids
 from mi_ortho.model.heads import head_writes, require_plain_writes
-from mi_ortho.model.hooks import Where, answer_logits, intervene, next_token_logits, read, traced_answer_logits
+from mi_ortho.model.hooks import answer_logits, intervene, next_token_logits, read, traced_answer_logits
 from mi_ortho.model.load import (
     EMBEDDED,
     LoadingReport,
@@ -18,6 +18,7 @@ from mi_ortho.model.load import (
     weights,
 )
 from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
+from mi_ortho.model.positions import Where, positions_of
 from mi_ortho.model.prompt_files import read_prompts
 from mi_ortho.model.prompt_sets import PromptSet, load_prompts, shipped_prompts
 from mi_ortho.model.prompts import (
@@ -56,6 +57,7 @@ __all__ = [
     "Sinks",
     "Slice",
     "Where",
+    "positions_of",
     "Written",
     "answer_logits",
     "chat_form",

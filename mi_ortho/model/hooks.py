@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from mi_ortho.interventions.edits import Intervention
@@ -17,9 +17,9 @@ from mi_ortho.model.cache import columns_in, given_cache
 from mi_ortho.model.load import Model, weights
 from mi_ortho.model.norms import require_finite
 from mi_ortho.model.passes import only_last, run
+from mi_ortho.model.positions import Where, chosen_columns, includes_generated, require_where
 from mi_ortho.model.prompts import Prompts
 
-Where = Literal["all", "prompt", "generated"] | int
 _MARK = "mi_ortho.written"
 
 
@@ -48,10 +48,9 @@ def intervene(
     """Inside the context every forward pass of `model` applies `interventions`; afterwards, also after an exception,
     the model is as before.
 
-    `where` chooses columns by their absolute position, also under a KV cache: "all", "prompt", "generated" (all after
-    the prompt, teacher-forced answers included), or k for the last k prompt columns. Padding is never changed when
-    `prompts` says where it is; all but "all" need `prompts`. Raises ValueError for sites that are absent or cannot be
-    written, two writes to one activation, and interventions that do not fit the model.
+    `where` chooses positions as `positions_of` explains, by their place in the whole text, also under a KV cache.
+    Padding is never changed when `prompts` says where it is; all but "all" need `prompts`. Raises ValueError for sites
+    that are absent or cannot be written, two writes to one activation, and interventions that do not fit the model.
     """
     require_where(where, prompts)
     points = {site: hook_point(model, site) for site in interventions}
@@ -130,20 +129,6 @@ def hook_point(model: Model, site: Site) -> Any:
         ) from error
 
 
-def chosen_columns(prompts: Prompts, where: Where, start: int, width: int) -> Bool[Tensor, "batch width"]:
-    """Which of the columns `start .. start + width` are steered; columns after the prompts' own are generated ones."""
-    column = torch.arange(start, start + width, device=prompts.mask.device)
-    active = prompts.active[:, start : start + width]
-    real = torch.nn.functional.pad(active, (0, width - active.shape[1]), value=True)
-    in_prompt = column < prompts.prompt_length
-    if where == "all":
-        return real
-    if where == "generated":
-        return real & ~in_prompt
-    first = 0 if where == "prompt" else prompts.prompt_length - where
-    return real & in_prompt & (column >= first)
-
-
 class _Past:
     """How many columns were already in the KV cache when the forward pass under way began."""
 
@@ -177,22 +162,11 @@ def _write(f: Intervention, past: _Past, prompts: Prompts | None, where: Where, 
             "given to intervene; run it on these prompts"
         )
     if past.length >= prompts.tokens.shape[1]:  # only generated columns; no mask, which would make a GPU wait
-        return f(x) if where in ("all", "generated") else x
+        return f(x) if includes_generated(where) else x
     chosen = chosen_columns(prompts, where, past.length, x.shape[1])
     if bool(chosen.all()):
         return f(x)
     return torch.where(rearrange(chosen, "batch pos -> batch pos 1"), f(x), x) if bool(chosen.any()) else x
-
-
-def require_where(where: Where, prompts: Prompts | None) -> None:
-    """Raises ValueError for a number of positions the prompts do not have, and for positions without prompts."""
-    if isinstance(where, int) and (where < 1 or (prompts is not None and where > prompts.prompt_length)):
-        top = "the prompt length" if prompts is None else str(prompts.prompt_length)
-        raise ValueError(f"got where={where}; expected a number of prompt tokens from 1 to {top}; choose one")
-    if where != "all" and prompts is None:
-        raise ValueError(
-            f"got where={where!r} without prompts; expected the prompts, which say where they end; pass prompts="
-        )
 
 
 def _require_writable(points: Mapping[Site, Any]) -> None:

@@ -15,6 +15,7 @@ from mi_ortho.model.templates import EndlessTemplate, render
 from mi_ortho.model.tokenizer import encode, start_ids
 
 _MARKER = "INSTRUCTION"
+ROLES = ("system", "user", "assistant")  # before the user's text, that text, after it up to the answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +24,8 @@ class Prompts:
 
     Columns `[0, prompt_length)` are the prompts, padded on the left so that all end at the same column; the rest are
     the answers, padded on the right. `mask` is True at real tokens; `passive`, where there is one, at those that are
-    neither steered nor read (attention sinks, see `without_sinks`).
+    neither steered nor read (attention sinks, see `without_sinks`). `roles`, where the tokenizer can tell, is the place
+    in ROLES of the text that each prompt token belongs to, -1 for padding.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -31,6 +33,7 @@ class Prompts:
     prompt_length: int
     texts: tuple[str, ...]
     passive: Bool[Tensor, "batch pos"] | None = None
+    roles: Int[Tensor, "batch prompt"] | None = None
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -47,14 +50,15 @@ class Prompts:
 
     def repeat(self, n: int) -> "Prompts":
         """The whole batch n times over, copy after copy: row `i * len(self) + j` is prompt j of copy i."""
-        passive = None if self.passive is None else self.passive.repeat(n, 1)
-        return Prompts(self.tokens.repeat(n, 1), self.mask.repeat(n, 1), self.prompt_length, self.texts * n, passive)
+        passive, roles = (None if one is None else one.repeat(n, 1) for one in (self.passive, self.roles))
+        tokens, mask = self.tokens.repeat(n, 1), self.mask.repeat(n, 1)
+        return Prompts(tokens, mask, self.prompt_length, self.texts * n, passive, roles)
 
     def prompts_only(self) -> "Prompts":
         """The same prompts without their answers."""
         end = self.prompt_length
         passive = None if self.passive is None else self.passive[:, :end]
-        return Prompts(self.tokens[:, :end], self.mask[:, :end], end, self.texts, passive)
+        return Prompts(self.tokens[:, :end], self.mask[:, :end], end, self.texts, passive, self.roles)
 
 
 class Written(str):
@@ -87,8 +91,9 @@ def tokenize(
     the template cannot hold, and for tokens the model does not have.
     """
     _require_texts("texts", texts)
-    spell = _speller(model.tokenizer, system, template)
-    ids = [spell(text) for text in texts]
+    shape, start = _shape(model.tokenizer, system, template)
+    shaped = [shape(text) for text in texts]
+    ids = [start + encode(model.tokenizer, text) for text in shaped]
     _require_in_vocabulary(model, "prompt", ids)
     tails = [[] for _ in texts] if answers is None else _answer_ids(model, answers, len(texts))
     length, width = max(map(len, ids)), max(map(len, tails))
@@ -105,7 +110,28 @@ def tokenize(
         [i >= length - len(a) and i < length + len(b) for i in range(length + width)]
         for a, b in zip(ids, tails, strict=True)
     ]
-    return Prompts(torch.tensor(rows, device=device), torch.tensor(real, device=device), length, tuple(texts))
+    roles = [_roles(model.tokenizer, whole, text, row) for whole, text, row in zip(shaped, texts, ids, strict=True)]
+    named = [[-1] * (length - len(row)) + row for row in roles if row is not None]
+    return Prompts(
+        torch.tensor(rows, device=device),
+        torch.tensor(real, device=device),
+        length,
+        tuple(texts),
+        roles=torch.tensor(named, device=device) if len(named) == len(texts) else None,
+    )
+
+
+def _roles(tokenizer: Any, whole: str, text: str, ids: Sequence[int]) -> list[int] | None:
+    """The number in ROLES of every token of a prompt; None where the tokenizer does not tell its tokens' characters."""
+    if not getattr(tokenizer, "is_fast", False):
+        return None
+    read = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spelled, first = list(read["input_ids"]), whole.rfind(text.strip())
+    started = len(ids) - len(spelled)
+    if first < 0 or list(ids[started:]) != spelled:
+        return None
+    last = first + len(text.strip())
+    return [0] * started + [0 if end <= first else 2 if begin >= last else 1 for begin, end in read["offset_mapping"]]
 
 
 def _require_texts(name: str, texts: Sequence[Any]) -> None:
@@ -118,18 +144,16 @@ def _require_texts(name: str, texts: Sequence[Any]) -> None:
             raise ValueError(f"got empty text at position {i} of {name}; expected some words; remove or fill it")
 
 
-def _speller(tokenizer: Any, system: str | None, template: bool) -> Callable[[str], list[int]]:
-    """From a text to the tokens of its prompt."""
+def _shape(tokenizer: Any, system: str | None, template: bool) -> tuple[Callable[[str], str], list[int]]:
+    """From a text to its whole prompt as text, and the tokens in front of it."""
     if template and getattr(tokenizer, "chat_template", None):
-        show = chat_form(tokenizer, system)
-        return lambda text: encode(tokenizer, show(text))
+        return chat_form(tokenizer, system), []
     if system is not None:
         raise ValueError(
             "got a system message; expected a tokenizer with a chat template and template=True; "
             "put the system text into the prompt"
         )
-    start = start_ids(tokenizer)
-    return lambda text: start + encode(tokenizer, text)
+    return lambda text: text, start_ids(tokenizer)
 
 
 def chat_form(tokenizer: Any, system: str | None = None) -> Callable[[str], str]:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,19 +15,15 @@ from mi_ortho.model.blocks import (
     expand,
     record,
 )
-from mi_ortho.model.hooks import (
-    Where,
-    chosen_columns,
-    require_answers,
-    require_layer,
-    require_where,
-)
+from mi_ortho.model.hooks import require_answers, require_layer
 from mi_ortho.model.load import Model
+from mi_ortho.model.positions import Where, chosen_columns, positions_of, require_where
 from mi_ortho.model.prompts import Prompts
 from mi_ortho.model.readout import readout as logit_lens
 from mi_ortho.model.stepping import require_agreement
 
-Readout = Literal["mean", "all"] | int
+Readout = str | int
+MEAN_OF = "mean of "
 _Read = Callable[[Tensor], Tensor]  # "n batch pos d_model" -> "n batch read width"
 
 
@@ -92,8 +87,9 @@ def slice_model(
 ) -> Slice:
     """z(theta) = the residual stream at `target` on `prompts` with theta added at `source` at the positions `where`.
 
-    `readout`: "mean" over the real positions, "all" positions, or k for the last k real ones. `dtype` is the dtype the
-    blocks compute in, by default the model's. Source and target are residual-stream sites, source before target.
+    `readout`: "mean" over the real positions, "all" positions, k for the last k real ones (of answers, too), any other
+    positions that `positions_of` explains, or "mean of" such positions. `dtype` is the dtype the blocks compute in, by
+    default the model's. Source and target are residual-stream sites, source before target.
     Equal to the full forward pass with a hook at `source` bit for bit (same batch, same dtype); only the blocks between
     source and target are run. Raises ValueError for sites that are absent, no block boundaries, or in wrong order.
     """
@@ -156,13 +152,20 @@ def _boundaries(model: Model, source: Site, target: Site | None) -> tuple[int, i
 
 def _reader(prompts: Prompts, readout: Readout) -> tuple[_Read, Bool[Tensor, "batch read"]]:
     mask = prompts.active
+    if isinstance(readout, str) and readout not in ("mean", "all"):
+        name = readout.removeprefix(MEAN_OF)
+        require_where(positions_of(name, "readout"), prompts)
+        mask = chosen_columns(prompts, name, 0, mask.shape[1])
+        if name == readout:
+            return _last(mask, int(mask.sum(dim=1).max()))
+        readout = "mean"
     if readout == "all":
         clean = _cleaner(mask)
         return (lambda x: clean(x.float())), mask
     if readout == "mean":
         weights = (mask / mask.sum(dim=1, keepdim=True))[:, None, :]
         return (lambda x: weights @ x.float()), mask.any(dim=1, keepdim=True)
-    if not 1 <= readout <= int(mask.sum(dim=1).max()):
+    if not isinstance(readout, int) or not 1 <= readout <= int(mask.sum(dim=1).max()):
         raise ValueError(
             f"got readout={readout}; expected mean, all, or a number of tokens from 1 to "
             f"{int(mask.sum(dim=1).max())}; choose one"

@@ -221,5 +221,5 @@ def _provenance(environment: Mapping[str, Any]) -> Section:
     facts = "; ".join([started, *details] if started else details)
     source, licence = (str(environment.get(f"weights_{name}") or "") for name in ("source", "licence"))
     weights = f"Weights: {source or visible(environment.get('model', ''))}, licence {licence}. " if licence else ""
-    text = f"{weights}Numbers come from records.jsonl and summary.json beside this file" + (f"; {facts}" if facts else "")
+    text = f"{weights}Numbers come from records.jsonl and summary.json beside this file{facts and f'; {facts}'}"
     return Section("", Markup('<p class="caption">{}. The page loads nothing from a network.</p>').format(text))

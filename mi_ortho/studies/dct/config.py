@@ -17,7 +17,8 @@ class DctConfig:
         system: system message; None keeps the chat template's own.
         source: block after which vectors are added.
         target: block after which activations are read.
-        where: positions that are steered: all, prompt, generated, or a number of last prompt positions.
+        where: positions that are steered: all, prompt, generated, not_first, system, user, assistant, a range a:b, or a
+            number of last prompt positions; several with + between.
         readout: target positions that are averaged: mean (all), or a number of last positions.
         method: linear, projected, quadratic, exponential; several may be given.
         published: also run what the published code computes for each method.

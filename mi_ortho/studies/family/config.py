@@ -18,8 +18,10 @@ class FamilyConfig:
         source: block after which vectors are added.
         target: block after which activations are matched.
         radius: norm of the base vector; None calibrates it.
-        where: positions that are steered: all, prompt, generated.
-        readout: how target activations are pooled over positions: mean, all, or a number of last positions.
+        where: positions that are steered: all, prompt, generated, not_first, system, user, assistant, a range a:b, or a
+            number of last prompt positions; several with + between.
+        readout: how target activations are pooled over positions: mean, all, or other positions named like those of
+            `where`; "mean of user" averages over some.
         melbo_readout: the same for the displacement that MELBO maximises.
         behaviour: mode of the base vector to look for; auto takes the first that differs from the unsteered mode.
         candidates: MELBO vectors to choose the base from.

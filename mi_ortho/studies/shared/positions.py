@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mi_ortho.model import Model, tokenize, without_sinks
+from mi_ortho.model import Model, positions_of, tokenize, without_sinks
+from mi_ortho.model.slice import MEAN_OF
 from mi_ortho.studies.shared.progress import Say
 
 
@@ -36,7 +37,7 @@ def sinks_setting(
 
 
 def where(text: str) -> Any:
-    """Positions that are steered: all, prompt, generated, or a number of last prompt positions.
+    """Positions that are steered, as `mo.model.positions_of` explains.
 
     >>> where("prompt"), where("3")
     ('prompt', 3)
@@ -44,26 +45,19 @@ def where(text: str) -> Any:
     Raises:
         ValueError: anything else.
     """
-    return _positions("where", text, ("all", "prompt", "generated"))
+    return positions_of(text)
 
 
 def readout_of(text: str) -> Any:
-    """How target activations are read: mean, all, or a number of last positions.
+    """How target activations are read: mean, all, a number of last positions, other positions, or the mean of them.
 
-    >>> readout_of("mean"), readout_of("1")
-    ('mean', 1)
+    >>> readout_of("mean"), readout_of("1"), readout_of("mean of user")
+    ('mean', 1, 'mean of user')
 
     Raises:
         ValueError: anything else.
     """
-    return _positions("readout", text, ("mean", "all"))
-
-
-def _positions(name: str, text: str, words: tuple[str, ...]) -> Any:
-    if text in words:
+    if text == "mean":
         return text
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(
-            f"got {name} {text!r}; expected {', '.join(words)}, or a number of last positions from 1; correct it"
-        )
-    return int(text)
+    name = text.removeprefix(MEAN_OF)
+    return positions_of(name, "readout") if name == text else f"{MEAN_OF}{positions_of(name, 'readout')}"
