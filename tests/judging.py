@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from mi_ortho.behaviours import CHAT_MODES, INCOHERENT, classify, coherence, repetition
+from mi_ortho.behaviours import CHAT_MODES, INCOHERENT, classify, readability, self_repetition
 from mi_ortho.stats import auc, rate
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ class Read:
     @property
     def coherence(self) -> float:
         """As a run measures it."""
-        return coherence(self.text, self.log_probability)
+        return readability(self.text, self.log_probability)
 
 
 def half_of(text: str) -> str:
@@ -109,7 +109,7 @@ def coherence_table() -> Iterator[str]:
     measures: tuple[tuple[str, Callable[[Read], float]], ...] = (
         ("coherence", lambda one: -one.coherence),
         ("mean log-probability alone", lambda one: -one.log_probability),
-        ("repetition alone", lambda one: repetition(one.text)),
+        ("repetition alone", lambda one: self_repetition(one.text)),
     )
     for name, score in measures:
         yield f"| AUC of {name} | {' | '.join(f'{area(score, completions(half)):.3f}' for half in HALVES)} |"
@@ -129,7 +129,7 @@ def wrong() -> Iterator[str]:
     """What the rules get wrong in the development half; the held-out half is not to be looked at while they change."""
     for one in completions(HALVES[0]):
         if one.label != one.found:
-            measures = f"{one.log_probability:.2f}, {repetition(one.text):.2f}"
+            measures = f"{one.log_probability:.2f}, {self_repetition(one.text):.2f}"
             yield f"{one.label} -> {one.found} ({measures}): {one.text[:150]!r}"
 
 

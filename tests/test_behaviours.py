@@ -30,7 +30,7 @@ from mi_ortho.behaviours import (
     is_refusal,
     likeness,
     load_modes,
-    repetition,
+    self_repetition,
     without_fence,
 )
 
@@ -396,7 +396,7 @@ def test_every_rule_is_linear_on_a_bounded_beginning(name: str) -> None:
 def test_no_text_ends_in_an_error(text: str) -> None:
     assert classify(text) in GENERIC_MODES.names
     assert classify(text, CHAT_MODES) in CHAT_MODES.names
-    assert 0.0 <= repetition(text) <= 1.0 and likeness(text, text) == 1.0
+    assert 0.0 <= self_repetition(text) <= 1.0 and likeness(text, text) == 1.0
     compiles(text)
 
 

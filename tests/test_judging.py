@@ -5,7 +5,7 @@ from collections import Counter
 import judging
 import pytest
 
-from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, INCOHERENT, classify, coherence, likeness, repetition
+from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, INCOHERENT, classify, likeness, readability, self_repetition
 
 READ = judging.completions()
 
@@ -50,8 +50,8 @@ def test_a_wrong_rule_changes_the_tables(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_coherence_is_less_by_five_for_what_repeats() -> None:
     loop = "a harvest moon and then " * 6
-    assert coherence("The sea is blue.", -1.5) == -1.5
-    assert coherence(loop, -0.5) == pytest.approx(-0.5 - 5 * repetition(loop)) and repetition(loop) > 0.8
+    assert readability("The sea is blue.", -1.5) == -1.5
+    assert readability(loop, -0.5) == pytest.approx(-0.5 - 5 * self_repetition(loop)) and self_repetition(loop) > 0.8
     assert classify(loop, CHAT_MODES) == INCOHERENT
 
 

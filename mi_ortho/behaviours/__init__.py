@@ -25,7 +25,7 @@ from mi_ortho.behaviours.languages import is_other_language
 from mi_ortho.behaviours.mathematics import is_mathematics
 from mi_ortho.behaviours.openings import CHAT_OPENINGS
 from mi_ortho.behaviours.refusals import NEAR_MISSES, REFUSAL_PHRASES, REFUSALS, first_phrase, is_refusal
-from mi_ortho.behaviours.repetition import ALIKE, coherence, is_loop, likeness, repetition
+from mi_ortho.behaviours.repetition import ALIKE, is_loop, likeness, readability, self_repetition
 
 __all__ = [
     "ALIKE",
@@ -43,7 +43,7 @@ __all__ = [
     "answer_of",
     "answer_span",
     "classify",
-    "coherence",
+    "readability",
     "compiles",
     "first_phrase",
     "is_code",
@@ -59,7 +59,7 @@ __all__ = [
     "is_story",
     "likeness",
     "load_modes",
-    "repetition",
+    "self_repetition",
     "without_fence",
 ]
 

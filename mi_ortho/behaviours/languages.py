@@ -66,6 +66,6 @@ def is_other_language(text: str) -> bool:
         return True
     words = [word for word in _WORD.findall(start.replace("\u2019", "'").lower()) if word not in _SHARED]
     english = sum(word in _ENGLISH for word in words)
-    found = {name: sum(word in known for word in words) for name, known in _OTHERS.items()}
-    most = max(found.values())
+    counts = [sum(word in vocabulary for word in words) for vocabulary in _OTHERS.values()]
+    most = max(counts)
     return most > english and 8 * most >= len(words)

@@ -36,6 +36,6 @@ def is_mathematics(text: str) -> bool:
     """
     start = before_fences(answer_of(text))[:BEGINNING]
     formulas = len(_FORMULA.findall(start))
-    words = {found.lower() for found in _WORKING.findall(start)}
+    words = {word.lower() for word in _WORKING.findall(start)}
     task = _TASK.search(start) is not None and len(_NUMBER.findall(start)) >= 2
     return task or formulas >= 2 or (formulas >= 1 and (len(words) >= 1 or len(start) < 40)) or len(words) >= 2

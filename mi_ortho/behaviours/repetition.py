@@ -13,31 +13,31 @@ _LEAST = 3 * SPAN  # spans below which a share means nothing
 _SPACE = re.compile(r"[\W_]+")
 
 
-def repetition(text: str) -> float:
+def self_repetition(text: str) -> float:
     """Share of the spans of 8 characters that stood in the answer before; case, spaces and punctuation left out.
 
     0 where nothing comes twice; of n equal parts, all but the first repeat: (n - 1) / n. Shares of fewer than 24 spans
     are 0.
 
-    >>> repetition("Take a frame and paper."), round(repetition("A harvest moon, and then: " * 4), 1)
+    >>> self_repetition("Take a frame and paper."), round(self_repetition("A harvest moon, and then: " * 4), 1)
     (0.0, 0.7)
     """
     spans = _spans(_plain(text), SPAN)
     return 1 - len(set(spans)) / len(spans) if len(spans) >= _LEAST else 0.0
 
 
-def coherence(text: str, log_probability: float) -> float:
+def readability(text: str, log_probability: float) -> float:
     """How well an answer can be read, in nats: its mean log-probability a token, less 5 for what repeats.
 
     Word salad is improbable and loops are not: neither number tells both. The weight was chosen on the development half
     of tests/data/smollm2_completions.jsonl.
     """
-    return log_probability - WEIGHT * repetition(text)
+    return log_probability - WEIGHT * self_repetition(text)
 
 
 def is_loop(text: str) -> bool:
     """Whether most of an answer only repeats the rest of it."""
-    return repetition(text) >= LOOP
+    return self_repetition(text) >= LOOP
 
 
 def likeness(text: str, other: str) -> float:

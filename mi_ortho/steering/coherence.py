@@ -17,7 +17,7 @@ def mean_log_probability(
     """Mean log p of an answer's tokens, in nats, under the unsteered model after its prompt; NaN without a token.
 
     Fluent answers have -1 to -2 whatever made the model write them, since only their first words surprise it; word
-    salad has -5 and less. A loop is probable too: `repetition` tells it.
+    salad has -5 and less. A loop is probable too: `behaviours.self_repetition` tells it.
 
     Args:
         model: the frozen model.
@@ -25,12 +25,12 @@ def mean_log_probability(
         answers: token ids.
         system: system message of every prompt.
     """
-    found = torch.full((len(texts),), torch.nan)
+    means = torch.full((len(texts),), torch.nan)
     written = [index for index, answer in enumerate(answers) if len(answer)]
     for start in range(0, len(written), CHUNK):
         chosen = written[start : start + CHUNK]
         prompts = tokenize(model, [texts[i] for i in chosen], system=system, answers=[answers[i] for i in chosen])
         tokens, real = (part[:, prompts.prompt_length :] for part in (prompts.tokens, prompts.mask))
         log_p = answer_logits(model, prompts).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        found[chosen] = (torch.where(real, log_p, 0.0).sum(-1) / real.sum(-1)).cpu()
-    return found
+        means[chosen] = (torch.where(real, log_p, 0.0).sum(-1) / real.sum(-1)).cpu()
+    return means

@@ -8,7 +8,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import AS_THE_BASE, INCOHERENT, Mode, Modes, classify, coherence
+from mi_ortho.behaviours import AS_THE_BASE, INCOHERENT, Mode, Modes, classify, readability
 from mi_ortho.interventions.edits import Ablate, Add
 from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, Where, generate, generate_ids, tokenize, without_sinks
@@ -104,7 +104,7 @@ def _judged(setting: Setting, texts: Sequence[str], ids: Sequence[Sequence[int]]
         return [Completion(tuple(row), text, mode) for row, text, mode in zip(ids, shown, modes, strict=True)]
     means = mean_log_probability(setting.model, texts, ids, system=setting.system).tolist()
     return [
-        Completion(tuple(row), text, INCOHERENT if coherence(text, mean) < least else mode, mean if row else None)
+        Completion(tuple(row), text, INCOHERENT if readability(text, mean) < least else mode, mean if row else None)
         for row, text, mode, mean in zip(ids, shown, modes, means, strict=True)
     ]
 
@@ -134,7 +134,7 @@ def judged_by_answers(setting: Setting, texts: Sequence[str], base: Float[Tensor
     For a base whose behaviour no rule names: what others keep of it is then told by comparing answers.
     """
     written = [completion.text for completion in complete(setting, texts, base[None])[0]]
-    own = [text for text in dict.fromkeys(written) if text.strip()]
-    like = tuple(Mode(AS_THE_BASE, "like", text) for text in own)
-    openings = {**setting.openings, AS_THE_BASE: own[:1]} if setting.openings and own else setting.openings
+    answers = [text for text in dict.fromkeys(written) if text.strip()]
+    like = tuple(Mode(AS_THE_BASE, "like", text) for text in answers)
+    openings = {**setting.openings, AS_THE_BASE: answers[:1]} if setting.openings and answers else setting.openings
     return replace(setting, modes=replace(setting.modes, modes=(*like, *setting.modes.modes)), openings=openings)

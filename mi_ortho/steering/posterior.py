@@ -73,12 +73,12 @@ def natural_openings(setting: Setting, asked: Mapping[str, Sequence[str]], *, mo
 
     Modes that no answer shows are left out. `asked` is such as `Subject.texts.natural`: prompts by mode.
     """
-    known = {mode: list(texts) for mode, texts in asked.items() if mode in setting.modes.names and texts}
+    prompts = {mode: list(texts) for mode, texts in asked.items() if mode in setting.modes.names and texts}
     width, device = int(setting.model.cfg.d_model), setting.model.cfg.device
-    found: dict[str, list[str]] = {}
-    for mode, texts in known.items():
+    openings: dict[str, list[str]] = {}
+    for mode, texts in prompts.items():
         done = unsteered_completions(setting, texts, width, torch.device(device or "cpu"))
-        shown = list(dict.fromkeys(one.text for one in done if one.mode == mode))[:most]
-        if shown:
-            found[mode] = shown
-    return found
+        texts_of_mode = list(dict.fromkeys(one.text for one in done if one.mode == mode))[:most]
+        if texts_of_mode:
+            openings[mode] = texts_of_mode
+    return openings

@@ -81,10 +81,10 @@ def _melbo(job: Job, _: Subject) -> None:
     vectors = candidates(job)
     run.save_tensors("vectors", {"melbo": vectors}, _header(job))
     rows = run.records()
-    known, plain = job.setting.modes.behaviours, pick(rows, kind="unsteered")[0]["mode"]
-    behaviours = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")}.intersection(known))
+    names, plain = job.setting.modes.behaviours, pick(rows, kind="unsteered")[0]["mode"]
+    behaviours = sorted({str(row["mode"]) for row in pick(rows, kind="melbo")}.intersection(names))
     changed = [
-        sum(row["mode"] != plain and row["mode"] in known for row in pick(rows, kind=kind))
+        sum(row["mode"] != plain and row["mode"] in names for row in pick(rows, kind=kind))
         for kind in ("melbo", "melbo_control")
     ]
     run.summary(
