@@ -24,6 +24,7 @@ def melbo(
     block: int = 8,
     max_steps: int = 20,
     tolerance: float = 1e-4,
+    starts: Float[Tensor, "k d_model"] | None = None,
 ) -> list[SearchResult]:
     """n mutually orthogonal steering vectors of norm `radius` that move the target activations as far as they can.
 
@@ -40,6 +41,7 @@ def melbo(
         max_steps: iterations per block.
         tolerance: relative gain of a vector's squared objective below which it may stop. It has converged where turning
             it changes its objective by a share of at most sqrt(tolerance) / 5 a radian, to first order.
+        starts: where the first k searches begin, of any norm, such as vectors of a smaller radius; random without.
 
     Returns:
         n results in the order found; `losses` holds the objective (it grows).
@@ -53,8 +55,11 @@ def melbo(
         raise ValueError(f"got block={block}; expected at least 1; 8 suits a CPU")
     results: list[SearchResult] = []
     avoid = nothing_yet(objective)
+    warm = avoid.basis.new_zeros(0, width) if starts is None else starts.to(avoid.basis)
     while len(results) < n:
-        start = random_vectors(min(block, n - len(results)), width, radius, generator).to(avoid.basis)
+        size = min(block, n - len(results))
+        given = warm[len(results) :][:size]
+        start = torch.cat([given, random_vectors(size - len(given), width, radius, generator).to(avoid.basis)])
         sphere = Feasible(avoid, radius, radius, nested=True)
         newest = _power_iteration(objective, sphere(start), sphere, max_steps, tolerance, alone=block == 1)
         results += newest

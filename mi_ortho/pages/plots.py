@@ -80,6 +80,8 @@ class Series:
 class Panel:
     """What a curve shows besides its series: title, unit, reference lines (label → y), the family's end, the scale.
 
+    `marker` is an x that a vertical line points out.
+
     Panels of one `group` share their hover line; `whole` says that values are counts; `log` and `logx` choose
     logarithmic axes. Where every x is a whole number, so are its ticks.
     """
@@ -89,6 +91,7 @@ class Panel:
     xlabel: str = "vector index k"
     lines: Mapping[str, float] = field(default_factory=dict)
     end: float | None = None
+    marker: float | None = None
     log: bool = False
     logx: bool = False
     whole: bool = False
@@ -285,7 +288,7 @@ def wide(series: Sequence[Series]) -> bool:
 
 
 def _references(axes: Any, panel: Panel) -> None:
-    """Named horizontal lines, and what lies beyond the end of the family shaded."""
+    """Named horizontal lines, the marker, and what lies beyond the end of the family shaded."""
     low, high = axes.get_xlim()
     for label, height in panel.lines.items():
         axes.axhline(height, color=NAMED["muted"], linewidth=0.7, linestyle=(0, (2, 2)), zorder=1)
@@ -296,6 +299,8 @@ def _references(axes: Any, panel: Panel) -> None:
             "textcoords": "offset points",
         }
         axes.annotate(label, **at, ha="left", va="bottom", fontsize=8, color=NAMED["muted"], zorder=9, gid="reference")
+    if panel.marker is not None:
+        axes.axvline(panel.marker, color=NAMED["muted"], linewidth=0.9, zorder=1)
     if panel.end is not None and panel.end - 0.5 < high:
         axes.axvline(panel.end - 0.5, color=NAMED["muted"], linewidth=0.9, zorder=1)
         axes.axvspan(panel.end - 0.5, high, color=NAMED["rule"], alpha=0.4, zorder=0, linewidth=0)

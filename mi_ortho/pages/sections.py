@@ -18,6 +18,7 @@ from mi_ortho.pages.text import clip, command_line, number, visible
 from mi_ortho.pages.verdicts import verdict_rows
 from mi_ortho.runs.directory import open_run, summary_of
 from mi_ortho.runs.files import read_json
+from mi_ortho.runs.rows import numbers
 from mi_ortho.stats import OUTCOMES
 
 _LONGEST = 4000  # characters of a completion on a page
@@ -114,7 +115,7 @@ def sinks_line(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def strength_line(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence on how strong the vectors are in units of the stream; empty where a run did not record it.
+    """One sentence on how long the vectors are in units of the stream; empty where a run did not record it.
 
     >>> strength_line([{"kind": "sinks", "stream": 125.0}, {"kind": "base", "norm": 14.0}])
     'Where vectors are added the stream has a median norm of 125; the base has 14, 0.112 of it.'
@@ -122,17 +123,24 @@ def strength_line(rows: Sequence[Mapping[str, Any]]) -> str:
     stream = next((row.get("stream") for row in reversed(rows) if row.get("kind") == "sinks"), None)
     if not isinstance(stream, float) or stream <= 0:
         return ""
-    kinds = (
-        ("base", "norm", "the base has"),
-        ("melbo_search", "norm", "the vectors have"),
-        ("radius", "radius", "R is"),
-    )
-    for kind, column, words in kinds:
-        norm = next((row.get(column) for row in rows if row.get("kind") == kind), None)
-        if isinstance(norm, int | float):
-            of_it = f"; {words} {number(norm)}, {number(norm / stream)} of it"
-            return f"Where vectors are added the stream has a median norm of {number(stream)}{of_it}."
-    return f"Where vectors are added the stream has a median norm of {number(stream)}."
+    parts = [f"Where vectors are added the stream has a median norm of {number(stream)}"]
+    radius = _column(rows, "radius", "radius") or _column(rows, "melbo_search", "norm")[-1:]
+    base = _column(rows, "base", "norm")
+    if radius and not (base and number(base[0]) == number(radius[0])):
+        parts.append(f"R is {number(radius[0])}, {number(radius[0] / stream)} of it")
+    if base:
+        same = "R = " if radius and len(parts) == 1 else ""
+        parts.append(f"the base has {same}{number(base[0])}, {number(base[0] / stream)} of it")
+    if family := _column(rows, "vector", "norm"):
+        low, high = min(family), max(family)
+        span = f"{number(low)} to {number(high)}, {number(low / stream)} to {number(high / stream)} of it"
+        alike = f"{number(high)}, {number(high / stream)} of it"
+        parts.append(f"its orthogonal vectors have {alike if number(low) == number(high) else span}")
+    return "; ".join(parts) + "."
+
+
+def _column(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> list[float]:
+    return numbers([row for row in rows if row.get("kind") == kind], name)
 
 
 def table_section(

@@ -1,6 +1,7 @@
 """Settings of the command `family`: plain values, no tensors, so that the command line can describe them at once."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mi_ortho.runs.settings import later
 
@@ -17,7 +18,8 @@ class FamilyConfig:
         system: system message; None keeps the chat template's own.
         source: block after which vectors are added.
         target: block after which activations are matched.
-        radius: norm of the base vector; None calibrates it.
+        radius: norm of the base vector; auto takes the smallest at which a candidate shows a new behaviour that can be
+            read; lambda, or nothing, the one from which the response is no longer linear.
         where: positions that are steered: all, prompt, generated, not_first, system, user, assistant, a range a:b, or a
             number of last prompt positions; several with + between.
         readout: how target activations are pooled over positions: mean, all, or other positions named like those of
@@ -55,7 +57,7 @@ class FamilyConfig:
     system: str | None = None
     source: int = 8
     target: int = 16
-    radius: float | None = None
+    radius: float | Literal["auto", "lambda"] | None = None
     where: str = "all"
     readout: str = "mean"
     melbo_readout: str = "all"

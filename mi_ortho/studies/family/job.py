@@ -114,8 +114,9 @@ LEAST = {
 
 def check_alone(config: FamilyConfig) -> None:
     """Raise ValueError for settings that cannot work on any model; needs no model."""
-    if config.radius is not None and not 0 < config.radius < float("inf"):
-        raise ValueError(f"got radius {config.radius}; expected a positive number; leave it out to have it calibrated")
+    radius = config.radius
+    if isinstance(radius, float | int) and not 0 < radius < float("inf"):
+        raise ValueError(f"got radius {radius}; expected a positive number, auto or lambda; correct --radius")
     check_settings(config, LEAST)
     _ = where(config.where), readout_of(config.readout), readout_of(config.melbo_readout)  # wrong ones raise
     if config.sinks not in ("include", "exclude"):

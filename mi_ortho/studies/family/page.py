@@ -24,6 +24,7 @@ from mi_ortho.studies.family.page_figures import (
     tiles,
 )
 from mi_ortho.studies.family.page_inside import visuals_section
+from mi_ortho.studies.family.page_radius import radius_section
 from mi_ortho.studies.family.page_strips import strips, transfer_strips
 from mi_ortho.studies.family.verdicts import END
 
@@ -44,6 +45,7 @@ def family_page(run: read.FamilyRun) -> Markup:
         verdict_section(run.summary.get("verdicts") or [], tiles=tiles(run, matrix), finished=bool(run.summary)),
         run_section(run.config, run.environment, run.rows),
         _side_by_side(run),
+        radius_section(run.rows, run.config),
         *(_family(run, match) for match in run.matches),
         *_missing(run),
         _averages(run),

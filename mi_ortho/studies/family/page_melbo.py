@@ -12,6 +12,7 @@ from mi_ortho.pages.sections import Card, completions, note, table_section, writ
 from mi_ortho.pages.text import number
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.rows import Record
+from mi_ortho.studies.family.page_radius import radius_section
 
 _COLUMNS = {
     "what": "what",
@@ -28,8 +29,11 @@ _KINDS = {"unsteered": "without steering", "melbo": "MELBO", "melbo_control": "r
 def melbo_report(run_dir: Path) -> Path:
     """Write `report.html` into a `melbo` run directory, finished or not, and return its path."""
     run = open_run(run_dir)
-    rows: list[Record] = [row for row in run.records() if row.get("kind") in _KINDS]
-    sections = [_side_by_side(rows), _behaviours(rows), _table(rows), _cosines(Path(run_dir))]
+    records = run.records()
+    rows: list[Record] = [row for row in records if row.get("kind") in _KINDS]
+    search = radius_section(records, run.config)
+    sections = [_side_by_side(rows), *([search] if search else []), _behaviours(rows), _table(rows)]
+    sections.append(_cosines(Path(run_dir)))
     return write_report(Path(run_dir), "MELBO vectors", sections)
 
 

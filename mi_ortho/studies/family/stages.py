@@ -37,6 +37,7 @@ from mi_ortho.studies.family.controls import measure_controls, measure_means, pr
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
 from mi_ortho.studies.family.job import Job, goal_of, preconditioned, record_measurements
 from mi_ortho.studies.family.own_answers import require_effect, with_own_answers
+from mi_ortho.studies.family.radius import find_radius
 from mi_ortho.studies.shared.left_out import sinks_row
 from mi_ortho.studies.shared.positions import readout_of
 
@@ -123,10 +124,6 @@ def _completion_rows(
 
 def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
     config = job.config
-    radius = config.radius or calibrate_scale(job.z, generator=job.generator(1))
-    job.say(
-        f"MELBO: {config.candidates} orthogonal vectors of norm {radius:.3g}, block {config.source} to {config.target}"
-    )
     z = slice_model(
         job.setting.model,
         job.setting.prompts(job.train),
@@ -136,6 +133,15 @@ def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
         where=job.setting.where,
     )
     objective = displace(z, like=torch.zeros(z.d_model, device=job.device))
+    layers = f"block {config.source} to {config.target}"
+    if config.radius == "auto":
+        job.say(f"MELBO: {config.candidates} orthogonal vectors, {layers}, at growing norms")
+        found = find_radius(job, objective)
+        return found.vectors, list(found.displacements)
+    radius = config.radius
+    if not isinstance(radius, float | int):
+        radius = calibrate_scale(job.z, generator=job.generator(1))
+    job.say(f"MELBO: {config.candidates} orthogonal vectors of norm {radius:.3g}, {layers}")
     results = melbo(
         objective, radius=radius, n=config.candidates, generator=job.generator(0), block=config.candidate_block
     )

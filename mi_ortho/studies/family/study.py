@@ -56,7 +56,7 @@ def _perform(
     track: Track,
 ) -> Run:
     """Load, check everything that can be wrong in the settings `used` by the command, then perform it."""
-    config = with_texts(config)
+    config = with_texts(replace(config, radius=None) if config.radius == "lambda" else config)
     check_alone(used)
     subject = load_subject(config, say)
     check(used, subject.model)

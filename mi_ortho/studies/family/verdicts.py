@@ -3,6 +3,7 @@
 Pure functions of the recorded rows. The thresholds are constants of this file, written before any run.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -35,6 +36,15 @@ def family_end(kept: Sequence[bool], window: int = WINDOW) -> int | None:
     holds = [start for start in starts if sum(kept[start : start + window]) >= window / 2]
     end = holds[-1] + 1 if holds else 0
     return end if end in starts else None
+
+
+def modes_shown(rows: Sequence[Record]) -> str:
+    """How many show each behaviour, the commonest first.
+
+    >>> modes_shown([{"mode": "list"}, {"mode": "other"}, {"mode": "other"}])
+    '2 other, 1 list'
+    """
+    return ", ".join(f"{count} {mode}" for mode, count in Counter(str(row.get("mode")) for row in rows).most_common())
 
 
 def paired_column(a: Sequence[Record], b: Sequence[Record], name: str) -> tuple[list[bool], list[bool]]:
