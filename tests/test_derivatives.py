@@ -141,3 +141,14 @@ def test_a_sketched_gauss_newton_is_close_and_unbiased() -> None:
     assert (sketches.mean(0) - exact).norm() / exact.norm() < 1.5 * errors.mean() / 60**0.5
     assert torch.linalg.eigvalsh(sketches[0]).min() > -1e-12
     assert torch.equal(gauss_newton(goal, base, generator=rng(3)), sketches[3])
+
+
+def test_a_small_sketch_is_unbiased_too_and_costs_a_pass_for_each_sample() -> None:
+    base = randn(16)
+    goal = match_distribution(logits_map(16, 6, 40), base)
+    exact = torch.stack([gauss_newton(goal, base, generator=rng(seed)) for seed in range(60)]).mean(0)
+    small = torch.stack([gauss_newton(goal, base, generator=rng(seed), samples=4) for seed in range(400)])
+    assert torch.linalg.matrix_rank(small[0], rtol=1e-9) <= 8  # four at each end of the path
+    assert (small.mean(0) - exact).norm() < 0.25 * exact.norm()
+    with pytest.raises(ValueError, match="got samples=0; expected at least 1"):
+        gauss_newton(goal, base, generator=rng(), samples=0)

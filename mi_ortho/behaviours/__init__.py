@@ -38,6 +38,7 @@ __all__ = [
     "Mode",
     "Modes",
     "NEAR_MISSES",
+    "OTHER",
     "REFUSALS",
     "REFUSAL_PHRASES",
     "answer_of",
@@ -65,6 +66,7 @@ __all__ = [
 
 AS_THE_BASE = "as the base"  # the mode of a text like the base vector's own, where no rule names that one
 INCOHERENT = "incoherent"  # the mode of a text that nobody can read
+OTHER = "other"  # the usual name of what no rule names
 SECONDS = 2.0  # that a pattern may take for one text
 
 
@@ -108,7 +110,7 @@ class Modes:
     """
 
     modes: tuple[Mode, ...]
-    default: str = "other"
+    default: str = OTHER
     least: float | None = None
 
     @property

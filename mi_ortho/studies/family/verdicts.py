@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from mi_ortho.behaviours import AS_THE_BASE
+from mi_ortho.behaviours import AS_THE_BASE, OTHER
 from mi_ortho.nulls.bounds import capacity_bound
 from mi_ortho.runs.rows import Record, numbers, pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
@@ -281,7 +281,7 @@ def headline(
     base, plain = pick(rows, kind="base"), pick(rows, kind="unsteered")
     if not base or not totals:
         return f"No orthogonal family was found on {model}."
-    match = "kl" if "kl" in totals else "activation"
+    match = max(totals, key=lambda name: (totals[name]["found"], name == "kl"))
     total = totals[match]
     vectors = f"{total['found']} mutually orthogonal vectors (largest |cosine| {cosines[match]:.0e})"
     if not total["judged"]:
@@ -293,12 +293,22 @@ def headline(
         f"{total['kept']} of {vectors}{_norms(total)} make {model} answer “{plain[0]['prompt_text']}” "
         f"{_shown(base[0], plain[0])}{_conditions(total)}. "
     )
-    return f"{text}{_chance(rows, match, total)}{_limits(total)}{_ending(total)}"
+    others = "".join(_also(rows, name, totals[name]) for name in totals if name != match)
+    return f"{text}{_chance(rows, match, total)}{others}{_limits(total)}{_ending(total)}"
+
+
+MATCHED_ON = {"kl": "next-token distributions", "activation": "target activations"}
+
+
+def _also(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str:
+    """The same count for the family of the other match."""
+    return f"Matched on {MATCHED_ON[match]}, {total['kept']} of {total['found']} do. " if total["judged"] else ""
 
 
 def _shown(base: Record, unsteered: Record) -> str:
     if base["mode"] != AS_THE_BASE:
-        return f"with {base['mode']} instead of {unsteered['mode']}, as their base vector does"
+        plain = "its usual answer" if unsteered["mode"] == OTHER else unsteered["mode"]
+        return f"with {base['mode']} instead of {plain}, as their base vector does"
     begins = " ".join(str(base["text"]).split())[:60]
     return f"as their base vector does (“{begins}”; no rule names this behaviour: answers are compared with the base's)"
 

@@ -199,3 +199,9 @@ def test_fewer_vectors_than_a_bound_are_no_evidence_and_barely_more_are_chance()
 
     assert verdict(17, 0.1).outcome == "undecided" and "nulls" in verdict(17, 0.1).why
     assert verdict(40, 1.0).outcome == "supported"
+
+
+def test_the_headline_is_of_the_larger_family_and_names_the_count_of_the_other():
+    activation = [{**row, "match": "activation"} for row in vectors([True] * 6 + [False] * 6)]
+    headline = headline_of([*activation, *vectors([True] * 4)])
+    assert headline.startswith("6 of 12 mutually") and "Matched on next-token distributions, 4 of 4 do. " in headline
