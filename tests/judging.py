@@ -36,11 +36,11 @@ class Read:
     @property
     def found(self) -> str:
         """The mode that a run gives it."""
-        coherent = self.coherence >= (CHAT_MODES.least or 0.0)
+        coherent = self.readability >= (CHAT_MODES.least or 0.0)
         return classify(self.text, CHAT_MODES) if coherent else INCOHERENT
 
     @property
-    def coherence(self) -> float:
+    def readability(self) -> float:
         """As a run measures it."""
         return readability(self.text, self.log_probability)
 
@@ -107,7 +107,7 @@ def coherence_table() -> Iterator[str]:
     yield "| measure | " + " | ".join(HALVES) + " |"
     yield "| --- |" + " ---: |" * len(HALVES)
     measures: tuple[tuple[str, Callable[[Read], float]], ...] = (
-        ("coherence", lambda one: -one.coherence),
+        ("readability", lambda one: -one.readability),
         ("mean log-probability alone", lambda one: -one.log_probability),
         ("repetition alone", lambda one: self_repetition(one.text)),
     )

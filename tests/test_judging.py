@@ -39,7 +39,7 @@ def test_rules_name_most_completions_as_the_reader_did() -> None:
     assert sum(one.label == one.found for one in held_out) >= 0.8 * len(held_out)
     salad = [one for one in held_out if one.label == INCOHERENT]
     assert sum(one.found in CHAT_MODES.behaviours for one in salad) <= 0.05 * len(salad)
-    assert judging.area(lambda one: -one.coherence, held_out) >= 0.95
+    assert judging.area(lambda one: -one.readability, held_out) >= 0.95
 
 
 def test_a_wrong_rule_changes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,4 +67,4 @@ def test_likeness_of_answers() -> None:
 def test_openings_are_of_known_modes_and_of_one_each() -> None:
     assert set(CHAT_OPENINGS) == set(CHAT_MODES.names) - {INCOHERENT}
     texts = [text for one in CHAT_OPENINGS.values() for text in one]
-    assert len(set(texts)) == len(texts) and min(map(len, CHAT_OPENINGS.values())) >= 5
+    assert len(set(texts)) == len(texts) and min(map(len, CHAT_OPENINGS.values())) >= 3

@@ -1,5 +1,6 @@
 """Graded judgement: Bayes' rule by hand, planted directions that make one answer likely, and the log-probability."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ import mi_ortho as mo
 from mi_ortho.behaviours import CHAT_MODES, INCOHERENT, Modes
 from mi_ortho.model import EMBEDDED, answer_logits, intervene
 from mi_ortho.model.tokenizer import encode
-from mi_ortho.steering import Setting, complete, mean_log_probability, mode_posterior, natural_openings
+from mi_ortho.steering import (
+    Setting,
+    complete,
+    mean_log_probability,
+    measure,
+    measure_graded,
+    mode_posterior,
+    natural_openings,
+    yardstick,
+)
 from mi_ortho.steering.posterior import posterior_of
 from mi_ortho.studies.shared.subject import texts_of
 
@@ -37,7 +47,7 @@ def test_posterior_does_not_depend_on_how_often_an_opening_is_given() -> None:
 def test_posterior_is_the_hooked_model_s(setting: Setting) -> None:
     """Differential: the same number from answers one at a time, with the vector added by a hook."""
     vectors = 2.0 * torch.randn(3, 128, generator=rng(1))
-    found = mode_posterior(setting, PROMPT, vectors, OPENINGS, tokens=3)
+    found = mode_posterior(setting, PROMPT, OPENINGS, most=3)(vectors)
     for row, vector in zip(found, vectors, strict=True):
         likelihood = {
             mode: [likelihood_of(setting, vector, text) for text in texts] for mode, texts in OPENINGS.items()
@@ -63,15 +73,28 @@ def test_a_planted_direction_raises_its_mode_and_no_other(setting: Setting) -> N
     assert len(set(first)) == 3
     rows = unembed[first].detach().float()
     planted = 1e3 * (rows - rows.mean(dim=0))
-    found = mode_posterior(last, PROMPT, planted, openings, tokens=1)
+    found = mode_posterior(last, PROMPT, openings, most=1)(planted)
     assert found.diagonal().min() > 0.95
     torch.testing.assert_close(found.sum(dim=-1), torch.ones(3))
+
+
+def test_the_graded_measure_is_the_posterior_of_the_base_s_behaviour(setting: Setting) -> None:
+    base = torch.randn(128, generator=rng(3))
+    vectors = torch.stack([base, torch.zeros(128)])
+    z = mo.slice_model(setting.model, setting.prompts([PROMPT]), source=setting.site, target=mo.resid_post(5))
+    shown = complete(setting, [PROMPT], base[None])[0][0].mode
+    graded = replace(setting, openings={**OPENINGS, shown: OPENINGS.get(shown, ["The"])})
+    yards = [yardstick(one, [PROMPT], base, mo.match(z, base), answer_tokens=4) for one in (setting, graded)]
+    plain, rows = (measure_graded(yard, vectors) for yard in yards)
+    assert plain == measure(yards[0], vectors) and "posterior" not in plain[0]
+    wanted = mode_posterior(graded, PROMPT, graded.openings)(vectors)[:, list(graded.openings).index(shown)]
+    assert [row.pop("posterior") for row in rows] == pytest.approx(wanted.tolist()) and rows == plain
 
 
 def test_bad_openings(setting: Setting) -> None:
     for openings in ({"code": ["x"]}, {"code": ["x"], "refuse": []}, {}):
         with pytest.raises(ValueError, match="expected at least two modes") as error:
-            mode_posterior(setting, PROMPT, torch.zeros(1, 128), openings)
+            mode_posterior(setting, PROMPT, openings)
         assert "\n" not in str(error.value)
 
 

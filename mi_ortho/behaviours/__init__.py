@@ -105,7 +105,7 @@ class Modes:
     Attributes:
         modes: the rules, in the order in which they are tried.
         default: the name where none matches.
-        least: coherence below which a text is incoherent whatever its rule says; None asks no model. The rules
+        least: readability below which a text is incoherent whatever its rule says; None asks no model. The rules
             themselves see the text only.
     """
 
@@ -163,7 +163,7 @@ _RULES: Mapping[str, Callable[[str, Mode], bool]] = {
     "regex": _matches,
 }
 GENERIC_MODES = Modes((Mode("code", "code"), Mode("json", "json"), Mode("refuse", "refusal")), "other")
-LEAST = -3.4  # of coherence, chosen on the development half of tests/data/smollm2_completions.jsonl
+LEAST = -3.4  # of readability, chosen on the development half of tests/data/smollm2_completions.jsonl
 CHAT_MODES = Modes(
     (
         Mode(INCOHERENT, "loop"),

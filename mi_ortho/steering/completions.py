@@ -62,7 +62,7 @@ class Completion:
     Attributes:
         ids: its tokens, without the end token.
         text: the same as text.
-        mode: the behaviour by the rules; `incoherent` where the text is below the coherence that they ask for.
+        mode: the behaviour by the rules; `incoherent` where the text is less readable than they ask for.
         log_probability: mean over its tokens under the unsteered model, in nats; None where the rules do not ask.
     """
 

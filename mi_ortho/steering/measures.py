@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from mi_ortho.elicitation.objectives import Match, MatchDistribution, match_dist
 from mi_ortho.model import Prompts, Slice, logit_slice
 from mi_ortho.model.logits import kl_divergence, log_likelihood, masked_mean
 from mi_ortho.steering.completions import Completion, Setting, complete
-from mi_ortho.steering.posterior import mode_posterior
+from mi_ortho.steering.posterior import ModePosterior, mode_posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,11 @@ class Yardstick:
     other: Slice
     answers: Prompts
     unsteered_answers: Prompts
+
+    @cached_property
+    def posterior(self) -> ModePosterior:
+        """That of the modes that the setting has openings of, on the first prompt."""
+        return mode_posterior(self.setting, self.train[0], self.setting.openings)
 
 
 def yardstick(
@@ -112,8 +118,7 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
     `keeps`: on the first prompt the vector shows the behaviour that the base shows there; False where no rule names
     the base's. `train_share`: among the training prompts on which the base shows a behaviour, the share on which the
     vector shows the same one. `transfer`: the share of held-out prompts on which the vector shows the base's behaviour
-    of the first prompt; None without held-out prompts. `posterior`, if the setting has openings of the base's
-    behaviour: its posterior among the modes on the first prompt.
+    of the first prompt; None without held-out prompts.
     """
     texts = [*yard.train, *held_out]
     modes = [completion.mode for completion in yard.base_completions]
@@ -140,8 +145,15 @@ def measure(yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequ
                 "transfer_texts": [completion.text for completion in rest],
             }
         )
-    if modes[0] not in yard.setting.openings:
+    return rows
+
+
+def measure_graded(
+    yard: Yardstick, vectors: Float[Tensor, "n d_model"], held_out: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """`measure`, and `posterior`: that of the base's behaviour on the first prompt, if the setting has its openings."""
+    rows, behaviour = measure(yard, vectors, held_out), yard.base_completions[0].mode
+    if behaviour not in yard.setting.openings:
         return rows
-    posteriors = mode_posterior(yard.setting, yard.train[0], vectors, yard.setting.openings)
-    column = list(yard.setting.openings).index(modes[0])
-    return [{**row, "posterior": value} for row, value in zip(rows, posteriors[:, column].tolist(), strict=True)]
+    posteriors = yard.posterior.of(behaviour, vectors).tolist()
+    return [{**row, "posterior": value} for row, value in zip(rows, posteriors, strict=True)]

@@ -1,41 +1,62 @@
 """How far a vector turns an answer to one behaviour among several, graded: by teacher-forced openings of each."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.model import logit_slice
+from mi_ortho.model import Prompts, Slice, logit_slice
 from mi_ortho.model.tokenizer import encode
 from mi_ortho.steering.completions import Setting, unsteered_completions
 
 TOKENS = 8  # of an opening
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class ModePosterior:
+    """From vectors to the posterior of modes on one prompt; made by `mode_posterior`.
+
+    Attributes:
+        sizes: how many openings each mode has, in the order of the columns.
+        z: steering vector to the logits that predict the openings.
+        openings: the prompt with each opening, teacher-forced.
+    """
+
+    sizes: Mapping[str, int]
+    z: Slice
+    openings: Prompts
+
+    @torch.no_grad()
+    def __call__(self, vectors: Float[Tensor, "n d_model"], *, chunk: int = 2) -> Float[Tensor, "n modes"]:
+        """The posterior under each vector, `chunk` vectors at a time; a zero vector gives the unsteered one."""
+        tokens, real = (part[:, self.openings.prompt_length :] for part in (self.openings.tokens, self.openings.mask))
+        likelihoods = []
+        for part in vectors.split(chunk):
+            log_p = self.z(part).log_softmax(-1).gather(-1, tokens.expand(len(part), -1, -1)[..., None])[..., 0]
+            likelihoods.append(torch.where(real, log_p, 0.0).sum(-1))
+        return posterior_of(torch.cat(likelihoods), list(self.sizes.values()))
+
+    def of(self, mode: str, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
+        """The posterior of one mode."""
+        return self(vectors)[:, list(self.sizes).index(mode)]
+
+
 def mode_posterior(
-    setting: Setting,
-    text: str,
-    vectors: Float[Tensor, "n d_model"],
-    openings: Mapping[str, Sequence[str]],
-    *,
-    tokens: int = TOKENS,
-    chunk: int = 2,
-) -> Float[Tensor, "n modes"]:
-    """The posterior of each mode under each vector, given that the answer to `text` begins with one of the openings.
+    setting: Setting, text: str, openings: Mapping[str, Sequence[str]], *, most: int = TOKENS
+) -> ModePosterior:
+    """The posterior of each mode under a vector, given that the answer to `text` begins with one of the openings.
 
     All modes are equally likely beforehand, and so are all openings of one: p(mode | opening, vector) is proportional
-    to the mean over its openings of p(opening | text, vector), where every opening is cut to its first `tokens` tokens.
-    Unlike a label it moves before the answer does. Columns are in the order of `openings`.
+    to the mean over its openings of p(opening | text, vector), where every opening is cut to its first `most` tokens.
+    Unlike a label it moves before the answer does.
 
     Args:
         setting: where vectors go.
         text: the prompt.
-        vectors: steering vectors; a zero vector gives the unsteered posterior.
-        openings: by mode, texts that answers of this mode begin with.
-        tokens: how much of each is looked at.
-        chunk: vectors at a time.
+        openings: by mode, texts that answers of this mode begin with; the columns are in this order.
+        most: how many tokens of each are looked at.
 
     Raises:
         ValueError: fewer than two modes, or one without an opening.
@@ -46,15 +67,10 @@ def mode_posterior(
             f"got openings: {counts}; expected at least two modes and an opening for each; add some, or "
             "leave the mode out"
         )
-    begun = [encode(setting.model.tokenizer, one)[:tokens] for texts in openings.values() for one in texts]
+    begun = [encode(setting.model.tokenizer, one)[:most] for texts in openings.values() for one in texts]
     prompts = setting.prompts([text] * len(begun), begun)
     z = logit_slice(setting.model, prompts, source=setting.site, where=setting.where)
-    chosen, real = (part[:, prompts.prompt_length :] for part in (prompts.tokens, prompts.mask))
-    likelihoods = []
-    for part in vectors.split(chunk):
-        log_p = z(part).log_softmax(-1).gather(-1, chosen.expand(len(part), -1, -1)[..., None])[..., 0]
-        likelihoods.append(torch.where(real, log_p, 0.0).sum(-1))
-    return posterior_of(torch.cat(likelihoods), [len(texts) for texts in openings.values()])
+    return ModePosterior({mode: len(texts) for mode, texts in openings.items()}, z, prompts)
 
 
 def posterior_of(log_likelihoods: Float[Tensor, "n openings"], sizes: Sequence[int]) -> Float[Tensor, "n modes"]:

@@ -15,7 +15,7 @@ from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls.chance import covariance_matched, random_in_span, with_norms
 from mi_ortho.nulls.linear import linear_null
 from mi_ortho.runs.rows import Row
-from mi_ortho.steering import Yardstick, measure, yardstick
+from mi_ortho.steering import Yardstick, measure, measure_graded, yardstick
 from mi_ortho.studies.family.finished import MATCHES
 from mi_ortho.studies.family.job import BATCH, Job, preconditioned, record_measurements
 
@@ -28,9 +28,9 @@ def measure_controls(
     """Record for each control, of the family's norms, the measurements that the family has."""
     for control, vectors in control_vectors(job, family, base, name).items():
         label = {"kind": "control", "control": control, "match": name}
-        # transfer is compared with one control; completions on every held-out prompt for all of them would cost most
-        held_out = job.held_out if control == "isotropic" else ()
-        record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out)
+        # transfer and posteriors are compared with one control: for all of them they would cost most of a run
+        held_out, how = (job.held_out, measure_graded) if control == "isotropic" else ((), measure)
+        record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out, how)
 
 
 def control_vectors(

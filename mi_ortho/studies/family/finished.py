@@ -133,6 +133,7 @@ class Source:
         digest: hash of the weights it was run on, None for a model from a hub.
         base: its base vector.
         families: its orthogonal vectors by match, only those that are not empty.
+        behaviour: what its base makes the model show on the first prompt.
     """
 
     path: Path
@@ -140,6 +141,7 @@ class Source:
     digest: str | None
     base: Float[Tensor, " d_model"]
     families: Mapping[str, Float[Tensor, "n d_model"]]
+    behaviour: str | None
 
     @property
     def train(self) -> tuple[str, ...]:
@@ -162,7 +164,8 @@ def open_source(path: Path) -> Source:
     if "base" not in tensors or not families:
         raise RunError(f"got {path} without a base and a family; expected vectors.safetensors with both; run it again")
     base = tensors["base"].reshape(-1).float()
-    return Source(path, _config(run.config), environment.get("model_hash"), base, families)
+    behaviour = next((row.get("mode") for row in pick(run.records(), kind="base")), None)
+    return Source(path, _config(run.config), environment.get("model_hash"), base, families, behaviour)
 
 
 def source_subject(

@@ -191,13 +191,14 @@ def record_measurements(
     label: dict[str, Any],
     title: str,
     held_out: Sequence[str] = (),
+    how: Callable[[Yardstick, Tensor, Sequence[str]], list[dict[str, Any]]] = measure,
 ) -> None:
     """Record measurements of all vectors, one stage a batch; `label` holds the values that all their rows share."""
     for start in range(0, len(vectors), BATCH):
         part = vectors[start : start + BATCH]
 
         def compute(part: Tensor = part, start: int = start) -> list[dict[str, Any]]:
-            return [{**label, "index": start + k, **row} for k, row in enumerate(measure(yard, part, held_out))]
+            return [{**label, "index": start + k, **row} for k, row in enumerate(how(yard, part, held_out))]
 
         def old(row: Mapping[str, Any], start: int = start) -> bool:
             return bool(pick([row], **label)) and start <= int(row["index"]) < start + BATCH

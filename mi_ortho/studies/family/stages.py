@@ -31,7 +31,7 @@ from mi_ortho.interventions.sites import resid_post
 from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import RunError
-from mi_ortho.steering import Yardstick, complete, measure, unsteered_completions, yardstick
+from mi_ortho.steering import Yardstick, complete, measure_graded, unsteered_completions, yardstick
 from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
@@ -193,7 +193,7 @@ def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> 
     """Record the measurements of the base itself, with which those of the family are compared."""
 
     def compute() -> list[dict[str, Any]]:
-        row = measure(yard, base[None], job.held_out)[0]
+        row = measure_graded(yard, base[None], job.held_out)[0]
         index = next(
             (k for k, v in enumerate(job.run.load_tensors("candidates")["melbo"]) if torch.equal(v, base.cpu())), 0
         )
@@ -317,7 +317,7 @@ def _searches(
 def measure_family(job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"]) -> None:
     """Record the measurements of every vector of a family."""
     label = {"kind": "vector", "match": name}
-    record_measurements(job, yard, family, label, f"{name} match: measuring", job.held_out)
+    record_measurements(job, yard, family, label, f"{name} match: measuring", job.held_out, measure_graded)
 
 
 def cosines(job: Job) -> dict[str, float]:

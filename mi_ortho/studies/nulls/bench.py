@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from mi_ortho.behaviours import AS_THE_BASE
 from mi_ortho.elicitation.objectives import ActivationMap, Match, match
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.seeds import random_stream
-from mi_ortho.steering import Setting, Yardstick, log_odds, yardstick
+from mi_ortho.steering import Setting, Yardstick, judged_by_answers, log_odds, yardstick
 from mi_ortho.studies.family.finished import Source
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.shared.positions import readout_of, sinks_of, where
@@ -108,6 +109,8 @@ def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subjec
         family_config.max_new_tokens,
         sinks=sinks_of(family_config.sinks, subject.model, source.train, family_config.system),
     )
+    if source.behaviour == AS_THE_BASE:
+        setting = judged_by_answers(setting, [*source.train, *(family_config.held_out or ())], base)
     z = slice_model(
         subject.model,
         setting.prompts(source.train),
