@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from mi_ortho.behaviours import AS_THE_BASE
 from mi_ortho.elicitation import OrthoSettings
 from mi_ortho.elicitation.search import Lbfgs
 from mi_ortho.runs.directory import Run, RunError, newest_first, open_run
@@ -142,6 +143,11 @@ class Source:
     base: Float[Tensor, " d_model"]
     families: Mapping[str, Float[Tensor, "n d_model"]]
     behaviour: str | None
+
+    @property
+    def is_unnamed(self) -> bool:
+        """Whether no rule names what the base shows: answers are then compared with its own."""
+        return self.behaviour == AS_THE_BASE
 
     @property
     def train(self) -> tuple[str, ...]:

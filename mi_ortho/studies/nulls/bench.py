@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import AS_THE_BASE
 from mi_ortho.elicitation.objectives import ActivationMap, Match, match
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import slice_model
@@ -109,7 +108,7 @@ def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subjec
         family_config.max_new_tokens,
         sinks=sinks_of(family_config.sinks, subject.model, source.train, family_config.system),
     )
-    if source.behaviour == AS_THE_BASE:
+    if source.is_unnamed:
         setting = judged_by_answers(setting, [*source.train, *(family_config.held_out or ())], base)
     z = slice_model(
         subject.model,
