@@ -20,11 +20,9 @@ from mi_ortho.cli.exit_code import parsed
 
 ALL = {**TABLES, **DERIVATIVES, "planted": planted, "accelerator": accelerator, "smollm2": chat_model}
 BY_NAME = ("smollm2",)  # needs the weights of `make smollm2` and a quarter of an hour
-INTRODUCTION = """# Benchmarks
-
-Each table stands under the command that made it; `make bench` prints them all. Times are processor seconds where they
-say CPU; wall seconds include waiting for other programs on the machine, so only their ratios mean something. The loops
-that are compared ran in turn in one process.
+INTRODUCTION = """Each table stands under the command that made it; `make bench` prints them all. Times are processor
+seconds where they say CPU; wall seconds include waiting for other programs on the machine, so only their ratios mean
+something. The loops that are compared ran in turn in one process.
 """
 
 
@@ -58,7 +56,8 @@ def benchmarks(
     torch.set_num_threads(threads)
     if probe:
         return print_memory(probe)
-    parts = [INTRODUCTION, f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
+    title = "# Benchmarks" + (f": {', '.join(tables)}" if tables else "")
+    parts = [f"{title}\n\n{INTRODUCTION}", f"Machine: {machine()}; PyTorch {torch.__version__}.\n"]
     for name in tables or (name for name in ALL if name not in BY_NAME):
         result = ALL[name](options)
         for table in result if isinstance(result, list) else [result]:

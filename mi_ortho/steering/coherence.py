@@ -1,5 +1,6 @@
 """Whether what a model wrote under steering can be read: how probable the unsteered model finds it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,12 +26,14 @@ def mean_log_probability(
         answers: token ids.
         system: system message of every prompt.
     """
-    means = torch.full((len(texts),), torch.nan)
-    written = [index for index, answer in enumerate(answers) if len(answer)]
+    pairs = [(text, tuple(answer)) for text, answer in zip(texts, answers, strict=True)]
+    written = [pair for pair in dict.fromkeys(pairs) if pair[1]]  # weak vectors leave many answers as they were
+    values = dict.fromkeys(pairs, math.nan)
     for start in range(0, len(written), CHUNK):
         chosen = written[start : start + CHUNK]
-        prompts = tokenize(model, [texts[i] for i in chosen], system=system, answers=[answers[i] for i in chosen])
+        prompts = tokenize(model, [text for text, _ in chosen], system=system, answers=[list(ids) for _, ids in chosen])
         tokens, real = (part[:, prompts.prompt_length :] for part in (prompts.tokens, prompts.mask))
         log_p = answer_logits(model, prompts).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        means[chosen] = (torch.where(real, log_p, 0.0).sum(-1) / real.sum(-1)).cpu()
-    return means
+        means = torch.where(real, log_p, 0.0).sum(-1) / real.sum(-1)
+        values |= dict(zip(chosen, means.tolist(), strict=True))
+    return torch.tensor([values[pair] for pair in pairs])

@@ -85,7 +85,7 @@ def prepare(
         config.temperature,
         config.seed,
         sinks_of(config.sinks, model, [*train, *held_out], config.system),
-        CHAT_OPENINGS if modes is CHAT_MODES else {},
+        {mode: texts[:OPENINGS] for mode, texts in CHAT_OPENINGS.items()} if modes is CHAT_MODES else {},
     )
     z = slice_model(
         model,
@@ -163,6 +163,7 @@ def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
 
 
 NARROW, SAMPLES, RIDGE = 256, 32, 0.05
+OPENINGS = 2  # of each mode: every vector is measured on all of them, and sixty cost as much as its search
 
 
 def preconditioned(
