@@ -28,16 +28,23 @@ _COLUMNS = {
     "random": "random, median",
     "coherence": "median coherence",
 }
-_WAYS = {"up": "on the way up", "beyond": "beyond the first success", "down": "between failure and success"}
+_WAYS = {
+    "up": "on the way up",
+    "beyond": "beyond the first success",
+    "down": "between failure and success",
+    "anew": "again, found anew",
+}
 _LEGEND = [
     ("best", "candidates: the largest, or those with the wanted behaviour", "family"),
     ("middle", "candidates: their median, or those with any new behaviour", "null"),
     ("random", "random vectors of the same norm: the same as the second", "c3"),
 ]
+_ANEW = ("anew", "candidates found anew: the same as the first", "c1")
 _LEAD = (
     "The norm of the base is the smallest at which a candidate makes the model show a behaviour that it does not show "
     "by itself, and that can be read. Candidates are mutually orthogonal MELBO vectors; the search at each norm begins "
-    "where that at a smaller one ended. The vertical line is the norm that was taken."
+    "where that at a smaller one ended. Where nothing wanted is seen before half of the answers can no longer be read, "
+    "the norms below are searched anew. The vertical line is the norm that was taken."
 )
 _CAPTION = (
     "The stream is the residual stream where vectors are added, its norm the median over positions without attention "
@@ -97,14 +104,17 @@ def _figure(tries: Sequence[Mapping[str, Any]], taken: float | None) -> Markup:
         ("Answers with a behaviour that is new", "vectors"): ("wanted", "new", "random_new"),
         ("Coherence of answers", "nats"): ("clearest", "coherence", "random_coherence"),
     }
-    times, panels = [row["times"] for row in tries], list[Markup]()
+    along, anew = ([row for row in tries if (row["way"] == _WAYS["anew"]) == again] for again in (False, True))
+    panels = list[Markup]()
     for (title, unit), names in columns.items():
-        values = [[row[name] for row in tries] for name in names]
         lines = [
-            Series(label, times, y, style, key)
-            for (key, label, style), y in zip(_LEGEND, values, strict=True)
-            if finite(y)
+            Series(label, [row["times"] for row in along], [row[name] for row in along], style, key)
+            for (key, label, style), name in zip(_LEGEND, names, strict=True)
         ]
+        key, label, style = _ANEW
+        again = [row[names[0]] for row in anew]
+        lines.append(Series(label, [row["times"] for row in anew], again, style, key, dots=True))
+        lines = [line for line in lines if finite(line.y)]
         panel = Panel(
             title,
             unit,
@@ -117,7 +127,8 @@ def _figure(tries: Sequence[Mapping[str, Any]], taken: float | None) -> Markup:
             letter="abc"[len(panels)],
         )
         panels += [curve(panel, lines)] if lines else []
-    return curves(panels, _CAPTION, legend=_LEGEND)
+    key, label, style = _ANEW
+    return curves(panels, _CAPTION, legend=_LEGEND + [(key, label, f"{style} dots")] * bool(anew))
 
 
 def _cards(rows: Sequence[Record], taken: object) -> list[Card]:

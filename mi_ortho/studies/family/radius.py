@@ -2,9 +2,11 @@
 
 Too small a norm changes nothing and too large a one makes word salad. The window between belongs to the norm of the
 residual stream, so norms are tried upwards in units of its median (attention sinks left out). The step before the first
-success is then halved, and one norm beyond it is recorded, so that the figure shows what comes next.
+success is then halved, and one norm beyond it is recorded, so that the figure shows what comes next. Where half of the
+answers can no longer be read without a success, the norms below are tried again, with candidates found anew.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.behaviours import readability
+from mi_ortho.behaviours import INCOHERENT, readability
 from mi_ortho.elicitation import melbo, random_vectors
 from mi_ortho.elicitation.objectives import Displace
 from mi_ortho.runs.rows import pick
@@ -51,29 +53,67 @@ def find_radius(job: Job, objective: Displace) -> Found:
     Raises:
         ValueError: no candidate of any norm does; the line says what was seen.
     """
-    success = next((k for k in range(len(TIMES)) if _try(job, objective, k, TIMES[k], k - 1, "up")), None)
-    if success is None:
+    for last in range(len(TIMES)):
+        candidates = _try(job, objective, last, TIMES[last], last - 1, "up")
+        if _success(job, candidates) or _unreadable(candidates):
+            break
+    else:
+        last = len(TIMES) - 1
+    taken = _narrow(job, objective, last) if _success(job, _tried(job, last)) else _anew(job, objective, last)
+    if taken is None:
         raise ValueError(_nothing(job))
-    step = len(TIMES)
-    _try(job, objective, step, TIMES[success] * GROWTH, success, "beyond")
-    failure, low, high = success - 1, TIMES[max(success - 1, 0)], TIMES[success]
-    for _ in range(HALVINGS if success else 0):  # below the first norm nothing was tried
-        step, middle = step + 1, (low * high) ** 0.5
-        if _try(job, objective, step, middle, failure, "down"):
-            success, high = step, middle
-        else:
-            failure, low = step, middle
-    rows = job.rows(kind="radius_search", step=success, control=None)
+    rows = _tried(job, taken)
     radius, times = float(rows[0]["norm"]), float(rows[0]["times"])
-    row = {"kind": "radius", "radius": radius, "times": times, "step": success}
+    row = {"kind": "radius", "radius": radius, "times": times, "step": taken}
     job.stage("radius", lambda: [row], kind="radius")
     job.say(f"radius {radius:.3g}: {times:.2g} of the stream's median norm")
     job.run.consolidate(FILE)
-    return Found(radius, _vectors(job, success), [float(row["displacement"]) for row in rows])
+    return Found(radius, _vectors(job, taken), [float(row["displacement"]) for row in rows])
 
 
-def _try(job: Job, objective: Displace, step: int, times: float, warm: int, way: str) -> bool:
-    """Whether a candidate of the norm `times` the stream's shows the behaviour; all of it is recorded.
+def _narrow(job: Job, objective: Displace, success: int) -> int:
+    """The smallest success after halving the step before the first one; one norm beyond that is recorded too."""
+    step, failure = len(TIMES), success - 1
+    _try(job, objective, step, TIMES[success] * GROWTH, success, "beyond")
+    low, high = TIMES[max(failure, 0)], TIMES[success]
+    for _ in range(HALVINGS if success else 0):  # below the first norm nothing was tried
+        step, middle = step + 1, (low * high) ** 0.5
+        if _success(job, _try(job, objective, step, middle, failure, "down")):
+            success, high = step, middle
+        else:
+            failure, low = step, middle
+    return success
+
+
+def _anew(job: Job, objective: Displace, last: int) -> int | None:
+    """The first success in the window below the last norm, with the candidates that `--radius` of each norm gives.
+
+    Vectors that follow each other from norm to norm stay on their branches, and the wanted behaviour may be on none.
+    """
+    new = [step for step in range(last) if any(row["new"] for row in _tried(job, step))]
+    low = max(new[0] if new else last - 2, 0)
+    for half in range(2 * (last - low)):
+        step, times = len(TIMES) + half, TIMES[low] * GROWTH ** (half / 2)
+        if _success(job, _try(job, objective, step, times, -1, "anew")):
+            return step
+    return None
+
+
+def _success(job: Job, rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["new"] and job.config.behaviour in ("auto", row["mode"]) for row in rows)
+
+
+def _unreadable(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether half of the answers are incoherent: larger norms only make more so."""
+    return 2 * sum(row["mode"] == INCOHERENT for row in rows) >= len(rows)
+
+
+def _tried(job: Job, step: int) -> list[dict[str, Any]]:
+    return job.rows(kind="radius_search", step=step, control=None)
+
+
+def _try(job: Job, objective: Displace, step: int, times: float, warm: int, way: str) -> list[dict[str, Any]]:
+    """The rows of the candidates of the norm `times` the stream's, recorded with those of random vectors.
 
     Args:
         job: the run.
@@ -81,7 +121,7 @@ def _try(job: Job, objective: Displace, step: int, times: float, warm: int, way:
         step: number of the try, by which its rows and its vectors are named.
         times: the norm, in units of the stream's median.
         warm: the try from whose vectors this one starts; -1 starts from random ones.
-        way: why it is tried: up, beyond or down.
+        way: why it is tried: up, beyond, down or anew.
     """
     label = {"kind": "radius_search", "step": step}
     job.stage(f"{FILE} {step}", lambda: _rows(job, objective, step, times, warm, way), **label)
@@ -91,8 +131,7 @@ def _try(job: Job, objective: Displace, step: int, times: float, warm: int, way:
         f"norm {rows[0]['norm']:.3g} ({times:.2g} of the stream's): {modes_shown(mine)}; of {len(random)} random "
         f"vectors {sum(row['new'] for row in random)} show anything new"
     )
-    wanted = job.config.behaviour
-    return any(row["new"] and wanted in ("auto", row["mode"]) for row in mine)
+    return mine
 
 
 def _rows(job: Job, objective: Displace, step: int, times: float, warm: int, way: str) -> list[dict[str, Any]]:
@@ -101,7 +140,7 @@ def _rows(job: Job, objective: Displace, step: int, times: float, warm: int, way
         objective,
         radius=norm,
         n=job.config.candidates,
-        generator=job.generator(30 + step),
+        generator=job.generator(0),
         block=job.config.candidate_block,
         max_steps=COLD if warm < 0 else WARM,
         starts=None if warm < 0 else _vectors(job, warm),
@@ -140,8 +179,9 @@ def _vectors(job: Job, step: int) -> Float[Tensor, "n d_model"]:
 
 
 def _nothing(job: Job) -> str:
-    tries = [job.rows(kind="radius_search", step=step, control=None) for step in range(len(TIMES))]
-    seen = "; ".join(f"{rows[0]['norm']:.3g}: {modes_shown(rows)}" for rows in tries)
+    recorded = job.rows(kind="radius_search", control=None)
+    norms = sorted({row["norm"] for row in recorded})
+    seen = "; ".join(f"{norm:.3g}: {modes_shown(pick(recorded, norm=norm))}" for norm in norms)
     plain = job.rows(kind="unsteered")[0]["mode"]
     return (
         f"got no MELBO vector with behaviour {job.config.behaviour!r} on {job.train[0]!r} at any norm (unsteered: "

@@ -27,12 +27,12 @@ MODES = Modes((Mode("code", "python"), Mode("poem", "poem")), least=-3.0)
 
 @pytest.fixture
 def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A job on a tiny model that answers by the norm of the vector alone; the first candidate only is not random."""
+    """A job on a tiny model that answers to candidates by their norm alone, and to random vectors as without any."""
 
     def make(name: str, answer: Any, **settings: Any) -> Job:
         def complete(_: Any, texts: list[str], vectors: torch.Tensor) -> list[list[Completion]]:
             random = len(vectors) == radius.RANDOM
-            modes = ["other" if random or k else answer(float(v.norm()) / STREAM) for k, v in enumerate(vectors)]
+            modes = ["other" if random else answer(float(vector.norm()) / STREAM) for vector in vectors]
             return [[Completion((1,), f"a {mode}", mode, -1.0)] * len(texts) for mode in modes]
 
         for room in (radius, stages):
@@ -87,6 +87,22 @@ def test_only_the_wanted_behaviour_ends_the_search(search: Any) -> None:
     assert first["auto"] == first["poem"] < 0.15 and first["code"] > 0.5
 
 
+def test_what_no_branch_shows_is_looked_for_anew_where_answers_can_be_read(search: Any) -> None:
+    def answer(times: float) -> str:
+        window = "code" if 0.09 < times < 0.1 else "poem"
+        return "other" if times < 0.07 else window if times < 0.19 else "incoherent"
+
+    vectors = stages.candidates(job := search("anew", answer, behaviour="code"))
+    rows = job.rows(kind="radius_search", control=None, index=0)
+    assert [row["way"] for row in rows] == ["up"] * 5 + ["anew"] * 2  # the fifth cannot be read any more
+    [taken] = job.rows(kind="radius")
+    assert taken["times"] == pytest.approx(TIMES[2] * GROWTH**0.5)
+    alone = search("alone", answer, radius=taken["radius"])
+    assert torch.equal(stages.candidates(alone), vectors)  # what that radius gives without a search
+    with pytest.raises(ValueError, match="no MELBO vector"):
+        stages.candidates(search("never", lambda times: "incoherent" if times > 0.2 else "poem", behaviour="code"))
+
+
 def test_an_interrupted_search_ends_as_if_nothing_had_happened(search: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def answer(times: float) -> str:
         return "code" if times > 0.08 else "other"
@@ -114,7 +130,7 @@ def test_a_search_that_finds_nothing_says_what_it_saw(search: Any) -> None:
     with pytest.raises(ValueError, match="no MELBO vector with behaviour 'code'") as error:
         stages.candidates(search("nothing", lambda times: "poem" if times > 1 else "other", behaviour="code"))
     text = str(error.value)
-    assert "\n" not in text and "unsteered: other" in text and "0.06: 3 other" in text and "2 other, 1 poem" in text
+    assert "\n" not in text and "unsteered: other" in text and "0.06: 3 other" in text and "4.12: 3 poem" in text
     assert "--radius a number" in text
 
 
@@ -126,7 +142,7 @@ def test_the_page_shows_every_norm_and_marks_the_one_taken(search: Any) -> None:
     assert section is not None
     text = str(section.body)
     assert text.count('class="panel"') == 3 and "a <mark>code</mark>" in text and "a <mark>incoherent</mark>" in text
-    assert "between failure and success" in text and "2 other, 1 code" in text
+    assert "between failure and success" in text and "3 code" in text
 
 
 @pytest.mark.parametrize("given", [0.0, -1.0, float("inf"), float("nan")])
