@@ -1,4 +1,4 @@
-"""What a report shows of the search for the norm: displacement, new behaviours and coherence by norm, and answers."""
+"""What a report shows of the search for the norm: displacement, new behaviours and readability by norm, and answers."""
 
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -26,7 +26,7 @@ _COLUMNS = {
     "best": "largest displacement",
     "middle": "median",
     "random": "random, median",
-    "coherence": "median coherence",
+    "readability": "median readability",
 }
 _WAYS = {
     "up": "on the way up",
@@ -48,8 +48,8 @@ _LEAD = (
 )
 _CAPTION = (
     "The stream is the residual stream where vectors are added, its norm the median over positions without attention "
-    "sinks. Coherence is the mean log-probability of an answer without steering, less 5 nats times its repetition; the "
-    "largest of it belongs to the clearest answer."
+    "sinks. Readability is the mean log-probability of an answer without steering, less 5 nats times its repetition; "
+    "the largest of it belongs to the clearest answer."
 )
 
 
@@ -87,9 +87,9 @@ def _try(rows: Sequence[Record], wanted: str) -> dict[str, Any]:
         "best": max(numbers(mine, "displacement"), default=None),
         "middle": _median(mine, "displacement"),
         "random": _median(random, "displacement"),
-        "clearest": max(numbers(mine, "coherence"), default=None),
-        "coherence": _median(mine, "coherence"),
-        "random_coherence": _median(random, "coherence"),
+        "clearest": max(numbers(mine, "readability"), default=None),
+        "readability": _median(mine, "readability"),
+        "random_readability": _median(random, "readability"),
     }
 
 
@@ -102,7 +102,7 @@ def _figure(tries: Sequence[Mapping[str, Any]], taken: float | None) -> Markup:
     columns = {
         ("Displacement", "|z(θ) − z(0)|"): ("best", "middle", "random"),
         ("Answers with a behaviour that is new", "vectors"): ("wanted", "new", "random_new"),
-        ("Coherence of answers", "nats"): ("clearest", "coherence", "random_coherence"),
+        ("Readability of answers", "nats"): ("clearest", "readability", "random_readability"),
     }
     along, anew = ([row for row in tries if (row["way"] == _WAYS["anew"]) == again] for again in (False, True))
     panels = list[Markup]()

@@ -167,7 +167,7 @@ def _answers(job: Job, vectors: Float[Tensor, "n d_model"]) -> list[dict[str, An
         {
             "mode": answer.mode,
             "new": answer.mode != plain and answer.mode in known,
-            "coherence": None if answer.log_probability is None else readability(answer.text, answer.log_probability),
+            "readability": None if answer.log_probability is None else readability(answer.text, answer.log_probability),
             "text": answer.text,
         }
         for answer in answers
