@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mi_ortho.nulls.chance import CONTROLS
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.page import Section
 from mi_ortho.pages.plots import Panel, Series, curve, finite
@@ -37,7 +38,7 @@ _WAYS = {
 _LEGEND = [
     ("best", "candidates: the largest, or those with the wanted behaviour", "family"),
     ("middle", "candidates: their median, or those with any new behaviour", "null"),
-    ("random", "random vectors of the same norm: the same as the second", "c3"),
+    ("random", "random vectors of the same norm: the same as the second", CONTROLS["isotropic"].colour),
 ]
 _ANEW = ("anew", "candidates found anew: the same as the first", "c1")
 _LEAD = (
@@ -134,19 +135,19 @@ def _figure(tries: Sequence[Mapping[str, Any]], taken: float | None) -> Markup:
 def _cards(rows: Sequence[Record], taken: object) -> list[Card]:
     """Without steering, the first new answers at the norm taken, and those of the same vectors beyond it."""
     tried = pick(rows, kind="radius_search", control=None)
-    found = [row for row in pick(tried, step=taken) if row["new"]][:2]
-    beyond = [row for row in pick(tried, way="beyond") if row["index"] in {one["index"] for one in found}]
+    successes = [row for row in pick(tried, step=taken) if row["new"]][:2]
+    beyond = [row for row in pick(tried, way="beyond") if row["index"] in {one["index"] for one in successes}]
     cards = [
         Card("Without steering", str(row.get("text") or ""), row.get("mode"))
         for row in pick(rows, kind="unsteered")[:1]
     ]
     cards += [
         Card(
-            f"Candidate {row['index']}, {'norm taken' if row in found else 'beyond'}",
+            f"Candidate {row['index']}, {'norm taken' if row in successes else 'beyond'}",
             str(row["text"]),
             row["mode"],
             f"R = {number(row['norm'])}, {number(row['times'], 2)} of the stream",
         )
-        for row in found + beyond
+        for row in successes + beyond
     ]
-    return cards if found else []
+    return cards if successes else []

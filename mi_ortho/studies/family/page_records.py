@@ -58,9 +58,10 @@ class FamilyRun:
 
     @cached_property
     def matches(self) -> list[str]:
-        """The matches this run has vectors of: those of this version in their order, then others."""
-        names = {str(row.get("match")) for row in self.where(kind="vector")}
-        return [match for match in MATCH_TITLES if match in names] + sorted(names - set(MATCH_TITLES))
+        """The matches this run has vectors of: those of this version, most vectors first, then others."""
+        counts = Counter(str(row.get("match")) for row in self.where(kind="vector"))
+        here = sorted((match for match in MATCH_TITLES if match in counts), key=lambda match: -counts[match])
+        return here + sorted(set(counts) - set(MATCH_TITLES))
 
     def family(self, match: str) -> list[Record]:
         """The vectors of one match by index."""

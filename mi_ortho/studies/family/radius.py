@@ -161,12 +161,12 @@ def _rows(job: Job, objective: Displace, step: int, times: float, warm: int, way
 
 def _answers(job: Job, vectors: Float[Tensor, "n d_model"]) -> list[dict[str, Any]]:
     """What the model writes to the first training prompt under each vector, and whether that is new and readable."""
-    plain, known = job.rows(kind="unsteered")[0]["mode"], job.setting.modes.behaviours
+    plain, names = job.rows(kind="unsteered")[0]["mode"], job.setting.modes.behaviours
     answers = [done[0] for done in complete(job.setting, job.train[:1], vectors)]
     return [
         {
             "mode": answer.mode,
-            "new": answer.mode != plain and answer.mode in known,
+            "new": answer.mode != plain and answer.mode in names,
             "readability": None if answer.log_probability is None else readability(answer.text, answer.log_probability),
             "text": answer.text,
         }

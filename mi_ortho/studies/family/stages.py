@@ -136,8 +136,8 @@ def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
     layers = f"block {config.source} to {config.target}"
     if config.radius == "auto":
         job.say(f"MELBO: {config.candidates} orthogonal vectors, {layers}, at growing norms")
-        found = find_radius(job, objective)
-        return found.vectors, list(found.displacements)
+        taken = find_radius(job, objective)
+        return taken.vectors, list(taken.displacements)
     radius = config.radius
     if not isinstance(radius, float | int):
         radius = calibrate_scale(job.z, generator=job.generator(1))
