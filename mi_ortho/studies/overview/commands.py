@@ -8,6 +8,7 @@ from typing import Any
 REPORTS: Mapping[str, str] = {
     "family": "mi_ortho.studies.family.page:family_report",
     "melbo": "mi_ortho.studies.family.page_melbo:melbo_report",
+    "atlas": "mi_ortho.studies.atlas.page:atlas_report",
     "nulls": "mi_ortho.studies.nulls.page:nulls_report",
     "presence": "mi_ortho.studies.presence.page:presence_report",
     "dct": "mi_ortho.studies.dct.page:dct_report",

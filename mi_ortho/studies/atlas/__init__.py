@@ -1,0 +1,1 @@
+"""The command `atlas`: which pairs of layers and which norms are worth a family."""
