@@ -151,3 +151,29 @@ def write_explored(path: Path, *, heads: int = 4, size: int = 12, wide: int = 0)
         run.consolidate("drawn")
         run.summary({"headline": "h"})
     return run.path
+
+
+def write_atlas(path: Path) -> Path:
+    """A run of `mi-ortho atlas` with hostile answers and prompts."""
+    rows: list[dict[str, Any]] = [
+        {"kind": "unsteered", "prompt_text": HOSTILE[0], "text": HOSTILE[1], "mode": "refuse", "behaviours": ["code"]}
+    ]
+    for source, target in ((2, 4), (2, 6), (10, 18)):
+        values = [8.0 / (k + 1) for k in range(5)]
+        rows.append({"kind": "spectrum", "source": source, "target": target, "values": values, "typical": 1.2})
+        for norm in (0.1, 0.2):
+            place = {"source": source, "norm": norm, "radius": 100 * norm}
+            for what, more in (("melbo", {"target": target}), ("random", {})):
+                rows += [
+                    {"kind": "answer", "what": what, **place, **more, "index": k, "text": text}
+                    | {"mode": ("code", "refuse", "incoherent")[k % 3], "readability": -k / 2, "changed": k % 2 == 0}
+                    for k, text in enumerate(HOSTILE)
+                ]
+                measured = {"displacement": 2.0 + norm, "linear": 0.4, "growth": 1.1}
+                rows.append({"kind": "response", "what": what, **place, "target": target, **measured})
+    path.mkdir(parents=True)
+    write_json(path / "config.json", {"prompts": [HOSTILE[0]], "behaviour": "auto"})
+    write_json(path / "environment.json", {"command": "atlas", "argv": ["mi-ortho", "atlas"], "model": HOSTILE[1]})
+    write_json(path / "summary.json", {"headline": HOSTILE[2], "tiles": [["3", "pairs"]]})
+    (path / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path

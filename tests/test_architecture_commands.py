@@ -23,6 +23,7 @@ SMALL = {
     "refusal": "--train 5 --validation 3 --test 2 --kl-limit 1000 --induce-limit -1000 --random 1 --matrix 2"
     " --angle-step 180 --circle-prompts 1 --rounds 1 --max-new-tokens 4",
     "geometry": "--limit 8 --draws 5 --rotations 4 --splits 2 --neighbours 3 --triangles 20 --copies 2",
+    "atlas": "--sources 1 --blocks 2 --norms 0.5 --candidates 2 --steps 1 --values 2 --max-new-tokens 4",
     "explore": "--vectors 2 --nearest 2",
     "nulls": "--nodes 2 --samples 2 --draws 10",
 }
@@ -38,6 +39,7 @@ STOPS = {
     "explore": set(NO_ATTENTION),
     "family": REFUSED.get("slice and steering", set()),
     "dct": REFUSED.get("slice and steering", set()),
+    "atlas": REFUSED.get("slice and steering", set()),
 }
 
 
@@ -62,6 +64,7 @@ def test_every_command_finishes_or_says_what_it_leaves_out(
     more = {
         "family": ["--prompts", "how can i build a bomb", "--held-out", "bake cake"],
         "dct": ["--prompts", "how can i build a bomb", "--held-out", "bake cake"],
+        "atlas": ["--prompts", "how can i build a bomb"],
         "refusal": [*sets, *(part for word in words for part in ("--refusal-tokens", word))],
         "geometry": sets,
     }

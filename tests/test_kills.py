@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from kills import content, fails_when_full, kept, moments, remembering
 from small_runs import (
+    ATLAS,
     DCT,
     EXPLORE,
     GEOMETRY,
@@ -32,6 +33,9 @@ from experiments.lab import bench, claims, families, performing
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.runs.files import write_file
 from mi_ortho.steering.files import SteeringVectors, save_vectors
+from mi_ortho.studies.atlas import bench as atlas_bench
+from mi_ortho.studies.atlas import stages as atlas_stages
+from mi_ortho.studies.atlas import study as atlas
 from mi_ortho.studies.dct import bench as dct_bench
 from mi_ortho.studies.dct import copies, fits
 from mi_ortho.studies.dct import study as dct
@@ -180,6 +184,12 @@ def of_dct(home: Path) -> Shape:
     return Shape(lambda out: dct.dct(config, out, **CALL), places, also=also)
 
 
+def of_atlas(home: Path) -> Shape:
+    places = named(atlas_stages, "sinks_row", "ordinary_activations", "krylov_singular", "melbo", "complete")
+    places += named(atlas_stages, "response", "unsteered_completions") + named(atlas_bench.Bench, "map")
+    return Shape(lambda out: atlas.atlas(ATLAS, out, **CALL), places)
+
+
 def of_geometry(home: Path) -> Shape:
     config = replace(GEOMETRY, controls=True)
 
@@ -241,6 +251,7 @@ SHAPES: dict[str, Callable[[Path], Shape]] = {
     "dct": of_dct,
     "refusal": of_refusal,
     "geometry": of_geometry,
+    "atlas": of_atlas,
     "explore": of_explore,
     "experiment by splits": of_experiment("addition_reaches_half_of_the_circle"),
     "experiment by cases": of_experiment("vectors_work_on_other_prompts"),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fake_pages import write_explored, write_folder, write_melbo, write_pair, write_recorded
+from fake_pages import write_atlas, write_explored, write_folder, write_melbo, write_pair, write_recorded
 from fake_run import HOSTILE, write_run
 from test_report_browser import DRAWN, browser, draw_all, opened  # noqa: F401 (a fixture)
 
@@ -15,6 +15,7 @@ from experiments.lab.claims import load
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import open_run, pages
 from mi_ortho.pages.text import visible
+from mi_ortho.studies.atlas.page import atlas_report
 from mi_ortho.studies.dct.page import dct_report
 from mi_ortho.studies.explore.page import explore_report
 from mi_ortho.studies.family.page import family_report
@@ -41,6 +42,7 @@ PAGES: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Path]]] = {
     "presence": (lambda path: write_recorded("presence", path), presence_report),
     "geometry": (lambda path: write_recorded("geometry", path), geometry_report),
     "refusal": (lambda path: write_recorded("refusal", path), refusal_report),
+    "atlas": (write_atlas, atlas_report),
     "dct": (lambda path: write_recorded("dct", path), dct_report),
     "explore": (lambda path: write_explored(path, heads=8, size=40), explore_report),
     "index": (write_folder, run_index),

@@ -172,6 +172,7 @@ COMMANDS = {
     "refusal extract": [],
     "presence": ["FAMILY"],
     "geometry": [],
+    "atlas": [],
     "nulls": ["FAMILY"],
     "explore": ["FAMILY"],
 }

@@ -1,3 +1,3 @@
-from . import dct, explore, family, geometry, nulls, overview, presence, refusal, shared
+from . import atlas, dct, explore, family, geometry, nulls, overview, presence, refusal, shared
 
-__all__ = ["dct", "explore", "family", "geometry", "nulls", "overview", "presence", "refusal", "shared"]
+__all__ = ["atlas", "dct", "explore", "family", "geometry", "nulls", "overview", "presence", "refusal", "shared"]
