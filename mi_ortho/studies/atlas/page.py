@@ -42,18 +42,23 @@ COLUMNS = {
     "behaviours": "new behaviours",
     "random": "under random vectors",
     "others": "other answers",
-    "norm": "best norm, of the stream",
+    "norm": "norm, of the stream",
     "radius": "norm",
     "window": "window",
-    "readability": "readability",
-    "reach": "reach",
+    "text": "example",
+}
+RESPONSES = {
+    "source": "source",
+    "target": "target",
     "gain": "gain",
-    "typical": "gain of random ones",
+    "typical": "gain, random",
     "gap": "gap",
     "fall": "fall",
+    "norm": "norm, of the stream",
+    "reach": "reach",
     "linear": "linear",
-    "linear_random": "linear, random ones",
-    "text": "example",
+    "linear_random": "linear, random",
+    "readability": "readability",
 }
 ANSWERS = {
     "what": "what",
@@ -76,8 +81,10 @@ def atlas_report(run_dir: Path) -> Path:
         return write_report(
             run_dir, "Atlas", [Section("Layers", note("No pair of layers was tried yet."), "", "layers")]
         )
-    sections = [_layers(found), _norms(tried, found), _shown(rows, found), _spectra(rows, found), _table(found)]
-    return write_report(run_dir, "Atlas", [*sections, _answers(rows), glossary(TERMS)])
+    sections = [_layers(found), _norms(tried, found), _shown(rows, found), _spectra(rows, found)]
+    return write_report(
+        run_dir, "Atlas", [*sections, _table(found), _responses(found), _answers(rows), glossary(TERMS)]
+    )
 
 
 def _layers(found: Found) -> Section:
@@ -166,6 +173,12 @@ def _table(found: Found) -> Section:
         entry |= {name: ", ".join(entry[name]) or "none" for name in ("behaviours", "random")}
     lead = "Each pair at its best norm, the best pair first. Click a heading to sort."
     return table_section("Every pair", entries, COLUMNS, lead=lead, anchor="pairs", short="Pairs", name="pairs")
+
+
+def _responses(found: Found) -> Section:
+    lead = "The Jacobian at 0, and what vectors of the best norm do. Full precision is in records.jsonl."
+    names = {"lead": lead, "anchor": "responses", "short": "Responses", "name": "responses"}
+    return table_section("How every pair responds", found, RESPONSES, **names)
 
 
 def window(cell: Mapping[str, Any]) -> str:
