@@ -107,7 +107,7 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
     natural = subject.texts.natural.get(str(base[0]["mode"]) if base else "", ())
     setting = Setting(
         subject.model,
-        resid_post(family_config.source),
+        resid_post(family_config.layers[0]),
         where(family_config.where),
         subject.modes,
         family_config.system,
@@ -116,7 +116,9 @@ def _solve(run: Run, config: ExploreConfig, source: Source, subject: Subject, tr
         family_config.seed,
         sinks_of(family_config.sinks, subject.model, source.train, family_config.system),
     )
-    explored = Explored(run, setting, source.train[0], next(iter(natural), None), family_config.target, config.nearest)
+    explored = Explored(
+        run, setting, source.train[0], next(iter(natural), None), family_config.layers[1], config.nearest
+    )
     vectors = {"base": source.base[None], **source.families}
     named = chosen_vectors({match: len(family) for match, family in source.families.items()}, config.vectors)
     texts = {

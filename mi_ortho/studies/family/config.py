@@ -16,8 +16,8 @@ class FamilyConfig:
             None takes the model's own list.
         held_out: texts that only measure transfer; None takes the model's own list.
         system: system message; None keeps the chat template's own.
-        source: block after which vectors are added.
-        target: block after which activations are matched.
+        source: block after which vectors are added; auto takes source, target and radius from the newest atlas.
+        target: block after which activations are matched; auto, as source.
         radius: norm of the base vector; auto takes the smallest at which a candidate shows a new behaviour that can be
             read; lambda, or nothing, the one from which the response is no longer linear.
         where: positions that are steered: all, prompt, generated, not_first, system, user, assistant, a range a:b, or a
@@ -55,8 +55,8 @@ class FamilyConfig:
     prompts: tuple[str, ...] | None = None
     held_out: tuple[str, ...] | None = None
     system: str | None = None
-    source: int = 8
-    target: int = 16
+    source: int | Literal["auto"] = 8
+    target: int | Literal["auto"] = 16
     radius: float | Literal["auto", "lambda"] | None = None
     where: str = "all"
     readout: str = "mean"
@@ -85,3 +85,17 @@ class FamilyConfig:
     trust_remote_code: bool = False
     sinks: str = later("exclude")
     candidate_block: int = later(8)
+
+    @property
+    def layers(self) -> tuple[int, int]:
+        """Source and target, once they are numbers.
+
+        Raises:
+            ValueError: one of them is auto: only the commands look them up.
+        """
+        if isinstance(self.source, str) or isinstance(self.target, str):
+            raise ValueError(
+                f"got source {self.source} and target {self.target}; expected both auto, or numbers of blocks; "
+                "change --source or --target"
+            )
+        return self.source, self.target

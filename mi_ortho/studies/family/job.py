@@ -74,7 +74,8 @@ def prepare(
 ) -> Job:
     """Fix the setting and the activation map. Wrong arguments raise here, before any long work."""
     check(config, model)
-    site = resid_post(config.source)
+    source, target = config.layers
+    site = resid_post(source)
     setting = Setting(
         model,
         site,
@@ -91,7 +92,7 @@ def prepare(
         model,
         setting.prompts(train),
         source=site,
-        target=resid_post(config.target),
+        target=resid_post(target),
         readout=readout_of(config.readout),
         where=where(config.where),
     )
@@ -136,15 +137,14 @@ def check(config: FamilyConfig, model: Model) -> None:
     """Raise ValueError for anything in the configuration that cannot work on this model."""
     check_alone(config)
     layers, width = int(model.cfg.n_layers), int(model.cfg.d_model)
-    if not 0 <= config.source < layers or not 0 <= config.target < layers:
+    source, target = config.layers
+    if not 0 <= source < layers or not 0 <= target < layers:
         raise ValueError(
-            f"got source {config.source} and target {config.target}; expected layers from 0 to {layers - 1}; "
+            f"got source {source} and target {target}; expected layers from 0 to {layers - 1}; "
             "choose others with --source and --target"
         )
-    if config.source >= config.target:
-        raise ValueError(
-            f"got source {config.source}, target {config.target}; expected source < target; steer earlier or read later"
-        )
+    if source >= target:
+        raise ValueError(f"got source {source}, target {target}; expected source < target; steer earlier or read later")
     for name in ("n", "n_kl", "candidates", "random_bases"):
         if not 0 <= getattr(config, name) <= width - (name != "candidates"):
             raise ValueError(

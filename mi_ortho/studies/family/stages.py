@@ -128,7 +128,7 @@ def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
         job.setting.model,
         job.setting.prompts(job.train),
         source=job.setting.site,
-        target=resid_post(config.target),
+        target=resid_post(config.layers[1]),
         readout=readout_of(config.melbo_readout),
         where=job.setting.where,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.model.prompt_files import with_texts
@@ -16,6 +17,7 @@ from mi_ortho.studies.family.inside import save_visuals
 from mi_ortho.studies.family.job import Job, check, check_alone, check_behaviour, prepare
 from mi_ortho.studies.family.stages import candidates, cosines, solve, unsteered
 from mi_ortho.studies.family.verdicts import summarise
+from mi_ortho.studies.shared.best_layers import best_layers
 from mi_ortho.studies.shared.left_out import left_out
 from mi_ortho.studies.shared.positions import sinks_setting
 from mi_ortho.studies.shared.progress import Say, Track
@@ -56,6 +58,8 @@ def _perform(
     track: Track,
 ) -> Run:
     """Load, check everything that can be wrong in the settings `used` by the command, then perform it."""
+    layers = auto_layers(config, out, say)
+    config, used = replace(config, **layers), replace(used, **layers)
     config = with_texts(replace(config, radius=None) if config.radius == "lambda" else config)
     check_alone(used)
     subject = load_subject(config, say)
@@ -72,6 +76,23 @@ def _perform(
         compute(prepare(run, config, subject.model, subject.modes, train, held_out, say=say, track=track), subject)
 
     return perform(name, out, settings, facts, fresh=fresh, at=at, say=say, solve=solve_run, report=report)
+
+
+def auto_layers(config: FamilyConfig, out: Path, say: Say) -> dict[str, Any]:
+    """The settings that the newest atlas under `out` decides: layers that are auto, and the norm that goes with them.
+
+    A norm that was given belongs to other layers and gives way; "auto" and "lambda" find one for these.
+
+    Raises:
+        ValueError: only one layer is auto; or RunError, see `best_layers`.
+    """
+    if (config.source, config.target) != ("auto", "auto"):
+        _ = config.layers  # one auto alone raises
+        return {}
+    best = best_layers(out, config.model)
+    say(f"blocks {best.source} to {best.target}, norm {best.radius:.4g}: the best of {best.run}")
+    radius = config.radius if isinstance(config.radius, str) else best.radius
+    return {"source": best.source, "target": best.target, "radius": radius}
 
 
 def _melbo(job: Job, _: Subject) -> None:
@@ -114,7 +135,7 @@ def _finish(job: Job, subject: Subject) -> None:
         job.train[0],
         {k: v.to(job.device) for k, v in named.items()},
         next(iter(natural), None),
-        job.config.target,
+        job.config.layers[1],
     )
     largest = cosines(job)
     run.consolidate("vectors", _header(job))

@@ -98,7 +98,7 @@ class Bench:
 def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subject, say: Say, track: Track) -> Bench:
     """Build the maps of the source run again, with its prompts, sites, readout and teacher-forced answers."""
     family_config = source.config
-    site, base = resid_post(family_config.source), source.base.to(subject.device)
+    site, base = resid_post(family_config.layers[0]), source.base.to(subject.device)
     setting = Setting(
         subject.model,
         site,
@@ -114,7 +114,7 @@ def prepare_bench(run: Run, config: NullsConfig, source: Source, subject: Subjec
         subject.model,
         setting.prompts(source.train),
         source=site,
-        target=resid_post(family_config.target),
+        target=resid_post(family_config.layers[1]),
         readout=readout_of(family_config.readout),
         where=where(family_config.where),
     )
