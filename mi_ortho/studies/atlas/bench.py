@@ -137,9 +137,9 @@ def check_on(config: AtlasConfig, subject: Subject) -> None:
     for name in ("candidates", "values"):
         if getattr(config, name) > width:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at most {width}, d_model; lower --{name}")
-    known = ("auto", *subject.modes.behaviours)
-    if config.behaviour not in known:
+    names = ("auto", *subject.modes.behaviours)
+    if config.behaviour not in names:
         raise ValueError(
-            f"got behaviour {config.behaviour!r}; expected {', '.join(known)}; correct --behaviour, or write a rule "
+            f"got behaviour {config.behaviour!r}; expected {', '.join(names)}; correct --behaviour, or write a rule "
             "for it into modes.json"
         )

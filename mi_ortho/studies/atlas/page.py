@@ -13,7 +13,7 @@ from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.atlas.verdicts import cells, trials
 
-Found = Sequence[Mapping[str, Any]]
+Cells = Sequence[Mapping[str, Any]]
 SPECTRA = 6  # pairs of layers whose spectra are drawn
 STYLES = ("family", "c6", "c1", "c3", "c4", "c5")
 TERMS = [
@@ -76,29 +76,29 @@ def atlas_report(run_dir: Path) -> Path:
     """Write report.html of an atlas, finished or not."""
     run = open_run(run_dir)
     rows, behaviour = run.records(), str(run.config.get("behaviour", "auto"))
-    found, tried = cells(rows, behaviour), trials(rows, behaviour)
-    if not found:
+    ranked, tried = cells(rows, behaviour), trials(rows, behaviour)
+    if not ranked:
         return write_report(
             run_dir, "Atlas", [Section("Layers", note("No pair of layers was tried yet."), "", "layers")]
         )
-    sections = [_layers(found), _norms(tried, found), _shown(rows, found), _spectra(rows, found)]
+    sections = [_layers(ranked), _norms(tried, ranked), _shown(rows, ranked), _spectra(rows, ranked)]
     return write_report(
-        run_dir, "Atlas", [*sections, _table(found), _responses(found), _answers(rows), glossary(TERMS)]
+        run_dir, "Atlas", [*sections, _table(ranked), _responses(ranked), _answers(rows), glossary(TERMS)]
     )
 
 
-def _layers(found: Found) -> Section:
+def _layers(ranked: Cells) -> Section:
     """Scores and reach of every pair, the best one framed."""
     caption = "Score: different new behaviours under MELBO vectors less those under random ones, at the best norm."
-    body = _grid(found, "score", caption)
-    body += _grid(found, "reach", "Reach: displacement under MELBO over that under random vectors, at the same norm.")
+    body = _grid(ranked, "score", caption)
+    body += _grid(ranked, "reach", "Reach: displacement under MELBO over that under random vectors, at the same norm.")
     lead = "Rows: block after which vectors are added; columns: block that MELBO reads. The framed pair is the best."
     return Section("Which layers", body, lead, "layers", "Layers")
 
 
-def _grid(found: Found, column: str, caption: str) -> Any:
-    sources, targets = (sorted({int(cell[name]) for cell in found}) for name in ("source", "target"))
-    best, places = found[0], {(cell["source"], cell["target"]): cell for cell in found}
+def _grid(ranked: Cells, column: str, caption: str) -> Any:
+    sources, targets = (sorted({int(cell[name]) for cell in ranked}) for name in ("source", "target"))
+    best, places = ranked[0], {(cell["source"], cell["target"]): cell for cell in ranked}
 
     def entry(source: int, target: int) -> Cell:
         cell = places.get((source, target))
@@ -111,9 +111,9 @@ def _grid(found: Found, column: str, caption: str) -> Any:
     return grid(entries, list(map(str, sources)), list(map(str, targets)), caption=caption, corner="source")
 
 
-def _norms(tried: Found, found: Found) -> Section:
+def _norms(tried: Cells, ranked: Cells) -> Section:
     """What happens with the norm, for the best pair and over all pairs."""
-    best = pick(tried, source=found[0]["source"], target=found[0]["target"])
+    best = pick(tried, source=ranked[0]["source"], target=ranked[0]["target"])
     shares = (
         ("changed", "readable other answers", "family", "other"),
         ("changed_random", "the same, random vectors", "null", "random-other"),
@@ -135,13 +135,13 @@ def _norms(tried: Found, found: Found) -> Section:
     return Section("Which norms", body, "", "norms", "Norms")
 
 
-def _mean(rows: Found, column: str) -> float:
+def _mean(rows: Cells, column: str) -> float:
     return sum(float(row[column]) for row in rows) / len(rows)
 
 
-def _shown(rows: Sequence[Record], found: Found) -> Section:
+def _shown(rows: Sequence[Record], ranked: Cells) -> Section:
     """The unsteered answer, and one of each behaviour of the best pair at its norm."""
-    best, plain = found[0], pick(rows, kind="unsteered")[-1]
+    best, plain = ranked[0], pick(rows, kind="unsteered")[-1]
     place = {"source": best["source"], "norm": best["norm"]}
     mine = pick(rows, kind="answer", what="melbo", target=best["target"], **place)
     chance = pick(rows, kind="answer", what="random", **place)[:1]
@@ -152,33 +152,33 @@ def _shown(rows: Sequence[Record], found: Found) -> Section:
     return Section("The best pair", completions(cards, prompt=plain["prompt_text"]), lead, "best", "Best pair")
 
 
-def _spectra(rows: Sequence[Record], found: Found) -> Section:
+def _spectra(rows: Sequence[Record], ranked: Cells) -> Section:
     """Singular values of the first pairs, the best one in ink."""
     series = []
     legend = []
-    for cell, style in zip(found[:SPECTRA], STYLES, strict=False):
+    for cell, style in zip(ranked[:SPECTRA], STYLES, strict=False):
         values = pick(rows, kind="spectrum", source=cell["source"], target=cell["target"])[-1]["values"]
         key, label = f"{cell['source']}-{cell['target']}", f"{cell['source']} to {cell['target']}"
         series.append(Series(label, range(1, len(values) + 1), values, style, key))
         legend.append((key, label, style))
     panel = Panel("Singular values", "times the skip", "index", log=True)
-    caption = f"The {min(SPECTRA, len(found))} best pairs. A flat top leaves many directions that do nearly as much."
+    caption = f"The {min(SPECTRA, len(ranked))} best pairs. A flat top leaves many directions that do nearly as much."
     body = curves([curve(panel, series)], caption, legend=legend)
     return Section("Spectra of the Jacobian", body, "", "spectra", "Spectra")
 
 
-def _table(found: Found) -> Section:
-    entries = [{**cell, "window": window(cell)} for cell in found]
+def _table(ranked: Cells) -> Section:
+    entries = [{**cell, "window": window(cell)} for cell in ranked]
     for entry in entries:
         entry |= {name: ", ".join(entry[name]) or "none" for name in ("behaviours", "random")}
     lead = "Each pair at its best norm, the best pair first. Click a heading to sort."
     return table_section("Every pair", entries, COLUMNS, lead=lead, anchor="pairs", short="Pairs", name="pairs")
 
 
-def _responses(found: Found) -> Section:
+def _responses(ranked: Cells) -> Section:
     lead = "The Jacobian at 0, and what vectors of the best norm do. Full precision is in records.jsonl."
     names = {"lead": lead, "anchor": "responses", "short": "Responses", "name": "responses"}
-    return table_section("How every pair responds", found, RESPONSES, **names)
+    return table_section("How every pair responds", ranked, RESPONSES, **names)
 
 
 def window(cell: Mapping[str, Any]) -> str:

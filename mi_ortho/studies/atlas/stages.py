@@ -76,13 +76,13 @@ def spectrum_rows(bench: Bench, pair: Pair) -> Rows:
     z = bench.map(pair)
     operator, skip = linearise(z, torch.zeros(z.d_model, device=bench.subject.device)), skip_gain(z)
     most = min(bench.config.values, operator.m)
-    found = krylov_singular(operator, most, bench.generator(1, *pair), depth=DEPTH, extra=0)
+    singular = krylov_singular(operator, most, bench.generator(1, *pair), depth=DEPTH, extra=0)
     typical = operator.forward(bench.random_directions(pair[0])).norm(dim=-1).median()
     return [
         {
             **{"kind": "spectrum", "source": pair[0], "target": pair[1]},
-            "values": (found.values / skip).tolist(),
-            "bounds": (found.bound / skip).tolist(),
+            "values": (singular.values / skip).tolist(),
+            "bounds": (singular.bound / skip).tolist(),
             "typical": float(typical) / skip,
         }
     ]

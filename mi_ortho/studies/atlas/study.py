@@ -26,7 +26,7 @@ def atlas(config: AtlasConfig, out: Path, *, fresh: bool, at: Path | None, say: 
     check_on(config, subject)
     texts = subject.texts.train[:1] if given is None else given
     pairs = pairs_of(config, int(subject.model.cfg.n_layers))
-    sources, blocks = (tuple(sorted(found)) for found in ({a for a, _ in pairs}, {b - a for a, b in pairs}))
+    sources, blocks = (tuple(sorted(layers)) for layers in ({a for a, _ in pairs}, {b - a for a, b in pairs}))
     config = replace(config, prompts=texts, sources=sources, blocks=blocks)
     settings = settings_of(config) | sinks_setting(config.sinks, subject.model, texts, config.system, say)
     facts = subject.facts(config.seed, texts, config.system)

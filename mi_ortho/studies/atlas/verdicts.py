@@ -26,27 +26,27 @@ def trials(rows: Sequence[Record], behaviour: str = "auto") -> list[Row]:
 
 def _trial(rows: Sequence[Record], plain: Record, behaviour: str, source: int, target: int, norm: float) -> Row:
     place = {"source": source, "norm": norm}
-    found = pick(rows, kind="answer", what="melbo", target=target, **place)
+    answers = pick(rows, kind="answer", what="melbo", target=target, **place)
     chance = pick(rows, kind="answer", what="random", **place)
     moved = {what: pick(rows, kind="response", what=what, target=target, **place)[-1] for what in ("melbo", "random")}
-    mine, theirs = (_new(each, plain) for each in (found, chance))
+    mine, theirs = (_new(each, plain) for each in (answers, chance))
     wanted = [behaviour] if behaviour != "auto" else None
-    score = len(mine) - len(theirs) if wanted is None else _count(found, behaviour) - _count(chance, behaviour)
-    shown = [row for row in found if row["mode"] in (wanted or mine)]
-    example = next(iter([*shown, *pick(found, changed=True)]), None)
-    readable = numbers(found, "readability")
+    score = len(mine) - len(theirs) if wanted is None else _count(answers, behaviour) - _count(chance, behaviour)
+    shown = [row for row in answers if row["mode"] in (wanted or mine)]
+    example = next(iter([*shown, *pick(answers, changed=True)]), None)
+    readable = numbers(answers, "readability")
     return {
         "source": source,
         "target": target,
         "norm": norm,
-        "radius": found[0]["radius"],
+        "radius": answers[0]["radius"],
         "score": score,
         "behaviours": mine,
         "random": theirs,
-        "others": sum(row["changed"] for row in found) - sum(row["changed"] for row in chance),
-        "changed": sum(row["changed"] for row in found) / len(found),
+        "others": sum(row["changed"] for row in answers) - sum(row["changed"] for row in chance),
+        "changed": sum(row["changed"] for row in answers) / len(answers),
         "changed_random": sum(row["changed"] for row in chance) / len(chance),
-        "unreadable": sum(row["mode"] == INCOHERENT for row in found) / len(found),
+        "unreadable": sum(row["mode"] == INCOHERENT for row in answers) / len(answers),
         "unreadable_random": sum(row["mode"] == INCOHERENT for row in chance) / len(chance),
         "readability": sum(readable) / len(readable) if readable else None,
         "displacement": moved["melbo"]["displacement"],
@@ -80,15 +80,15 @@ def cells(rows: Sequence[Record], behaviour: str = "auto") -> list[Row]:
     """
     tried = trials(rows, behaviour)
     pairs = dict.fromkeys((trial["source"], trial["target"]) for trial in tried)
-    found = []
+    ranked = []
     for source, target in pairs:
         mine = pick(tried, source=source, target=target)
         low = [trial["norm"] for trial in mine if trial["changed"] > 0]
         high = [trial["norm"] for trial in mine if trial["unreadable"] > 0.5]
         spectrum = pick(rows, kind="spectrum", source=source, target=target)[-1]
         window = {"low": min(low, default=None), "high": min(high, default=None)}
-        found.append({**max(mine, key=rank), **window, **shape(spectrum)})
-    return sorted(found, key=rank, reverse=True)
+        ranked.append({**max(mine, key=rank), **window, **shape(spectrum)})
+    return sorted(ranked, key=rank, reverse=True)
 
 
 def shape(spectrum: Mapping[str, Any]) -> Row:
@@ -103,18 +103,18 @@ def shape(spectrum: Mapping[str, Any]) -> Row:
     return {"gain": first, "typical": spectrum["typical"], "gap": gap, "fall": fall}
 
 
-def best_of(found: Sequence[Mapping[str, Any]]) -> Row | None:
+def best_of(ranked: Sequence[Mapping[str, Any]]) -> Row | None:
     """Layers and norm of the best pair; None where no MELBO vector changes the answer more than random ones do."""
-    if not found or (found[0]["score"] <= 0 and found[0]["others"] <= 0):
+    if not ranked or (ranked[0]["score"] <= 0 and ranked[0]["others"] <= 0):
         return None
-    return {name: found[0][name] for name in ("source", "target", "radius", "norm", "behaviours")}
+    return {name: ranked[0][name] for name in ("source", "target", "radius", "norm", "behaviours")}
 
 
 def summarise(rows: Sequence[Record], title: str, behaviour: str) -> Row:
     """The summary of a run."""
-    found, tried = cells(rows, behaviour), trials(rows, behaviour)
-    best = best_of(found)
-    good = sum(cell["score"] > 0 for cell in found)
+    ranked, tried = cells(rows, behaviour), trials(rows, behaviour)
+    best = best_of(ranked)
+    good = sum(cell["score"] > 0 for cell in ranked)
     count = len(pick(rows, kind="answer", what="melbo"))
     if best is None:
         first = f"No MELBO vector changes what {title} writes more than random vectors do."
@@ -123,14 +123,14 @@ def summarise(rows: Sequence[Record], title: str, behaviour: str) -> Row:
         place = f"Blocks {best['source']} to {best['target']} at norm {best['radius']:.3g}"
         first = (
             f"{place} ({best['norm']:g} of the stream's) show most behaviours: {shown}; "
-            f"random vectors of the norm: {', '.join(found[0]['random']) or 'none'}."
+            f"random vectors of the norm: {', '.join(ranked[0]['random']) or 'none'}."
         )
     rest = (
-        f"{good} of {len(found)} pairs of layers show more behaviours under MELBO than under random vectors. The best "
+        f"{good} of {len(ranked)} pairs of layers show more behaviours under MELBO than under random vectors. The best "
         f"was chosen among {len(tried)} tries with {count} vectors: another seed may choose another."
     )
     tiles = [
-        (str(len(found)), "pairs of layers"),
+        (str(len(ranked)), "pairs of layers"),
         (str(good), "with a new behaviour"),
         (str(count), "MELBO vectors"),
     ]
