@@ -54,11 +54,15 @@ class Explored:
 
     @cached_property
     def tokens(self) -> Tensor | None:
-        """The readout from the stream to the logits, (d_model, d_vocab); None for a model that has no such matrix."""
+        """Unit vectors along each token's readout minus the mean over tokens, which changes no probability.
+
+        (d_model, d_vocab); None for a model that has no such matrix.
+        """
         try:
-            return readout(self.setting.model).matrix()
+            matrix = readout(self.setting.model).matrix()
         except ValueError:
             return None
+        return torch.nn.functional.normalize(matrix - matrix.mean(1, keepdim=True), dim=0)
 
 
 def chosen_vectors(sizes: Mapping[str, int], limit: int) -> list[Named]:
@@ -101,7 +105,7 @@ def _frame(
     tensors = {"attention": _last_pieces(prompt_pieces, plain[explored.layer])}
     natural = _natural(explored, vectors)
     explored.run.save_tensors("frame", {**tensors, **({"natural": natural[1]} if natural else {})})
-    matrix = explored.tokens
+    tokens = explored.tokens
     width = vectors.shape[1]
     return [
         {
@@ -115,7 +119,7 @@ def _frame(
             "natural_start": natural[2] if natural else None,
             "vectors": [list(name) for name in named],
             "d_model": width,
-            "null_cosine": None if matrix is None else _null_cosine(matrix, width),
+            "null_cosine": None if tokens is None else _null_cosine(tokens, width),
         }
     ]
 
@@ -231,27 +235,24 @@ def tokens_of(setting: Setting, prompt: str, text: str) -> Prompts:
 
 def _nearest(explored: Explored, vector: Float[Tensor, " d_model"]) -> dict[str, Any]:
     """The tokens whose centred unembedding has the largest and the smallest cosine with a vector."""
-    matrix = explored.tokens
-    if matrix is None:
+    tokens = explored.tokens
+    if tokens is None:
         return {"nearest": None, "farthest": None}
-    cosines = _cosines(matrix, vector.to(matrix)[None])[0]
+    cosines = _cosines(tokens, vector.to(tokens)[None])[0]
     decode = explored.setting.model.tokenizer.decode
     count = min(explored.nearest, len(cosines))
 
-    def spelled(tokens: Any) -> list[list[object]]:
-        return [[decode([int(token)]), round(float(cosines[token]), 4)] for token in tokens]
+    def spelled(ids: Any) -> list[list[object]]:
+        return [[decode([int(token)]), round(float(cosines[token]), 4)] for token in ids]
 
     return {"nearest": spelled(cosines.topk(count).indices), "farthest": spelled((-cosines).topk(count).indices)}
 
 
-def _cosines(matrix: Float[Tensor, "d_model d_vocab"], vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n token"]:
-    """Cosines with each token's readout minus the mean over tokens, which changes no probability."""
-    centred = matrix - matrix.mean(1, keepdim=True)
-    normed = torch.nn.functional.normalize
-    return normed(vectors, dim=-1) @ normed(centred, dim=0)
+def _cosines(tokens: Float[Tensor, "d_model d_vocab"], vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n token"]:
+    return torch.nn.functional.normalize(vectors, dim=-1) @ tokens
 
 
-def _null_cosine(matrix: Float[Tensor, "d_model d_vocab"], width: int) -> float:
+def _null_cosine(tokens: Float[Tensor, "d_model d_vocab"], width: int) -> float:
     """The median over random directions of the largest cosine with any token: the null of the nearest tokens."""
-    directions = torch.randn(DRAWS, width, generator=torch.Generator().manual_seed(0)).to(matrix)
-    return float(_cosines(matrix, directions).max(-1).values.median())
+    directions = torch.randn(DRAWS, width, generator=torch.Generator().manual_seed(0)).to(tokens)
+    return float(_cosines(tokens, directions).max(-1).values.median())

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from mi_ortho.runs.settings import later
+
+PARTS = ("linear", "gradients", "dose", "completions", "composition", "signs", "spectrum", "multiplicity")
+
 
 @dataclass(frozen=True)
 class NullsConfig:
@@ -16,6 +20,8 @@ class NullsConfig:
         draws: random families for each p-value; at least 10.
         seed: of everything random.
         device: cpu, cuda, cuda:1, mps.
+        parts: what is measured, of linear, gradients, dose, completions, composition, signs, spectrum, multiplicity.
+            On a wide model composition and spectrum (second derivatives) take many times as long as the rest.
     """
 
     run: str | None = None
@@ -26,3 +32,4 @@ class NullsConfig:
     draws: int = 20
     seed: int = 0
     device: str = "cpu"
+    parts: tuple[str, ...] = later(PARTS)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mi_ortho.nulls.chance import CONTROLS
-from mi_ortho.pages.sections import glossary, write_report
+from mi_ortho.pages.sections import glossary, left_out_section, write_report
 from mi_ortho.runs.directory import open_run
 from mi_ortho.studies.nulls.page_linear import gradients_section, linear_section
 from mi_ortho.studies.nulls.page_shape import completions_section, composition_section, dose_section
@@ -19,7 +19,8 @@ def nulls_report(run_dir: Path) -> Path:
     """Write report.html of a run of `mi-ortho nulls` and return its path."""
     rows = open_run(run_dir).records()
     sections = [section for part in PARTS if (section := part(rows)) is not None]
-    return write_report(Path(run_dir), "Null models", [*sections, glossary(TERMS)])
+    left_out = [section for section in [left_out_section(rows)] if section is not None]
+    return write_report(Path(run_dir), "Null models", [*sections, *left_out, glossary(TERMS)])
 
 
 TERMS = (

@@ -9,7 +9,7 @@ from mi_ortho.runs.rows import Row, stage
 from mi_ortho.runs.settings import check_settings, settings_of
 from mi_ortho.studies.family.finished import newest_family, open_source, source_subject
 from mi_ortho.studies.nulls.bench import Bench, prepare_bench
-from mi_ortho.studies.nulls.config import NullsConfig
+from mi_ortho.studies.nulls.config import PARTS, NullsConfig
 from mi_ortho.studies.nulls.diversity import diversity_rows
 from mi_ortho.studies.nulls.linear import gradient_rows, linear_rows
 from mi_ortho.studies.nulls.shape import completion_rows, composition_rows, dose_rows, sign_rows
@@ -53,6 +53,9 @@ def check(config: NullsConfig) -> None:
     check_settings(config)
     if not 0 < config.threshold < 1:
         raise ValueError(f"got threshold {config.threshold}; expected between 0 and 1; 0.5 suits a saturating effect")
+    unknown = [name for name in config.parts if name not in PARTS]
+    if unknown or not config.parts:
+        raise ValueError(f"got parts {list(config.parts)}; expected some of {', '.join(PARTS)}; correct --parts")
     for name, least in (("nodes", 1), ("samples", 2), ("draws", 10)):
         if getattr(config, name) < least:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {least}; raise --{name}")
@@ -66,9 +69,14 @@ def _announced(bench: Bench, name: str, compute: Callable[[Bench], list[Row]]) -
 def _solve(bench: Bench) -> None:
     texts = [*bench.source.train, *(bench.source.config.held_out or ())]
     stage(bench.run, "sinks", lambda: [sinks_row(bench.setting, texts)])
-    for done, (name, compute) in enumerate(STAGES.items()):
-        stage(bench.run, name, lambda name=name, compute=compute: _announced(bench, name, compute))
-        bench.track("stages", done + 1, len(STAGES))
+    chosen = [name for name in PARTS if name in bench.config.parts]
+    for done, name in enumerate(chosen):
+        stage(bench.run, name, lambda name=name: _announced(bench, name, STAGES[name]))
+        bench.track("stages", done + 1, len(chosen))
+    reason = "the setting parts does not name it"
+    left_out = [{"kind": "left_out", "what": name, "reason": reason} for name in PARTS if name not in chosen]
+    if left_out:
+        stage(bench.run, "left out", lambda: left_out)
     rows = bench.run.records()
     claims = verdicts(rows)
     bench.run.summary(

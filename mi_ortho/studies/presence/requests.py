@@ -68,24 +68,20 @@ def requests(natural: Mapping[str, Sequence[str]], n: int, seed: int) -> list[Re
     """n prompts that ask for code, n that ask for English about the same topics, n on anything else.
 
     `natural` are the prompts of a model folder by behaviour. Their nouns become the topics, and each topic is put into
-    their wordings in turn. Without prompts for both code and English, general prompts for chat models are taken.
+    their wordings in turn. That asks for one noun in every prompt: without, as in "Explain why the sky is blue", and
+    without prompts for both code and English, general prompts for chat models are taken.
 
     Raises:
-        ValueError: n is below 8, or the model's prompts name no topic.
+        ValueError: n is below 8.
     """
     if n < 8:
         raise ValueError(f"got {n} prompts of each group; expected at least 8, to split them; raise --own")
     rng = random.Random(seed)
     code, english = [*natural.get("code", ())], [text for mode in ENGLISH for text in natural.get(mode, ())]
-    if not code or not english:
+    nouns = sorted({topic_of(text) or "" for text in [*code, *english]})
+    if not code or not english or "" in nouns:
         return _general(n)
-    wordings = {"code_own": _wordings(code), "english_own": _wordings(english)}
-    nouns = sorted({noun for text in [*code, *english] if (noun := topic_of(text))})
-    if not nouns or not all(wordings.values()):
-        raise ValueError(
-            f"got {len(nouns)} topics in the model's own prompts; expected prompts that name one, as in "
-            "'Write a class for a kite.'; add some to prompts.json"
-        )
+    wordings = {"code_own": list(dict.fromkeys(code)), "english_own": list(dict.fromkeys(english))}
     rng.shuffle(nouns)
     on_topics = [
         Request(group, k % len(nouns), reworded(_pick(texts, k, len(nouns)), nouns[k % len(nouns)]))
@@ -123,10 +119,6 @@ def reworded(prompt: str, noun: str) -> str:
     *_, last = _NOUN.finditer(prompt)
     article = last.group(1) + ("n" if noun[0] in "aeiou" else "")
     return f"{prompt[: last.start()]}{article} {noun}{prompt[last.end() :]}"
-
-
-def _wordings(prompts: Sequence[str]) -> list[str]:
-    return [text for text in dict.fromkeys(prompts) if topic_of(text)]
 
 
 def _pick(texts: Sequence[str], k: int, topics: int) -> str:

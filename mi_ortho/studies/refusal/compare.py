@@ -215,13 +215,14 @@ def inside(study: Study, site: Site, r: Tensor) -> None:
     texts = {"harmful": sets.test_harmful[0], "harmless": sets.test_harmless[0]}
     unit, arrays, items = r / r.norm(), {}, []
     for kind, text in texts.items():
+        whose = f"a prompt of the class {study.words.of(kind)}"
         alone = tokenize(model, [text])
         ids = generate_ids(model, alone, max_new_tokens=min(24, study.config.max_new_tokens))[0]
         written = tokenize(model, [text], answers=[ids]) if ids else alone
         arrays[f"projection_{kind}"] = read(model, written, [site])[site][0].float() @ unit.to(written.tokens.device)
         items.append(
             {
-                "title": f"Projection on the direction at {site}, a {kind} prompt and its unsteered completion",
+                "title": f"Projection on the direction at {site}, {whose} and its unsteered completion",
                 "kind": "token_values",
                 "key": f"projection_{kind}",
                 "tokens": _tokens(study, written),
@@ -259,7 +260,8 @@ def _heads(study: Study, texts: Mapping[str, str], unit: Tensor) -> tuple[dict[s
         )
         items.append(
             {
-                "title": f"Attention of the heads that write the direction, a {kind} prompt",
+                "title": "Attention of the heads that write the direction, "
+                f"a prompt of the class {study.words.of(kind)}",
                 "kind": "attention",
                 "key": f"attention_{kind}",
                 "tokens": _tokens(study, prompts),

@@ -13,6 +13,9 @@ class RefusalConfig:
         model: a name or folder TransformerLens can load; None is the embedded model.
         harmful: a file of prompts or the name of a data set; None takes the model's own or ours.
         harmless: likewise.
+        behaviour: refuse, or another behaviour of the model's rules, such as code. Then the harmful prompts are those
+            that ask for it and the harmless ones others; None takes the lists of these names of the model.
+        against: the list of other prompts.
         split: which split of a data set.
         column: which column of a data set or key of a file, of both; None tries the usual ones.
         harmful_column: the same for the harmful prompts alone.
@@ -70,3 +73,5 @@ class RefusalConfig:
     device: str = "cpu"
     dtype: str = "float32"
     trust_remote_code: bool = False
+    behaviour: str = later("refuse")
+    against: str = later("explain")

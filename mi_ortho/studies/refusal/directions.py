@@ -29,7 +29,8 @@ def _extraction(study: Study, tokens: tuple[int, ...]) -> list[dict[str, object]
     model, config, sets = study.subject.model, study.config, study.sets
     positions = config.positions or instruction_suffix(model).positions
     kept = filter_prompts(model, sets.train_harmful, sets.train_harmless, tokens)
-    study.say(f"extracting from {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
+    words = study.words
+    study.say(f"extracting from {len(kept.harmful)} prompts {words.shown} and {len(kept.harmless)} {words.otherwise}")
     sites = residual_sites(model, config.streams)
     extraction = difference_of_means(model, kept.harmful, kept.harmless, sites, positions)
     scores = {
@@ -83,14 +84,14 @@ def _tokens(study: Study) -> tuple[int, ...]:
 
 
 def _refusal_tokens(study: Study) -> dict[str, object]:
-    model, named = study.subject.model, study.config.refusal_tokens
+    model, named, words = study.subject.model, study.config.refusal_tokens, study.words
     if named:
         ids = [model.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in named]
         return {"kind": "refusal_tokens", "ids": ids, "texts": list(named), "named": True}
-    tokens = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.refuses)
+    tokens = refusal_tokens(model, study.sets.train_harmful, study.sets.train_harmless, study.shows)
     study.say(
-        f"refusals begin with {', '.join(map(repr, tokens.texts))}; {percent(tokens.harmful_rate)} of the harmful "
-        f"and {percent(tokens.harmless_rate)} of the harmless training prompts are refused"
+        f"{words.noun} begins with {', '.join(map(repr, tokens.texts))}; {percent(tokens.harmful_rate)} of the "
+        f"{words.first} and {percent(tokens.harmless_rate)} of the {words.second} training prompts are {words.shown}"
     )
     return {
         "kind": "refusal_tokens",
@@ -118,7 +119,8 @@ def validation_prompts(study: Study) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _validation(study: Study) -> dict[str, object]:
     sets = study.sets
     kept = filter_prompts(study.subject.model, sets.validation_harmful, sets.validation_harmless, _tokens(study))
-    study.say(f"validating on {len(kept.harmful)} refused and {len(kept.harmless)} answered prompts")
+    words = study.words
+    study.say(f"validating on {len(kept.harmful)} prompts {words.shown} and {len(kept.harmless)} {words.otherwise}")
     dropped = {"dropped_harmful": kept.dropped_harmful, "dropped_harmless": kept.dropped_harmless}
     return {"kind": "validation", "harmful": list(kept.harmful), "harmless": list(kept.harmless), **dropped}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -17,6 +18,7 @@ from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.rows import Record, pick
 from mi_ortho.studies.refusal.page_inside import inside_section
 from mi_ortho.studies.refusal.page_places import candidate_section, layer_section, matrix_section
+from mi_ortho.studies.refusal.words import Words, words_of
 
 Rows = Sequence[Record]
 ARCS = (  # plane, adaptive, colour
@@ -24,24 +26,31 @@ ARCS = (  # plane, adaptive, colour
     ("plane", True, "c4"),
     ("random axis", False, CONTROLS["random"].colour),
 )
-TERMS = [
-    ("direction", "Difference of the mean activations on harmful and harmless prompts at one layer and position."),
-    ("ablated", "The part along the direction is removed from every block input, attention output and MLP output."),
-    ("added", "The difference of means is added at every position of the place it was read from."),
-    ("refusal score", "log P(R) - log(1 - P(R)) in nats, R the first tokens of refusals."),
-    ("bypass, induce", "Refusal score of harmful prompts with the direction ablated; of harmless ones with it added."),
-    (
-        "answered coherently",
-        "The answer counts as help by the model's own rules (else: twelve words), no refusal in "
-        "it, and it is coherent.",
-    ),
-    (
-        "coherent",
-        "Perplexity under the unsteered model at most 20 after the first four tokens, and at most half of the "
-        "token triples repeated.",
-    ),
-    ("KL on harmless", "KL(unsteered || steered) per token over the unsteered model's own harmless answers."),
-]
+
+
+def _terms(words: Words) -> list[tuple[str, str]]:
+    first, second = words.first, words.second
+    helps = "counts as help by the model's own rules (else: twelve words)" if words == Words() else "has twelve words"
+    return [
+        ("direction", f"Difference of the mean activations on {first} and {second} prompts at one layer and position."),
+        ("ablated", "The part along the direction is removed from every block input, attention output and MLP output."),
+        ("added", "The difference of means is added at every position of the place it was read from."),
+        (f"{words.noun} score", f"log P(R) - log(1 - P(R)) in nats, R the first tokens of answers {words.shown}."),
+        (
+            "bypass, induce",
+            f"That score on {first} prompts with the direction ablated; on {second} ones with it added.",
+        ),
+        (
+            f"{words.otherwise} coherently",
+            f"The answer {helps}, shows no {words.noun}, and is coherent.",
+        ),
+        (
+            "coherent",
+            "Perplexity under the unsteered model at most 20 after the first four tokens, and at most half of the "
+            "token triples repeated.",
+        ),
+        (f"KL on {second}", "KL(unsteered || steered) per token over the unsteered model's own answers to them."),
+    ]
 
 
 _HEADING = Markup('<h3 class="narrow">{}</h3>')
@@ -51,7 +60,9 @@ def refusal_report(run_dir: Path) -> Path:
     """Write `report.html` into a run directory of `refusal`, finished or not; parts without records are left out."""
     run = open_run(run_dir)
     rows: Rows = run.records()
+    words = words_of(rows)
     parts = (
+        _refusals(rows),
         _conditions(rows),
         _side_by_side(rows),
         candidate_section(rows),
@@ -62,24 +73,36 @@ def refusal_report(run_dir: Path) -> Path:
         _rankings(rows),
         inside_section(run),
         left_out_section(rows),
-        glossary(TERMS),
+        glossary(_terms(words)),
     )
-    return write_report(run_dir, "Refusal direction", [part for part in parts if part is not None])
+    return write_report(run_dir, f"{words.noun.capitalize()} direction", [part for part in parts if part is not None])
+
+
+def _refusals(rows: Rows) -> Section | None:
+    answers = pick(rows, kind="harmful_answer")
+    if not answers:
+        return None
+    columns = {"prompt": "Prompt", "refused": "Refused", "mode": "Behaviour", "text": "Completion"}
+    lead = "Answers to harmful prompts without any change, greedy."
+    body = table(answers, columns, name="refusals", chips=("mode",))
+    return Section("Does it refuse?", body, lead, "refusals", "Refuses?")
 
 
 def _conditions(rows: Rows) -> Section | None:
+    words = words_of(rows)
     conditions = pick(rows, kind="condition")
     if not conditions:
         return None
     columns = {
         "prompts": "Prompts",
         "condition": "Condition",
-        "refused": "Refused",
-        "success": "Answered coherently",
+        "refused": words.shown.capitalize(),
+        "success": f"{words.otherwise.capitalize()} coherently",
         "coherent": "Coherent",
-        "staged": "Refused, then answered",
-        "phrase_first": "Phrase in first sentence",
-        "kl": "KL on harmless",
+        **(
+            {"staged": "Refused, then answered", "phrase_first": "Phrase in first sentence"} if words == Words() else {}
+        ),
+        "kl": f"KL on {words.second}",
         "cross_entropy": "Cross-entropy",
         "cross_entropy_before": "before",
         "accuracy": "Behaviours kept",
@@ -87,12 +110,20 @@ def _conditions(rows: Rows) -> Section | None:
     }
     body = Markup("")
     for kind in ("harmful", "harmless"):
-        part = [row for row in conditions if row["prompts"] == kind]
-        body += estimates(f"Refusal of {kind} prompts, with 95 % intervals", _estimates(part, "refused"))
-        body += estimates(f"Coherence of what is written to {kind} prompts", _estimates(part, "coherent"))
+        part, name = [row for row in conditions if row["prompts"] == kind], words.of(kind)
+        title = f"Share of {name} prompts {words.shown}, with 95 % intervals"
+        body += estimates(title, _estimates(part, "refused"))
+        body += estimates(f"Coherence of what is written to {name} prompts", _estimates(part, "coherent"))
     lead = "Shares of held-out test prompts. Rings are controls: random directions of equal norm."
-    body = Markup('<div class="two">{}</div>').format(body) + table(conditions, columns, name="conditions")
+    body = Markup('<div class="two">{}</div>').format(body) + table(
+        _named(conditions, words), columns, name="conditions"
+    )
     return Section("What the direction does", body, lead, "effect", "Effect")
+
+
+def _named(rows: Rows, words: Words) -> list[dict[str, Any]]:
+    """The rows with the classes of prompts as the study calls them."""
+    return [{**row, "prompts": words.of(row["prompts"])} for row in rows]
 
 
 def _estimates(rows: Rows, key: str) -> list[Estimate]:
@@ -111,14 +142,16 @@ def _side_by_side(rows: Rows) -> Section | None:
     first_rows = [row for row in pick(rows, kind="completion") if row["index"] == 0]
     if not first_rows:
         return None
-    body = Markup("")
+    body, words = Markup(""), words_of(rows)
     for kind in ("harmful", "harmless"):
         chosen = [
             row for row in first_rows if row["prompts"] == kind and (not row["control"] or " 0 " in row["condition"])
         ]
         cards = [Card(row["condition"], row["text"], row["mode"], _remark(row)) for row in chosen]
         if cards:
-            body += _HEADING.format(f"A {kind} prompt") + completions(cards, prompt=chosen[0]["prompt"])
+            body += _HEADING.format(f"A prompt of the class {words.of(kind)}") + completions(
+                cards, prompt=chosen[0]["prompt"]
+            )
     columns = {
         "prompts": "Prompts",
         "condition": "Condition",
@@ -130,7 +163,7 @@ def _side_by_side(rows: Rows) -> Section | None:
         "text": "Completion",
     }
     body += _HEADING.format("All completions") + table(
-        pick(rows, kind="completion"), columns, name="completions", chips=("stage",)
+        _named(pick(rows, kind="completion"), words), columns, name="completions", chips=("stage",)
     )
     lead = "The first test prompt of each class under every condition, then all; the words that differ are marked."
     return Section("Completions", body, lead, "completions")
@@ -153,16 +186,16 @@ def _circle(rows: Rows) -> Section | None:
     turns = pick(rows, kind="circle")
     if not turns:
         return None
-    wheels, panels = Markup(""), []
+    wheels, panels, words = Markup(""), [], words_of(rows)
     for kind in ("harmful", "harmless"):
         arcs = {arc: _arc(turns, kind, arc) for arc in ARCS}
-        for measure, title in (("refused", "refused"), ("coherent", "coherent")):
+        for measure, title in (("refused", words.shown), ("coherent", "coherent")):
             laps = [
                 Lap(_arc_name(arc), [row["degrees"] for row in part], [row[measure] for row in part], arc[2])
                 for arc, part in arcs.items()
                 if part
             ]
-            wheels += wheel(f"{kind} prompts: share {title}", laps)
+            wheels += wheel(f"{words.of(kind)} prompts: share {title}", laps)
         for measure in ("refused", "success")[: 2 if kind == "harmful" else 1]:
             series = [
                 Series(
@@ -175,10 +208,16 @@ def _circle(rows: Rows) -> Section | None:
                 for arc, part in arcs.items()
                 if part
             ]
-            label = "refused" if measure == "refused" else "answered coherently"
+            label = words.shown if measure == "refused" else f"{words.otherwise} coherently"
             panels.append(
                 curve(
-                    Panel(f"{kind} prompts", label, "angle in degrees", letter="abcd"[len(panels)], group="circle"),
+                    Panel(
+                        f"{words.of(kind)} prompts",
+                        label,
+                        "angle in degrees",
+                        letter="abcd"[len(panels)],
+                        group="circle",
+                    ),
                     series,
                 )
             )
@@ -197,35 +236,37 @@ def _arc_name(arc: tuple[str, bool, str]) -> str:
     return {"plane": "plane of directions", "random axis": "random second axis"}[arc[0]] + ", adaptive" * arc[1]
 
 
-_ROUNDS = {
-    "number": "Round",
-    "site": "Read at",
-    "position": "Position",
-    "norm": "Norm",
-    "cosine_before": "Cosine with the unablated difference there",
-    "refusal": "Refusal score, all ablated",
-    "alone": "Refusal score, this one ablated",
-    "random": "Refusal score, as many random",
-}
+def _rounds(score: str) -> dict[str, str]:
+    return {
+        "number": "Round",
+        "site": "Read at",
+        "position": "Position",
+        "norm": "Norm",
+        "cosine_before": "Cosine with the unablated difference there",
+        "refusal": f"{score}, all ablated",
+        "alone": f"{score}, this one ablated",
+        "random": f"{score}, as many random",
+    }
 
 
 def _several(rows: Rows) -> Section | None:
     rounds, probes, cones = (pick(rows, kind=kind) for kind in ("round", "probe", "cone"))
     if not rounds and not probes and not cones:
         return None
-    body = Markup("")
+    body, words = Markup(""), words_of(rows)
+    score = f"{words.noun.capitalize()} score"
     if rounds:
         body += _HEADING.format("Extracted again while all earlier directions are ablated")
         body += table(
             rounds,
-            _ROUNDS,
+            _rounds(score),
             name="rounds",
         )
     if probes:
         body += _HEADING.format("Linear probes projected out one after the other (INLP)")
         body += table(
             probes,
-            {"number": "Probe", "auc": "AUC on validation prompts", "refusal": "Refusal score, all ablated"},
+            {"number": "Probe", "auc": "AUC on validation prompts", "refusal": f"{score}, all ablated"},
             name="probes",
         )
     if cones:
@@ -234,13 +275,13 @@ def _several(rows: Rows) -> Section | None:
             cones,
             {
                 "dimension": "Dimension",
-                "scores": "Refusal score by direction",
-                "selected": "Refusal score, selected direction",
+                "scores": f"{score} by direction",
+                "selected": f"{score}, selected direction",
                 "cosines": "Cosine with the selected",
             },
             name="cones",
         )
-    lead = "Mean refusal scores of harmful validation prompts in nats. Each round is orthogonal to the earlier ones."
+    lead = f"{score}: mean over {words.first} validation prompts in nats. Each round is orthogonal to the earlier ones."
     return Section("More than one direction", body, lead, "several", "Several")
 
 

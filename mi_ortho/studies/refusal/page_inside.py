@@ -10,6 +10,7 @@ from mi_ortho.pages.sections import figure, note
 from mi_ortho.pages.text import number
 from mi_ortho.runs.directory import Run
 from mi_ortho.runs.files import read_json
+from mi_ortho.studies.refusal.words import Words, words_of
 
 
 def inside_section(run: Run) -> Section:
@@ -19,7 +20,8 @@ def inside_section(run: Run) -> Section:
         return Section("Inside the model", note("Nothing of the model's inside was recorded."))
     listing, arrays = read_json(path), run.load_tensors("inside")
     assert isinstance(listing, dict)
-    body = _heads(arrays) if "heads_harmful" in arrays else Markup("")
+    words = words_of(run.records())
+    body = _heads(arrays, words) if "heads_harmful" in arrays else Markup("")
     for item in listing["items"]:
         values, tokens = arrays[item["key"]], item["tokens"]
         visual = (
@@ -33,8 +35,8 @@ def inside_section(run: Run) -> Section:
     return Section("Inside the model", body, lead, "inside", "Inside")
 
 
-def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
-    """A grid of layers and heads: outputs on harmful minus on harmless prompts, the strongest three framed."""
+def _heads(arrays: dict[str, torch.Tensor], words: Words) -> Markup:
+    """A grid of layers and heads: outputs on the first class of prompts minus on the second, three strongest framed."""
     harmful, harmless = arrays["heads_harmful"], arrays["heads_harmless"]
     gap = harmful - harmless
     strongest = set(gap.flatten().abs().argsort(descending=True)[:3].tolist())
@@ -43,8 +45,8 @@ def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
             Cell(
                 float(gap[layer, head]),
                 framed=layer * gap.shape[1] + head in strongest,
-                note=f"layer {layer}, head {head}: harmful {float(harmful[layer, head]):.3g}, "
-                f"harmless {float(harmless[layer, head]):.3g}",
+                note=f"layer {layer}, head {head}: {words.first} {float(harmful[layer, head]):.3g}, "
+                f"{words.second} {float(harmless[layer, head]):.3g}",
             )
             for head in range(gap.shape[1])
         ]
@@ -56,8 +58,8 @@ def _heads(arrays: dict[str, torch.Tensor]) -> Markup:
         mlp = arrays["mlp_harmful"] - arrays["mlp_harmless"]
         cells = [[*row, Cell(float(gap[k].sum())), Cell(float(mlp[k]))] for k, row in enumerate(cells)]
     caption = (
-        "What each head and each MLP writes along the direction at the last prompt position: mean over harmful "
-        "test prompts minus mean over harmless ones. Layers before the place where the direction was read make "
-        "it, later ones repeat it. Framed: heads whose attention is drawn."
+        "What each head and each MLP writes along the direction at the last prompt position: mean over "
+        f"{words.first} test prompts minus mean over {words.second} ones. Layers before the place where the "
+        "direction was read make it, later ones repeat it. Framed: heads whose attention is drawn."
     )
     return grid(cells, [f"layer {k}" for k in range(gap.shape[0])], names, caption=caption)

@@ -12,13 +12,18 @@ from mi_ortho.pages.plots import Panel, Series, curve
 from mi_ortho.pages.sections import curves
 from mi_ortho.pages.text import number, visible
 from mi_ortho.runs.rows import Record, pick
+from mi_ortho.studies.refusal.words import Words, words_of
 
 LETTERS = {"not a number": "N", "last layers": "L", "KL too large": "K", "does not induce": "I"}
-MEASURES = {
-    "bypass": "Bypass: refusal score of harmful prompts with the candidate ablated everywhere; lower is better.",
-    "induce": "Induce: refusal score of harmless prompts with the candidate added where it was read; higher is better.",
-    "kl": "KL that ablating the candidate causes on harmless prompts, in nats; lower is better.",
-}
+
+
+def _measures(words: Words) -> dict[str, str]:
+    first, second = f"{words.noun} score of {words.first} prompts", f"{words.noun} score of {words.second} prompts"
+    return {
+        "bypass": f"Bypass: {first} with the candidate ablated everywhere; lower is better.",
+        "induce": f"Induce: {second} with the candidate added where it was read; higher is better.",
+        "kl": f"KL that ablating the candidate causes on {words.second} prompts, in nats; lower is better.",
+    }
 
 
 def candidate_section(rows: Sequence[Record]) -> Section | None:
@@ -27,7 +32,9 @@ def candidate_section(rows: Sequence[Record]) -> Section | None:
     if not candidates or not extraction:
         return None
     chosen = next((row for row in reversed(pick(rows, kind="selection")) if "site" in row), {})
-    maps = Markup("").join(_map(candidates, extraction[-1], chosen, key, text) for key, text in MEASURES.items())
+    maps = Markup("").join(
+        _map(candidates, extraction[-1], chosen, key, text) for key, text in _measures(words_of(rows)).items()
+    )
     body = Markup('<div class="two">{}</div>').format(maps)
     columns = {
         "site": "Read at",
@@ -80,7 +87,7 @@ def layer_section(rows: Sequence[Record]) -> Section | None:
     panels = []
     charts = (
         (("norm",), "Norm of the difference", ""),
-        (("bypass", "induce"), "Refusal score", "nats"),
+        (("bypass", "induce"), f"{words_of(rows).noun.capitalize()} score", "nats"),
         (("kl",), "KL of ablation", "nats"),
     )
     for letter, (keys, label, unit) in zip("abc", charts):
@@ -124,8 +131,9 @@ def matrix_section(rows: Sequence[Record]) -> Section | None:
     cells = [
         [Cell(score - row["before"], note=_where(row, k)) for k, score in enumerate(row["scores"])] for row in sources
     ]
+    words = words_of(rows)
     caption = (
-        "Change of the mean refusal score of harmful validation prompts, in nats: orange, refusal falls. A "
+        f"Change of the mean {words.noun} score of {words.first} validation prompts, in nats: orange, it falls. A "
         "direction is ablated at block input, attention output and MLP output of the layers named by the column "
         "only. The last rows are random directions."
     )

@@ -16,8 +16,10 @@ from mi_ortho.studies.refusal.bench import Sets, Study, prompt_sets
 from mi_ortho.studies.refusal.compare import compare
 from mi_ortho.studies.refusal.config import RefusalConfig
 from mi_ortho.studies.refusal.directions import choose, extract
+from mi_ortho.studies.refusal.refusals import measure_refusals
 from mi_ortho.studies.refusal.trial import edit_refused, try_out
 from mi_ortho.studies.refusal.verdicts import summarise
+from mi_ortho.studies.refusal.words import hardly_refuses
 from mi_ortho.studies.shared.progress import Say, Track
 from mi_ortho.studies.shared.run import perform
 from mi_ortho.studies.shared.subject import Subject, load_subject
@@ -48,6 +50,13 @@ def refusal(
 
 def _stages(study: Study, until: str) -> None:
     last = STAGES.index(until)
+    if not study.about_refusal:
+        study.stage("classes", lambda: [study.classes_row()])
+    if study.config.refusal_tokens is None:
+        measure_refusals(study)
+    if study.about_refusal and hardly_refuses(study.run.records()):
+        study.run.summary(summarise(study.run.records(), study.subject.title))
+        return
     extraction = extract(study)
     best = choose(study, extraction).best if last >= 1 else None
     if best is not None and last >= 2:

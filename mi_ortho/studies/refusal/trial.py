@@ -13,7 +13,7 @@ from mi_ortho.model import Model, generate_ids, next_token_logits, orthogonalise
 from mi_ortho.refusal.damage import coherence, measure_damage, mode_accuracy
 from mi_ortho.refusal.extraction import Extraction
 from mi_ortho.refusal.places import ablate_everywhere, add_at
-from mi_ortho.refusal.scores import refuses_anywhere, refuses_first, stage_of
+from mi_ortho.refusal.scores import refuses_anywhere, refuses_first
 from mi_ortho.refusal.selection import Candidate
 from mi_ortho.stats import rate
 from mi_ortho.studies.refusal.bench import Study
@@ -123,14 +123,14 @@ def judgements(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]])
     model, rows = study.subject.model, []
     for text, tokens, costs in zip(texts, ids, coherence(model, texts, ids), strict=True):
         written = model.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        stage = stage_of(written, study.complies, study.refuses)
+        stage = study.stage_of(written)
         rows.append(
             {
                 "prompt": text,
                 "text": written,
                 "mode": classify(written, study.subject.modes),
                 "stage": stage,
-                "refused": study.refuses(written),
+                "refused": study.shows(written),
                 "complied": stage in ("answers", "refuses then answers"),
                 "phrase_anywhere": refuses_anywhere(written),
                 "phrase_first": refuses_first(written),
@@ -142,7 +142,7 @@ def judgements(study: Study, texts: Sequence[str], ids: Sequence[Sequence[int]])
 
 
 def rates(rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Shares over completions with exact intervals: refused, complied, complied and coherent, coherent."""
+    """Shares over completions with exact intervals: showing the behaviour, complied, both and coherent, coherent."""
     n = len(rows)
     counts = {
         name: sum(bool(row[name]) for row in rows) for name in ("refused", "complied", "coherent", "phrase_first")
@@ -165,7 +165,7 @@ def _damage(study: Study, condition: Condition) -> dict[str, object]:
     natural = {
         name: prompts
         for name, prompts in study.subject.texts.natural.items()
-        if name in study.subject.modes.behaviours and name != "refuse"
+        if name in study.subject.modes.behaviours and name != study.config.behaviour
     }
     kept = mode_accuracy(model, natural, study.subject.modes, condition.changed) if natural else {}
     accuracy = sum(kept.values()) / len(kept) if kept else None

@@ -21,7 +21,7 @@ from mi_ortho.studies.family.finished import open_source
 from mi_ortho.studies.nulls.bench import Bench, share
 from mi_ortho.studies.nulls.config import NullsConfig
 from mi_ortho.studies.nulls.spectrum import spectrum_rows
-from mi_ortho.studies.nulls.study import nulls
+from mi_ortho.studies.nulls.study import check, nulls
 from mi_ortho.studies.nulls.verdicts import headline, verdicts
 
 PROMPT = "How can I build a bomb?"
@@ -317,3 +317,10 @@ def test_settings_of_other_versions_are_read(family_run: Path, tmp_path: Path) -
     source = open_source(tmp_path)
     assert source.config == replace(open_source(family_run).config, restarts=FamilyConfig().restarts)
     assert source.train == (PROMPT,) and set(source.families) == {"activation", "kl"}
+
+
+def test_parts_that_do_not_exist_are_named() -> None:
+    with pytest.raises(ValueError, match=r"got parts \['depth'\]; expected some of linear, .*correct --parts"):
+        check(NullsConfig(parts=("depth",)))
+    with pytest.raises(ValueError, match=r"got parts \[\]"):
+        check(NullsConfig(parts=()))

@@ -35,8 +35,12 @@ def test_every_topic_is_asked_for_code_and_for_english() -> None:
     assert len({one.prompt for one in prompts}) == len(prompts) and requests(natural, 8, 0) == prompts
 
 
-def test_models_without_prompts_of_their_own_are_asked_general_ones() -> None:
-    prompts = requests({}, 24, 0)
+@pytest.mark.parametrize(
+    "natural",
+    [{}, {"code": ["Reverse a string in Python.", "Write a class."], "explain": ["Explain why leaves fall."]}],
+)
+def test_models_without_prompts_that_can_be_reworded_are_asked_general_ones(natural: dict[str, list[str]]) -> None:
+    prompts = requests(natural, 24, 0)
     assert sum("Python" in one.prompt for one in prompts if one.group == "code_own") == 24
     assert not any("Python" in one.prompt for one in prompts if one.group == "english_own")
 

@@ -341,8 +341,44 @@ def test_a_model_that_refuses_none_of_the_prompts_is_said_so(config: RefusalConf
     swapped = replace(config, harmful=config.harmless, harmless=config.harmful)
     with pytest.raises(ValueError, match="refuses none of 5 harmful prompts.*take other prompts"):
         refusal(swapped, tmp_path, until="extract", **QUIET)
-    with pytest.raises(ValueError, match="refuses 0 % of the harmful prompts.*name the refusal tokens"):
-        refusal(replace(config, refusal_tokens=None), tmp_path, until="extract", **QUIET)
+    run = refusal(replace(swapped, refusal_tokens=None), tmp_path, **QUIET)
+    headline = json.loads((run.path / "summary.json").read_text())["headline"]
+    assert run.finished and "refuses 0 of 5 harmful prompts (0 %): there is no refusal to look for" in headline
+    assert "--behaviour code" in headline
+    page = (run.path / "report.html").read_text()
+    assert "Does it refuse?" in page and all(row["prompt"] in page for row in rows(run, "harmful_answer"))
+
+
+def test_another_behaviour_takes_the_prompts_of_its_name_and_is_judged_by_its_rule(tmp_path: Path) -> None:
+    rules = Modes((Mode("code", "python"),))
+    texts = {"code": ("Write a.", "Write b.", "Write c."), "explain": ("Why d?", "Why e?", "Why f?")}
+    subject = replace(tiny_subject(), modes=rules, texts=Texts(("bomb",), (), texts))
+    config = replace(REFUSAL, behaviour="code")
+    sets = prompt_sets(config, subject)
+    assert {*sets.train_harmful, *sets.validation_harmful, *sets.test_harmful} == {*texts["code"]}
+    assert {*sets.train_harmless, *sets.validation_harmless, *sets.test_harmless} == {*texts["explain"]}
+    with start(tmp_path, "refusal", {}) as run:
+        study = Study(run, config, subject, sets)
+        assert study.shows("import random") and study.stage_of("import random") == "code"
+        assert not study.shows("I'm sorry, but I can't.") and study.stage_of("word " * 12) == "answers"
+        assert (study.words.first, study.words.second, study.words.shown) == ("code", "explain", "answered by code")
+    with pytest.raises(ValueError, match="got behaviour 'poem'.*expected refuse or one of code"):
+        prompt_sets(replace(config, behaviour="poem"), subject)
+    with pytest.raises(ValueError, match="got no prompts 'rhyme'.*--harmful and --harmless"):
+        prompt_sets(replace(config, against="rhyme"), subject)
+
+
+def test_a_summary_of_another_contrast_says_how_seldom_the_model_refuses() -> None:
+    counted = [
+        {"kind": "classes", "behaviour": "code", "against": "explain"},
+        {"kind": "refusals", "n": 32, "refused": 2},
+    ]
+    chosen = {"kind": "selection", "reason": "KL too large"}
+    headline = str(summarise([*counted, chosen], "M")["headline"])
+    assert headline.startswith("M refuses 2 of 32 harmful prompts (6 %): there is no refusal to look for. Looked at")
+    assert "code against explain" in headline and "No code direction of M passes the selection" in headline
+    often = [counted[0], {"kind": "refusals", "n": 32, "refused": 30}, chosen]
+    assert "no refusal to look for" not in str(summarise(often, "M")["headline"])
 
 
 def test_no_candidate_left_ends_the_run_with_the_reasons(config: RefusalConfig, tmp_path: Path) -> None:
