@@ -61,7 +61,7 @@ def radius_section(rows: Sequence[Record], config: Mapping[str, Any]) -> Section
         return None
     taken = next(iter(pick(rows, kind="radius")), {})
     body = _figure(tries, taken.get("times")) + table(tries, _COLUMNS, name="radius", unfiltered=list(_COLUMNS))
-    if cards := _cards(rows, taken.get("step")):
+    if cards := _cards(rows, taken.get("step"), str(config.get("behaviour", "auto"))):
         plain = next(iter(pick(rows, kind="unsteered")), {})
         body += completions(cards, prompt=str(plain.get("prompt_text") or ""))
     return Section("The smallest norm that shows something new", body, _LEAD, "radius", "Norm")
@@ -132,10 +132,11 @@ def _figure(tries: Sequence[Mapping[str, Any]], taken: float | None) -> Markup:
     return curves(panels, _CAPTION, legend=_LEGEND + [(key, label, f"{style} dots")] * bool(anew))
 
 
-def _cards(rows: Sequence[Record], taken: object) -> list[Card]:
-    """Without steering, the first new answers at the norm taken, and those of the same vectors beyond it."""
+def _cards(rows: Sequence[Record], taken: object, wanted: str) -> list[Card]:
+    """Without steering, two new answers at the norm taken (wanted ones first), and those of the same vectors beyond."""
     tried = pick(rows, kind="radius_search", control=None)
-    successes = [row for row in pick(tried, step=taken) if row["new"]][:2]
+    new = [row for row in pick(tried, step=taken) if row["new"]]
+    successes = sorted(new, key=lambda row: row["mode"] != wanted)[:2]
     beyond = [row for row in pick(tried, way="beyond") if row["index"] in {one["index"] for one in successes}]
     cards = [
         Card("Without steering", str(row.get("text") or ""), row.get("mode"))
