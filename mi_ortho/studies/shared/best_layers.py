@@ -33,8 +33,8 @@ def best_layers(folder: Path, model: str | None = None) -> BestLayers:
 
 
 def _best(run: Run, command: str) -> BestLayers:
-    atlases = summary_of(run).get("best")
-    best = atlases if isinstance(atlases, dict) else {}
+    content = summary_of(run).get("best")
+    best = content if isinstance(content, dict) else {}
     source, target, radius = (best.get(name) for name in ("source", "target", "radius"))
     if not isinstance(source, int) or not isinstance(target, int) or not isinstance(radius, int | float):
         raise RunError(
