@@ -215,6 +215,10 @@ def test_command(tmp_path: Path) -> None:
     (run_dir,) = (path.parent for path in (tmp_path / "made" / "lengths").glob("*/summary.json"))
     assert 'id="lengths"' in (run_dir / "report.html").read_text("utf-8")
     assert output(tmp_path, "-m", "mi_ortho.cli", "report", str(run_dir))
+    raised = tmp_path / "tests" / "test_architecture.py"
+    text, limit = raised.read_text("utf-8"), '"arrows": 130'
+    assert limit in text
+    raised.write_text(text.replace(limit, '"arrows": 136'), "utf-8")  # by the six that this command has
     output(tmp_path, "-c", f"import pathlib\n{RULES}")
 
 
