@@ -94,8 +94,8 @@ def test_wrong_numbers_are_one_line(command: str, capsys: Any, no_model: None, t
 
 PLACES = [
     *itertools.product(["family", "melbo", "dct"], ["--where"], ["last", "-1", "first", "0", "1.5", "mean", "²", ""]),
-    *itertools.product(["family", "melbo", "dct"], ["--readout"], ["first", "-2", "0", "prompt", "nan"]),
-    *itertools.product(["family", "melbo"], ["--melbo-readout"], ["first", "generated"]),
+    *itertools.product(["family", "melbo", "dct"], ["--readout"], ["first", "-2", "0", "mean of", "nan"]),
+    *itertools.product(["family", "melbo"], ["--melbo-readout"], ["first", "users"]),
 ]
 
 

@@ -101,7 +101,7 @@ def of_family(**changes: Any) -> Shape:
     def call(out: Path) -> None:
         (family.melbo_only if melbo else family.family)(replace(FAMILY, **changes), out, **CALL)
 
-    places = named(stages, "slice_model", "melbo", "complete", "unsteered_completions", "measure", "yardstick")
+    places = named(stages, "slice_model", "melbo", "complete", "unsteered_completions", "measure_graded", "yardstick")
     places += named(stages, "calibrate_scale") + named(job, "gauss_newton")
     places += named(controls, "measure", "yardstick", "jacobian", "shrink", "linear_null")
     places += named(job, "slice_model", "measure") + named(inside, "unsteered_completions", "_attention")

@@ -113,11 +113,11 @@ def prompt_sets(config: RefusalConfig, subject: Subject) -> Sets:
     sizes = (config.train, config.validation, config.test)
     if min(sizes) < 1:
         raise ValueError(f"got {sizes} prompts for training, validation and test; expected at least 1 each; raise them")
-    known = subject.modes.behaviours
-    if config.behaviour not in (REFUSE, *known):
+    names = subject.modes.behaviours
+    if config.behaviour not in (REFUSE, *names):
         raise ValueError(
             f"got behaviour {config.behaviour!r}, which no rule of the model names; expected refuse or one of "
-            f"{', '.join(known)}; correct --behaviour"
+            f"{', '.join(names)}; correct --behaviour"
         )
     parts = {}
     for kind, named in (("harmful", config.harmful), ("harmless", config.harmless)):
@@ -147,8 +147,8 @@ def refusal_prompts(kind: str, subject: Subject) -> PromptSet:
     natural = subject.texts.natural
     lists = ("harmful", "train") if kind == "harmful" else ("benign",)
     texts = tuple(text for name in lists for text in natural.get(name, ()))
-    own = _in_contrast_file(kind, subject) or (texts if natural.get(lists[0]) else ())
-    return PromptSet(f"{subject.title}: {kind}", tuple(own)) if own else shipped_prompts(kind)
+    here = _in_contrast_file(kind, subject) or (texts if natural.get(lists[0]) else ())
+    return PromptSet(f"{subject.title}: {kind}", tuple(here)) if here else shipped_prompts(kind)
 
 
 def _in_contrast_file(name: str, subject: Subject) -> tuple[str, ...]:

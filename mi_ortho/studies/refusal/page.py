@@ -1,6 +1,6 @@
 """The report of a refusal study: candidates with their reasons, effects, the circle, tokens and heads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -197,34 +197,29 @@ def _circle(rows: Rows) -> Section | None:
             ]
             wheels += wheel(f"{words.of(kind)} prompts: share {title}", laps)
         for measure in ("refused", "success")[: 2 if kind == "harmful" else 1]:
-            series = [
-                Series(
-                    _arc_name(arc),
-                    [row["degrees"] for row in part],
-                    [row[measure] for row in part],
-                    arc[2],
-                    key=f"arc{arc[2]}",
-                )
-                for arc, part in arcs.items()
-                if part
-            ]
             label = words.shown if measure == "refused" else f"{words.otherwise} coherently"
-            panels.append(
-                curve(
-                    Panel(
-                        f"{words.of(kind)} prompts",
-                        label,
-                        "angle in degrees",
-                        letter="abcd"[len(panels)],
-                        group="circle",
-                    ),
-                    series,
-                )
-            )
+            letter = "abcd"[len(panels)]
+            panel = Panel(f"{words.of(kind)} prompts", label, "angle in degrees", letter=letter, group="circle")
+            panels.append(curve(panel, _arc_series(arcs, measure)))
     legend = [(f"arc{arc[2]}", _arc_name(arc), arc[2]) for arc in ARCS]
     body = Markup('<div class="wheels">{}</div>').format(wheels) + curves(panels, _CIRCLE, legend=legend)
     lead = f"{turns[0]['n']} prompts of each class; on the rim all, in the centre none."
     return Section("Steering circle", body, lead, "circle", "Circle")
+
+
+def _arc_series(arcs: Mapping[tuple[str, bool, str], list[Record]], measure: str) -> list[Series]:
+    """One curve for each arc that was measured."""
+    return [
+        Series(
+            _arc_name(arc),
+            [row["degrees"] for row in part],
+            [row[measure] for row in part],
+            arc[2],
+            key=f"arc{arc[2]}",
+        )
+        for arc, part in arcs.items()
+        if part
+    ]
 
 
 def _arc(turns: Rows, kind: str, arc: tuple[str, bool, str]) -> list[Record]:
