@@ -42,6 +42,7 @@ def test_rules_name_most_completions_as_the_reader_did() -> None:
     assert judging.area(lambda one: -one.readability, held_out) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_changes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     before = judging.tables()
     monkeypatch.setattr(judging, "classify", lambda text, modes: "other")
