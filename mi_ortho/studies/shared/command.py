@@ -70,7 +70,12 @@ def small_threads(model: str | None) -> int:
     """The number of threads: 1 for models whose matrices are too small to gain from more, else torch's default."""
     import torch
 
-    small = model is None or (
-        Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8
+    from mi_ortho.model.load import PACKAGED
+
+    # a second thread takes a third more processor time on the packaged model, and other roundings find another family
+    small = (
+        model is None
+        or model in PACKAGED
+        or (Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8)
     )
     return 1 if small else torch.get_num_threads()
