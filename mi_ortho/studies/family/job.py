@@ -171,8 +171,8 @@ def preconditioned(
 ) -> tuple[OrthoSettings, Float[Tensor, "d_model d_model"]]:
     """Search settings and the curvature that goes with them.
 
-    A model wider than NARROW gets a sketch of few samples: the usual 2 d_model cost as much as dozens of its searches,
-    and on a chat model of width 576 those end no lower (`python -m benchmarks sketch`).
+    A model wider than NARROW gets a sketch of few samples and a larger ridge: the usual 2 d_model backward passes at
+    each of two points cost as much as dozens of its searches.
     """
     settings, wide = ortho_settings(job.config, norm), len(base) > NARROW
     curvature = gauss_newton(goal, base, generator=job.generator(stream), samples=SAMPLES if wide else None)

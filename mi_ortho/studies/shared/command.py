@@ -72,7 +72,7 @@ def small_threads(model: str | None) -> int:
 
     from mi_ortho.model.load import PACKAGED
 
-    # a second thread takes a third more processor time on the packaged model, and other roundings find another family
+    # with other threads roundings differ, and on the packaged model other vectors are found: its numbers are of one
     small = (
         model is None
         or model in PACKAGED
