@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mi_ortho.cli import configuration
-from mi_ortho.studies.shared.command import app
+from mi_ortho.studies.shared.command import app, small_threads
 from mi_ortho.studies.shared.subject import about, texts_of
 
 SMOLLM2 = configuration.SHIPPED["smollm2"]
@@ -60,3 +60,8 @@ def test_a_model_without_a_readme_says_nothing_of_its_licence(tmp_path: Path):
     assert about(str(tmp_path)) == {"weights_licence": "mit"}
     (tmp_path / "README.md").write_bytes(b"\xff\xfe---")
     assert about(str(tmp_path)) == {}
+
+
+def test_models_whose_numbers_are_printed_here_take_one_thread_by_themselves(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
+    assert [small_threads(model) for model in (None, "smollm2", "some/name-on-a-hub")] == [1, 1, 7]
