@@ -137,3 +137,9 @@ def test_what_the_unsteered_model_finds_improbable_is_no_behaviour(setting: Sett
 def test_incoherent_is_no_behaviour() -> None:
     assert INCOHERENT in CHAT_MODES.names and INCOHERENT not in CHAT_MODES.behaviours
     assert not CHAT_MODES.same(INCOHERENT, INCOHERENT) and CHAT_MODES.same("poem", "poem")
+
+
+def test_an_answer_that_comes_twice_has_its_value_twice(setting: Setting) -> None:
+    answers = [encode(setting.model.tokenizer, text) for text in ("Yes", "import random", "Yes")]
+    values = mean_log_probability(setting.model, [PROMPT] * 4, [*answers, []])
+    assert values.shape == (4,) and values[0] == values[2] != values[1] and values[3].isnan()
