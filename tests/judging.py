@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -33,13 +34,13 @@ class Read:
     half: str
     log_probability: float
 
-    @property
+    @cached_property
     def found(self) -> str:
         """The mode that a run gives it."""
         coherent = self.readability >= (CHAT_MODES.least or 0.0)
         return classify(self.text, CHAT_MODES) if coherent else INCOHERENT
 
-    @property
+    @cached_property
     def readability(self) -> float:
         """As a run measures it."""
         return readability(self.text, self.log_probability)

@@ -14,6 +14,7 @@ from experiments.lab import needs
 from experiments.lab.claims import load, names
 from experiments.lab.families import Setup
 from experiments.lab.presets import FOLDER, read_preset
+from experiments.lab.refusing import tokens_of as refusal_tokens
 from mi_ortho import open_subject
 from mi_ortho.model import EMBEDDED
 from mi_ortho.studies.shared.subject import BOMB, Subject
@@ -171,6 +172,22 @@ def test_the_published_numbers() -> None:
     assert preset.configured(own, smoke=False) == own  # its organisms are other models
 
 
+@pytest.fixture
+def asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a model refuses takes a second to see; that one of random weights does not is seen once."""
+    seen: list[ValueError] = []
+
+    def tokens_of(*given: Any) -> tuple[int, ...]:
+        if not seen:
+            with pytest.raises(ValueError) as caught:
+                refusal_tokens(*given)
+            seen.append(caught.value)
+        raise seen[0]
+
+    monkeypatch.setattr(needs, "tokens_of", tokens_of)
+
+
+@pytest.mark.usefixtures("asked_once")
 def test_every_experiment_takes_the_preset(shrunk: str) -> None:
     preset = read_preset("qwen1.5-1.8b-chat")
     subject = preset.prompted(open_subject(shrunk))

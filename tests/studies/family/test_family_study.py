@@ -102,6 +102,7 @@ def test_the_base_reproduces_itself_and_no_vector_does_not(run):
     assert all(row["loss"] > 0.01 for row in rows_of(run, kind="vector"))
 
 
+@pytest.mark.slow  # tests/test_kills.py cuts the same stages everywhere, within one process
 def test_kill_and_resume_gives_the_uninterrupted_result(run, tmp_path):
     process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     records = wait_for(lambda: next(iter(tmp_path.glob("family/2*/records.jsonl")), None), process)
