@@ -1,5 +1,6 @@
 """The model behind typed hook points: the only package that imports transformer_lens."""
 
+from mi_ortho.model.branching import branch_log_probs
 from mi_ortho.model.check import Check, ModelReport, check_model
 from mi_ortho.model.generate import generate, generate_ids
 from mi_ortho.model.heads import head_writes, require_plain_writes
@@ -60,6 +61,7 @@ __all__ = [
     "positions_of",
     "Written",
     "answer_logits",
+    "branch_log_probs",
     "chat_form",
     "check_model",
     "encode",

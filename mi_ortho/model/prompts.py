@@ -54,6 +54,12 @@ class Prompts:
         tokens, mask = self.tokens.repeat(n, 1), self.mask.repeat(n, 1)
         return Prompts(tokens, mask, self.prompt_length, self.texts * n, passive, roles)
 
+    def rows(self, indices: Int[Tensor, " rows"]) -> "Prompts":
+        """The batch of these rows, in this order; any may come again."""
+        passive, roles = (None if one is None else one[indices] for one in (self.passive, self.roles))
+        texts = tuple(self.texts[k] for k in indices.tolist())
+        return Prompts(self.tokens[indices], self.mask[indices], self.prompt_length, texts, passive, roles)
+
     def prompts_only(self) -> "Prompts":
         """The same prompts without their answers."""
         end = self.prompt_length

@@ -212,26 +212,35 @@ def _steps(model: Any, batch: int, way: Way, check: Callable[[int, int], Any]) -
         return _whole_steps(model)
     if not hasattr(model, "original_model"):
         return _legacy_steps(model, batch, check)
-    name, extra = cache_argument(model), only_last(model, 1)
     cache: list[Any] = [None]
 
     def step(tokens: Tensor, mask: Tensor) -> Tensor:
-        past = {} if cache[0] is None else {str(name): cache[0]}
-        step_mask = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
-        caches, stop = watch_cache(model)
-        rename = renamed_for_parts(model) if way.renamed else None
-        try:
-            logits = model(tokens, attention_mask=step_mask.long(), use_cache=True, **past, **extra)
-        finally:
-            stop()
-            if rename is not None:
-                rename()
-        cache[0] = caches[-1]
-        note_columns(cache[0], mask.shape[1])
+        logits, cache[0] = forward(model, way, cache[0], tokens, mask, columns=1)
         check(columns_in(cache[0]), mask.shape[1])
         return logits[:, -1]
 
     return step
+
+
+def forward(
+    model: Any, way: Way, cache: Any, tokens: Tensor, mask: Tensor, *, columns: int
+) -> tuple[Float[Tensor, "batch columns d_vocab"], Any]:
+    """One pass over new tokens behind what `cache` holds (None: nothing): logits of the last columns, and the cache.
+
+    `mask` is that of all tokens so far.
+    """
+    past = {} if cache is None else {str(cache_argument(model)): cache}
+    step_mask = mask if way.mask == "all" else mask[:, -tokens.shape[1] :]
+    caches, stop = watch_cache(model)
+    rename = renamed_for_parts(model) if way.renamed else None
+    try:
+        logits = model(tokens, attention_mask=step_mask.long(), use_cache=True, **past, **only_last(model, columns))
+    finally:
+        stop()
+        if rename is not None:
+            rename()
+    note_columns(caches[-1], mask.shape[1])
+    return logits[:, -columns:], caches[-1]
 
 
 def _whole_steps(model: Model) -> Step:

@@ -7,9 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.model import Model, answer_logits, tokenize
-
-CHUNK = 16  # rows whose logits are held at once
+from mi_ortho.model import Model, branch_log_probs, tokenize
 
 
 def mean_log_probability(
@@ -29,11 +27,9 @@ def mean_log_probability(
     pairs = [(text, tuple(answer)) for text, answer in zip(texts, answers, strict=True)]
     written = [pair for pair in dict.fromkeys(pairs) if pair[1]]  # weak vectors leave many answers as they were
     values = dict.fromkeys(pairs, math.nan)
-    for start in range(0, len(written), CHUNK):
-        chosen = written[start : start + CHUNK]
-        prompts = tokenize(model, [text for text, _ in chosen], system=system, answers=[list(ids) for _, ids in chosen])
-        tokens, real = (part[:, prompts.prompt_length :] for part in (prompts.tokens, prompts.mask))
-        log_p = answer_logits(model, prompts).log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-        means = torch.where(real, log_p, 0.0).sum(-1) / real.sum(-1)
-        values |= dict(zip(chosen, means.tolist(), strict=True))
+    if written:
+        asked = list(dict.fromkeys(text for text, _ in written))
+        owners, ids = [asked.index(text) for text, _ in written], [one for _, one in written]
+        sums = branch_log_probs(model, tokenize(model, asked, system=system), owners, ids).sum(-1)
+        values |= {pair: float(total) / len(pair[1]) for pair, total in zip(written, sums, strict=True)}
     return torch.tensor([values[pair] for pair in pairs])

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from mi_ortho.model import Prompts, Slice, logit_slice
+from mi_ortho.interventions.edits import Add
+from mi_ortho.model import branch_log_probs
 from mi_ortho.model.tokenizer import encode
 from mi_ortho.steering.completions import Setting, unsteered_completions
 
@@ -19,28 +20,33 @@ class ModePosterior:
     """From vectors to the posterior of modes on one prompt; made by `mode_posterior`.
 
     Attributes:
-        sizes: how many openings each mode has, in the order of the columns.
-        z: steering vector to the logits that predict the openings.
-        openings: the prompt with each opening, teacher-forced.
+        setting: where vectors go.
+        text: the prompt.
+        openings: by mode, in the order of the columns, the tokens that its answers begin with.
     """
 
-    sizes: Mapping[str, int]
-    z: Slice
-    openings: Prompts
+    setting: Setting
+    text: str
+    openings: Mapping[str, Sequence[Sequence[int]]]
 
     @torch.no_grad()
-    def __call__(self, vectors: Float[Tensor, "n d_model"], *, chunk: int = 2) -> Float[Tensor, "n modes"]:
-        """The posterior under each vector, `chunk` vectors at a time; a zero vector gives the unsteered one."""
-        tokens, real = (part[:, self.openings.prompt_length :] for part in (self.openings.tokens, self.openings.mask))
-        likelihoods = []
-        for part in vectors.split(chunk):
-            log_p = self.z(part).log_softmax(-1).gather(-1, tokens.expand(len(part), -1, -1)[..., None])[..., 0]
-            likelihoods.append(torch.where(real, log_p, 0.0).sum(-1))
-        return posterior_of(torch.cat(likelihoods), list(self.sizes.values()))
+    def __call__(self, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n modes"]:
+        """The posterior under each vector; a zero vector gives the unsteered one."""
+        setting, answers = self.setting, [ids for each in self.openings.values() for ids in each]
+        log_p = branch_log_probs(
+            setting.model,
+            setting.prompts([self.text]).repeat(len(vectors)),
+            [k for k in range(len(vectors)) for _ in answers],
+            answers * len(vectors),
+            edits=lambda rows: {setting.site: Add(vectors[rows])},
+            where=setting.where,
+        )
+        likelihoods = log_p.sum(-1).unflatten(0, (len(vectors), len(answers)))
+        return posterior_of(likelihoods, [len(each) for each in self.openings.values()])
 
     def of(self, mode: str, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " n"]:
         """The posterior of one mode."""
-        return self(vectors)[:, list(self.sizes).index(mode)]
+        return self(vectors)[:, list(self.openings).index(mode)]
 
 
 def mode_posterior(
@@ -67,10 +73,10 @@ def mode_posterior(
             f"got openings: {counts}; expected at least two modes and an opening for each; add some, or "
             "leave the mode out"
         )
-    begun = [encode(setting.model.tokenizer, one)[:most] for texts in openings.values() for one in texts]
-    prompts = setting.prompts([text] * len(begun), begun)
-    z = logit_slice(setting.model, prompts, source=setting.site, where=setting.where)
-    return ModePosterior({mode: len(texts) for mode, texts in openings.items()}, z, prompts)
+    begun = {
+        mode: [encode(setting.model.tokenizer, one)[:most] for one in texts] for mode, texts in openings.items()
+    }
+    return ModePosterior(setting, text, begun)
 
 
 def posterior_of(log_likelihoods: Float[Tensor, "n openings"], sizes: Sequence[int]) -> Float[Tensor, "n modes"]:

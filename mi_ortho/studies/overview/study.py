@@ -97,7 +97,7 @@ def show(path: Path, limit: int) -> list[str]:
 def _line(row: Mapping[str, object]) -> str:
     cells = [_number(row.get(key)) for key in ("norm", "loss", "kl_base_vector")]
     text = " ".join(str(row.get("text")).split())[:60]
-    return f"  {row['index']:>5} {cells[0]:>7} {cells[1]:>7} {cells[2]:>12}  {row['mode']!s:9} {text}"
+    return f"  {row['index']:>5} {cells[0]:>7} {cells[1]:>7} {cells[2]:>12}  {row.get('mode', '-')!s:9} {text}"
 
 
 def _number(value: object) -> str:
