@@ -84,7 +84,7 @@ def test_controls_that_stand_together_differ_in_label_and_colour() -> None:
     from mi_ortho.studies.nulls.page_parts import GROUPS
     from mi_ortho.studies.presence.contrasts import NULLS
 
-    family = ("random_base", "isotropic", "covariance", "span", "negated", "scaled_to_base")
+    family = ("random_base", "random_base_displaced", "isotropic", "covariance", "span", "negated", "scaled_to_base")
     geometry = ("untrained", "shuffled")
     for names in (family, NULLS, geometry, [name for name, *_ in GROUPS if name in CONTROLS]):
         shown = [control(name) for name in names]

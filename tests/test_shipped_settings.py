@@ -62,6 +62,9 @@ def test_a_model_without_a_readme_says_nothing_of_its_licence(tmp_path: Path):
     assert about(str(tmp_path)) == {}
 
 
-def test_models_whose_numbers_are_printed_here_take_one_thread_by_themselves(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: 7)
-    assert [small_threads(model) for model in (None, "smollm2", "some/name-on-a-hub")] == [1, 1, 7]
+@pytest.mark.parametrize(("usual", "expected"), [(7, [1, 2, 7]), (1, [1, 1, 1])])
+def test_models_whose_numbers_are_printed_here_take_few_threads(
+    usual: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.get_num_threads", lambda: usual)
+    assert [small_threads(model) for model in (None, "smollm2", "some/name-on-a-hub")] == expected

@@ -10,6 +10,8 @@ from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
 from experiments.lab.performing import finished_run
+from experiments.lab.post import finished, replicate, replication
+from experiments.lab.post_page import write_post
 from experiments.lab.presets import Preset, read_preset
 from experiments.lab.results import write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
@@ -22,12 +24,14 @@ RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
 def run(words: Sequence[str], choices: Choices) -> int:
-    """Run the named experiments (or `all`, `results`, `expected`); returns the exit code."""
+    """Run the named experiments (or `all`, `results`, `expected`, `post`); returns the exit code."""
     _check(choices)
     if list(words) == ["results"]:
         return results(choices)
     if list(words) == ["expected"]:
         return calculated(choices)
+    if list(words) == ["post"]:
+        return post(choices)
     return run_all([load(name) for name in (names() if list(words) == ["all"] else words)], choices)
 
 
@@ -100,6 +104,14 @@ def calculated(choices: Choices) -> int:
         raise ValueError("got expected without --preset; expected one, as its size is what counts; name it")
     runs = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, choices.out))}
     print(page(expected(runs, preset), preset))
+    return 0
+
+
+def post(choices: Choices) -> int:
+    """Repeat the published experiment on a model, and write its page."""
+    what, to = replication(choices.model), choices.to or RESULTS
+    replicate(what, choices.out, workers=choices.workers, threads=choices.threads, device=choices.device)
+    print(write_post(what, list(finished(what, choices.out)), to))
     return 0
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -116,7 +117,7 @@ def load_model(
     if name is not None and not isinstance(name, str | Path):
         return _of_memory(name, tokenizer, device, dtype)
     place = _place(name)
-    with quiet():
+    with quiet(), _parsed_once(place):
         network, tied = _read_network(place, torch.float32 if dtype is None else dtype, trust_remote_code)
         network = network.to("cpu" if device is None else device)
         _require_finite_weights(place.name, network)
@@ -384,6 +385,22 @@ def _read_network(place: _Place, dtype: torch.dtype, trust_remote_code: bool) ->
     if place.gguf is not None:
         _plain(network)
     return network, tied
+
+
+@contextlib.contextmanager
+def _parsed_once(place: _Place) -> Iterator[None]:
+    """Inside the context a GGUF file is parsed once; transformers does it for weights, settings and tokenizer each."""
+    if place.gguf is None:
+        yield
+        return
+    import gguf
+
+    reader = gguf.GGUFReader
+    try:
+        gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+        yield
+    finally:
+        gguf.GGUFReader = reader
 
 
 def _require_covered(name: str, network: Any, info: Any) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Control:
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
         "random_base": Control("family of a random base", "c1"),
+        "random_base_displaced": Control("family of a random base that moves as much", "c0"),
         "isotropic": Control("random, isotropic", "c2"),
         "covariance": Control("random, covariance-matched", "c3"),
         "span": Control("random in the family's span", "c4"),
@@ -44,6 +45,10 @@ CONTROLS: Mapping[str, Control] = MappingProxyType(
         "shuffled": Control("shuffled weights", "c3"),
     }
 )
+
+
+# families of their own: what their vectors keep is the random base's behaviour, what counts is the chosen base's
+RANDOM_BASES = ("random_base", "random_base_displaced")
 
 
 def control(name: str) -> Control:

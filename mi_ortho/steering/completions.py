@@ -14,7 +14,7 @@ from mi_ortho.interventions.sites import Site
 from mi_ortho.model import Model, Prompts, Where, generate, generate_ids, tokenize, without_sinks
 from mi_ortho.steering.coherence import mean_log_probability
 
-ROWS = 64  # rows of one generation batch
+ROWS = 128  # rows of one generation batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Completion:
 def complete(setting: Setting, texts: Sequence[str], vectors: Float[Tensor, "n d_model"]) -> list[list[Completion]]:
     """Completions of every text under every vector: result[i][j] is text j under vector i.
 
-    A zero vector gives the unsteered completion. Work is done in batches of at most 64 rows.
+    A zero vector gives the unsteered completion. Work is done in batches of at most 128 rows.
     """
     prompts = setting.prompts(texts)
     per_batch = max(1, ROWS // len(texts))

@@ -59,8 +59,7 @@ def yardstick(
     Raises:
         ValueError: the base makes the model write nothing.
     """
-    steered = complete(setting, texts, base[None])[0]
-    plain = complete(setting, texts, torch.zeros_like(base)[None])[0]
+    steered, plain = complete(setting, texts, torch.stack([base, torch.zeros_like(base)]))
     if not all(completion.ids for completion in steered):
         raise ValueError(
             "got an empty completion under the base vector; expected some text; take a smaller radius or another base"
@@ -86,17 +85,24 @@ def divergences(yard: Yardstick, vectors: Float[Tensor, "n d_model"], *, chunk: 
     """Per vector: relative activation loss, KL in both directions, and the log-odds of base against unsteered answers.
 
     `kl_base_vector` is KL(p_base || p_vector) and `kl_vector_base` the reverse, in nats, means over answer positions of
-    all training prompts. `log_odds` is log p(base's answers) - log p(unsteered answers) in nats, mean over prompts.
+    all training prompts; `last_kl_base_vector` and `last_kl_vector_base` are the same at the prompts' last token alone,
+    as published (Goldman-Wetzler and Turner 2024). `log_odds` is log p(base's answers) - log p(unsteered answers) in
+    nats, mean over prompts.
     """
     goal = yard.behaviour
     rows = []
+    real = goal.real > 0
+    last = real & (torch.arange(len(real), device=real.device) % (len(real) // len(yard.train)) == 0)
     for part in vectors.split(chunk):
         logits = goal.z(part).flatten(1, -2)
-        real = goal.real > 0
-        forward = masked_mean(kl_divergence(p_logits=goal.goal.expand_as(logits), q_logits=logits), real)
-        reverse = masked_mean(kl_divergence(p_logits=logits, q_logits=goal.goal.expand_as(logits)), real)
-        rows += torch.stack([yard.activation(part), forward, reverse, log_odds(yard, part)], dim=-1).tolist()
-    names = ("loss", "kl_base_vector", "kl_vector_base", "log_odds")
+        goals = goal.goal.expand_as(logits)
+        forward, reverse = (
+            kl_divergence(p_logits=goals, q_logits=logits),
+            kl_divergence(p_logits=logits, q_logits=goals),
+        )
+        means = [masked_mean(kl, places) for places in (real, last) for kl in (forward, reverse)]
+        rows += torch.stack([yard.activation(part), *means, log_odds(yard, part)], dim=-1).tolist()
+    names = ("loss", "kl_base_vector", "kl_vector_base", "last_kl_base_vector", "last_kl_vector_base", "log_odds")
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 

@@ -73,9 +73,7 @@ def mode_posterior(
             f"got openings: {counts}; expected at least two modes and an opening for each; add some, or "
             "leave the mode out"
         )
-    begun = {
-        mode: [encode(setting.model.tokenizer, one)[:most] for one in texts] for mode, texts in openings.items()
-    }
+    begun = {mode: [encode(setting.model.tokenizer, one)[:most] for one in texts] for mode, texts in openings.items()}
     return ModePosterior(setting, text, begun)
 
 

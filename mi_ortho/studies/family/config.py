@@ -32,6 +32,7 @@ class FamilyConfig:
         n: orthogonal vectors that match target activations (the published loss).
         n_kl: orthogonal vectors that match next-token distributions along the base's answer.
         random_bases: vectors of a control family grown from a random base of the same norm.
+        displaced_bases: the same for a random base made so long that it moves target activations as far as the base.
         answer_tokens: tokens of the base's answer that the KL match covers.
         norm_cap: largest norm as a multiple of the base's; 0 for none, as published.
         fixed_norm: norm of every vector as a multiple of the base's; 0 for free norms.
@@ -39,6 +40,7 @@ class FamilyConfig:
         solver: projected (L-BFGS on the projected gradient) or published (Adam on the raw one, activation match only).
         max_steps: solver steps per vector; None is 30 for the projected solver and 1000 for the published one.
         restarts: random starts per vector, of which the best is kept.
+        until_lost: end a family when so many measured vectors in a row have lost the base's behaviour; 0 never does.
         block: vectors searched at once, for accelerators.
         patience: searches in a row without an effect after which the family has ended.
         shrink: also quote the shortest norm with 95 percent of the effect.
@@ -85,6 +87,8 @@ class FamilyConfig:
     trust_remote_code: bool = False
     sinks: str = later("exclude")
     candidate_block: int = later(8)
+    displaced_bases: int = later(0)
+    until_lost: int = later(0)
 
     @property
     def layers(self) -> tuple[int, int]:

@@ -1,6 +1,8 @@
 """What a family is compared with: random vectors of its norms, averages, shorter norms, a linear map, a random base."""
 
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -8,11 +10,11 @@ from torch import Tensor
 
 from mi_ortho.derivatives.first import jacobian
 from mi_ortho.elicitation import Goal, melbo_ortho, random_vectors, shrink
-from mi_ortho.elicitation.objectives import match
+from mi_ortho.elicitation.objectives import ActivationMap, displace, match
 from mi_ortho.elicitation.search import Status
 from mi_ortho.interventions.subspace import Subspace
 from mi_ortho.model import ordinary_activations
-from mi_ortho.nulls.chance import covariance_matched, random_in_span, with_norms
+from mi_ortho.nulls.chance import RANDOM_BASES, covariance_matched, random_in_span, with_norms
 from mi_ortho.nulls.linear import linear_null
 from mi_ortho.runs.rows import Row
 from mi_ortho.steering import Yardstick, measure, measure_graded, yardstick
@@ -26,10 +28,22 @@ def measure_controls(
     job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"]
 ) -> None:
     """Record for each control, of the family's norms, the measurements that the family has."""
-    for control, vectors in control_vectors(job, family, base, name).items():
+    controls = control_vectors(job, family, base, name)
+    others = {control: vectors for control, vectors in controls.items() if control != "isotropic"}
+
+    @cache
+    def together() -> dict[str, list[dict[str, Any]]]:
+        rows = measure(yard, torch.cat(list(others.values())))
+        return {control: rows[k * len(family) : (k + 1) * len(family)] for k, control in enumerate(others)}
+
+    for control, vectors in controls.items():
+
+        def one_of(yard: Yardstick, part: Tensor, held_out: Any, control: str = control) -> list[dict[str, Any]]:
+            return together()[control] if len(others) * len(family) <= BATCH else measure(yard, part)
+
         label = {"kind": "control", "control": control, "match": name}
         # transfer and posteriors are compared with one control: for all of them they would cost most of a run
-        held_out, how = (job.held_out, measure_graded) if control == "isotropic" else ((), measure)
+        held_out, how = (job.held_out, measure_graded) if control == "isotropic" else ((), one_of)
         record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out, how)
 
 
@@ -111,28 +125,45 @@ def _linear_rows(job: Job, base: Float[Tensor, " d_model"]) -> list[Row]:
 
 
 def random_base(job: Job, base: Float[Tensor, " d_model"]) -> None:
-    """Record a control family around a random base of the same norm: is the chosen base special at all?"""
-    if not job.config.random_bases:
-        return
-    other = random_vectors(1, len(base), float(base.norm()), job.generator(20))[0]
-    for name in MATCHES:
-        if job.config.n if name == "activation" else job.config.n_kl:
-            label: Row = {"kind": "control", "control": "random_base", "match": name}
-            job.stage(
-                f"{name} match: random base",
-                lambda name=name, label=label: [
-                    {**label, **row} for row in _random_base_rows(job, name, other, float(base.norm()))
-                ],
-                **label,
-            )
+    """Record control families around a random base, of the base's norm and of its displacement: is the base special?"""
+    config, norm = job.config, float(base.norm())
+    other = random_vectors(1, len(base), norm, job.generator(20))[0]
+    for control, count in zip(RANDOM_BASES, (config.random_bases, config.displaced_bases), strict=True):
+        for name in MATCHES:
+            if count and (config.n if name == "activation" else config.n_kl):
+                label: Row = {"kind": "control", "control": control, "match": name}
+
+                def compute(name: str = name, count: int = count, label: Row = label) -> list[Row]:
+                    as_far = label["control"] == "random_base_displaced"
+                    start = other * displaced_as(job.z, base, other) if as_far else other
+                    return [{**label, **row} for row in _random_base_rows(job, name, start, count)]
+
+                job.stage(f"{name} match: {control.replace('_', ' ')}", compute, **label)
 
 
-def _random_base_rows(job: Job, name: str, other: Float[Tensor, " d_model"], norm: float) -> list[Row]:
+def displaced_as(z: ActivationMap, base: Float[Tensor, " d_model"], other: Float[Tensor, " d_model"]) -> float:
+    """The factor at which `other` moves the target activations as far as the base does, at most 32.
+
+    By doubling, then by bisection to a thousandth; displacements need not grow all the way, and the first factor is
+    taken. What moves less at 32 times its length is left at that.
+    """
+    moves = displace(z, like=torch.zeros_like(base))
+    with torch.no_grad():
+        wanted = float(moves(base[None])[0])
+        low, high = 0.0, 1.0
+        while float(moves(high * other[None])[0]) < wanted and high < 32.0:
+            low, high = high, 2.0 * high
+        while high - low > 1e-3 * high and high < 32.0:
+            middle = (low + high) / 2.0
+            low, high = (middle, high) if float(moves(middle * other[None])[0]) < wanted else (low, middle)
+    return high
+
+
+def _random_base_rows(job: Job, name: str, other: Float[Tensor, " d_model"], count: int) -> list[Row]:
     """Measurements of a small family around the base `other`, one row a vector."""
-    count = job.config.random_bases
     yard = yardstick(job.setting, job.train, other, match(job.z, other), answer_tokens=job.config.answer_tokens)
     goal = yard.activation if name == "activation" else yard.behaviour
-    settings, curvature = preconditioned(job, goal, other, norm, stream=21)
+    settings, curvature = preconditioned(job, goal, other, float(other.norm()), stream=21)
     settings = replace(settings, block=1, restarts=1)
     vectors: list[Tensor] = []
     for result in melbo_ortho(goal, other, seed=job.config.seed, settings=settings, curvature=curvature):

@@ -11,7 +11,7 @@ from torch import Tensor
 from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, Modes
 from mi_ortho.derivatives.first import gauss_newton
 from mi_ortho.elicitation import Goal, OrthoSettings
-from mi_ortho.elicitation.objectives import Penalised
+from mi_ortho.elicitation.objectives import Match, Penalised
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.model import Model, Slice, readout, slice_model
 from mi_ortho.runs.directory import Run
@@ -145,7 +145,7 @@ def check(config: FamilyConfig, model: Model) -> None:
         )
     if source >= target:
         raise ValueError(f"got source {source}, target {target}; expected source < target; steer earlier or read later")
-    for name in ("n", "n_kl", "candidates", "random_bases"):
+    for name in ("n", "n_kl", "candidates", "random_bases", "displaced_bases"):
         if not 0 <= getattr(config, name) <= width - (name != "candidates"):
             raise ValueError(
                 f"got {name}={getattr(config, name)}; expected 0 to {width - (name != 'candidates')}: "
@@ -162,8 +162,9 @@ def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
         )
 
 
-NARROW, SAMPLES, RIDGE = 256, 32, 0.05
-OPENINGS = 2  # of each mode: every vector is measured on all of them, and sixty cost as much as its search
+NARROW, RIDGE = 256, 0.05
+SAMPLES = {"activation": 128, "kl": 32}  # of the sketch; those of a distribution cost four times as much
+OPENINGS = 1  # of each mode: every vector is measured on all of them; two cost a quarter of a family on the chat model
 
 
 def preconditioned(
@@ -175,7 +176,9 @@ def preconditioned(
     each of two points cost as much as dozens of its searches.
     """
     settings, wide = ortho_settings(job.config, norm), len(base) > NARROW
-    curvature = gauss_newton(goal, base, generator=job.generator(stream), samples=SAMPLES if wide else None)
+    inner = goal.objective if isinstance(goal, Penalised) else goal
+    samples = SAMPLES["activation" if isinstance(inner, Match) else "kl"]
+    curvature = gauss_newton(goal, base, generator=job.generator(stream), samples=samples if wide else None)
     return replace(settings, damping=RIDGE) if wide else settings, curvature
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from markupsafe import Markup
 from torch import Tensor
 
-from mi_ortho.nulls.chance import CONTROLS, control
+from mi_ortho.nulls.chance import CONTROLS, RANDOM_BASES, control
 from mi_ortho.pages.plots import Panel, Series, curve, finite, wide
 from mi_ortho.pages.text import number
 from mi_ortho.runs.rows import Record
@@ -164,7 +164,7 @@ def _series(run: FamilyRun, match: str, key: str) -> list[Series]:
 
 
 def _one_series(rows: Sequence[Record], key: str, label: str, style: str, name: str) -> Series:
-    dots = name in CONTROLS and name != "random_base"
+    dots = name in CONTROLS and name not in RANDOM_BASES
     column = (label, key) if name in CONTROLS else ("family", key) if name == "shrunk" else None
     values = [row.get(key) for row in rows]
     return Series(label, [row["index"] for row in rows], values, style, name, dots=dots, column=column)

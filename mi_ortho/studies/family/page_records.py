@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mi_ortho.nulls.chance import CONTROLS, Control, control
+from mi_ortho.nulls.chance import CONTROLS, RANDOM_BASES, Control, control
 from mi_ortho.pages.categories import category_colours
 from mi_ortho.runs.directory import open_run
 from mi_ortho.runs.files import read_json
@@ -91,7 +91,7 @@ class FamilyRun:
 
     def keeps(self, row: Record) -> bool:
         """Whether a row's behaviour is the chosen base's, for the family of a random base too."""
-        if row.get("keeps") is None or row.get("control") == "random_base":
+        if row.get("keeps") is None or row.get("control") in RANDOM_BASES:
             return bool(self.base) and bool(self.base.get("keeps", True)) and row.get("mode") == self.base.get("mode")
         return bool(row["keeps"])
 

@@ -35,7 +35,7 @@ from mi_ortho.steering import Yardstick, complete, measure_graded, unsteered_com
 from mi_ortho.steering.files import load_vectors
 from mi_ortho.studies.family.controls import measure_controls, measure_means, predict_linear, random_base, shrink_family
 from mi_ortho.studies.family.finished import MATCHES, ortho_settings
-from mi_ortho.studies.family.job import Job, goal_of, preconditioned, record_measurements
+from mi_ortho.studies.family.job import BATCH, Job, goal_of, preconditioned, record_measurements
 from mi_ortho.studies.family.own_answers import require_effect, with_own_answers
 from mi_ortho.studies.family.radius import find_radius
 from mi_ortho.studies.shared.left_out import sinks_row
@@ -53,8 +53,7 @@ def solve(job: Job) -> None:
     for name in MATCHES:
         count = job.config.n if name == "activation" else job.config.n_kl
         if count:
-            family = search(job, name, goal_of(job, yard, name, base), base, count)
-            measure_family(job, yard, name, family)
+            family = grow(job, yard, name, base, count)
             measure_controls(job, yard, name, family, base)
             measure_means(job, yard, name, family)
             if job.config.shrink:
@@ -203,6 +202,24 @@ def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> 
     job.stage("base", compute, kind="base")
 
 
+def grow(
+    job: Job, yard: Yardstick, name: str, base: Float[Tensor, " d_model"], count: int
+) -> Float[Tensor, "k d_model"]:
+    """The orthogonal family of one match, searched and measured.
+
+    With `until_lost` in portions that are measured before the next is searched for: the family ends with the portion
+    after which so many vectors in a row show the base's behaviour no more.
+    """
+    goal, lost = goal_of(job, yard, name, base), job.config.until_lost
+    for upto in [*range(BATCH, count, BATCH), count] if lost else [count]:
+        family = search(job, name, goal, base, upto)[:upto]
+        measure_family(job, yard, name, family)
+        keeps = [bool(row["keeps"]) for row in job.rows(kind="vector", match=name)]
+        if len(family) < upto or (lost and len(keeps) >= lost and not any(keeps[-lost:])):
+            break
+    return family
+
+
 def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], count: int) -> Float[Tensor, "k d_model"]:
     """The orthogonal family of one match. Every vector is on disk before the next search starts.
 
@@ -227,7 +244,7 @@ def search(job: Job, name: str, goal: Goal, base: Float[Tensor, " d_model"], cou
         if not batch:
             break
         rows = []
-        for result in batch[: _count_until(batch, count - len(vectors))]:
+        for result in batch if job.config.until_lost else batch[: _count_until(batch, count - len(vectors))]:
             good = _is_good(result)
             if good:
                 job.run.save_tensors(f"vectors/{name}/{len(vectors):06d}", {"vector": result.vector})

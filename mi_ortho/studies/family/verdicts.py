@@ -10,6 +10,7 @@ from typing import Any
 
 from mi_ortho.behaviours import AS_THE_BASE, OTHER
 from mi_ortho.nulls.bounds import capacity_bound
+from mi_ortho.nulls.chance import RANDOM_BASES
 from mi_ortho.runs.rows import Record, numbers, pick
 from mi_ortho.stats import Decision, Verdict, count_ratio, decide, judge, mean, paired_rates, rate
 from mi_ortho.studies.family.finished import BEYOND_LINEAR
@@ -223,7 +224,7 @@ def counts(rows: Sequence[Record], match: str, cap: float | None = None) -> dict
     mode = next((row["mode"] for row in pick(rows, kind="base") if row.get("keeps", True)), None)
     # a random base's family keeps that base's own behaviour; what counts here is the chosen base's
     controls = {
-        name: sum(row["mode"] == mode if name == "random_base" else bool(row["keeps"]) for row in control_rows)
+        name: sum(row["mode"] == mode if name in RANDOM_BASES else bool(row["keeps"]) for row in control_rows)
         for name, control_rows in _controls(rows, match).items()
     }
     first = next((index for index, good in enumerate(kept) if not good), None)

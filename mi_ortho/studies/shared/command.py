@@ -67,15 +67,18 @@ def execute(command: Callable[..., Any], config: Any, options: Options, **more: 
 
 
 def small_threads(model: str | None) -> int:
-    """The number of threads: 1 for models whose matrices are too small to gain from more, else torch's default."""
+    """The number of threads: 1 for tiny models, at most 2 for the packaged one, else torch's default.
+
+    With another number roundings differ, and on the packaged model other vectors are found.
+    """
     import torch
 
     from mi_ortho.model.load import PACKAGED
 
-    # with other threads roundings differ, and on the packaged model other vectors are found: its numbers are of one
-    small = (
-        model is None
-        or model in PACKAGED
-        or (Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8)
+    usual = torch.get_num_threads()
+    if model in PACKAGED:
+        return min(2, usual)  # its matrices hardly gain from more
+    small = model is None or (
+        Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8
     )
-    return 1 if small else torch.get_num_threads()
+    return 1 if small else usual

@@ -1,0 +1,114 @@
+"""A family followed to its end: searched and measured in portions, and cut anywhere the same."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import tiny_subject
+
+import mi_ortho as mo
+from mi_ortho.runs.directory import Run, open_run
+from mi_ortho.runs.rows import VOLATILE, pick
+from mi_ortho.steering import measure_graded
+from mi_ortho.studies.family import job, stages, study
+from mi_ortho.studies.family.config import FamilyConfig
+from mi_ortho.studies.family.controls import displaced_as
+
+CONFIG = FamilyConfig(
+    prompts=("river stone",),
+    held_out=("cloud river",),
+    source=0,
+    target=2,
+    n=10,
+    n_kl=0,
+    candidates=1,
+    random_bases=2,
+    displaced_bases=2,
+    until_lost=3,
+    shrink=False,
+    max_steps=12,
+    answer_tokens=4,
+    max_new_tokens=4,
+)
+KEEPS = 3  # vectors, after which none does
+
+
+class Cut(Exception):
+    """An interruption."""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FamilyConfig:
+    """A family whose first three vectors keep the behaviour, measured two by two."""
+    monkeypatch.setattr(study, "load_subject", lambda *args, **options: tiny_subject())
+    vector = (torch.randn(5, 32, generator=torch.Generator().manual_seed(3)) * 3)[2:3]
+    mo.save_vectors(mo.SteeringVectors(vector, mo.resid_post(0), "tiny"), tmp_path / "base.safetensors")
+    for module in (job, stages):
+        monkeypatch.setattr(module, "BATCH", 2)
+    record = job.record_measurements
+
+    def planted(
+        one: Any, yard: Any, vectors: torch.Tensor, label: dict[str, Any], title: str, held_out: Any, _: Any
+    ) -> None:
+        def how(yard: Any, part: torch.Tensor, held_out: Any = ()) -> list[dict[str, Any]]:
+            first = next(k for k, vector in enumerate(vectors) if torch.equal(vector, part[0]))
+            rows = measure_graded(yard, part, held_out)
+            return [{**row, "keeps": first + k < KEEPS} for k, row in enumerate(rows)]
+
+        record(one, yard, vectors, label, title, held_out, how)
+
+    monkeypatch.setattr(stages, "record_measurements", planted)
+    return replace(CONFIG, base=str(tmp_path / "base.safetensors"))
+
+
+def run_of(config: FamilyConfig, at: Path, cut_at: int = -1) -> Run:
+    calls = iter(range(10**6))
+
+    def track(stage: str, done: int, total: int) -> None:
+        if next(calls) == cut_at:
+            raise Cut
+
+    return study.family(config, at.parent, fresh=False, at=at, say=lambda line: None, track=track)
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in VOLATILE} for row in run.records()]
+
+
+def test_a_family_ends_with_the_portion_that_lost_the_behaviour(config: FamilyConfig, tmp_path: Path) -> None:
+    run = run_of(config, tmp_path / "a")
+    family = pick(run.records(), kind="vector")
+    # 3 keep it; after 6 the last three do not, and only portions of two are looked at
+    assert [row["keeps"] for row in family] == [True] * 3 + [False] * 3
+    assert len(pick(run.records(), kind="search")) == len(open_run(run.path).load_rows("vectors")["activation"]) == 6
+    assert len(pick(run.records(), kind="control", control="isotropic")) == 6
+    never = run_of(replace(config, until_lost=0, n=8), tmp_path / "b")
+    assert len(pick(never.records(), kind="vector")) == 8
+
+
+@pytest.mark.parametrize("cut_at", [2, 5, 9])
+def test_a_family_cut_anywhere_ends_where_it_would_have(config: FamilyConfig, tmp_path: Path, cut_at: int) -> None:
+    whole = rows_of(run_of(config, tmp_path / "whole"))
+    with pytest.raises(Cut):
+        run_of(config, tmp_path / "cut", cut_at)
+    assert rows_of(run_of(config, tmp_path / "cut")) == whole
+
+
+def test_a_random_base_is_made_as_long_as_moves_as_much(config: FamilyConfig, tmp_path: Path) -> None:
+    run = run_of(config, tmp_path / "a")
+    for name in ("random_base", "random_base_displaced"):
+        assert len(pick(run.records(), kind="control", control=name)) == 2, name
+
+
+def test_the_factor_moves_activations_as_far_as_the_base() -> None:
+    class Cubic:
+        d_model = 3
+
+        def __call__(self, theta: torch.Tensor) -> torch.Tensor:
+            return theta + theta**3
+
+    base, other = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    assert displaced_as(Cubic(), base, other) == pytest.approx(2.0, rel=2e-3)
+    assert displaced_as(Cubic(), base * 1e6, other) == 32.0
