@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mi_ortho import Run, SteeringVectors, resid_post, save_vectors
+from mi_ortho.behaviours import INCOHERENT, OTHER
 from mi_ortho.runs import RunError, open_run, pick
 
 FOLDER = Path(__file__).resolve().parents[1] / "presets" / "post"
-NOT_BEHAVIOURS = ("other", "incoherent", "empty")
 
 
 @dataclass(frozen=True)
@@ -109,21 +109,23 @@ def members(what: Replication, behaviours: Sequence[str] | Mapping[str, int]) ->
 def choose(run: Run, count: int) -> dict[str, int]:
     """For each behaviour its MELBO vector: code first, then the others by how far their best vector moves activations.
 
-    Behaviours that the model shows unsteered, or that nobody could read, are none.
+    Behaviours that the model shows unsteered, or that nobody could read, are none. Where too few remain, the vectors
+    that move most among those whose answers no rule names follow; they are judged by their own answers.
 
     Raises:
-        ValueError: there are fewer.
+        ValueError: no vector shows code, or there are fewer vectors whose answers can be read.
     """
     rows = run.records()
-    plain = {row["mode"] for row in pick(rows, kind="unsteered")}
+    plain = {row["mode"] for row in pick(rows, kind="unsteered")} - {OTHER}
     best: dict[str, Mapping[str, Any]] = {}
     for row in sorted(pick(rows, kind="melbo"), key=lambda row: -float(row["objective"])):
-        if row["mode"] not in plain and row["mode"] not in NOT_BEHAVIOURS:
-            best.setdefault(row["mode"], row)
-    names = sorted(best, key=lambda mode: mode != "code")  # stable: of the others, the furthest first
-    if len(names) < count or names[:1] != ["code"]:
+        if row["mode"] not in plain and row["mode"] != INCOHERENT:
+            best.setdefault(f"answer-{row['index']}" if row["mode"] == OTHER else row["mode"], row)
+    # a stable sort: of those in one place, the furthest first
+    names = sorted(best, key=lambda name: 0 if name == "code" else 2 if best[name]["mode"] == OTHER else 1)
+    if len(names) < count or names[0] != "code":
         raise ValueError(
-            f"got MELBO vectors that show {', '.join(names) or 'no behaviour'}; expected code and {count - 1} others; "
+            f"got MELBO vectors that show {', '.join(names) or 'nothing'}; expected code and {count - 1} others; "
             "raise the candidates in the file of settings"
         )
     return {name: int(best[name]["index"]) for name in names[:count]}

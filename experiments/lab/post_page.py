@@ -313,7 +313,7 @@ def _behaviour(families: Sequence[Grown], behaviour: str) -> str:
 
 def _text_row(name: str, row: dict[str, Any], what: str) -> list[object]:
     keys = ("norm", "loss", "kl_base_vector", "kl_vector_base")
-    cells = [number(row[key]) for key in keys]
+    cells = [number(row.get(key)) for key in keys]
     return [
         name if what == "vector" else f"average: {name}",
         row.get("index", "-"),
@@ -325,5 +325,6 @@ def _text_row(name: str, row: dict[str, Any], what: str) -> list[object]:
 
 def _line(row: dict[str, Any]) -> str:
     """A completion in one table cell: model output, so nothing in it may be read as markup."""
-    text = " ".join(str(row["text"]).replace("`", "ˋ").replace("|", "¦").split())
+    shown = "".join(c if c.isprintable() else " " for c in str(row["text"]))
+    text = " ".join(shown.replace("`", "ˋ").replace("|", "¦").split())
     return (text if len(text) <= TEXT else text[: TEXT - 1] + "…") or " "

@@ -57,7 +57,8 @@ def experiment(*names: str, choices: Choices = STANDARD) -> int:
     """Run claims by NAME, or `all`, and resume them; `results` writes the result pages from finished runs.
 
     Args:
-        names: experiments, `all`, `results`, or `expected`: what a preset should take, from finished standard runs.
+        names: experiments, `all`, `results`, `expected`: what a preset should take, from finished standard runs, or
+            `post`: the published experiment on a model.
     """
     if choices.listed or not names:
         print("\n".join(_part("experiments").listing()))  # does not import the experiments, which takes seconds
