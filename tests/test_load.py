@@ -409,6 +409,22 @@ def test_a_gguf_file_is_a_model_with_its_tokenizer(tmp_path: Path) -> None:
     assert report is not None and report.gguf == "tiny.gguf" and report.source == str(file)
 
 
+def test_a_gguf_file_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gguf, file = pytest.importorskip("gguf"), gguf_file(tmp_path / "tiny.gguf")
+    parsed: list[str] = []
+
+    class Counting(gguf.GGUFReader):
+        def __init__(self, path: str, *more: Any) -> None:
+            parsed.append(path)
+            super().__init__(path, *more)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counting)
+    load_model(file)
+    assert len(parsed) == 1 and gguf.GGUFReader is Counting
+    load_model(file)
+    assert len(parsed) == 2  # nothing is kept: the file may have changed
+
+
 def test_a_gguf_file_with_a_lost_weight_is_refused(tmp_path: Path) -> None:
     file = gguf_file(tmp_path / "tiny.gguf", without=("blk.1.ffn_up.weight",))
     assert "1 weights missing from its file (model.layers.1.mlp.up_proj.weight)" in complaint_of(file)

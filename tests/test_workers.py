@@ -39,6 +39,7 @@ def tries(out: Path, name: str) -> int:
     return len(list(out.glob(f"{name}-*")))
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_its_task_tried_again(tmp_path: Path, capfd: Any) -> None:
     found = outcomes(in_processes(1, work), tmp_path, ["dies_once", "fails", "works"])
     assert found["dies_once"].lines == ("did dies_once",) and tries(tmp_path, "dies_once") == 2

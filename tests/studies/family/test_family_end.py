@@ -12,7 +12,7 @@ import mi_ortho as mo
 from mi_ortho.runs.directory import Run, open_run
 from mi_ortho.runs.rows import VOLATILE, pick
 from mi_ortho.steering import measure_graded
-from mi_ortho.studies.family import job, stages, study
+from mi_ortho.studies.family import controls, job, stages, study
 from mi_ortho.studies.family.config import FamilyConfig
 from mi_ortho.studies.family.controls import displaced_as
 
@@ -43,6 +43,7 @@ class Cut(Exception):
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FamilyConfig:
     """A family whose first three vectors keep the behaviour, measured two by two."""
     monkeypatch.setattr(study, "load_subject", lambda *args, **options: tiny_subject())
+    monkeypatch.setattr("mi_ortho.studies.family.page.family_report", lambda run: None)
     vector = (torch.randn(5, 32, generator=torch.Generator().manual_seed(3)) * 3)[2:3]
     mo.save_vectors(mo.SteeringVectors(vector, mo.resid_post(0), "tiny"), tmp_path / "base.safetensors")
     for module in (job, stages):
@@ -80,26 +81,37 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 def test_a_family_ends_with_the_portion_that_lost_the_behaviour(config: FamilyConfig, tmp_path: Path) -> None:
     run = run_of(config, tmp_path / "a")
     family = pick(run.records(), kind="vector")
+    for name in ("random_base", "random_base_displaced"):
+        assert len(pick(run.records(), kind="control", control=name)) == 2, name
     # 3 keep it; after 6 the last three do not, and only portions of two are looked at
     assert [row["keeps"] for row in family] == [True] * 3 + [False] * 3
     assert len(pick(run.records(), kind="search")) == len(open_run(run.path).load_rows("vectors")["activation"]) == 6
     assert len(pick(run.records(), kind="control", control="isotropic")) == 6
-    never = run_of(replace(config, until_lost=0, n=8), tmp_path / "b")
-    assert len(pick(never.records(), kind="vector")) == 8
 
 
-@pytest.mark.parametrize("cut_at", [2, 5, 9])
-def test_a_family_cut_anywhere_ends_where_it_would_have(config: FamilyConfig, tmp_path: Path, cut_at: int) -> None:
+def test_a_family_cut_anywhere_ends_where_it_would_have(config: FamilyConfig, tmp_path: Path) -> None:
+    config = replace(config, random_bases=0, displaced_bases=0)
     whole = rows_of(run_of(config, tmp_path / "whole"))
-    with pytest.raises(Cut):
-        run_of(config, tmp_path / "cut", cut_at)
-    assert rows_of(run_of(config, tmp_path / "cut")) == whole
+    for cut_at in (2, 6):  # while the second portion is searched for, and while the third is measured
+        with pytest.raises(Cut):
+            run_of(config, tmp_path / str(cut_at), cut_at)
+        assert rows_of(run_of(config, tmp_path / str(cut_at))) == whole
 
 
-def test_a_random_base_is_made_as_long_as_moves_as_much(config: FamilyConfig, tmp_path: Path) -> None:
-    run = run_of(config, tmp_path / "a")
-    for name in ("random_base", "random_base_displaced"):
-        assert len(pick(run.records(), kind="control", control=name)) == 2, name
+def test_small_sets_of_controls_are_measured_together(
+    config: FamilyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of one batch are those of batches of their own, within rounding, and each its own control's."""
+    runs = []
+    for batch in (2, 32):
+        monkeypatch.setattr(controls, "BATCH", batch)
+        one = replace(config, random_bases=0, displaced_bases=0, until_lost=0, n=2)
+        runs.append(pick(run_of(one, tmp_path / str(batch)).records(), kind="control"))
+    for ours, theirs in zip(*runs, strict=True):
+        same = ("control", "index", "mode", "text", "keeps")
+        assert [ours[key] for key in same] == [theirs[key] for key in same]
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+    assert len({row["loss"] for row in runs[1]}) == len(runs[1]) == 10
 
 
 def test_the_factor_moves_activations_as_far_as_the_base() -> None:
