@@ -102,7 +102,7 @@ def finished_family(path: Path) -> Run:
 
 
 def open_family(path: Path, match: str = "auto") -> FamilyVectors:
-    """Read a finished run of `mi-ortho family`.
+    """Read a finished run of `mi-ortho family`; `auto` takes the family of which more vectors keep the behaviour.
 
     Raises:
         RunError: it is no such run, is unfinished, has no family of this match, or fewer than 4 vectors that keep the
@@ -112,12 +112,19 @@ def open_family(path: Path, match: str = "auto") -> FamilyVectors:
     stored = run.load_rows("vectors")
     if "base" not in stored:
         raise RunError(f"got {path} without a base vector; expected a family run that found one; {HOW}")
-    names = [name for name in reversed(MATCHES) if name in stored]  # kl, where a run has both
-    chosen = next(iter(names), "") if match == "auto" else match
-    if chosen not in names:
+    names = [name for name in reversed(MATCHES) if name in stored]  # of equals, kl
+    if not names:
+        raise RunError(f"got {path} without a family; expected one; {HOW}")
+    if match not in ("auto", *names):
         raise RunError(f"got match {match!r}; expected {' or '.join(names) or 'another run'}, as {path} has; change it")
-    rows = {int(row["index"]): bool(row["keeps"]) for row in pick(run.records(), kind="vector", match=chosen)}
-    keeps = torch.tensor([rows.get(k, False) for k in range(len(stored[chosen]))])
+    records = run.records()
+
+    def kept_of(name: str) -> Tensor:
+        rows = {int(row["index"]): bool(row["keeps"]) for row in pick(records, kind="vector", match=name)}
+        return torch.tensor([rows.get(k, False) for k in range(len(stored[name]))])
+
+    chosen = max(names, key=lambda name: int(kept_of(name).sum())) if match == "auto" else match
+    keeps = kept_of(chosen)
     if int(keeps.sum()) < 4:
         raise RunError(f"got {int(keeps.sum())} vectors that keep the behaviour in {path}; expected at least 4; {HOW}")
     base = stored["base"].float().reshape(-1)

@@ -9,7 +9,7 @@ class PresenceConfig:
 
     Attributes:
         model: the model the family was made on, where the run's own name for it does not work here.
-        match: which family of the run: kl, activation, or auto for the first it has.
+        match: which family of the run: kl, activation, or auto for the one of which more vectors keep the behaviour.
         layers: layers whose residual stream is read; None takes the family's source to its target.
         own: prompts that ask for code, as many that ask for English on the same topics, and up to as many others.
         library: functions of the standard library, their docstrings, and as many paragraphs of other prose.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import PRESENCE, random_family
 
 from mi_ortho.pages.coloured import coloured
@@ -174,6 +175,23 @@ def test_the_newest_family_is_one_of_the_model(tmp_path: Path) -> None:
     assert {model: newest_family(tmp_path, model) for model in paths} == paths
     with pytest.raises(RunError, match="mi-ortho family --model llama"):
         newest_family(tmp_path, "llama")
+
+
+@pytest.mark.parametrize(
+    ("kept", "chosen"), [({"kl": 4, "activation": 6}, "activation"), ({"kl": 5, "activation": 5}, "kl")]
+)
+def test_without_a_choice_the_family_with_more_that_keep_is_taken(
+    kept: dict[str, int], chosen: str, tmp_path: Path
+) -> None:
+    with start(tmp_path, "family", {"model": None}) as run:
+        run.save_tensors("vectors/base", {"base": torch.eye(16)[15]})
+        for match, count in kept.items():
+            for k in range(7):
+                run.save_tensors(f"vectors/{match}/{k:06d}", {"vector": torch.eye(16)[k]})
+                run.record({"kind": "vector", "match": match, "index": k, "keeps": k < count})
+        run.summary({"headline": "h"})
+    family = open_family(run.path)
+    assert family.match == chosen and int(family.keeps.sum()) == kept[chosen]
 
 
 def test_what_cannot_work_is_said_before_any_work(tmp_path: Path) -> None:
