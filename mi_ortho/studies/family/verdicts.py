@@ -295,7 +295,7 @@ def headline(
         f"{_shown(base[0], plain[0])}{_conditions(total)}. "
     )
     others = "".join(_also(rows, name, totals[name]) for name in totals if name != match)
-    return f"{text}{_chance(rows, match, total)}{others}{_limits(total)}{_ending(total)}"
+    return f"{text}{_chance(rows, match, total)}{others}{_graded(rows, match)}{_limits(total)}{_ending(total)}"
 
 
 MATCHED_ON = {"kl": "next-token distributions", "activation": "target activations"}
@@ -304,6 +304,23 @@ MATCHED_ON = {"kl": "next-token distributions", "activation": "target activation
 def _also(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str:
     """The same count for the family of the other match."""
     return f"Matched on {MATCHED_ON[match]}, {total['kept']} of {total['found']} do. " if total["judged"] else ""
+
+
+def _graded(rows: Sequence[Record], match: str) -> str:
+    """Between which posteriors of the base's behaviour the vectors lie, and random ones. It moves before a label."""
+    family = numbers(pick(rows, kind="vector", match=match), "posterior")
+    random = numbers(pick(rows, kind="control", match=match, control="isotropic"), "posterior")
+    base = pick(rows, kind="base")[0]
+    if not family or not random:
+        return ""
+    return (
+        f"The posterior of {_named(base)} lies between {min(family):.2g} and {max(family):.2g} with all of them, "
+        f"between {min(random):.2g} and {max(random):.2g} with random vectors. "
+    )
+
+
+def _named(base: Record) -> str:
+    return "the base's own answer" if base["mode"] == AS_THE_BASE else str(base["mode"])
 
 
 def _shown(base: Record, unsteered: Record) -> str:

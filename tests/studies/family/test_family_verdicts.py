@@ -141,6 +141,16 @@ def test_the_headline_speaks_of_the_first_prompt():
     assert "“prompt 0”" in headline and "Of random vectors of the same norms, 1 do. " in headline
 
 
+def test_the_headline_tells_the_graded_measure_where_there_is_one():
+    def graded(rows: list[dict], values: list[float]) -> list[dict]:
+        return [{**row, "posterior": value} for row, value in zip(rows, values, strict=True)]
+
+    family, random = vectors([True, False]), controls("isotropic", [False, False])
+    headline = headline_of(graded(family, [0.99, 0.564]) + graded(random, [0.004, 0.1]))
+    assert "The posterior of code lies between 0.56 and 0.99 with all of them, between 0.004 and 0.1 with" in headline
+    assert "posterior" not in headline_of(graded(family, [0.99, 0.56]) + random)
+
+
 def test_the_headline_tells_the_norm_it_took_and_the_cap_that_binds():
     """66 of 120 at up to 1.6 times the norm of the base, 4 at its own; 103 at the cap, 59 not converged."""
     kept = [True] * 66 + [False] * 54
