@@ -1,6 +1,5 @@
 """The replication of the published experiment: which bases, which commands, and a page from finished runs only."""
 
-import json
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,8 +32,9 @@ def melbo_run(folder: Path, modes: tuple[str, ...] = MODES) -> None:
 
 def family_run(place: Path, settings: dict[str, Any]) -> None:
     with start(place.parent, "family", settings, at=place) as run:
-        for row in records(hostile=True, sizes={"activation": 32, "kl": 8}):
-            run.record({"last_kl_vector_base": 0.5, **row} if row["kind"] in ("vector", "control") else row)
+        for k, row in enumerate(records(sizes={"activation": 32, "kl": 8})):
+            text = HOSTILE[k % len(HOSTILE)] if row["kind"] in ("vector", "mean", "base") else row.get("text")
+            run.record({"last_kl_vector_base": 0.5, **row, "text": f"a|b `c` {text}"})
         run.summary({"headline": "x"})
 
 
@@ -112,8 +112,10 @@ def test_the_page_is_written_from_what_is_finished(
     assert text.count("python -m experiments post --model smollm2") == 1
     for name in ("kept", "code-norms", "code-last-kl", "code-losses"):
         assert (tmp_path / f"the-post-on-smollm2-{name}.svg").is_file() and f"({page.stem}-{name}.svg)" in text
-    assert not any(line.startswith(("<", "#!")) for line in text.splitlines())
-    assert all("<script" not in line or line.count("`") >= 2 for line in text.splitlines())
+    written = [line for line in text.splitlines() if "a¦b ˋcˋ" in line]
+    assert len(written) > 50 and "<script" in text
+    assert all(line.count("`") == 2 for line in written)  # what the model wrote is all inside one piece of code
+    assert {line.count("|") for line in written if line.startswith("|")} == {9}  # and inside one cell
     (tmp_path / "runs" / "post-smollm2" / "list-1.6" / "summary.json").unlink()
     what = replication("smollm2")
     left = list(finished(what, tmp_path / "runs"))
@@ -131,4 +133,3 @@ def test_without_a_finished_family_there_is_no_page(tmp_path: Path) -> None:
 def test_models_without_settings_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["post", "--model", "gpt2"]) == 2
     assert "expected Qwen/Qwen1.5-1.8B-Chat or smollm2" in capsys.readouterr().err
-    assert json.dumps(HOSTILE)  # what the page above was made from holds markup

@@ -163,8 +163,8 @@ def check_behaviour(config: FamilyConfig, modes: Modes) -> None:
 
 
 NARROW, RIDGE = 256, 0.05
-SAMPLES = {"activation": 128, "kl": 32}  # of the sketch; those of a distribution cost four times as much
-OPENINGS = 1  # of each mode: every vector is measured on all of them; two cost a quarter of a family on the chat model
+SAMPLES = {"activation": 128, "kl": 32}  # of the sketch; one of a distribution runs to the logits and costs more
+OPENINGS = 1  # of each mode: every vector is measured on all of them
 
 
 def preconditioned(

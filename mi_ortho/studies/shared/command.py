@@ -77,7 +77,7 @@ def small_threads(model: str | None) -> int:
 
     usual = torch.get_num_threads()
     if model in PACKAGED:
-        return min(2, usual)  # its matrices hardly gain from more
+        return min(2, usual)
     small = model is None or (
         Path(model).is_dir() and sum(f.stat().st_size for f in Path(model).glob("*.safetensors")) < 1e8
     )
