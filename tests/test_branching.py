@@ -41,7 +41,7 @@ def test_answers_have_the_probabilities_that_whole_passes_give(name: str) -> Non
     for where in ("prompt", "generated"):
         sums = shared(model, vectors, where).sum(-1)
         torch.testing.assert_close(sums, torch.tensor(one_by_one(model, vectors, where)), atol=1e-4, rtol=1e-4)
-    assert branching._can_branch(model) is (name != "mamba")  # its state is not shared out, the caches of all others are
+    assert branching._can_branch(model) is (name != "mamba")  # a state is not shared out
 
 
 def test_prompts_are_run_once_where_the_cache_can_be_shared_out() -> None:
