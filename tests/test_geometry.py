@@ -33,6 +33,7 @@ from mi_ortho.geometry import (
     overlap_matrix,
     procrustes_distance,
     random_rotation,
+    randomly_turned,
     split_half_cka,
     stream_moments,
     triangle_defect,
@@ -198,6 +199,32 @@ def test_independent_layers_are_not_alike() -> None:
     train, test = slice(1000), slice(1000, 2000)
     for fit in (fit_scaling, fit_rotation, fit_linear):
         assert abs(explained_share(fit(x[train], y[train]), x[test], y[test])) < 0.05
+
+
+def test_few_samples_in_many_dimensions_give_what_the_large_products_give() -> None:
+    x, y, unseen = randn(9, 40), randn(9, 30, seed=2), randn(5, 40, seed=3)
+    a, b = x - x.mean(0), y - y.mean(0)
+    inner = (a.mT @ b).square().sum() / ((a.mT @ a).norm() * (b.mT @ b).norm())
+    assert linear_cka(x, y) == pytest.approx(float(inner))
+    ridge = 0.1 * (a.mT @ a).diagonal().mean() * torch.eye(40).double()
+    large = (unseen - x.mean(0)) @ torch.linalg.solve(a.mT @ a + ridge, a.mT @ b) + y.mean(0)
+    torch.testing.assert_close(fit_linear(x, y)(unseen), large)
+    turned = -2 * x @ rotation(40, seed=5) + 3
+    assert procrustes_distance(x, turned) == pytest.approx(0, abs=1e-9)
+    assert explained_share(fit_rotation(x, turned), x, turned) == pytest.approx(1)
+    # what eight dimensions do not determine is dropped, so that noise is not turned into a prediction
+    away = unseen - (unseen - x.mean(0)) @ torch.linalg.pinv(a) @ a
+    torch.testing.assert_close(fit_rotation(x, turned)(away), turned.mean(0).expand(5, 40))
+
+
+def test_few_samples_are_turned_as_by_a_whole_rotation() -> None:
+    x = randn(6, 40)
+    turned = torch.stack([randomly_turned(x, rng(seed)) for seed in range(400)])
+    torch.testing.assert_close(turned[0] @ turned[0].mT, x @ x.mT)
+    whole = torch.stack([x @ random_rotation(40, rng(seed)) for seed in range(400)])
+    for draws in (turned, whole):  # nothing is left of the direction, and its square is spread evenly
+        inner = torch.einsum("rsd,sd->rs", draws, x) / x.square().sum(1)
+        assert inner.mean().abs() < 0.01 and inner.square().mean() == pytest.approx(1 / 40, rel=0.1)
 
 
 def test_procrustes_matches_scipy() -> None:

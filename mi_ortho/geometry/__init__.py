@@ -26,6 +26,7 @@ from mi_ortho.geometry.similarity import (
     linear_cka,
     procrustes_distance,
     random_rotation,
+    randomly_turned,
     split_half_cka,
 )
 from mi_ortho.geometry.writes import chance_overlaps, mean_of_pairs, overlap_matrix, write_space
@@ -57,6 +58,7 @@ __all__ = [
     "overlap_matrix",
     "procrustes_distance",
     "random_rotation",
+    "randomly_turned",
     "split_half_cka",
     "stream_moments",
     "triangle_defect",

@@ -19,7 +19,7 @@ from mi_ortho.geometry import (
     mean_of_pairs,
     overlap_matrix,
     procrustes_distance,
-    random_rotation,
+    randomly_turned,
     split_half_cka,
     write_space,
 )
@@ -130,7 +130,7 @@ def _shares(
     generator: torch.Generator,
 ) -> dict[str, float]:
     train, test = order[: len(order) // 2], order[len(order) // 2 :]
-    turned = x.double() @ random_rotation(x.shape[1], generator)
+    turned = randomly_turned(x, generator)
     return {
         "scaling": explained_share(fit_scaling(x[train], y[train]), x[test], y[test]),
         "rotation": explained_share(fit_rotation(x[train], y[train]), x[test], y[test]),
