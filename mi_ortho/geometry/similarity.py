@@ -63,8 +63,8 @@ def fit_rotation(x: Float[Tensor, "samples d_model"], y: Float[Tensor, "samples 
     a, b = _centre(x, y)
     basis_a, inner, basis_b = _cross(a, b)
     left, singular, right = torch.linalg.svd(inner, full_matrices=False)
-    known = singular > KNOWN * singular[0]
-    matrix = (basis_a.mT @ left[:, known]) @ (right[known] @ basis_b) * (singular.sum() / a.square().sum())
+    determined = singular > KNOWN * singular[0]
+    matrix = (basis_a.mT @ left[:, determined]) @ (right[determined] @ basis_b) * (singular.sum() / a.square().sum())
     return AffineMap(matrix, x.double().mean(0), y.double().mean(0))
 
 
