@@ -22,6 +22,7 @@ class NullsConfig:
         device: cpu, cuda, cuda:1, mps.
         parts: what is measured, of linear, gradients, dose, completions, composition, signs, spectrum, multiplicity.
             On a wide model composition and spectrum (second derivatives) take many times as long as the rest.
+        dosed: vectors of each group whose effect is measured at every scale.
     """
 
     run: str | None = None
@@ -33,3 +34,4 @@ class NullsConfig:
     seed: int = 0
     device: str = "cpu"
     parts: tuple[str, ...] = later(PARTS)
+    dosed: int = later(16)

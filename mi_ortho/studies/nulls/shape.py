@@ -24,7 +24,6 @@ from mi_ortho.steering import complete
 from mi_ortho.studies.nulls.bench import Bench
 
 SCALES = tuple(round(0.1 * k, 1) for k in range(1, 16))  # of each vector's own norm
-DOSED = 16  # vectors of a group whose dose response is measured
 SIZES = (2, 4, 8)  # vectors averaged
 COMPOSED = 24  # vectors that subsets are drawn from
 
@@ -77,7 +76,7 @@ def _finite_or_none(value: Tensor) -> float | None:
 def _groups(bench: Bench, name: str, stage: int) -> Mapping[str, Float[Tensor, "n d_model"]]:
     """The base, vectors spread over the family, and random vectors of these norms."""
     family = bench.family(name)
-    spread = torch.linspace(0, len(family) - 1, min(DOSED, len(family))).round().long()
+    spread = torch.linspace(0, len(family) - 1, min(bench.config.dosed, len(family))).round().long()
     chosen = family[spread.to(family.device)]
     generator, norms = bench.generator(stage), chosen.norm(dim=-1)
     isotropic = random_vectors(len(chosen), family.shape[1], 1.0, generator).to(chosen)

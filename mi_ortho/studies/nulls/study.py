@@ -56,7 +56,7 @@ def check(config: NullsConfig) -> None:
     unknown = [name for name in config.parts if name not in PARTS]
     if unknown or not config.parts:
         raise ValueError(f"got parts {list(config.parts)}; expected some of {', '.join(PARTS)}; correct --parts")
-    for name, least in (("nodes", 1), ("samples", 2), ("draws", 10)):
+    for name, least in (("nodes", 1), ("samples", 2), ("draws", 10), ("dosed", 1)):
         if getattr(config, name) < least:
             raise ValueError(f"got {name}={getattr(config, name)}; expected at least {least}; raise --{name}")
 
