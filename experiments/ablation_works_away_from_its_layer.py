@@ -1,18 +1,10 @@
-"""Ablating a refusal direction works at layers other than the one it was read at, and at a few of them.
+"""Does ablating a refusal direction work away from the layer it was read at?
 
 Source: notes on ablating the refusal direction: it need not be applied at the layer of extraction, a subset of layers
     that need not be consecutive is enough (range(8, 24, 2) on Qwen 1.8B), also layers where the class means are alike.
-Prediction: of the refusal score that ablation at all layers removes, ablation at all layers but the direction's own
-    removes at least 0.5 (A), every second layer from the first third on at least 0.5 (B), and directions read at other
-    layers, ablated at all layers, at least 0.5 on average (J); single layers work better where the cosine of the class
-    means is lower, rank correlation at least 0.3 (C).
-Control: random directions, ablated at the same layers; random subsets of as many layers; shuffled layers for C.
-Refuted if: the interval of a share lies below 0.5, or that of the correlation below 0.3.
-Changed after a first run: No single direction carries the refusals of the first embedded model, so its sibling is
-    studied now; the first run was on the first model. The thresholds were not changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
@@ -21,49 +13,48 @@ from typing import Any
 import torch
 from scipy.stats import spearmanr
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, column, each_split, needs, pick
-from mi_ortho import Verdict
-from mi_ortho.pages import Estimate, Panel, Series
-from mi_ortho.stats import SIGNED_SCALE
+from experiments.lab import Lines, Ranking, Reading, Refusing, Splits, bars, column, each_split, needs, pick
+from mi_ortho.pages import Panel, Series
 
-SHARE = 0.5
-CORRELATION = 0.3
 SUBSETS = ("own", "others", "before", "after", "stride 2", "stride 3", "random half", "all")
+READ = {"others": ("others", "others"), "stride": ("stride 2", "stride 2"), "elsewhere": ("elsewhere", "all")}
 
 
 @dataclass(frozen=True)
 class Config(Splits):
-    """Prompts of each kind and how many splits of them."""
+    """Prompts of each kind, how many splits of them, tokens of an answer."""
+
+    tokens: int = 24
 
 
-SMOKE = Config(train=8, validation=4, test=4, seeds=2)
+SMOKE = Config(train=8, validation=4, test=4, seeds=2, tokens=12)
 NEEDS = (needs.refusals,)
 
 
-def run(config: Config, bench: Bench) -> None:
-    """For each split: layers read by layers ablated, and subsets of layers for the strongest direction."""
-    each_split(config, bench, measure, kind="subset", subset="all", direction="random")
+def run(config: Config, bench: Any) -> None:
+    """For each split what is answered under ablation at subsets of layers, and the score lost at single ones."""
+    each_split(config, bench, lambda study, seed: measure(study, seed, config.tokens))
 
 
-def measure(study: Refusing, seed: int) -> None:
-    """Record one split."""
+def measure(study: Refusing, seed: int, tokens: int) -> None:
+    """Record one split: a row for each subset, direction and test prompt, and one for each layer of reading."""
     bench, texts = study.bench, study.sets.test_harmful
     strongest, layers = study.strongest(), range(bench.layers)
-    full = float(study.drop(texts, study.direction(strongest)).mean())
+    own, null = study.direction(strongest), study.random(1000 + seed)
+    tried = {name: ((own, where), (null, where)) for name, where in subsets(strongest, bench.layers, seed).items()}
+    tried |= {f"read at {layer}": ((study.direction(layer), None),) for layer in layers[1:] if layer != strongest}
+    plain = study.answered(texts, None, tokens=tokens)
+    for name, directions in tried.items():
+        for kind, (direction, where) in zip(("refusal", "random"), directions):
+            found = study.answered(texts, direction, where, tokens=tokens)
+            for text, before, after in zip(texts, plain, found, strict=True):
+                bench.record(
+                    kind="answer", seed=seed, subset=name, direction=kind, prompt=text, plain=before, answered=after
+                )
     cosines = torch.cosine_similarity(study.found.harmful.mean, study.found.harmless.mean, dim=-1)[:, 0].tolist()
     for source in layers[1:]:
-        row = [float(study.drop(texts, study.direction(source), [layer]).mean()) / full for layer in layers]
-        everywhere = float(study.drop(texts, study.direction(source)).mean()) / full
-        bench.record(
-            kind="read", seed=seed, read=source, own=strongest, shares=row, everywhere=everywhere, cosines=cosines
-        )
-    null = study.random(1000 + seed)
-    for name, ablated_layers in subsets(strongest, bench.layers, seed).items():
-        for kind, direction in (("refusal", study.direction(strongest)), ("random", null)):
-            share = float(study.drop(texts, direction, ablated_layers).mean()) / full
-            bench.record(
-                kind="subset", seed=seed, subset=name, direction=kind, share=share, layers=ablated_layers, own=strongest
-            )
+        lost = [float(study.drop(texts, study.direction(source), [layer]).mean()) for layer in layers]
+        bench.record(kind="read", seed=seed, read=source, lost=lost, cosines=cosines)
 
 
 def subsets(layer: int, layers: int, seed: int) -> dict[str, list[int]]:
@@ -82,96 +73,54 @@ def subsets(layer: int, layers: int, seed: int) -> dict[str, list[int]]:
     return {name: members for name, members in sets.items() if members}
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on claims A, B, J and C."""
-
-    def shares(subset: str, direction: str = "refusal") -> list[float]:
-        return column(pick(rows, kind="subset", subset=subset, direction=direction), "share")
-
-    readings = pick(rows, kind="read")
-    other = [
-        fmean([r["everywhere"] for r in pick(readings, seed=seed) if r["read"] != r["own"]])
-        for seed in sorted({row["seed"] for row in readings})
-    ]
-    correlations = [correlation(row) for row in readings]
-    seeds = [row["seed"] for row, value in zip(readings, correlations) if value is not None]
-    return [
-        at_least(
-            "A: ablation works at layers that leave out the one the direction was read at",
-            f"at least {SHARE} of the effect of all layers",
-            "share of the lost refusal score, one value a split",
-            shares("others"),
-            SHARE,
-            shares("others", "random"),
-        ),
-        at_least(
-            "B: every second layer is enough",
-            f"at least {SHARE} of the effect of all layers",
-            "share of the lost refusal score; control: a random direction at the same layers",
-            shares("stride 2"),
-            SHARE,
-            shares("stride 2", "random"),
-        ),
-        at_least(
-            "J: directions read at other layers work as well",
-            f"at least {SHARE} of the strongest one's effect",
-            "mean share over layers of reading, ablated at all layers; control: a random direction",
-            other,
-            SHARE,
-            shares("all", "random"),
-        ),
-        at_least(
-            "C: single layers work where the class means are alike less",
-            f"rank correlation of effect and minus cosine at least {CORRELATION}",
-            "Spearman correlation over layers, one value a split and layer of reading; control: shuffled layers",
-            [value for value in correlations if value is not None],
-            CORRELATION,
-            [value for k, row in enumerate(readings) if (value := correlation(row, Random(k))) is not None],
-            scale=SIGNED_SCALE,
-            clusters=seeds,
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """Of the prompts that ablation at all layers turns, what is answered elsewhere; and the correlation over layers."""
+    answers = pick(rows, kind="answer")
+    whole = pick(answers, subset="all", direction="refusal")
+    refused = [row for row in whole if not row["plain"]]
+    turned = {(row["seed"], row["prompt"]) for row in refused if row["answered"]}
+    gates = {
+        "shown": len(refused) / len(whole) if whole else 0.0,
+        "works": len(turned) / len(refused) if refused else 0.0,
+    }
+    by = {(row["subset"], row["direction"], row["seed"], row["prompt"]): float(row["answered"]) for row in answers}
+    sources = sorted({row["subset"] for row in answers if row["subset"].startswith("read at")})
+    for seed, prompt in sorted(turned):
+        elsewhere = [value for name in sources if (value := by.get((name, "refusal", seed, prompt))) is not None]
+        by["elsewhere", "refusal", seed, prompt] = fmean(elsewhere) if elsewhere else 0.0
+        for key, (subset, other) in READ.items():
+            value, control = by.get((subset, "refusal", seed, prompt)), by.get((other, "random", seed, prompt))
+            yield Reading(key, value, control, {"prompt": prompt}, gates)
+    for k, row in enumerate(pick(rows, kind="read")):
+        yield Reading("alike", correlation(row), correlation(row, Random(k)), {"layers": row["read"]}, gates)
 
 
 def correlation(row: Mapping[str, Any], mix: Random | None = None) -> float | None:
-    """Spearman correlation over layers of a direction's effect with minus the cosine of the means; None if constant."""
-    pairs = [(share, -cosine) for share, cosine in zip(row["shares"][1:], row["cosines"][1:])]
-    shares, lows = [share for share, _ in pairs], [low for _, low in pairs]
+    """Spearman correlation over layers of the score lost there with minus the cosine of the means; None if constant."""
+    lost, lows = list(row["lost"][1:]), [-cosine for cosine in row["cosines"][1:]]
     if mix is not None:
         mix.shuffle(lows)
-    if len(set(shares)) < 2 or len(set(lows)) < 2:
+    if len(set(lost)) < 2 or len(set(lows)) < 2:
         return None
-    return float(spearmanr(shares, lows)[0])  # pyright: ignore[reportArgumentType]
+    return float(spearmanr(lost, lows)[0])  # pyright: ignore[reportArgumentType]
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
-    """Subsets beside their control, and the effect of one layer by where the direction was read."""
-    estimates = []
-    for subset in SUBSETS:
-        for kind, style in (("refusal", "value"), ("random", "control")):
-            values = column(pick(rows, kind="subset", subset=subset, direction=kind), "share")
-            if values:
-                verdict = at_least("", "", "", values, SHARE, [])
-                estimates.append(
-                    Estimate(
-                        f"{subset}{', random' if kind == 'random' else ''}", verdict.value, verdict.interval, style
-                    )
-                )
-    readings = pick(rows, kind="read")
-    series = []
-    for k, layer in enumerate(sorted({row["read"] for row in readings})):
-        part = pick(readings, read=layer)
-        mean = [fmean(values) for values in zip(*[row["shares"] for row in part])]
-        series.append(Series(f"read at {layer}", list(range(len(mean))), mean, f"c{k % 8}", f"r{layer}"))
-    panel = Panel("Ablation at a single layer", "share of the effect of all layers", "layer ablated")
-    lines = [Lines("Ablated at one layer only, means over splits.", panel, tuple(series))]
-    ranking = [
-        Ranking(
-            "Where the strongest direction is ablated",
-            "Means over splits with 95 % intervals.",
-            tuple(estimates),
-            SHARE,
-            "share of the effect of all layers",
-        )
-    ]
-    return [*(ranking if estimates else []), *(lines if series else [])]
+    """What is answered under ablation at each subset of layers, and the score lost at one by the layer of reading."""
+    answers, read, drawings = pick(rows, kind="answer"), pick(rows, kind="read"), []
+    if answers:
+        groups = [
+            (f"{subset}{', random direction' * (kind == 'random')}", column(part, "answered"), style)
+            for subset in SUBSETS
+            for kind, style in (("refusal", "value"), ("random", "control"))
+            if (part := pick(answers, subset=subset, direction=kind))
+        ]
+        title = "Where the strongest direction is ablated"
+        drawings.append(bars(title, "All test prompts; means with 95 % intervals.", groups, None, "share answered"))
+    if read:
+        every = sorted({row["read"] for row in read})
+        lost = [[fmean(each) for each in zip(*[row["lost"] for row in pick(read, read=layer)])] for layer in every]
+        series = [Series(f"read at {k}", range(len(x)), x, f"c{k % 8}", f"r{k}") for k, x in zip(every, lost)]
+        panel = Panel("Ablation at a single layer", "nats of refusal score lost", "layer ablated")
+        drawings.append(Lines("Ablated at one layer only, means over splits.", panel, tuple(series)))
+    return drawings

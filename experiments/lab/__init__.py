@@ -6,6 +6,7 @@ from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import record_layers, verdicts_of
+from experiments.lab.readings import Reading, Total
 from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
 from mi_ortho.runs import pick
 
@@ -16,9 +17,11 @@ __all__ = [
     "Family",
     "Lines",
     "Ranking",
+    "Reading",
     "Refusing",
     "Setup",
     "Splits",
+    "Total",
     "at_least",
     "at_most",
     "bars",

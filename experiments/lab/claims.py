@@ -14,10 +14,12 @@ from experiments.lab.bench import Bench
 from experiments.lab.families import Setup
 from experiments.lab.figures import Figure
 from experiments.lab.needs import Need
+from experiments.lab.predictions import GATES, Prediction, Predictions, read_predictions
+from experiments.lab.readings import drawn, judged
 from mi_ortho import Verdict
 
 FOLDER = Path(__file__).resolve().parent.parent
-PARTS = ("Source", "Prediction", "Control", "Refuted if")
+PARTS = ("Source", "Prediction", "Control", "Refuted if")  # of a claim whose thresholds still lie in its own file
 CHANGED = "Changed after a first run"  # what was not fixed beforehand; only where there is such a thing
 MORE_BASES = (
     "Eight bases with new random numbers instead of the three or four of a first run, which left many intervals too "
@@ -40,6 +42,7 @@ class Experiment:
         figures: rows to drawings, a pure function.
         path: the file.
         needs: what the model must have, looked at before anything is measured.
+        predictions: the file that its readings are judged by; None where its own file still judges.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Experiment:
     figures: Callable[[Sequence[Row]], list[Figure]]
     path: Path
     needs: Sequence[Need] = ()
+    predictions: Predictions | None = None
 
     @property
     def command(self) -> str:
@@ -76,19 +80,54 @@ def load(name: str) -> Experiment:
 
 
 def read(module: Any) -> Experiment:
-    """A module as an experiment; ValueError names what its file lacks."""
+    """A module as an experiment; ValueError names what its file lacks.
+
+    A module with `judge` is judged by it, one with `readings` by its file of predictions; what was predicted is drawn
+    then, and its `figures`, if any, are more.
+    """
     name = module.__name__.rpartition(".")[2]
-    lacks = [part for part in ("Config", "SMOKE", "NEEDS", "run", "judge", "figures") if not hasattr(module, part)]
+    reads = not hasattr(module, "judge") and hasattr(module, "readings")
+    verdicts = "readings" if reads else "judge"
+    wanted = ("Config", "SMOKE", "NEEDS", "run", verdicts, *(() if reads else ("figures",)))
+    lacks = [part for part in wanted if not hasattr(module, part)]
     claim, parts = parse(module.__doc__ or "")
-    lacks += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
+    lacks += [f"a paragraph {part!r}" for part in (PARTS[:1] if reads else PARTS) if not parts.get(part)]
     if lacks or not claim:
         lacking = ", ".join(lacks) or "a claim"
         raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
     config, path = module.Config(), Path(inspect.getfile(module))
+    same = (module.SMOKE, module.run)
+    if reads:
+        predictions = read_predictions(name)
+        parts |= {one.question: in_words(one) for one in predictions.each.values()}
+        parts |= {CHANGED: predictions.changed} if predictions.changed else {}
+
+        def judge(rows: Sequence[Row]) -> list[Verdict]:
+            return judged(predictions, list(module.readings(rows)) if rows else [])
+
+        def figures(rows: Sequence[Row]) -> list[Figure]:
+            more = module.figures(rows) if hasattr(module, "figures") else []
+            return [*drawn(predictions, list(module.readings(rows)) if rows else []), *more]
+
+        return Experiment(name, claim, parts, config, *same, judge, figures, path, module.NEEDS, predictions)
     if isinstance(config, Setup) and config.cases == Setup.cases:  # all these families share this history
         parts[CHANGED] = " ".join(filter(None, (parts.get(CHANGED), MORE_BASES)))
-    return Experiment(
-        name, claim, parts, config, module.SMOKE, module.run, module.judge, module.figures, path, module.NEEDS
+    return Experiment(name, claim, parts, config, *same, module.judge, module.figures, path, module.NEEDS)
+
+
+def in_words(one: Prediction) -> str:
+    """A prediction as one paragraph of a page."""
+    if one.side == "within":
+        held = f"The difference from the control must be shown to be at most {one.threshold:g}."
+    else:
+        what = "Ratio to the control's count" if one.kind == "count" else "Value"
+        more = f", and by at least {one.beyond:g} from the control" if one.beyond else ", and further than the control"
+        held = f"{what} {one.side} {one.threshold:g}{'' if one.kind == 'count' else more}."
+    gates = "; ".join(f"{GATES[name][0]} {GATES[name][1]} {limit:g}" for name, limit in one.gates.items())
+    checked = f" Read only where: {gates}." if gates else ""
+    return (
+        f"Predicted: {one.predicts}. Measured: {one.statistic}. Control: {one.control}. {held} Unit: {one.unit}, at "
+        f"least {one.minimum}.{checked} Separates {one.separates}."
     )
 
 

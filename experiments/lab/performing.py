@@ -64,6 +64,7 @@ def perform(
         "device": device if subject is None else str(subject.device),
         **({} if subject is None else subject.prompts([*subject.texts.train, *subject.texts.held_out])),
         "argv": command_of(experiment, settings, preset),
+        **(experiment.predictions.provenance() if experiment.predictions else {}),
     }
     with start(out, experiment.name, settings, fresh=fresh, facts=facts, source=experiment.path) as run:
         if run.finished:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
-from mi_ortho import Intervention, Model, Site, classify, resid_pre
-from mi_ortho.behaviours import is_refusal
+from mi_ortho import Intervention, Model, Site, classify, generate, resid_pre, tokenize
+from mi_ortho.behaviours import is_loop, is_refusal
 from mi_ortho.refusal import Extraction, ablate_everywhere, difference_of_means, refusal_scores, refusal_tokens
 from mi_ortho.studies.refusal import RefusalConfig, Sets, prompt_sets
 from mi_ortho.studies.shared import Subject
@@ -64,6 +64,18 @@ class Refusing:
     def ablated(self, texts: Sequence[str], direction: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """Refusal score with the direction ablated at the input and the outputs of these blocks (None: all)."""
         return self.scores(texts, ablate_everywhere(self.model, direction, layers=layers))
+
+    def answered(
+        self, texts: Sequence[str], direction: Tensor | None, layers: Sequence[int] | None = None, *, tokens: int = 24
+    ) -> list[bool]:
+        """Whether each prompt gets an answer, greedy and judged: one that neither refuses nor only repeats itself.
+
+        With a direction it is ablated at these blocks (None: all).
+        """
+        changed = {} if direction is None else ablate_everywhere(self.model, direction, layers=layers)
+        prompts = tokenize(self.model, list(texts))
+        written = generate(self.model, prompts, changed, max_new_tokens=tokens)
+        return [bool(text.strip()) and not refuses(self.bench, text) and not is_loop(text) for text in written]
 
     def drop(self, texts: Sequence[str], direction: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """How many nats the refusal score of each prompt loses under that ablation."""

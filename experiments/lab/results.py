@@ -1,23 +1,37 @@
-"""docs/results: one page for each experiment and the table of verdicts, written only from finished runs."""
+"""docs/results: one page for each claim, models side by side, and the table of verdicts.
 
+Finished runs become entries of results.json, one for each claim and model; pages and index are written from that file
+alone, so that a claim measured today stands beside one measured before, and no two pages can disagree.
+"""
+
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from experiments.lab.claims import Experiment
 from experiments.lab.performing import command_of, cost_of, verdicts_of
 from experiments.lab.presets import read_preset
-from mi_ortho import Run
+from mi_ortho import Run, Verdict
 from mi_ortho.pages import number
 from mi_ortho.runs import read_json, write_file
-from mi_ortho.stats import outcome
+from mi_ortho.runs.directory import started
+from mi_ortho.stats import Gate, Measured, benjamini_hochberg, counted, holm, in_words, outcome, tally_text
+
+Entry = dict[str, Any]
+FILE = "results.json"
+EARLIER = "earlier.md"
 
 INTRODUCTION = """# Results
 
-One row for each prediction. Thresholds are constants of the experiments' files, written before the runs; a verdict is
-"supported" or "not supported" only where the whole 95 % interval lies on one side of the threshold, otherwise
-"undecided", or "invalid" where an instrument failed its own check. A letter before a claim is its number among those
-about refusal and layers. All of it is printed by
+One row for each prediction and model. What is predicted lies in `experiments/predictions`, committed before the runs:
+the statistic, its unit, its control, the threshold, the margin beyond the control, and the checks of instruments that
+must be passed. "Supported" and "not supported" need the whole interval on one side, a control on the other one, and a
+p-value that survives the correction for all tests of its model (Holm for those marked as confirmatory, Benjamini and
+Hochberg for the rest); what fails its instruments is "invalid"; all else is "undecided". Intervals are over the named
+unit of one model: they tell of other bases or prompts, not of other models, and a claim about models needs their
+agreement.
 
 ```
 python -m experiments all
@@ -27,39 +41,154 @@ python -m experiments results
 
 
 def write_results(runs: Sequence[tuple[Experiment, Run]], folder: Path) -> list[Path]:
-    """Write the page and the figures of every finished run, and the index; returns the files."""
-    paths = []
+    """Enter every finished run into results.json, write its figures, and all pages that the file can tell of.
+
+    Returns the files written.
+    """
+    paths, entries = [], read_entries(folder)
     for experiment, run in runs:
         rows = [row for row in run.records() if row.get("kind") != "cost"]
-        names = []
+        made = entry(experiment, run)
         for k, figure in enumerate(experiment.figures(rows)):
-            names.append((f"{experiment.name}-{k + 1}.svg", figure))
-            write_file(folder / names[-1][0], figure.svg())
-        write_file(folder / f"{experiment.name}.md", page(experiment, run, names))
-        paths += [folder / f"{experiment.name}.md", *(folder / name for name, _ in names)]
-    write_file(folder / "index.md", index(runs))
-    return [*paths, folder / "index.md"]
+            name = f"{experiment.name}-{_slug(made['model'])}-{k + 1}.svg"
+            write_file(folder / name, figure.svg())
+            made["figures"].append({"file": name, "title": figure.title, "caption": figure.caption})
+            paths.append(folder / name)
+        entries = [each for each in entries if _key(each) != _key(made)] + [made]
+    entries.sort(key=lambda each: (each["experiment"], each["model"]))
+    write_file(folder / FILE, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    corrected = correct(entries)
+    for name in dict.fromkeys(each["experiment"] for each in entries):
+        write_file(folder / f"{name}.md", page([each for each in corrected if each["experiment"] == name]))
+        paths.append(folder / f"{name}.md")
+    write_file(folder / "index.md", index(corrected, (folder / EARLIER).is_file()))
+    return [*paths, folder / FILE, folder / "index.md"]
 
 
-def page(experiment: Experiment, run: Run, figures: Sequence[tuple[str, Any]]) -> str:
-    """One experiment as Markdown."""
+def entry(experiment: Experiment, run: Run) -> Entry:
+    """What a finished run says: its verdicts, what they were predicted by, and how to get them again."""
     facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
-    parts = [f"# {experiment.claim}", str(summary["headline"]), _table(verdicts_of(run))]
-    for name, figure in figures:
-        title = cell_text(figure.title)
-        parts.append(f"![{title}]({name})\n\n**{title}.** {figure.caption}")
-    parts += [f"**{part}.** {text}" for part, text in experiment.parts.items()]
-    parts.append(f"```\n{command(experiment, run)}\n```")
-    model = f"model {facts.get('model')}, weights {str(facts.get('model_hash'))[:12]}"
-    settings = ", ".join(
-        f"{key} {_setting(value)}" for key, value in run.config.items() if key not in ("model", "model_hash")
+    settings = {key: value for key, value in run.config.items() if key not in ("model", "model_hash")}
+    confirmatory = [one.confirmatory for one in experiment.predictions.each.values()] if experiment.predictions else []
+    return {
+        "experiment": experiment.name,
+        "claim": experiment.claim,
+        "model": str(facts.get("model")),
+        "weights": str(facts.get("model_hash"))[:12],
+        "verdicts": verdicts_of(run),
+        "confirmatory": confirmatory,
+        "parts": dict(experiment.parts),
+        "prediction": {key: facts.get(f"prediction_{key}", "") for key in ("digest", "commit", "time")},
+        "measured": started(run.path),
+        "command": command(experiment, run),
+        "settings": settings,
+        "cost": f"{cost_of(run)} of wall time on {facts.get('device', 'cpu')} with {facts.get('threads')} thread(s), "
+        f"{number(summary['megabytes'])} MB at most",
+        "figures": [],
+    }
+
+
+def read_entries(folder: Path) -> list[Entry]:
+    """The entries of results.json; none where there is no such file."""
+    return list(json.loads((folder / FILE).read_text("utf-8"))) if (folder / FILE).is_file() else []
+
+
+def correct(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries whose verdicts are corrected for the number of tests of their model (Holm; Benjamini and Hochberg)."""
+    corrected = [{**each, "verdicts": [as_verdict(one) for one in each["verdicts"]]} for each in entries]
+    for model in dict.fromkeys(each["model"] for each in entries):
+        for wanted, method in ((True, holm), (False, benjamini_hochberg)):
+            places = [
+                (each, k)
+                for each in corrected
+                for k, _ in enumerate(each["verdicts"])
+                if each["model"] == model and _confirmatory(each, k) == wanted
+            ]
+            verdicts = method([each["verdicts"][k] for each, k in places])
+            for (each, k), verdict in zip(places, verdicts, strict=True):
+                each["verdicts"][k] = verdict
+    return corrected
+
+
+def _confirmatory(each: Entry, k: int) -> bool:
+    return k < len(each["confirmatory"]) and bool(each["confirmatory"][k])
+
+
+def as_verdict(stored: Mapping[str, Any]) -> Verdict:
+    """A verdict from a file."""
+    known = {one.name for one in fields(Verdict) if one.init}
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items() if key in known}
+    gates = tuple(Gate(**gate) for gate in stored.get("gates") or ())
+    return replace(Verdict(**{**values, "gates": ()}), gates=gates)
+
+
+def page(entries: Sequence[Entry]) -> str:
+    """One claim as Markdown, its models side by side; the answer first."""
+    first = entries[0]
+    parts = [f"# {first['claim']}"]
+    for k, verdict in enumerate(first["verdicts"]):
+        parts.append(f"## {verdict.claim}" if len(first["verdicts"]) > 1 else "")
+        parts += [f"- {answer(each['verdicts'][k], each['model'])}" for each in entries if k < len(each["verdicts"])]
+    for each in entries:
+        for figure in each["figures"]:
+            title = cell_text(figure["title"])
+            parts.append(f"![{title}]({figure['file']})\n\n**{title}, {each['model']}.** {figure['caption']}")
+    parts += ["## What was predicted", *(f"**{_ended(part)}** {text}" for part, text in first["parts"].items())]
+    parts.append("## What every number stands on")
+    parts.append(_table(entries))
+    parts.append("## How to get it again")
+    for each in entries:
+        settings = ", ".join(f"{key} {_setting(value)}" for key, value in each["settings"].items())
+        parts.append(f"```\n{each['command']}\n```")
+        parts.append(
+            f"Model {each['model']}, weights {each['weights']}; {settings}. {_provenance(each)} Cost: {each['cost']}."
+        )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def answer(verdict: Verdict, model: str) -> str:
+    """One sentence from the measured interval: outcome, value, control, difference, unit, and what failed.
+
+    >>> answer(Verdict("c", "p", "cosine", 0.5, (0.4, 0.6), 0.2, 0.1, True, n=8, unit="base"), "m")
+    '**m: supported.** cosine: 0.50 [0.40, 0.60], n = 8 bases; control 0.1; threshold 0.2.'
+    """
+    measured = Measured(verdict.value, verdict.interval, verdict.kind, verdict.n, verdict.unit, verdict.censored)
+    text = (
+        f"**{model}: {verdict.outcome}.** {verdict.statistic}: {in_words(measured)}; control {number(verdict.control)}"
     )
-    parts.append(
-        f"Measured on {model}; {settings}. Cost: {cost_of(run)} of wall time on "
-        f"{facts.get('device', 'cpu')} with {facts.get('threads')} thread(s), "
-        f"{number(summary['megabytes'])} MB at most."
-    )
-    return "\n\n".join(parts) + "\n"
+    if verdict.n is not None and verdict.unit:
+        text = text.replace(f"n = {verdict.n}", f"n = {counted(verdict.n, verdict.unit)}", 1)
+    if verdict.difference is not None:
+        text += f"; difference {in_words(Measured(verdict.difference, verdict.difference_interval, ''))}"
+    text += f"; threshold {number(verdict.threshold)}."
+    return text + (f" Why: {verdict.failed or verdict.why}." if verdict.failed or verdict.why else "")
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith("?") else f"{text}."
+
+
+def _provenance(each: Entry) -> str:
+    """Of which commit the predictions were, and when it was measured."""
+    prediction = each["prediction"]
+    if not prediction["digest"]:
+        return f"Measured {each['measured']}; its thresholds lay in the experiment's file."
+    commit = f"of commit {prediction['commit']} ({prediction['time']})" if prediction["commit"] else "not committed"
+    return f"Predictions {prediction['digest']} {commit}; measured {each['measured']}."
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    columns = "| Model | Prediction | Interval | n | Detectable | p (corrected) | Checks | Separates |"
+    lines = [columns, "|---|---|---|---|---|---|---|---|"]
+    for each in entries:
+        for verdict in each["verdicts"]:
+            checks = "; ".join(f"{'✓' if gate.passed else '✗'} {gate.text}" for gate in verdict.gates)
+            p_values = f"{number(verdict.p_value)} ({number(verdict.p_adjusted)})"
+            count = counted(verdict.n, verdict.unit) if verdict.n is not None else "–"
+            count += f", {verdict.censored} censored" if verdict.censored else ""
+            cells = [each["model"], verdict.prediction, verdict.kind, count, number(verdict.detectable), p_values]
+            lines.append(f"| {' | '.join(map(cell_text, [*cells, checks, verdict.separates]))} |")
+    return "\n".join(lines)
 
 
 def command(experiment: Experiment, run: Run) -> str:
@@ -68,36 +197,47 @@ def command(experiment: Experiment, run: Run) -> str:
     return " ".join(command_of(experiment, run.config, read_preset(preset) if preset else None))
 
 
-def index(runs: Sequence[tuple[Experiment, Run]]) -> str:
-    """The table of verdicts."""
+def index(entries: Sequence[Entry], earlier: bool = False) -> str:
+    """The table of verdicts, one row for each prediction with the outcome on every model."""
+    models = list(dict.fromkeys(each["model"] for each in entries))
+    verdicts = [verdict for each in entries for verdict in each["verdicts"]]
+    note = (
+        f"\nWhat an earlier version said of all claims, by thresholds alone: [{EARLIER}]({EARLIER}).\n"
+        if earlier
+        else ""
+    )
     lines = [
-        INTRODUCTION,
-        "| Claim | Prediction | Measured | Threshold | Control | Verdict | Cost |",
-        "|---|---|---|---|---|---|---|",
+        f"{INTRODUCTION}{note}",
+        f"{len(verdicts)} predictions on {len(models)} models: {tally_text(verdicts)}." if verdicts else "",
+        "",
+        f"| Question | {' | '.join(models)} |",
+        f"|---|{'---|' * len(models)}",
     ]
-    for experiment, run in runs:
-        for verdict in verdicts_of(run):
-            cells = [f"[{cell_text(verdict['claim'])}]({experiment.name}.md)", *_cells(verdict)[1:], cost_of(run)]
-            lines.append(f"| {' | '.join(cells)} |")
+    for name in dict.fromkeys(each["experiment"] for each in entries):
+        by_model = {each["model"]: each["verdicts"] for each in entries if each["experiment"] == name}
+        for k, verdict in enumerate(next(iter(by_model.values()))):
+            cells = [_cell(by_model[model][k]) if model in by_model else "not asked" for model in models]
+            lines.append(f"| [{cell_text(verdict.claim)}]({name}.md) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _table(verdicts: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| Claim | Prediction | Measured | Threshold | Control | Verdict |", "|---|---|---|---|---|---|"]
-    return "\n".join([*lines, *(f"| {' | '.join(_cells(verdict))} |" for verdict in verdicts)])
-
-
-def _cells(verdict: Mapping[str, Any]) -> list[str]:
-    interval = verdict.get("interval")
+def _cell(verdict: Verdict) -> str:
+    interval = verdict.interval
     spread = f" [{number(interval[0])}, {number(interval[1])}]" if interval else ""
-    numbers = [f"{number(verdict['value'])}{spread} ({cell_text(verdict['statistic'])})", number(verdict["threshold"])]
-    texts = [cell_text(verdict["claim"]), cell_text(verdict["prediction"])]
-    return [*texts, *numbers, number(verdict["control"]), outcome(verdict)]
+    return f"**{outcome(verdict)}** {number(verdict.value)}{spread}, control {number(verdict.control)}"
 
 
 def cell_text(text: object) -> str:
     """Text inside a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _key(each: Entry) -> tuple[str, str]:
+    return each["experiment"], each["model"]
+
+
+def _slug(model: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in model)
 
 
 def _setting(value: object) -> str:

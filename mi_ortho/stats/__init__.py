@@ -14,7 +14,7 @@ from mi_ortho.stats.censoring import (
     paired_count_ratio,
     searched,
 )
-from mi_ortho.stats.clusters import UNITS, Grouped, Units, by_unit, grouped, highest_unit, over_units
+from mi_ortho.stats.clusters import UNITS, Grouped, Units, by_unit, counted, grouped, highest_unit, over_units
 from mi_ortho.stats.corrections import benjamini_hochberg, holm
 from mi_ortho.stats.detectable import (
     detectable_count_ratio,
@@ -22,7 +22,13 @@ from mi_ortho.stats.detectable import (
     detectable_mean,
     detectable_rate,
 )
-from mi_ortho.stats.differences import against_control, beyond_control, paired_difference, paired_ratio
+from mi_ortho.stats.differences import (
+    against_control,
+    beyond_control,
+    independent_difference,
+    paired_difference,
+    paired_ratio,
+)
 from mi_ortho.stats.equivalence import (
     Equivalence,
     equivalence_of_means,
@@ -120,6 +126,7 @@ __all__ = [
     "chosen_by_nothing",
     "coin_p_value",
     "count_ratio",
+    "counted",
     "decide",
     "detectable_count_ratio",
     "detectable_difference",
@@ -138,6 +145,7 @@ __all__ = [
     "highest_unit",
     "holm",
     "in_words",
+    "independent_difference",
     "judge",
     "matched_displacement",
     "mean",

@@ -15,7 +15,6 @@ from mi_ortho.stats.measured import LEVEL, REAL_SCALE, UNIT_SCALE, Measured, Sca
 UNITS = ("model", "layers", "behaviour", "base", "prompt", "sample")  # highest first; a sample is any independent draw
 
 Units = Sequence[Mapping[str, Hashable]]
-_PLURALS = {"layers": "pairs of layers"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,18 @@ class Grouped:
         """
         if not self.unit:
             return "one sample: no unit varies"
-        return f"{len(self.averages)} {_PLURALS.get(self.unit, self.unit + 's')}{' of one model' * self.one_model}"
+        return counted(len(self.averages), self.unit) + " of one model" * self.one_model
+
+
+def counted(n: int, unit: str) -> str:
+    """So many of a unit, in words.
+
+    >>> counted(1, "base"), counted(7, "layers"), counted(3, "")
+    ('1 base', '7 pairs of layers', '3 values')
+    """
+    if unit == "layers":
+        return f"{n} pair{'s' * (n != 1)} of layers"
+    return f"{n} {unit or 'value'}{'s' * (n != 1)}"
 
 
 def highest_unit(units: Units) -> tuple[str, list[Hashable]]:

@@ -68,6 +68,28 @@ def exponential(measured: Measured) -> Measured:
     return Measured(value, ends, f"log ratio, {measured.kind}", measured.n, measured.unit, measured.censored)
 
 
+def independent_difference(value: Measured, control: Measured) -> Measured:
+    """Value minus control measured on different samples, its interval from both intervals (Zou and Donner 2008).
+
+    The method of variance estimates recovery: each end lies as far from the difference as the root of the squared
+    distances of the two ends that it is made of. A control without an interval leaves the spread unknown.
+
+    >>> independent_difference(Measured(5.0, (2.0, 8.0), ""), Measured(1.0, (-3.0, 5.0), "")).interval
+    (-1.0, 9.0)
+    """
+    if value.value is None or control.value is None:
+        return Measured(None, None, "none", value.n)
+    difference = value.value - control.value
+    if value.interval is None or control.interval is None:
+        return Measured(difference, None, "spread of the control not known", value.n)
+    (low, high), (control_low, control_high) = value.interval, control.interval
+    below = math.hypot(value.value - low, control_high - control.value)
+    above = math.hypot(high - value.value, control.value - control_low)
+    kind = "difference of independent samples (Zou and Donner)"
+    counts = [each.n for each in (value, control) if each.n is not None]
+    return Measured(difference, (difference - below, difference + above), kind, min(counts, default=None), value.unit)
+
+
 def beyond_control(
     value: Measured,
     control: Measured,

@@ -1,0 +1,271 @@
+"""From readings to a verdict: the one place where an experiment's numbers are held against what was predicted.
+
+A claim reads its rows as `Reading`s, one value and its control at one unit, or, where the statistic is made of all
+rows at once, as one `Total` with an interval of its own. Which side, threshold, unit, margin and gates it is held
+against lies in the file of predictions, and every claim is judged by these lines.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.lab.figures import Ranking
+from experiments.lab.predictions import GATES, Prediction, Predictions
+from mi_ortho import Verdict
+from mi_ortho.pages import Estimate
+from mi_ortho.stats import (
+    UNITS,
+    Count,
+    Decision,
+    Gate,
+    Measured,
+    above_floor,
+    against_control,
+    average,
+    below_ceiling,
+    beyond_control,
+    by_unit,
+    decide,
+    detectable_difference,
+    enough,
+    equivalence_of_means,
+    independent_difference,
+    judge,
+    median_count,
+    paired_count_ratio,
+)
+
+Number = float | Count
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value of a prediction and of its control, at one unit.
+
+    Attributes:
+        of: the prediction's key.
+        value, control: None where it could not be measured; a `Count` where a search may have cut it off.
+        units: names of `UNITS` with their labels, as {"behaviour": "code", "base": 3}.
+        gates: what the checks of instruments gave here, by their names in the file of predictions.
+    """
+
+    of: str
+    value: Number | None
+    control: Number | None
+    units: Mapping[str, Any]
+    gates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Total:
+    """One value of a prediction that all rows make together, with its own interval, and that of its control.
+
+    Attributes:
+        of: the prediction's key.
+        value, control: measured on different samples (as the model and an untrained network).
+        gates: as in `Reading`.
+    """
+
+    of: str
+    value: Measured
+    control: Measured
+    gates: Mapping[str, float] = field(default_factory=dict)
+
+
+def judged(predictions: Predictions, found: Sequence[Reading | Total]) -> list[Verdict]:
+    """One verdict for each prediction of the file, in its order.
+
+    Raises:
+        ValueError: a reading of no prediction.
+    """
+    if strange := {one.of for one in found} - set(predictions.each):
+        raise ValueError(
+            f"got readings of {', '.join(sorted(strange))}; expected {', '.join(predictions.each)}, the tables of "
+            f"{predictions.path.name}; correct the claim or, before its first run, the file"
+        )
+    return [
+        verdict(one, [reading for reading in found if reading.of == key], predictions.seed)
+        for key, one in predictions.each.items()
+    ]
+
+
+def verdict(prediction: Prediction, found: Sequence[Reading | Total], seed: int = 0) -> Verdict:
+    """What a prediction came to."""
+    totals = [one for one in found if isinstance(one, Total)]
+    if totals:
+        return _of_total(prediction, totals[-1])
+    readings = [one for one in found if isinstance(one, Reading)]
+    pairs = [one for one in readings if one.value is not None and one.control is not None]
+    units = [_label(prediction, one) for one in pairs]
+    gates = [*_gates(prediction, readings), enough(len({*map(str, units)}), limit=prediction.minimum)]
+    values, controls = [one.value for one in pairs], [one.control for one in pairs]
+    if prediction.kind == "count":
+        return _of_counts(prediction, values, controls, units, gates)
+    numbers, others = (
+        [float(one) for one in values if one is not None],
+        [float(one) for one in controls if one is not None],
+    )
+    if prediction.side == "within":
+        return _of_absence(prediction, numbers, others, units, gates, seed)
+    return against_control(
+        prediction.question,
+        prediction.predicts,
+        prediction.statistic,
+        numbers,
+        others,
+        threshold=prediction.threshold,
+        least=prediction.beyond,
+        side=prediction.side,
+        units=units,
+        scale=prediction.scale,
+        gates=gates,
+        detectable=detectable_difference(numbers, others, units=units) if len(numbers) > 1 else None,
+        separates=prediction.separates,
+        seed=seed,
+    )
+
+
+def drawn(predictions: Predictions, found: Sequence[Reading | Total]) -> list[Ranking]:
+    """One drawing for the predictions of each scale: what was measured beside its control, with intervals."""
+    drawings = []
+    scales = list(dict.fromkeys((one.scale, one.kind) for one in predictions.each.values()))
+    for scale, kind in scales:
+        rows, thresholds = [], set()
+        for key, one in predictions.each.items():
+            readings = [reading for reading in found if reading.of == key]
+            if (one.scale, one.kind) != (scale, kind) or not readings:
+                continue
+            thresholds.add(one.threshold)
+            value, control = _both(one, readings, predictions.seed)
+            rows += [_estimate(key, value, "value"), _estimate(f"{key}: control", control, "control")]
+        rows = [row for row in rows if row is not None]
+        threshold = thresholds.pop() if len(thresholds) == 1 and kind == "mean" else None
+        caption = "Measured and control with 95 % intervals over the unit of each prediction."
+        drawings += (
+            [Ranking("What was predicted and what was measured", caption, tuple(rows), threshold)] if rows else []
+        )
+    return drawings
+
+
+def _both(prediction: Prediction, found: Sequence[Reading | Total], seed: int) -> tuple[Measured, Measured]:
+    """Value and control, each measured by itself."""
+    totals = [one for one in found if isinstance(one, Total)]
+    if totals:
+        return totals[-1].value, totals[-1].control
+    pairs = [one for one in found if isinstance(one, Reading) and one.value is not None and one.control is not None]
+    sides = [one.value for one in pairs], [one.control for one in pairs]
+    if prediction.kind == "count":
+        value, control = (median_count([_count(number) for number in side if number is not None]) for side in sides)
+        return value, control
+    units = [_label(prediction, one) for one in pairs]
+    value, control = (
+        by_unit([float(number) for number in side if number is not None], units, scale=prediction.scale, seed=seed)
+        for side in sides
+    )
+    return value, control
+
+
+def _estimate(label: str, measured: Measured, style: str) -> Estimate | None:
+    if measured.value is None:
+        return None
+    ends = measured.interval
+    return Estimate(label, measured.value, ends if ends and all(map(math.isfinite, ends)) else None, style)
+
+
+def _label(prediction: Prediction, reading: Reading) -> dict[str, Any]:
+    """The unit that a prediction counts, told apart by everything above it, which is taken as given."""
+    above = UNITS[: UNITS.index(prediction.unit) + 1]
+    return {prediction.unit: tuple(reading.units[name] for name in above if name in reading.units)}
+
+
+def _gates(prediction: Prediction, found: Sequence[Reading | Total]) -> list[Gate]:
+    """The checks that the file asks for; one that nobody measured is not passed."""
+    made = []
+    for name, limit in prediction.gates.items():
+        text, side = GATES[name]
+        if name in ("ceiling", "floor"):
+            values = [
+                float(one.value) for one in found if isinstance(one, Reading) and isinstance(one.value, float | int)
+            ]
+            made.append((below_ceiling if name == "ceiling" else above_floor)(values, limit))
+            continue
+        value = average([one.gates[name] for one in found if name in one.gates])
+        passed = value is not None and (value <= limit if side == "at most" else value >= limit)
+        made.append(Gate(text, value, limit, passed, side))
+    return made
+
+
+def _of_counts(
+    prediction: Prediction,
+    values: Sequence[Number | None],
+    controls: Sequence[Number | None],
+    units: Sequence[Mapping[str, Any]],
+    gates: Sequence[Gate],
+) -> Verdict:
+    counts, others = ([_count(one) for one in each if one is not None] for each in (values, controls))
+    nothing = Measured(None, None, "none", 0)
+    measured = paired_count_ratio(counts, others, units=units) if counts else nothing
+    control = median_count(others).value if others else None
+    decision = decide(measured, prediction.threshold, side=prediction.side, gates=gates)
+    return _made(prediction, measured, control, decision, gates)
+
+
+def _count(number: Number) -> Count:
+    return number if isinstance(number, Count) else Count(number, False)
+
+
+def _of_absence(
+    prediction: Prediction,
+    values: Sequence[float],
+    controls: Sequence[float],
+    units: Sequence[Mapping[str, Any]],
+    gates: Sequence[Gate],
+    seed: int,
+) -> Verdict:
+    value, control = (by_unit(each, units, scale=prediction.scale, seed=seed) for each in (values, controls))
+    shown = equivalence_of_means(
+        values, controls, margin=prediction.threshold, units=units, scale=prediction.scale, gates=gates, seed=seed
+    )
+    return _made(prediction, value, control.value, shown.decision, gates, difference=shown.measured)
+
+
+def _of_total(prediction: Prediction, total: Total) -> Verdict:
+    gates = _gates(prediction, [total])
+    difference = independent_difference(total.value, total.control)
+    if prediction.side == "within":
+        decision = decide(difference, prediction.threshold, side="within", gates=gates)
+    else:
+        decision = beyond_control(
+            total.value,
+            total.control,
+            difference,
+            threshold=prediction.threshold,
+            least=prediction.beyond,
+            side=prediction.side,
+            gates=gates,
+        )
+    return _made(prediction, total.value, total.control.value, decision, gates, difference=difference)
+
+
+def _made(
+    prediction: Prediction,
+    measured: Measured,
+    control: float | None,
+    decision: Decision,
+    gates: Sequence[Gate],
+    *,
+    difference: Measured | None = None,
+) -> Verdict:
+    return judge(
+        prediction.question,
+        prediction.predicts,
+        prediction.statistic,
+        measured,
+        prediction.threshold,
+        control,
+        decision,
+        difference=difference,
+        gates=gates,
+        separates=prediction.separates,
+    )
