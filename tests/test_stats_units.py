@@ -39,6 +39,7 @@ CLUSTERED: dict[str, tuple[Values, float, Scale]] = {  # values of n bases on so
 @pytest.fixture(autouse=True)
 def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLINGS", 2000)
+    monkeypatch.setattr("mi_ortho.stats.clusters.STUDENTISED", 2000)
 
 
 # --- units

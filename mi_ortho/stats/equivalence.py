@@ -14,14 +14,13 @@ import numpy as np
 from statsmodels.stats.proportion import confint_proportions_2indep, tost_proportions_2indep
 from statsmodels.stats.weightstats import DescrStatsW
 
-from mi_ortho.stats.clusters import Units, doubled, grouped, label_each, matched, over_units
+from mi_ortho.stats.clusters import Units, doubled, grouped, label_each, matched, over_units, studentised
 from mi_ortho.stats.differences import exponential
 from mi_ortho.stats.measured import BOOTSTRAPPED, ERROR, LEVEL, REAL_SCALE, Measured, Scale
 from mi_ortho.stats.outcomes import Decision, Gate, decide
 from mi_ortho.stats.p_values import mean_p_value
 
 BOTH_SIDES = 1 - 2 * ERROR  # level of the interval that two one-sided tests look at
-STUDENTISED = 4000  # resamplings
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,8 @@ def equivalence_of_means(
     rows = list(values) if controls is None else matched(values, controls)
     groups = grouped(rows, label_each(units, len(rows)))
     ends = scale if controls is None else doubled(scale)
-    measured = _widened(over_units(groups, scale=ends, seed=seed, level=BOTH_SIDES), groups.averages, seed)
+    measured = over_units(groups, scale=ends, seed=seed, level=BOTH_SIDES)
+    measured = studentised(measured, groups.averages, scale=ends, seed=seed, level=LEVEL)
     decision = decide(measured, margin, side="within", gates=gates)
     numbers = np.asarray(groups.averages)
     if decision.supported is None or np.ptp(numbers) == 0:  # equal values have no test, only an interval
@@ -94,21 +94,6 @@ def _tested(p_value: float) -> Decision:
     if p_value <= ERROR:
         return Decision(True, p_value=p_value)
     return Decision(None, f"the two one-sided tests have p = {p_value:.2g}", p_value=p_value)
-
-
-def _widened(measured: Measured, averages: Sequence[float], seed: int) -> Measured:
-    """An interval that reaches at least as far as the 95 % studentised bootstrap of the same values does."""
-    numbers, n = np.asarray(averages), len(averages)
-    if measured.interval is None or n < BOOTSTRAPPED or np.ptp(numbers) == 0:
-        return measured
-    resampled = numbers[np.random.default_rng(seed).integers(0, n, (STUDENTISED, n))]
-    errors = resampled.std(1, ddof=1) / math.sqrt(n)
-    spread = errors > 1e-9 * float(np.ptp(numbers))  # one value drawn n times has none
-    steps = (resampled.mean(1)[spread] - numbers.mean()) / errors[spread]
-    low, high = np.quantile(steps, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) * float(numbers.std(ddof=1)) / math.sqrt(n)
-    centre = float(numbers.mean())
-    ends = min(measured.interval[0], centre - float(high)), max(measured.interval[1], centre - float(low))
-    return Measured(measured.value, ends, f"{measured.kind}, or studentised", measured.n, measured.unit)
 
 
 def equivalence_of_ratios(
