@@ -38,10 +38,7 @@ def test_intervals_of_a_median_cover_with_and_without_censoring(limit: float) ->
     assert np.median(whole) == pytest.approx(TYPICAL, rel=0.2)
 
 
-CASES = [(24.0, 5), (1e9, 4), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((60.0, 5), (60.0, 10)))]
-
-
-@pytest.mark.parametrize(("limit", "n"), CASES)
+@pytest.mark.parametrize(("limit", "n"), [(24.0, 5), (1e9, 4)])
 def test_the_fitted_lognormal_covers_its_median(limit: float, n: int) -> None:
     measured = [fitted_count(drawn(random, n, limit)) for random in generators()]
     ends = np.array([each.interval or (0.0, math.inf) for each in measured])
@@ -62,9 +59,8 @@ def test_the_fitted_lognormal_of_other_counts() -> None:
 
 
 @pytest.mark.parametrize("limit", LIMITS)
-@pytest.mark.parametrize("n", [6, 12])
-def test_the_interval_of_a_ratio_covers_whatever_is_censored(limit: float, n: int) -> None:
-    assert coverage(lambda r: paired_count_ratio(drawn(r, n, limit, 1.5), drawn(r, n, limit)), 1.5) >= 0.9
+def test_the_interval_of_a_ratio_covers_whatever_is_censored(limit: float) -> None:
+    assert coverage(lambda r: paired_count_ratio(drawn(r, 9, limit, 1.5), drawn(r, 9, limit)), 1.5) >= 0.9
 
 
 @pytest.mark.parametrize("limit", LIMITS)

@@ -147,7 +147,7 @@ def inverse(logs: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return 1 - (logs.quantile(0.5, dim=-1) * x).sum(-1) / x.square().sum()
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(10, (2, 4)), (24, (2, 4, 8))])
+@pytest.mark.parametrize(("count", "sizes"), [(10, (2, 4)), pytest.param(24, (2, 4, 8), marks=pytest.mark.slow)])
 def test_the_exponent_over_overlapping_subsets_covers_that_of_a_quadratic_form(
     count: int, sizes: tuple[int, ...]
 ) -> None:

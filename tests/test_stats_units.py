@@ -38,14 +38,14 @@ CLUSTERED: dict[str, tuple[Values, float, Scale]] = {  # values of n bases on so
 
 @pytest.fixture(autouse=True)
 def fewer_resamplings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLINGS", 2000)
-    monkeypatch.setattr("mi_ortho.stats.clusters.STUDENTISED", 2000)
+    monkeypatch.setattr(intervals, "RESAMPLINGS", 1000)
+    monkeypatch.setattr("mi_ortho.stats.clusters.STUDENTISED", 1000)
 
 
 # --- units
 
 
-@pytest.mark.parametrize("n", [3, 6, 12])
+@pytest.mark.parametrize("n", [3, 6])
 @pytest.mark.parametrize("name", CLUSTERED)
 def test_the_cluster_bootstrap_covers_the_mean_of_few_and_many_bases(name: str, n: int) -> None:
     draw, truth, scale = CLUSTERED[name]
@@ -99,7 +99,7 @@ def test_rows_that_do_not_fit_are_refused() -> None:
 # --- differences
 
 
-@pytest.mark.parametrize("n", [3, 6, 12])
+@pytest.mark.parametrize("n", [3, 6])
 def test_intervals_of_differences_and_ratios_cover(n: int) -> None:
     shared = nested(n, 2)
 
@@ -126,8 +126,7 @@ NULLS: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray], float, 
 }
 
 
-@pytest.mark.parametrize("n", [4, pytest.param(6, marks=pytest.mark.slow), 12])
-@pytest.mark.parametrize("name", NULLS)
+@pytest.mark.parametrize(("name", "n"), [("normal", 4), ("normal", 8), ("near one", 8), ("skewed", 4)])
 def test_a_value_like_its_control_is_hardly_ever_beyond_it(name: str, n: int) -> None:
     draw, threshold, scale = NULLS[name]
     supported, decided = 0, 0

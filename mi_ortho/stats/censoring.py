@@ -162,8 +162,7 @@ def paired_count_ratio(
     value_ends, control_ends = (np.array([_logs(count) for count in each]) for each in (values, controls))
     low, high = value_ends[:, 0] - control_ends[:, 1], value_ends[:, 1] - control_ends[:, 0]
     rows = [[k for k, label in enumerate(labels) if label == each] for each in dict.fromkeys(labels)]
-    low = np.array([np.quantile(low[k], 0.5, method="inverted_cdf") for k in rows])
-    high = np.array([np.quantile(high[k], 0.5, method="inverted_cdf") for k in rows])
+    low, high = (np.array([np.sort(each[k])[(len(k) - 1) // 2] for k in rows]) for each in (low, high))
     with np.errstate(over="ignore"):
         ends = np.exp(_median_interval(low, high, level))
     middle = [np.sort(each)[[(len(rows) - 1) // 2, len(rows) // 2]] for each in (low, high)]
