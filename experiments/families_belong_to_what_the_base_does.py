@@ -1,156 +1,78 @@
-"""The family belongs to what its base does: other bases, other targets and other networks have smaller ones.
+"""Does a family of orthogonal vectors belong to what its base does?
 
 Source: the controls the post does not have; hypotheses H1 and H2, decisive experiment D6.
-Prediction: a base that shows the behaviour has at least 2 times as many orthogonal vectors that miss at most half of
-    its squared effect as a random base of its norm, a base with the covariance of real activations, a random target
-    equally far away, and the strongest MELBO base of an untrained and of a shuffled network.
-Control: each of these families is the control of the behaviour's; the same searches, norm caps and numbers of vectors.
-Refuted if: the interval of log2((count + 1) / (count of the control + 1)) lies below 1 for one of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import log2
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from experiments.lab.families import candidates, stored, unbased, with_model
-from mi_ortho import Verdict, match, random_vectors, resid_post
-from mi_ortho.elicitation import Match
-from mi_ortho.model import load_shuffled, load_untrained, ordinary_activations
-from mi_ortho.nulls import control, covariance_matched
+from experiments.lab import Base, Bench, GrownFamily, Place, Reading, each_base, gates_of, needs, pick, unbased
+from experiments.lab.families import with_model
+from mi_ortho import displace, melbo
+from mi_ortho.model import load_shuffled, load_untrained
+from mi_ortho.stats import Count
 from mi_ortho.studies.shared import DTYPES
 
 MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
-TWICE = 1.0  # as a logarithm to base 2
-CONTROLS = {  # as a sentence names them
-    "random": "a random base of its norm",
-    "covariance": "a base with the covariance of activations",
-    "target": "a random target equally far away",
-    "untrained": "an untrained network",
-    "shuffled": "a network with shuffled weights",
-}
-LABELS = {**CONTROLS, **{name: control(name).label for name in ("untrained", "shuffled")}}
+NETWORKS = {"untrained": load_untrained, "shuffled": load_shuffled}
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search."""
+class Config(Place):
+    """Where bases are looked for, and their families."""
 
 
-SMOKE = Config(cases=1, n=4, max_steps=10)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case and group."""
-    networks = {}
-    for case in cases(bench, config):
-        for group in ("behaviour", *CONTROLS):
-            if bench.has(case=case.index, group=group):
-                continue
-            if group in ("untrained", "shuffled"):
-                networks[group] = networks.get(group) or other_network(bench, config, group)
-                goal, base, home = foreign(case, networks[group])
-            else:
-                (goal, base), home = on_model(case, group), case
-            name = "activation" if group == "behaviour" else f"activation, {group}"
-            losses = home.grow(name, goal, base, config.n).losses
-            bench.record(
-                case=case.index,
-                group=group,
-                found=int((losses <= MISSED).sum()),
-                searched=config.n,
-                moved=float(goal.scale),
-                best=float(losses.min()) if len(losses) else None,
-            )
-        bench.track("case", case.index + 1, config.cases)
+    """One row for each base and each thing its family is compared with."""
+    networks: dict[str, Bench] = {}
+    each_base(config, bench, lambda base: measure(base, networks))
 
 
-def on_model(case: Case, group: str) -> tuple[Match, Tensor]:
-    """Goal and base of a group on the model itself."""
-    if group == "behaviour":
-        return case.match, case.base
-    if group == "target":
-        return random_target(case.match, case.generator(12)), case.base
-    if group == "random":
-        base = random_vectors(1, len(case.base), case.norm, case.generator(13))[0]
-    else:
-        prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-        activations = ordinary_activations(case.setting.model, prompts, site)
-        direction = covariance_matched(activations, 1, case.generator(14))[0]
-        base = direction * (case.norm / direction.norm())
-    return match(case.z, base), base
+def measure(base: Base, networks: dict[str, Bench]) -> None:
+    """Record one base: the counts of its family and of every control's."""
+    norm = torch.full((1,), base.norm).to(base.vector)
+    record(base, "behaviour", base, base.family())
+    for group, other in (
+        ("random", base.random(norm, 13)),
+        ("displaced", base.displaced(1, 13)),
+        ("covariance", base.covariant(norm, 14)),
+    ):
+        record(base, group, replace(base, vector=other[0]), base.around(other[0], group))
+    for group, make in NETWORKS.items():
+        if group not in networks:
+            subject = base.bench.subject
+            options = {"device": subject.device, "dtype": DTYPES[subject.dtype]}
+            model = make(subject.name, seed=base.place.seed, **options)
+            networks[group] = with_model(base.bench, model, f"{group} {base.place.seed}")
+        home = foreign(base, networks[group])
+        record(base, group, home, home.around(home.vector, f"{group} base"))
 
 
-def random_target(goal: Match, generator: torch.Generator) -> Match:
-    """The same distance from z(0) in a random direction."""
-    with torch.no_grad():
-        origin = goal.z(torch.zeros(1, goal.z.d_model).to(goal.goal))[0]
-    towards = torch.randn(goal.goal.shape, generator=generator, device=generator.device).to(goal.goal)
-    return replace(goal, goal=origin + goal.scale * towards / towards.norm())
+def record(base: Base, group: str, around: Base, family: GrownFamily) -> None:
+    """One row: how many vectors are as good as `MISSED`, and how far the base of that family moves the target."""
+    count, moved = family.count(loss=MISSED), float(around.displacement(around.vector[None])[0])
+    label = {**base.units, "group": group}
+    base.bench.record(kind="count", **label, found=count.value, censored=count.censored, moved=moved)
 
 
-def other_network(bench: Bench, config: Config, name: str) -> Bench:
-    """The same architecture with other weights."""
-    subject = bench.subject
-    make = {"untrained": load_untrained, "shuffled": load_shuffled}[name]
-    model = make(subject.name, seed=config.seed, device=subject.device, dtype=DTYPES[subject.dtype])
-    return with_model(bench, model, f"{name} {config.seed}")
+def foreign(base: Base, bench: Bench) -> Base:
+    """The first MELBO base of another network on the same prompts, at the same share of its stream's norm."""
+    home = unbased(bench, base.place, base.texts)
+    radius = base.norm * home.stream / base.stream
+    vector = melbo(displace(home.z), radius=radius, n=1, generator=base.generator(15), max_steps=10)[0].vector
+    return replace(home, vector=vector, index=base.index)
 
 
-def foreign(case: Case, bench: Bench) -> tuple[Match, Tensor, Case]:
-    """The strongest MELBO base of another network on the same prompts, at the norm that moves it comparably.
-
-    The norm is the share of that network's own activations that the base's is of the model's.
-    """
-    ratio = activation_norm(bench, case) / activation_norm(case.bench, case)
-    setup = replace(case.setup, radius=case.setup.radius * ratio, candidates=1)
-    home = unbased(bench, setup, case.index, case.texts)
-    key = {
-        "weights": bench.subject.digest,
-        "texts": case.texts,
-        "radius": setup.radius,
-        "source": setup.source,
-        "target": setup.target,
-        "seed": setup.seed,
-        "base": "strongest",
-    }
-    base = stored(bench, key, lambda: {"base": candidates(home)[0]})["base"]
-    return match(home.z, base), base, replace(home, base=base)
-
-
-def activation_norm(bench: Bench, case: Case) -> float:
-    """Median norm of the residual stream at the source."""
-    prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-    return float(ordinary_activations(bench.subject.model, prompts, site).norm(dim=-1).median())
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The behaviour's family against each control's."""
-    counts = {row["case"]: row["found"] for row in pick(rows, group="behaviour")}
-    verdicts = []
-    for group, what in CONTROLS.items():
-        pairs = [(counts[row["case"]], row["found"]) for row in pick(rows, group=group) if row["case"] in counts]
-        verdicts.append(
-            at_least(
-                f"The behaviour's base has a larger family than {what}",
-                "at least twice as many vectors",
-                "log2((count + 1) / (count of the control + 1)); the control is its count",
-                [log2((a + 1) / (b + 1)) for a, b in pairs],
-                TWICE,
-                [float(b) for _, b in pairs],
-            )
-        )
-    return verdicts
-
-
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Counts by group."""
-    groups = [("the behaviour's base", column(pick(rows, group="behaviour"), "found"), "value")]
-    groups += [(label, column(pick(rows, group=name), "found"), "control") for name, label in LABELS.items()]
-    caption = "Missing at most half of the squared effect; means over bases."
-    return [bars("Vectors that repeat the base", caption, groups)]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """The behaviour's count against each control's."""
+    for units, gates in gates_of(rows):
+        counts = {row["group"]: Count(row["found"], row["censored"]) for row in pick(rows, kind="count", **units)}
+        for group in [name for name in counts if name != "behaviour"]:
+            yield Reading(group, counts["behaviour"], counts[group], units, gates)

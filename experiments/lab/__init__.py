@@ -1,5 +1,7 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
+from experiments.lab.bases import Base, Place, each_base, gates_of, unbased
+from experiments.lab.bases import Family as GrownFamily
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.families import DEMO, Case, Family, Setup, cases
@@ -12,10 +14,13 @@ from mi_ortho.runs import pick
 
 __all__ = [
     "DEMO",
+    "Base",
     "Bench",
     "Case",
     "Family",
+    "GrownFamily",
     "Lines",
+    "Place",
     "Ranking",
     "Reading",
     "Refusing",
@@ -27,7 +32,9 @@ __all__ = [
     "bars",
     "cases",
     "column",
+    "each_base",
     "each_split",
+    "gates_of",
     "interval_of",
     "pick",
     "random_order",
@@ -36,5 +43,6 @@ __all__ = [
     "refuses",
     "refusing",
     "shuffled_weights",
+    "unbased",
     "verdicts_of",
 ]

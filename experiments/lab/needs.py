@@ -78,6 +78,18 @@ def family(config: Any, subject: Subject) -> None:
         )
 
 
+def place(config: Any, subject: Subject) -> None:
+    """Blocks to steer and to compare at, prompts for every base, and rules that know the behaviours."""
+    blocks("source", "target")(config, subject)
+    if unknown := [name for name in config.behaviours if name not in subject.modes.behaviours]:
+        raise ValueError(
+            f"got behaviours {', '.join(unknown)} for {subject.title}; expected some that its rules know: "
+            f"{', '.join(subject.modes.behaviours)}; choose with --set behaviours=..., or write rules into modes.json"
+        )
+    if len({*subject.texts.train, *subject.texts.held_out}) < config.group:
+        raise ValueError(f"got too few prompts for {subject.title}; expected {config.group} at least; set group=1")
+
+
 def behaviours(config: Any, subject: Subject) -> None:
     """Prompts that ask for the behaviour, and prompts that ask for others."""
     names = [name for name in subject.modes.names if subject.texts.natural.get(name)]

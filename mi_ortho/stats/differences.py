@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mi_ortho.stats.clusters import Units, by_unit, grouped, over_units
-from mi_ortho.stats.measured import LEVEL, REAL_SCALE, Measured, Scale
+from mi_ortho.stats.clusters import Units, by_unit, doubled, grouped, label_each, matched, over_units
+from mi_ortho.stats.detectable import detectable_mean
+from mi_ortho.stats.measured import ERROR, LEVEL, REAL_SCALE, Measured, Scale
 from mi_ortho.stats.outcomes import Decision, Gate, Side, Verdict, all_of, decide, judge
 from mi_ortho.stats.p_values import mean_p_value
 
@@ -113,7 +114,7 @@ def beyond_control(
         least: the smallest difference that counts; with "at most" it counts downwards.
         side: which side of the threshold was predicted; absence has its own functions (`equivalence_of_means`).
         gates: checks of the instruments.
-        p_value: of the difference being `least`.
+        p_value: of the difference being `least`; above 0.05 nothing is decided.
     """
     if side == "within":
         raise ValueError(
@@ -122,9 +123,10 @@ def beyond_control(
     limit = least if side == "at least" else -least
     conditions = [decide(difference, limit, side=side, gates=gates)]
     if threshold is not None:
-        conditions.append(decide(value, threshold, side=side))
-        conditions.append(_held_back(control, threshold, side))
+        conditions = [_held_back(control, threshold, side), *conditions, decide(value, threshold, side=side)]
     decision = all_of(conditions)
+    if decision.supported is not None and p_value is not None and p_value > ERROR:
+        return Decision(None, f"the difference has p = {p_value:.2g}", p_value=p_value)
     return Decision(decision.supported, decision.why, decision.failed, p_value)
 
 
@@ -161,19 +163,22 @@ def against_control(
         values, controls: row by row of the same pair.
         threshold, least, side, gates: see `beyond_control`.
         units, scale, seed: see `paired_difference`.
-        detectable: the smallest difference that such a sample shows in 80 % of the cases.
+        detectable: the smallest difference that such a sample shows in 80 % of the cases; if None, that of Student's t
+            with the spread of these differences.
         separates: which theory the number tells from which.
         question: what is asked, where more than one report asks it.
 
     >>> verdict = against_control("c", "p", "s", [0.9, 0.8, 0.9, 0.85], [0.8, 0.9, 0.85, 0.9], threshold=0.5)
     >>> verdict.outcome, verdict.why
-    ('undecided', 'the interval holds the threshold')
+    ('undecided', 'the control is on the same side of the threshold')
     """
     labels = label_each(units, len(values))
     value, control = (by_unit(each, labels, scale=scale, seed=seed) for each in (values, controls))
     groups = grouped(matched(values, controls), labels)
     difference = over_units(groups, scale=doubled(scale), seed=seed)
     p_value = mean_p_value(groups.averages, least if side == "at least" else -least)
+    if detectable is None and len(groups.averages) > 1:
+        detectable = detectable_mean(float(np.std(groups.averages, ddof=1)), len(groups.averages))
     decision = beyond_control(
         value, control, difference, threshold=threshold, least=least, side=side, gates=gates, p_value=p_value
     )
@@ -191,20 +196,3 @@ def against_control(
         detectable=detectable,
         separates=separates,
     )
-
-
-def matched(values: Sequence[float], controls: Sequence[float]) -> list[float]:
-    """Value minus control, row by row."""
-    if len(values) != len(controls):
-        raise ValueError(f"got {len(values)} values and {len(controls)} controls; expected pairs; match them first")
-    return [float(value) - float(control) for value, control in zip(values, controls)]
-
-
-def label_each(units: Units | None, count: int) -> Units:
-    """The units that were told, or every row a unit of its own."""
-    return [{"sample": k} for k in range(count)] if units is None else units
-
-
-def doubled(scale: Scale) -> Scale:
-    """The scale of differences of two values of a scale."""
-    return scale[0] - scale[1], scale[1] - scale[0]

@@ -8,8 +8,8 @@ import math
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-from scipy.stats import binomtest, chi2, norm
-from scipy.stats import t as student
+from scipy.special import ndtr, stdtrit
+from scipy.stats import binomtest, chi2
 
 from mi_ortho.stats.measured import BOOTSTRAPPED, LEVEL, REAL_SCALE, Interval, Measured, Scale
 
@@ -124,7 +124,7 @@ def mean(
         middle = float(each.mean())
         ends = min(middle - half, centre), max(middle + half, centre)
         return Measured(centre, _on_scale(*ends, n, scale), "Student t", n)
-    tail = float(norm.cdf(-half_width(1.0, n, level) * (n / (n - 1)) ** 0.5))
+    tail = float(ndtr(-half_width(1.0, n, level) * (n / (n - 1)) ** 0.5))
     draws = np.random.default_rng(seed).integers(0, n, (max(1000, min(RESAMPLINGS, 4_000_000 // n)), n))
     low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), [tail, 1 - tail])
     kind = "bootstrap" if clusters is None else "bootstrap over clusters"
@@ -133,7 +133,7 @@ def mean(
 
 def half_width(error: float, n: int, level: float = LEVEL) -> float:
     """Half of an interval by Student's t, from a standard error on n values; infinite for fewer than two."""
-    return error * float(student.ppf((1 + level) / 2, n - 1)) if n > 1 else math.inf
+    return error * float(stdtrit(n - 1, (1 + level) / 2)) if n > 1 else math.inf
 
 
 def _on_scale(low: float, high: float, n: int, scale: Scale) -> Interval:

@@ -21,8 +21,7 @@ def mean_p_value(
 ) -> float | None:
     """Student's p-value of the mean of independent values being `expected`; None for fewer than two.
 
-    Values of one unit are averaged first (`unit_means`). Of equal values it is the two-sided sign test's, as they show no
-    spread.
+    Values of one unit are averaged first (`grouped`). Equal values show no spread; theirs is the two-sided sign test's.
 
     >>> round(mean_p_value([1.0, 2.0, 3.0], 0.0), 3), mean_p_value([1.0] * 5, 0.0), mean_p_value([1.0], 0.0)
     (0.074, 0.0625, None)

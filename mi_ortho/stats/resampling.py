@@ -106,5 +106,5 @@ def subsampled(
     if not bool(values.isfinite().all()) or not math.isfinite(value):
         return Measured(value if math.isfinite(value) else None, None, kind, count)
     error = math.sqrt(float(values.var()) * kept / (count - kept))
-    half = half_width(error, kept, level)
+    half = half_width(error, count, level)
     return Measured(value, (value - half, value + half), kind, count)
