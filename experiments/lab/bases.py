@@ -141,7 +141,7 @@ class Base:
         place: how to search.
         behaviour, index: which of the bases it is.
         texts: the prompts.
-        setting: where vectors are added, by which rules answers are judged, and the openings of modes.
+        setting: where vectors are added, and by which rules answers are judged.
         z: steering vector to the activations at the target.
         vector: the base.
     """
@@ -184,7 +184,7 @@ class Base:
     @cached_property
     def posterior(self) -> ModePosterior:
         """The posterior of modes on the first prompt."""
-        return mode_posterior(self.setting, self.texts[0], self.setting.openings)
+        return mode_posterior(self.setting, self.texts[0], opened(self.setting, self.bench))
 
     @cached_property
     def effect(self) -> Share:
@@ -396,8 +396,6 @@ def unbased(bench: Bench, place: Place, texts: tuple[str, ...]) -> Base:
     setting = Setting(
         bench.subject.model, site, where(place.where), modes, max_new_tokens=place.tokens, sinks="exclude"
     )
-    openings = opened(setting, bench) if modes is not CHAT_MODES else {m: t[:1] for m, t in CHAT_OPENINGS.items()}
-    setting = replace(setting, openings=openings)
     z = slice_model(
         bench.subject.model,
         setting.prompts(texts),
@@ -413,11 +411,13 @@ _OPENED: dict[int, Mapping[str, Sequence[str]]] = {}
 
 
 def opened(setting: Setting, bench: Bench) -> Mapping[str, Sequence[str]]:
-    """The model's own answers in each mode, read once.
+    """The openings of each mode: those of chat models, or the model's own answers, read once.
 
     Raises:
         ValueError: it answers in fewer than five modes, too few for a posterior.
     """
+    if setting.modes is CHAT_MODES:
+        return {mode: texts[:1] for mode, texts in CHAT_OPENINGS.items()}
     key = id(setting.model)
     if key not in _OPENED:
         found = natural_openings(

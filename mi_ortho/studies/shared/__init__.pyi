@@ -1,4 +1,4 @@
-from .positions import where
+from .positions import readout_of, where
 from .subject import DTYPES, Subject, Texts, device_of, model_hash, open_subject
 
-__all__ = ["DTYPES", "Subject", "Texts", "device_of", "model_hash", "open_subject", "where"]
+__all__ = ["DTYPES", "Subject", "Texts", "device_of", "model_hash", "open_subject", "readout_of", "where"]
