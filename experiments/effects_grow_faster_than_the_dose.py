@@ -1,13 +1,9 @@
-"""The effect of a vector grows faster than its dose: scaled down to the base's norm, most of it is lost.
+"""Does the effect of a vector grow faster than its dose?
 
 Source: the post's observation that vectors scaled down to the base's norm no longer write code; hypothesis H5.
-Prediction: where the effect is between 0.05 and 0.8 of the base's, its exponent (d log effect / d log scale) is
-    at least 1.5; at the base's norm the vectors have at most 0.5 of the effect they have at their own.
-Control: the base's own exponent, and what a linear effect would keep: the base's norm over the vector's.
-Refuted if: the interval of the exponent lies below 1.5, or that of the share kept above 0.5.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -15,61 +11,45 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Setup, at_least, at_most, cases, column, needs, pick
-from mi_ortho import Verdict
-from mi_ortho.multiplicity import dose_exponents, dose_response
+from experiments.lab import Base, Bench, Lines, Place, Reading, each_base, needs, pick, read_bases
+from mi_ortho.multiplicity import dose_exponents
 from mi_ortho.nulls import with_norms
 from mi_ortho.pages import Panel, Series
 
-EXPONENT = 1.5
-KEPT = 0.5
 SCALES = tuple(round(0.1 * k, 1) for k in range(1, 16))
+TRIED = 16  # vectors of a family, spread over it
+LONG = 1.2  # base norms
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search."""
+class Config(Place):
+    """Where bases are looked for, and their families."""
 
 
-SMOKE = Config(cases=1, n=4, max_steps=10)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case, family and scale, and one with its exponents."""
-    for case in cases(bench, config):
-        for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
-            for part in bench.stage({"scale": 0.0}, case=case.index, match=name):
-                doses, total = examine(effect, case.family(name).vectors, case.base)
-                for scale, value in zip(SCALES, doses, strict=True):
-                    part.record(case=case.index, match=name, scale=scale, effect=value)
-                part.record(case=case.index, match=name, scale=0.0, **total)
-        bench.track("case", case.index + 1, config.cases)
+    """For each base its family's dose response on activations, and what is left of the behaviour at its norm."""
+    each_base(config, bench, measure)
 
 
 @torch.no_grad()
-def examine(
-    effect: Callable[[Tensor], Tensor], vectors: Tensor, base: Tensor
-) -> tuple[list[float], dict[str, float | None]]:
-    """Mean effect at every scale; median exponents of vectors and base, and what is left at the base's norm."""
-    scales = torch.tensor(SCALES).to(vectors)
-    doses = dose_response(effect, vectors, scales)
-    alone = dose_exponents(dose_response(effect, base[None], scales), scales)
-    norms = vectors.norm(dim=-1)
-    long = vectors[norms > 1.2 * base.norm()]
-    share = None
+def measure(base: Base) -> None:
+    """Record one base."""
+    record, units = base.bench.record, base.units
+    vectors, random = base.family().spread(TRIED), base.displaced(TRIED, 17)
+    for group, sets, axes in (("family", vectors, base.vector[None]), ("random", random, random)):
+        values = torch.stack([base.along(scale * sets, axes) for scale in SCALES], dim=1)
+        exponents = dose_exponents(values, torch.tensor(SCALES).to(sets))
+        record(kind="exponent", **units, group=group, exponent=middle(exponents), doses=values.mean(0).tolist())
+    family = base.family("kl").vectors
+    long = family[family.norm(dim=-1) >= LONG * base.norm]
     if len(long):
-        short = with_norms(long, torch.full_like(long[:, 0], float(base.norm())))
-        share = float(effect(short).mean() / effect(long).mean())
-    linear = float((base.norm() / long.norm(dim=-1)).mean()) if len(long) else None
-    exponents = dose_exponents(doses, scales)
-    return doses.mean(0).tolist(), {
-        "exponent": middle(exponents),
-        "base_exponent": middle(alone),
-        "kept": share,
-        "linear": linear,
-        "long": len(long),
-    }
+        short = with_norms(long, torch.full_like(long[:, 0], base.norm))
+        left = float(base.effect(short).mean() / base.effect(long).mean())
+        record(kind="kept", **units, kept=left, linear=float((base.norm / long.norm(dim=-1)).mean()), long=len(long))
 
 
 def middle(values: Tensor) -> float | None:
@@ -78,43 +58,30 @@ def middle(values: Tensor) -> float | None:
     return float(numbers.median()) if len(numbers) else None
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Exponents and what is kept, of the distribution-matched families."""
-    totals = pick(rows, match="kl", scale=0.0)
-    return [
-        at_least(
-            "The effect grows faster than the dose",
-            f"exponent at least {EXPONENT}",
-            "median exponent of the vectors, one value a base; the control is the base's own",
-            column(totals, "exponent"),
-            EXPONENT,
-            column(totals, "base_exponent"),
-        ),
-        at_most(
-            "At the base's norm long vectors lose most of their effect",
-            f"at most {KEPT} of it is left",
-            "effect at the base's norm over that at their own, of vectors 1.2 times as long; the control is what "
-            "linear ones keep",
-            column(totals, "kept"),
-            KEPT,
-            column(totals, "linear"),
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """The family's exponent against random vectors', and what is kept against a linear effect."""
+    for units, gates, own in read_bases(rows):
+        exponents = {row["group"]: row["exponent"] for row in pick(own, kind="exponent")}
+        if exponents:
+            yield Reading("exponent", exponents["family"], exponents["random"], units, gates)
+        for row in pick(own, kind="kept"):
+            yield Reading("kept", row["kept"], row["linear"], units, gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
-    """Effect over scale."""
-    scales = [scale for scale in SCALES if pick(rows, scale=scale)]
+    """The displacement over the dose."""
+    part = {group: pick(rows, kind="exponent", group=group) for group in ("family", "random")}
+    styles = {"family": ("family", "family"), "random": ("random vectors, displaced as far", "null")}
     series = [
         Series(
-            f"{match} match",
-            scales,
-            [fmean(column(pick(rows, match=match, scale=scale), "effect")) for scale in scales],
-            style,
-            match,
+            styles[group][0],
+            SCALES,
+            [fmean(each) for each in zip(*[row["doses"] for row in own])],
+            styles[group][1],
+            group,
         )
-        for match, style in (("kl", "family"), ("activation", "c1"))
-        if pick(rows, match=match)
+        for group, own in part.items()
+        if own
     ]
-    caption = "Effect as a share of the base's; means over vectors and bases."
-    return [Lines(caption, Panel("Dose response", "effect", "scale"), tuple(series))] if series else []
+    caption = "Share of the final displacement; means over vectors and bases. A straight line is a linear response."
+    return [Lines(caption, Panel("Dose response", "displacement", "scale"), tuple(series))] if series else []

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Base, Bench, GrownFamily, Place, Reading, each_base, gates_of, needs, pick, unbased
+from experiments.lab import Base, Bench, GrownFamily, Place, Reading, each_base, needs, pick, read_bases, unbased
 from experiments.lab.families import with_model
 from mi_ortho import displace, melbo
 from mi_ortho.model import load_shuffled, load_untrained
@@ -72,7 +72,7 @@ def foreign(base: Base, bench: Bench) -> Base:
 
 def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
     """The behaviour's count against each control's."""
-    for units, gates in gates_of(rows):
-        counts = {row["group"]: Count(row["found"], row["censored"]) for row in pick(rows, kind="count", **units)}
+    for units, gates, own in read_bases(rows):
+        counts = {row["group"]: Count(row["found"], row["censored"]) for row in pick(own, kind="count")}
         for group in [name for name in counts if name != "behaviour"]:
             yield Reading(group, counts["behaviour"], counts[group], units, gates)

@@ -1,6 +1,6 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bases import Base, Place, each_base, gates_of, unbased
+from experiments.lab.bases import Base, Place, each_base, read_bases, unbased
 from experiments.lab.bases import Family as GrownFamily
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
@@ -34,11 +34,11 @@ __all__ = [
     "column",
     "each_base",
     "each_split",
-    "gates_of",
     "interval_of",
     "pick",
     "random_order",
     "random_texts",
+    "read_bases",
     "record_layers",
     "refuses",
     "refusing",

@@ -36,7 +36,7 @@ from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
 from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls import covariance_matched, with_norms
-from mi_ortho.runs import random_stream, read_tensors, write_tensors
+from mi_ortho.runs import pick, random_stream, read_tensors, write_tensors
 from mi_ortho.stats import Count
 from mi_ortho.steering import (
     ModePosterior,
@@ -99,7 +99,10 @@ class Place:
     seed: int = 1
 
 
-def at_model(config: Any, model: str | None) -> Any:
+SIZES = ("behaviours", "bases", "candidates", "max_steps", "most")  # that a smoke run keeps
+
+
+def at_model(config: Any, model: str | None, *, smoke: bool = False) -> Any:
     """A configuration with the place, sizes and behaviours that a model's file in experiments/presets/models says."""
     if not isinstance(config, Place):
         return replace(config, model=model)
@@ -108,7 +111,8 @@ def at_model(config: Any, model: str | None) -> Any:
     known = {one.name for one in fields(Place)}
     if strange := set(values) - known:
         raise ValueError(f"got {path} with {', '.join(sorted(strange))}; expected settings of a place; correct it")
-    return replace(config, model=model, **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return replace(config, model=model, **{k: v for k, v in values.items() if not (smoke and k in SIZES)})
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,15 @@ class Family:
     losses: Tensor
     effects: Tensor
     ended: bool
+
+    def spread(self, count: int) -> Tensor:
+        """So many of the vectors, spread evenly over the family."""
+        indices = torch.linspace(0, len(self.vectors) - 1, min(count, len(self.vectors))).round().long()
+        return self.vectors[indices.to(self.vectors.device)]
+
+    def working(self, effect: float = 0.5) -> Tensor:
+        """The vectors with at least this share of the base's effect."""
+        return self.vectors[self.effects >= effect]
 
     def count(self, *, loss: float | None = None, effect: float | None = None) -> Count:
         """N: how many have at most this loss, or at least this share of the base's effect."""
@@ -197,6 +210,15 @@ class Base:
         start = self.z(torch.zeros_like(self.vector)[None]).flatten(1)
         return torch.cat([(self.z(part).flatten(1) - start).norm(dim=-1) for part in vectors.split(64)])
 
+    @torch.no_grad()
+    def along(self, vectors: Tensor, axes: Tensor) -> Tensor:
+        """The displacement by each vector along that by its axis (one for all, or one each), as a share of it."""
+        start = self.z(torch.zeros_like(self.vector)[None]).flatten(1)
+        moved, towards = (
+            torch.cat([self.z(part).flatten(1) - start for part in each.split(64)]) for each in (vectors, axes)
+        )
+        return (moved * towards).sum(-1) / towards.square().sum(-1)
+
     def shows(self, vectors: Tensor, texts: Sequence[str] | None = None) -> list[float]:
         """For each vector the share of texts whose greedy completion shows the behaviour and can be read."""
         done = complete(self.setting, list(texts or self.texts), vectors)
@@ -238,11 +260,22 @@ class Base:
         return self.grow(f"activation of {name}", match(self.z, other), other, cap=cap, most=most)
 
     def grow(
-        self, name: str, goal: Goal, around: Tensor, *, cap: float | None = None, most: int | None = None
+        self,
+        name: str,
+        goal: Goal,
+        around: Tensor,
+        *,
+        cap: float | None = None,
+        fixed: bool = False,
+        most: int | None = None,
     ) -> Family:
-        """Any family: `name` must tell its goal and what it is grown around from all others of this base."""
+        """Any family: `name` must tell its goal and what it is grown around from all others of this base.
+
+        With `fixed` its vectors are as long as the cap.
+        """
         norm = (self.place.norm_cap if cap is None else cap) * float(around.norm())
-        settings = OrthoSettings(max_norm=norm, solver=Lbfgs(max_steps=self.place.max_steps), patience=4)
+        solver = Lbfgs(max_steps=self.place.max_steps)
+        settings = OrthoSettings(max_norm=norm, min_norm=norm if fixed else 0.0, solver=solver, patience=4)
         limits = {key: str(value) for key, value in asdict(settings).items()}
         key = {**key_of(self.bench, self.place, self.behaviour, self.index, self.texts), "family": name, **limits}
         return grown(self, key, goal, around, settings, most or self.place.most or len(around) - 2)
@@ -461,9 +494,11 @@ def facts(base: Base) -> dict[str, Any]:
     }
 
 
-def gates_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[dict[str, Any], dict[str, float]]]:
-    """For every base among recorded rows its units and the checks of instruments."""
+def read_bases(
+    rows: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[dict[str, Any], dict[str, float], list[Mapping[str, Any]]]]:
+    """For every base among recorded rows its units, the checks of instruments, and all of its rows."""
     for row in rows:
         if row.get("kind") == "base":
             units = {"behaviour": row["behaviour"], "base": row["base"]}
-            yield units, {"specific": row["specific"], "works": row["works"]}
+            yield units, {"specific": row["specific"], "works": row["works"]}, pick(rows, **units)

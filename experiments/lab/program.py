@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.lab.bases import at_model
 from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
@@ -49,7 +49,7 @@ def config_of(experiment: Experiment, choices: Choices) -> Any:
     config = experiment.smoke if choices.smoke else experiment.config
     preset = preset_of(choices)
     config = preset.configured(config, smoke=choices.smoke) if preset else config
-    config = replace(config, model=choices.model) if choices.model else config
+    config = at_model(config, choices.model, smoke=choices.smoke) if choices.model else config
     return changed(config, choices.settings)
 
 
