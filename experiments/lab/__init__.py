@@ -6,12 +6,13 @@ from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import record_layers, verdicts_of
-from experiments.lab.readings import Reading, Total
-from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
+from experiments.lab.readings import Reading, Total, over_prompts, overlapping, rank_correlation
+from experiments.lab.refusing import Answers, Refusing, Splits, answers_of, each_split, refuses, refusing
 from mi_ortho.runs import pick
 
 __all__ = [
     "DEMO",
+    "Answers",
     "Bench",
     "Case",
     "Family",
@@ -22,6 +23,7 @@ __all__ = [
     "Setup",
     "Splits",
     "Total",
+    "answers_of",
     "at_least",
     "at_most",
     "bars",
@@ -29,9 +31,12 @@ __all__ = [
     "column",
     "each_split",
     "interval_of",
+    "over_prompts",
+    "overlapping",
     "pick",
     "random_order",
     "random_texts",
+    "rank_correlation",
     "record_layers",
     "refuses",
     "refusing",
