@@ -6,7 +6,7 @@ from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import record_layers, verdicts_of
-from experiments.lab.readings import Reading, Total, over_prompts, overlapping, rank_correlation
+from experiments.lab.readings import Reading, Total, measured_in, over_prompts, overlapping, rank_correlation
 from experiments.lab.refusing import Answers, Refusing, Splits, answers_of, each_split, refuses, refusing
 from mi_ortho.runs import pick
 
@@ -31,6 +31,7 @@ __all__ = [
     "column",
     "each_split",
     "interval_of",
+    "measured_in",
     "over_prompts",
     "overlapping",
     "pick",

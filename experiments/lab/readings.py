@@ -124,6 +124,12 @@ def overlapping(parts: Sequence[Measured]) -> Measured:
     return Measured(value, interval, f"{known[0].kind}, mean of {len(known)}", known[0].n, known[0].unit)
 
 
+def measured_in(stored: Mapping[str, Any]) -> Measured:
+    """A measurement as `dataclasses.asdict` put it into a row."""
+    interval = stored["interval"]
+    return Measured(**{**stored, "interval": tuple(interval) if interval else None})
+
+
 def rank_correlation(a: Sequence[float], b: Sequence[float], *, order: int | None = None) -> float | None:
     """Spearman's correlation of pairs of numbers; None for fewer than three, or where all of either are equal.
 
