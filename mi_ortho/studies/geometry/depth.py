@@ -52,7 +52,8 @@ def growth_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> 
                 }
                 for depth in depths
             ]
-            rows += _fit_rows(stream, statistic, depths, value[index, depths], resamples[:, index][:, depths])
+            fits = _fit_rows(stream, statistic, depths, value[index, depths], resamples[:, index][:, depths])
+            rows += [{**row, "samples": len(points)} for row in fits]
     return rows
 
 
