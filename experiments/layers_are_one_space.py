@@ -45,8 +45,8 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
     for source in sorted({row["source"] for row in carried}):
         part = pick(carried, source=source)
         best = fmean(max(row["linear"], row["rotation"]) for row in part)
-        shares = (fmean(column(part, name)) / best if best > 0 else None for name in ("scaling", "turned"))
-        yield Reading("number", *shares, {"layers": source}, {"predicts": best})
+        value, control = (fmean(column(part, name)) / best if best > 0 else None for name in ("scaling", "turned"))
+        yield Reading("number", value, control, {"layers": source}, {"predicts": best})
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -133,8 +133,8 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
             shares = explained(values, key), explained(values, key, Random(k))
             yield Reading(key, *shares, {"prompt": prompt}, gates)
         if whole := by_addition[seed, prompt]:
-            shares = (moved(values, method) / whole for method in ("length", "restored"))
-            yield Reading("length", *shares, {"prompt": prompt}, gates)
+            value, control = (moved(values, method) / whole for method in ("length", "restored"))
+            yield Reading("length", value, control, {"prompt": prompt}, gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
