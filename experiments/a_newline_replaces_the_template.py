@@ -60,7 +60,7 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
     """Of the prompts that ablating the template's direction turns, what the newline's turns, beside the controls."""
     answers = answers_of(rows)
     for key, control in CONTROLS.items():
-        turned, gates = answers.turned("template"), answers.gates("template")
+        turned, gates = answers.turned("template"), answers.gates("template", "random")
         yield from answers.readings(key, turned, ["newline"], [control], gates)
 
 

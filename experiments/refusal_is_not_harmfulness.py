@@ -28,7 +28,7 @@ from experiments.lab import (
 )
 from mi_ortho import resid_pre
 from mi_ortho.refusal import activations
-from mi_ortho.stats import Measured, average
+from mi_ortho.stats import Measured
 
 LEAST = 6  # prompts that each half must have in every cell but harmless and refused, which is the rarest
 NOISE = 0.1  # agreement of a direction with itself below which it is taken as this much, so that no cosine explodes
@@ -197,15 +197,11 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading | Total]:
         for name in PAIRS
     }
     agree = [value for name in ("refused", "harmful") if (value := values["true", name].value) is not None]
-    gates = answers.gates("refused") | ({"reliable": min(agree)} if agree else {})
+    gates = answers.gates("refused", "shuffled") | ({"reliable": min(agree)} if agree else {})
     if cosines:
         yield Total("different", values["true", "different"], values["true", "same"], gates)
         yield Total("agrees", values["true", "refused"], values["shuffled", "refused"], gates)
-    refused = answers.refused()
-    turned = {name: average(answers.share(case, name) for case in refused) for name in ("refused", "shuffled")}
-    if turned["refused"] and turned["shuffled"] is not None:
-        gates["specific"] = turned["shuffled"] / turned["refused"]
-    yield from answers.readings("less", refused, ["rest"], ["refused"], gates)
+    yield from answers.readings("less", answers.refused(), ["rest"], ["refused"], gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:

@@ -127,7 +127,7 @@ def shuffled(harmful: Sequence[str], harmless: Sequence[str], seed: int) -> Clas
 def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading | Total]:
     """Whether halves agree on the second direction, what it turns alone, and what it turns beside the first."""
     answers, halves = answers_of(rows), pick(rows, kind="halves")
-    gates = answers.gates("extracted 1 alone")
+    gates = answers.gates("extracted 1 alone", "random 1 alone")
     gates["room"] = 1.0 - gates["works"]
     if halves:
         value, control = (

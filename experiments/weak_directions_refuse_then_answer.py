@@ -80,8 +80,11 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading | Total]:
         return
     plain = [row for part in seeds.values() for row in pick(part, way="none")]
     refused = [(row["seed"], row["prompt"]) for row in plain if row["stage"] == "refuses"]
-    turned = [splits[seed].stages[splits[seed].layers[0]].get(prompt) == "answers" for seed, prompt in refused]
-    gates = {"shown": len(refused) / len(plain), "works": fmean(turned) if turned else 0.0}
+    works, random = (
+        fmean([getattr(splits[seed], name)(prompt) for seed, prompt in refused] or [0.0])
+        for name in ("works", "chance")
+    )
+    gates = {"shown": len(refused) / len(plain), "works": works, **({"specific": random / works} if works else {})}
     prompts = [row["prompt"] for row in plain]
 
     def trend(labels: Sequence[str], order: int | None = None) -> float | None:
@@ -128,6 +131,14 @@ class Split:
     def random(self) -> list[str]:
         """Random directions."""
         return [way for way in self.stages if way.startswith("random")]
+
+    def works(self, prompt: str) -> float:
+        """Whether a prompt is answered under the strongest direction."""
+        return float(self.stages[self.layers[0]][prompt] == "answers")
+
+    def chance(self, prompt: str) -> float:
+        """Share of the random directions under which it is."""
+        return fmean([self.stages[way][prompt] == "answers" for way in self.random] or [0.0])
 
     def share(self, prompt: str, ways: Sequence[str]) -> float:
         """Share of these directions under which a prompt is refused and then answered."""

@@ -143,11 +143,13 @@ class Answers:
         """Those of them that are answered under an ablation."""
         return [case for case in self.refused() if self.by.get(way, {}).get(case)]
 
-    def gates(self, way: str) -> dict[str, float]:
-        """ "shown": share of the cases that are refused; "works": share of those that this way turns."""
+    def gates(self, way: str, random: str = "") -> dict[str, float]:
+        """ "shown": share of the cases that are refused; "works": share of those that this way turns; "specific": how
+        many a random direction turns over that."""
         every, refused = self.by.get(PLAIN, {}), self.refused()
-        share = len(refused) / len(every) if every else 0.0
-        return {"shown": share, "works": len(self.turned(way)) / len(refused) if refused else 0.0}
+        works = len(self.turned(way)) / len(refused) if refused else 0.0
+        gates = {"shown": len(refused) / len(every) if every else 0.0, "works": works}
+        return gates | ({"specific": len(self.turned(random)) / len(refused) / works} if random and works else {})
 
     def share(self, case: Case, *ways: str) -> float | None:
         """Share of these ways under which a case is answered; None where one is not recorded."""
