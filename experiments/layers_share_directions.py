@@ -1,25 +1,21 @@
-"""Layers write along shared directions, so that successive layers move the state the same way.
+"""Do layers write along shared directions, so that successive layers move the state the same way?
 
 Source: notes on why the variance grows: "the directions are similar between layers, hence the state goes further and
     further along those directions"; to be checked by shared directions between the weights across layers (H).
-Prediction: the 8 leading directions of the output matrices (attention and MLP) overlap between layers at least 1.5
-    times as much as after random rotations, and the additions of successive blocks have a mean cosine of at least 0.2.
-Control: random rotations of each matrix; the same network with the entries of every weight matrix shuffled.
-Refuted if: the interval of the ratio lies below 1.5, or that of the cosine below 0.2.
-Changed after a first run: Growth from layer to layer is built into the first embedded model, so the sibling without
-    it is studied now; the first run was on the first model. The thresholds were not changed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.lab import Bench, Ranking, needs, pick, record_layers, verdicts_of
-from mi_ortho import Verdict
-from mi_ortho.pages import Estimate
-from mi_ortho.studies.geometry import SHARED, Effort, directions_shared, updates_aligned
+from experiments.lab import Lines, Reading, curves_of, needs, once, pick, record_layers
+from mi_ortho.nulls import CONTROLS
+from mi_ortho.pages import Panel
+from mi_ortho.studies.geometry import Effort
 
 WANTED = {"model": ("overlap", "updates"), "shuffled": ("overlap", "updates")}
+STYLES = {"model": "family", "shuffled": CONTROLS["shuffled"].colour}
+COLUMNS = {"weights": ("overlap_pair", "times"), "moves": ("update", "alignment")}
 
 
 @dataclass(frozen=True)
@@ -38,23 +34,30 @@ SMOKE = Config(prompts=8, rotations=4, draws=10)
 NEEDS = (needs.contrast,)
 
 
-def run(config: Config, bench: Bench) -> None:
+def run(config: Config, bench: Any) -> None:
     """Overlaps and updates of the model and of the shuffled network."""
     effort = Effort(draws=config.draws, directions=config.directions, rotations=config.rotations, seed=config.seed)
     record_layers(bench, WANTED, effort, config.prompts)
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on claim H, for the weights and for the updates they write."""
-    return verdicts_of(rows, (directions_shared, updates_aligned))
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """Overlap of two layers' matrices over chance, cosine of successive moves, beside the shuffled network."""
+    each = once(rows)
+    for key, (kind, column) in COLUMNS.items():
+        control = {place(row): row[column] for row in pick(each, kind=kind, network="shuffled")}
+        for row in pick(each, kind=kind, network="model"):
+            if row[column] is not None and place(row)[0] != row.get("target"):
+                yield Reading(key, row[column], control.get(place(row)), {"layers": place(row)[0]})
 
 
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Overlap over chance for attention, MLP and both."""
-    estimates = []
-    for network, style in (("model", "value"), ("shuffled", "control")):
-        for row in pick(rows, kind="overlap", network=network):
-            ends = (row["value"] / row["chance_high"], row["value"] / row["chance_low"])
-            estimates.append(Estimate(f"{row['part']}, {network}", row["value"] / row["chance"], ends, style))
-    caption = "Mean overlap between layers over that of random rotations; intervals over the rotations."
-    return [Ranking("Shared directions of output matrices", caption, tuple(estimates), SHARED)] if estimates else []
+def place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The layers and matrices of a row, its source layer first."""
+    return row.get("source", row.get("depth")), row.get("target"), row.get("kinds")
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
+    """Cosine of each block's addition with the next one's."""
+    parts = [row for row in once(rows) if row.get("alignment") is not None]
+    series = curves_of(parts, STYLES, "alignment", kind="update")
+    panel = Panel("Likeness of successive moves", "cosine", "layer")
+    return [Lines("Means over prompts.", panel, series)] * bool(series)

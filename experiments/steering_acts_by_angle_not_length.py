@@ -1,80 +1,91 @@
-"""Steering acts by the angle of the state, not its length: additions and rotations to the same angle do the same.
+"""Does steering act by the angle of the state and not by its length?
 
 Source: notes that ask whether only the direction matters, since RMSNorm takes the length away before every block (P).
-Prediction: of the variance of a prompt's refusal score over angles and methods, the angle alone explains at least 0.8,
-    for addition against addition with the length restored, and for both against rotation in a fixed plane; the
-    lengths that additions give, without their angles, move the score at most 0.1 times as much as the additions do.
-Control: the same share with each method's angles in random order; addition with the length restored.
-Refuted if: the interval of a share lies below 0.8, or that of the length's effect above 0.1.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Lines, Ranking, Refusing, Splits, at_least, at_most, bars, each_split, needs, pick
-from experiments.lab.turning import added, cosine_after, plane_of, steered, turned, with_length_of
-from mi_ortho import Intervention, RotateTo, Verdict
+from experiments.lab import Lines, Reading, Refusing, Splits, each_split, needs, pick
+from experiments.lab.turning import (
+    added,
+    cosine_after,
+    plane_of,
+    refused_under,
+    steered,
+    turned,
+    with_length_of,
+)
+from mi_ortho import Intervention, RotateTo
 from mi_ortho.pages import Panel, Series
 from mi_ortho.refusal import refusal_score
-from mi_ortho.stats import UNIT_SCALE
 
-EXPLAINED = 0.8
-LENGTH = 0.1
 AXIS_ANGLES = tuple(range(20, 161, 20))  # between the state and the direction, in degrees
 PLANE_ANGLES = tuple(range(0, 181, 20))  # of the state's part in the plane
 METHODS = {"axis": ("added", "restored"), "plane": ("added", "restored", "turned")}
-Scores = Mapping[tuple[str, str, int], Tensor]
+Way = tuple[str, str, int]  # grid, method, degrees
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Config(Splits):
-    """Prompts of each kind and how many splits of them."""
+    """Prompts of each kind, splits of them, tokens of an answer."""
 
     test: int = 12
+    tokens: int = 12
 
 
-SMOKE = Config(train=8, validation=4, test=2, seeds=2)
+SMOKE = Config(train=8, validation=4, test=2, seeds=2, tokens=6)
 NEEDS = (needs.refusals,)
 
 
-def run(config: Config, bench: Bench) -> None:
-    """One row for each split, grid, method and angle."""
-    each_split(config, bench, measure, kind="split")
+def run(config: Config, bench: Any) -> None:
+    """One row for each split, grid, method, angle and prompt."""
+    each_split(config, bench, lambda study, seed: measure(study, seed, config.tokens))
 
 
-def measure(study: Refusing, seed: int) -> None:
-    """Record one split: the refusal score of every test prompt at every angle by every method."""
+def measure(study: Refusing, seed: int, tokens: int) -> None:
+    """Record one split: whether every test prompt is refused at every angle by every method, and its refusal score."""
     layer, sets = study.strongest(), study.sets
-    plane = plane_of(study, layer)
-    behave = steered(study, (*sets.test_harmful, *sets.test_harmless), layer)
-    by_way = effects(lambda change: refusal_score(behave(change), study.tokens), plane)
-    for (grid, method, degrees), scores in by_way.items():
-        study.bench.record(kind="score", seed=seed, grid=grid, method=method, degrees=degrees, scores=scores.tolist())
-    study.bench.record(kind="split", seed=seed, layer=layer)
+    texts, plane = (*sets.test_harmful, *sets.test_harmless), plane_of(study, layer)
+    behave, refused = steered(study, texts, layer), refused_under(study, texts, layer, tokens)
+    by_way = effects(lambda change: (refused(change), refusal_score(behave(change), study.tokens).tolist()), plane)
+    for (grid, method, degrees), (refusals, scores) in by_way.items():
+        for k, text in enumerate(texts):
+            row = {
+                "grid": grid,
+                "method": method,
+                "degrees": degrees,
+                "prompt": text,
+                "harmful": text in texts[: len(sets.test_harmful)],
+            }
+            study.bench.record(kind="steered", seed=seed, **row, refused=refusals[k], score=scores[k])
 
 
-def effects(score: Callable[[Intervention], Tensor], plane: Tensor) -> dict[tuple[str, str, int], Tensor]:
-    """The score of every sample by grid, method and angle.
+def effects(measured: Callable[[Intervention], T], plane: Tensor) -> dict[Way, T]:
+    """What is measured under every grid, method and angle.
 
     Grid "axis" sets the angle with the plane's first row, "plane" the angle inside the plane, where additions get the
     same angle with that row as the turned state.
     """
     plane = RotateTo(plane, 0.0).plane  # orthonormal rows
-    scores = {("none", "none", 0): score(lambda x: x)}
+    values = {("none", "none", 0): measured(lambda x: x)}
     for degrees in AXIS_ANGLES:
         cosine = torch.deg2rad(torch.tensor(float(degrees))).cos()
         ways = ways_to(lambda x, c=cosine: added(x, plane[0].to(x), c))
-        scores |= {("axis", name, degrees): score(way) for name, way in ways.items()}
+        values |= {("axis", name, degrees): measured(way) for name, way in ways.items()}
     for degrees in PLANE_ANGLES:
         ways = ways_to(lambda x, d=degrees: added(x, plane[0].to(x), cosine_after(x, plane.to(x), d)))
         ways["turned"] = lambda x, d=degrees: turned(x, plane.to(x), d)
-        scores |= {("plane", name, degrees): score(ways[name]) for name in METHODS["plane"]}
-    return scores
+        values |= {("plane", name, degrees): measured(ways[name]) for name in METHODS["plane"]}
+    return values
 
 
 def ways_to(add: Intervention) -> dict[str, Intervention]:
@@ -86,105 +97,58 @@ def ways_to(add: Intervention) -> dict[str, Intervention]:
     }
 
 
-def table(rows: Sequence[Mapping[str, Any]], seed: int) -> Scores:
-    """The recorded scores of one split."""
-    part = pick(rows, kind="score", seed=seed)
-    return {(row["grid"], row["method"], row["degrees"]): torch.tensor(row["scores"]) for row in part}
+def explained(values: Mapping[Way, float], grid: str, mix: Random | None = None) -> float | None:
+    """Share of one prompt's variance over angles and methods that the angle explains; None where nothing varies.
+
+    With `mix` the angles of each method are in a random order.
+    """
+    angles = sorted({degrees for name, _, degrees in values if name == grid})
+    orders = [mix.sample(angles, len(angles)) if mix else angles for _ in METHODS[grid]]
+    x = np.array([[values[grid, method, a] for a in order] for method, order in zip(METHODS[grid], orders)])
+    total = float(((x - x.mean()) ** 2).sum())
+    return None if total < 1e-12 else max(0.0, 1.0 - float(((x - x.mean(0)) ** 2).sum()) / total)
 
 
-def explained(scores: Scores, grid: str, mix: Random | None = None) -> float | None:
-    """Share of each prompt's variance over angles and methods that the angle explains; None without any variance."""
-    angles = sorted({degrees for name, _, degrees in scores if name == grid})
-    parts = []
-    for method in METHODS[grid]:
-        order = mix.sample(angles, len(angles)) if mix else angles
-        parts.append(torch.stack([scores[grid, method, degrees] for degrees in order]))
-    x = torch.stack(parts).double()  # method, angle, prompt
-    total = float(((x - x.mean(dim=(0, 1))) ** 2).sum())
-    return None if total < 1e-12 else 1.0 - float(((x - x.mean(dim=0)) ** 2).sum()) / total
+def moved(values: Mapping[Way, float], method: str) -> float:
+    """Mean distance over the axis' angles of a prompt from what it is without steering."""
+    return fmean(abs(values["axis", method, a] - values["none", "none", 0]) for a in AXIS_ANGLES)
 
 
-def relative(scores: Scores, method: str) -> float | None:
-    """How far a method moves the score over the axis' angles, relative to addition; None where addition does not."""
-    base = scores["none", "none", 0]
-
-    def moved(name: str) -> float:
-        return float(torch.stack([(scores["axis", name, a] - base).abs() for a in AXIS_ANGLES]).double().mean())
-
-    return None if moved("added") < 1e-9 else moved(method) / moved("added")
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on claim P: addition by angle, rotation by angle, length alone."""
-    tables = {row["seed"]: table(rows, row["seed"]) for row in pick(rows, kind="split")}
-
-    def each(value: Callable[[int, Scores], float | None]) -> list[float]:
-        return [number for seed, scores in tables.items() if (number := value(seed, scores)) is not None]
-
-    statistic = "share of each prompt's variance over angles and methods; control: angles in random order"
-    return [
-        at_least(
-            "P: at the same angle an addition does the same with its length and without",
-            f"the angle explains at least {EXPLAINED}",
-            statistic,
-            each(lambda _, s: explained(s, "axis")),
-            EXPLAINED,
-            each(lambda seed, s: explained(s, "axis", Random(seed))),
-            scale=UNIT_SCALE,
-        ),
-        at_least(
-            "P: at the same angle rotation in a plane does the same as addition",
-            f"the angle explains at least {EXPLAINED}",
-            statistic,
-            each(lambda _, s: explained(s, "plane")),
-            EXPLAINED,
-            each(lambda seed, s: explained(s, "plane", Random(seed))),
-            scale=UNIT_SCALE,
-        ),
-        at_most(
-            "P: the length without the angle does little",
-            f"moves the score at most {LENGTH} times as much",
-            "mean change of the score by an addition's length alone over that by the addition; control: by its "
-            "angle alone",
-            each(lambda _, s: relative(s, "length")),
-            LENGTH,
-            each(lambda _, s: relative(s, "restored")),
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """For each prompt what the angle explains of being refused, and what the length alone does."""
+    prompts: dict[tuple[int, str], dict[Way, float]] = {}
+    for row in pick(rows, kind="steered"):
+        way = row["grid"], row["method"], row["degrees"]
+        prompts.setdefault((row["seed"], row["prompt"]), {})[way] = row["refused"]
+    harmful = pick(rows, kind="steered", method="none", harmful=True)
+    if not harmful:
+        return
+    by_addition = {case: moved(values, "added") for case, values in prompts.items()}
+    gates = {
+        "shown": fmean(row["refused"] for row in harmful),
+        "works": fmean(change > 0 for change in by_addition.values()),
+    }
+    for k, ((seed, prompt), values) in enumerate(prompts.items()):
+        for key in METHODS:
+            shares = explained(values, key), explained(values, key, Random(k))
+            yield Reading(key, *shares, {"prompt": prompt}, gates)
+        if whole := by_addition[seed, prompt]:
+            value, control = (moved(values, method) / whole for method in ("length", "restored"))
+            yield Reading("length", value, control, {"prompt": prompt}, gates)
 
 
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines | Ranking]:
-    """The score by angle for each method, means over prompts and splits, and what the angle explains."""
-    if not pick(rows, kind="score"):
-        return []
-    drawings: list[Lines | Ranking] = []
-    titles = {"axis": "angle between state and direction", "plane": "angle of the state inside the plane"}
-    for grid, label in titles.items():
-        series = []
-        for k, method in enumerate(("added", "restored", "turned", "length")):
-            part = pick(rows, kind="score", grid=grid, method=method)
-            angles = sorted({row["degrees"] for row in part})
-            means = [float(torch.tensor([row["scores"] for row in pick(part, degrees=a)]).mean()) for a in angles]
-            series += [Series(method, angles, means, f"c{k}", method)] if angles else []
-        panel = Panel(f"Refusal score by {label}", "refusal score, nats", f"{label}, degrees")
-        drawings.append(
-            Lines(
-                "Means over prompts and splits; restored: with the length restored; length: an addition's "
-                "length alone.",
-                panel,
-                tuple(series),
-            )
-        )
-    shares = [("addition, with and without length", "axis"), ("addition and rotation", "plane")]
-    tables = [table(rows, row["seed"]) for row in pick(rows, kind="split")]
-    groups = []
-    for label, grid in shares:
-        groups.append((label, [v for s in tables if (v := explained(s, grid)) is not None], "value"))
-        mixed = [v for k, s in enumerate(tables) if (v := explained(s, grid, Random(k))) is not None]
-        groups.append((f"{label}, shuffled", mixed, "control"))
-    drawings.append(
-        bars(
-            "What the angle explains", "Means over splits with 95 % intervals.", groups, EXPLAINED, "share of variance"
-        )
-    )
+def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
+    """What is refused by angle for each method, and the refusal score behind it."""
+    drawings = []
+    for grid, label in (("axis", "angle between state and direction"), ("plane", "angle of the state in the plane")):
+        for name, unit in (("refused", "share refused"), ("score", "refusal score, nats")):
+            series = []
+            for k, method in enumerate(("added", "restored", "turned", "length")):
+                part = pick(rows, kind="steered", grid=grid, method=method)
+                angles = sorted({row["degrees"] for row in part})
+                means = [fmean(row[name] for row in pick(part, degrees=a)) for a in angles]
+                series += [Series(method, angles, means, f"c{k}", method)] if angles else []
+            caption = "Means over prompts and splits. Restored: with the length restored; length: its length alone."
+            panel = Panel(f"{unit.capitalize()} by {label}", unit, f"{label}, degrees")
+            drawings += [Lines(caption, panel, tuple(series))] * bool(series)
     return drawings

@@ -1,38 +1,24 @@
-"""The variance of activations over prompts grows exponentially along depth because every layer moves the state onwards.
+"""Does the variance of activations over prompts grow exponentially because every layer moves the state onwards?
 
 Source: notes on layers that expand and untangle the activation space: variance X.var(dim=0) at the last token, its mean
     and largest value over features, for two sets of prompts and the pre and mid streams (E); growth near-exponential
     (F); the two streams apart (G); explained there by moves of equal length along similar directions, so that the norm
     grows linearly (I, whose step from a linear norm to an exponential variance does not follow: its square is a power).
-Prediction: every curve rises with log-linear R² at least 0.8 (E); an exponential is preferred to a power law by 2 of
-    AICc (F); log(variance of mid / variance of pre) at least 0.05 on average (G), with attention's share of the growth
-    above 0.5; the log length of a block's addition changes by at most 0.05 a block (I).
-Control: an untrained network. The embedded model was trained with residual writes whose scale grows from block to block
-    (its recipe.json), so on it growth is built in: there E and F test the instruments, and only I says why.
-Refuted if: the interval lies on the other side of the threshold.
-Changed after a first run: Growth from layer to layer is built into the first embedded model, so the sibling without
-    it is studied now; the first run was on the first model. The thresholds were not changed.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from experiments.lab import Bench, Lines, needs, pick, record_layers, verdicts_of
-from mi_ortho import Verdict
+from experiments.lab import Lines, Total, beside, curves_of, needs, once, pick, record_layers, resampled
 from mi_ortho.nulls import CONTROLS
-from mi_ortho.pages import Panel, Series
-from mi_ortho.studies.geometry import (
-    Effort,
-    attention_adds_more,
-    curves_rise,
-    equal_moves,
-    exponential_growth,
-    streams_separate,
-)
+from mi_ortho.pages import Panel
+from mi_ortho.stats import Measured, exactly
+from mi_ortho.studies.geometry import Effort
 
 WANTED = {"model": ("growth", "gap", "updates"), "untrained": ("growth", "gap", "updates")}
-CLAIMS = (curves_rise, exponential_growth, streams_separate, attention_adds_more, equal_moves)
+STYLES = {"model": "family", "untrained": CONTROLS["untrained"].colour}
+MEAN = {"group": "all", "stream": "pre", "statistic": "mean_variance"}
 
 
 @dataclass(frozen=True)
@@ -49,38 +35,49 @@ SMOKE = Config(prompts=8, draws=10)
 NEEDS = (needs.contrast, needs.layers(5))
 
 
-def run(config: Config, bench: Bench) -> None:
+def run(config: Config, bench: Any) -> None:
     """The curves of the model and of an untrained network."""
     record_layers(bench, WANTED, Effort(draws=config.draws, seed=config.seed), config.prompts)
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on claims E, F, G and I."""
-    return verdicts_of(rows, CLAIMS)
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Total]:
+    """The worst of the curves, the law, the gap between the streams and attention's share of it, the moves."""
+    each, fit = once(rows), pick(rows, kind="fit", network="model", form="exponential", **MEAN)
+    worst, control = worst_curve(each, "model"), worst_curve(each, "untrained")
+    if worst and control:
+        yield Total("rise", worst, control)
+    pairs = {
+        "law": beside(each, "untrained", "preference", kind="law", **MEAN),
+        "gap": beside(each, "untrained", kind="mean_gap"),
+        "attention": beside(each, "untrained", "share", kind="mean_gap"),
+        "moves": beside(each, "untrained", "slope", kind="updates"),
+    }
+    for key, pair in pairs.items():
+        if pair:
+            gates = {"straight": fit[0]["r_squared"]} if key == "law" and fit else {}
+            yield Total(key, pair[0], exactly(0.0) if key == "moves" else pair[1], gates)
+
+
+def worst_curve(rows: Sequence[Mapping[str, Any]], network: str) -> Measured | None:
+    """R² of the curve that is least like a rising line: all have to be, so this one decides. 0 where one falls."""
+    fits = pick(rows, kind="fit", network=network, form="exponential")
+    curves = [row for row in fits if row["group"] != "all" and row["statistic"] != "mean_norm"]
+    if not curves:
+        return None
+    worst = min(curves, key=lambda row: row["r_squared"] if row["slope"] > 0 else 0.0)
+    straight = resampled(worst, "r_squared")
+    if worst["slope_low"] > 0 or not straight.interval:
+        return straight
+    value = straight.value if worst["slope"] > 0 else 0.0
+    return replace(straight, value=value, interval=(0.0, straight.interval[1] if worst["slope"] > 0 else 0.0))
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
-    """Mean variance of both streams, and the length of each block's addition, beside the untrained network."""
-    points = pick(rows, kind="point", group="all", statistic="mean_variance")
-    styles = (("model", "pre", "family"), ("model", "mid", "c6"), ("untrained", "pre", CONTROLS["untrained"].colour))
-    curves = [
-        (f"{network}, {stream}", style, pick(points, network=network, stream=stream))
-        for network, stream, style in styles
-    ]
-    moves = [
-        (network, style, pick(rows, kind="update", network=network))
-        for network, style in (("model", "family"), ("untrained", CONTROLS["untrained"].colour))
-    ]
-    drawings = []
-    for title, caption, parts, field in (
-        ("Mean variance over prompts", "A straight line is exponential growth.", curves, "value"),
-        ("Length of a block's addition", "Flat where every layer moves the state equally far.", moves, "norm"),
-    ):
-        series = tuple(
-            Series(label, [row["depth"] for row in part], [row[field] for row in part], style, label.replace(", ", "-"))
-            for label, style, part in parts
-            if part
-        )
-        if series:
-            drawings.append(Lines(caption, Panel(title, "", "layer", log=True), series))
-    return drawings
+    """Mean variance over prompts, and the length of each block's addition, beside the untrained network."""
+    variance = curves_of(rows, STYLES, "value", kind="point", **MEAN)
+    moves = curves_of(rows, STYLES, "norm", kind="update")
+    parts = (
+        ("Mean variance over prompts", "A straight line is exponential growth.", variance),
+        ("Length of a block's addition", "Flat where every layer moves the state equally far.", moves),
+    )
+    return [Lines(caption, Panel(title, "", "layer", log=True), series) for title, caption, series in parts if series]

@@ -1,30 +1,33 @@
-"""Ablating a weaker refusal direction makes the model refuse and answer all the same.
+"""Does ablating a weaker refusal direction make the model refuse and answer all the same?
 
 Source: notes on directions extracted from less ideal layers: with them a model refuses and then still answers (L).
-Prediction: over directions read at different layers, the share of completions that refuse and then answer rises as the
-    direction removes less refusal, rank correlation at least 0.3; and it is at least 0.1 larger for the weaker half of
-    the directions than for the strongest one.
-Control: random directions; the strongest direction.
-Refuted if: the interval of the correlation lies below 0.3 or that of the difference below 0.1. A share that is the same
-    for all directions counts as no correlation.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from statistics import fmean
 from typing import Any
 
-from scipy.stats import spearmanr
-
-from experiments.lab import Bench, Ranking, Refusing, Splits, at_least, bars, column, each_split, needs, pick, refuses
-from mi_ortho import Verdict, classify, generate, tokenize
+from experiments.lab import (
+    Ranking,
+    Reading,
+    Refusing,
+    Splits,
+    Total,
+    bars,
+    each_split,
+    needs,
+    over_prompts,
+    pick,
+    rank_correlation,
+    refuses,
+)
+from mi_ortho import classify, generate, tokenize
 from mi_ortho.refusal import ablate_everywhere, stage_of, substantial
-from mi_ortho.stats import SIGNED_SCALE
+from mi_ortho.stats import average
 
-CORRELATION = 0.3
-RISE = 0.1
 STAGES = ("refuses", "refuses then answers", "answers", "neither")
+BOTH = STAGES[1]
 
 
 @dataclass(frozen=True)
@@ -40,113 +43,129 @@ SMOKE = Config(train=8, validation=4, test=2, seeds=2, random=1, tokens=16)
 NEEDS = (needs.refusals,)
 
 
-def run(config: Config, bench: Bench) -> None:
-    """For each split: completions under ablation of each layer's direction and of random ones."""
-    each_split(config, bench, lambda study, seed: measure(study, seed, config.random, config.tokens), kind="split")
+def run(config: Config, bench: Any) -> None:
+    """For each split the stage of every completion under ablation of each layer's direction and of random ones."""
+    each_split(config, bench, lambda study, seed: measure(study, seed, config.random, config.tokens))
 
 
 def measure(study: Refusing, seed: int, random: int, tokens: int) -> None:
-    """Record one split; strength is the refusal score lost on validation prompts."""
+    """Record one split, a row for each direction and test prompt; strength is the score lost on validation prompts."""
     bench, sets = study.bench, study.sets
     tried = {f"layer {layer}": study.direction(layer) for layer in range(1, bench.layers)}
     tried |= {f"random {k}": study.random(6000 + 100 * seed + k) for k in range(random)}
-    prompts = tokenize(study.model, list(sets.test_harmful))
+    prompts, complies = tokenize(study.model, list(sets.test_harmful)), complier(bench)
     for name, direction in {"none": None, **tried}.items():
         changed = {} if direction is None else ablate_everywhere(study.model, direction)
-        texts = generate(study.model, prompts, changed, max_new_tokens=tokens)
         strength = 0.0 if direction is None else float(study.drop(sets.validation_harmful, direction).mean())
-        bench.record(
-            kind="direction",
-            seed=seed,
-            direction=name,
-            strength=strength,
-            text=texts[0],
-            **stages(texts, complier(bench), lambda text: refuses(bench, text)),
-        )
-    bench.record(kind="split", seed=seed)
+        for prompt, text in zip(
+            sets.test_harmful, generate(study.model, prompts, changed, max_new_tokens=tokens), strict=True
+        ):
+            stage = stage_of(text, complies, lambda written: refuses(bench, written))
+            bench.record(kind="stage", seed=seed, way=name, strength=strength, prompt=prompt, stage=stage, text=text)
 
 
-def complier(bench: Bench) -> Callable[[str], bool]:
+def complier(bench: Any) -> Callable[[str], bool]:
     """Whether a text answers: by the model's rule for help where it has one, else by its length."""
     modes = bench.subject.modes
     return (lambda text: classify(text, modes) == "help") if "help" in modes.names else substantial
 
 
-def stages(texts: Sequence[str], complies: Callable[[str], bool], refuses: Callable[[str], bool]) -> dict[str, float]:
-    """Share of the completions in each stage."""
-    names = [stage_of(text, complies, refuses) for text in texts]
-    return {stage: names.count(stage) / len(names) for stage in STAGES}
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading | Total]:
+    """The correlation over directions, and for each prompt how much more weak directions do it than the strongest."""
+    seeds = {
+        seed: pick(rows, kind="stage", seed=seed) for seed in dict.fromkeys(r["seed"] for r in rows if "seed" in r)
+    }
+    splits = {seed: Split.of(part) for seed, part in seeds.items() if part}
+    if not splits:
+        return
+    plain = [row for part in seeds.values() for row in pick(part, way="none")]
+    refused = [(row["seed"], row["prompt"]) for row in plain if row["stage"] == "refuses"]
+    works, random = (
+        fmean([getattr(splits[seed], name)(prompt) for seed, prompt in refused] or [0.0])
+        for name in ("works", "chance")
+    )
+    gates = {"shown": len(refused) / len(plain), "works": works, **({"specific": random / works} if works else {})}
+    prompts = [row["prompt"] for row in plain]
+
+    def trend(labels: Sequence[str], order: int | None = None) -> float | None:
+        return average(
+            split.trend(labels, None if order is None else 97 * order + seed) for seed, split in splits.items()
+        )
+
+    measured = over_prompts(prompts, lambda labels, _: trend(labels)), over_prompts(prompts, trend)
+    yield Total("trend", *measured, gates)
+    for split in splits.values():
+        for prompt in split.stages["none"]:
+            weak, random = split.share(prompt, split.weaker), split.share(prompt, split.random)
+            strongest = split.share(prompt, split.layers[:1])
+            if split.weaker and split.random:
+                yield Reading("weaker", weak - strongest, random - strongest, {"prompt": prompt}, gates)
 
 
-def correlation(rows: Sequence[Mapping[str, Any]], mix: Random | None = None) -> float | None:
-    """Rank correlation over directions of weakness with refusing and then answering; 0 where the latter is constant."""
-    weakness, shares = [-row["strength"] for row in rows], [row["refuses then answers"] for row in rows]
-    if len(rows) < 3:
-        return None
-    if mix:
-        mix.shuffle(shares)
-    if len(set(shares)) < 2 or len(set(weakness)) < 2:
-        return 0.0
-    return float(spearmanr(weakness, shares)[0])  # pyright: ignore[reportArgumentType]
+@dataclass(frozen=True)
+class Split:
+    """The stages of one split: by direction and prompt; how strong directions are, the strongest layer's first."""
 
+    stages: Mapping[str, Mapping[str, str]]
+    strengths: Mapping[str, float]
 
-def rise(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """Mean share of the weaker half of the directions minus the strongest one's."""
-    ordered = [row["refuses then answers"] for row in sorted(rows, key=lambda row: row["strength"])]
-    return fmean(ordered[: len(ordered) // 2]) - ordered[-1] if len(ordered) > 1 else None
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Split":
+        """From its rows."""
+        stages: dict[str, dict[str, str]] = {}
+        for row in rows:
+            stages.setdefault(row["way"], {})[row["prompt"]] = row["stage"]
+        return cls(stages, {row["way"]: row["strength"] for row in rows})
 
+    @property
+    def layers(self) -> list[str]:
+        """Directions read at layers, the strongest first."""
+        return sorted((way for way in self.stages if way.startswith("layer")), key=lambda way: -self.strengths[way])
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on claim L: the trend with weakness, and the weaker half against the strongest."""
-    splits = [pick(rows, kind="direction", seed=seed) for seed in sorted({r["seed"] for r in pick(rows, kind="split")})]
-    layers = [[row for row in split if str(row["direction"]).startswith("layer")] for split in splits]
-    strongest = [max(part, key=lambda row: row["strength"])["refuses then answers"] for part in layers if part]
-    null = [
-        fmean(column([r for r in split if str(r["direction"]).startswith("random")], "refuses then answers"))
-        for split in splits
-        if any(str(row["direction"]).startswith("random") for row in split)
-    ]
-    return [
-        at_least(
-            "L: the weaker the direction, the more often the model refuses and then answers",
-            f"rank correlation at least {CORRELATION}",
-            "Spearman correlation over directions, one value a split, "
-            "0 where the share is constant; control: shares in random order",
-            [value for part in layers if (value := correlation(part)) is not None],
-            CORRELATION,
-            [value for k, part in enumerate(layers) if (value := correlation(part, Random(k))) is not None],
-            scale=SIGNED_SCALE,
-        ),
-        at_least(
-            "L: weak directions do it more often than the strongest",
-            f"by at least {RISE}",
-            "share of the weaker half of directions minus the strongest's; control: that of random directions",
-            [value for part in layers if (value := rise(part)) is not None],
-            RISE,
-            [a - b for a, b in zip(null, strongest)],
-            scale=SIGNED_SCALE,
-        ),
-    ]
+    @property
+    def weaker(self) -> list[str]:
+        """The weaker half of them."""
+        return self.layers[(len(self.layers) + 1) // 2 :]
+
+    @property
+    def random(self) -> list[str]:
+        """Random directions."""
+        return [way for way in self.stages if way.startswith("random")]
+
+    def works(self, prompt: str) -> float:
+        """Whether a prompt is answered under the strongest direction."""
+        return float(self.stages[self.layers[0]][prompt] == "answers")
+
+    def chance(self, prompt: str) -> float:
+        """Share of the random directions under which it is."""
+        return fmean([self.stages[way][prompt] == "answers" for way in self.random] or [0.0])
+
+    def share(self, prompt: str, ways: Sequence[str]) -> float:
+        """Share of these directions under which a prompt is refused and then answered."""
+        return fmean(self.stages[way][prompt] == BOTH for way in ways) if ways else 0.0
+
+    def trend(self, prompts: Sequence[str], order: int | None = None) -> float | None:
+        """Rank correlation over directions of weakness with the share of such prompts, 0 where all shares are equal."""
+        here = [prompt for prompt in prompts if prompt in self.stages["none"]]
+        if not here or len(self.layers) < 3:
+            return None
+        shares = [fmean(self.stages[way][prompt] == BOTH for prompt in here) for way in self.layers]
+        return rank_correlation([-self.strengths[way] for way in self.layers], shares, order=order) or 0.0
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """What completions do, by direction."""
-    part = pick(rows, kind="direction")
-    names = list(dict.fromkeys(row["direction"] for row in part))
-    drawings = []
-    for stage in ("refuses then answers", "refuses", "answers"):
-        groups = [
-            (name, column(pick(part, direction=name), stage), "value" if name.startswith("layer") else "control")
-            for name in names
-        ]
-        threshold = RISE if stage == "refuses then answers" else None
-        drawings.append(
-            bars(
-                f"Completions: {stage}",
-                "By direction ablated; means over splits with 95 % intervals.",
-                groups,
-                threshold,
-                "share of completions",
-            )
+    part = pick(rows, kind="stage")
+    names = {name: "value" if name.startswith("layer") else "control" for name in dict.fromkeys(r["way"] for r in part)}
+    by_name = {name: [row["stage"] for row in pick(part, way=name)] for name in names}
+    return [
+        bars(
+            f"Completions: {stage}",
+            "By direction ablated everywhere, all test prompts; means with 95 % intervals.",
+            [(name, [float(each == stage) for each in by_name[name]], style) for name, style in names.items()],
+            None,
+            "share of completions",
         )
-    return drawings if part else []
+        for stage in STAGES[:3]
+        if part
+    ]

@@ -7,13 +7,14 @@ from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
 from experiments.lab.judging import at_least, at_most, column, interval_of
-from experiments.lab.layers import record_layers, verdicts_of
-from experiments.lab.readings import Reading, Total
-from experiments.lab.refusing import Refusing, Splits, each_split, refuses, refusing
+from experiments.lab.layers import beside, curves_of, once, record_layers, resampled
+from experiments.lab.readings import Reading, Total, measured_in, over_prompts, overlapping, rank_correlation
+from experiments.lab.refusing import Answers, Refusing, Splits, answers_of, each_split, refuses, refusing
 from mi_ortho.runs import pick
 
 __all__ = [
     "DEMO",
+    "Answers",
     "Base",
     "Bench",
     "Case",
@@ -27,21 +28,30 @@ __all__ = [
     "Setup",
     "Splits",
     "Total",
+    "answers_of",
     "at_least",
     "at_most",
     "bars",
+    "beside",
     "cases",
     "column",
+    "curves_of",
     "each_base",
     "each_split",
     "interval_of",
+    "measured_in",
+    "once",
+    "over_prompts",
+    "overlapping",
     "pick",
     "random_order",
     "random_texts",
+    "rank_correlation",
     "read_bases",
     "record_layers",
     "refuses",
     "refusing",
+    "resampled",
     "shuffled_weights",
     "unbased",
     "verdicts_of",

@@ -1,13 +1,14 @@
 """Layers of a network and of its controls, measured stage by stage into the rows of a bench."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.lab.bench import Bench
-from mi_ortho import Verdict
 from mi_ortho.model import Model, load_shuffled, load_untrained
-from mi_ortho.runs import stage
+from mi_ortho.pages import Series
+from mi_ortho.runs import pick, stage
+from mi_ortho.stats import Measured
 from mi_ortho.studies.geometry import Effort, read_network, stages
 from mi_ortho.studies.refusal import RefusalConfig, prompt_sets
 from mi_ortho.studies.shared import DTYPES
@@ -43,16 +44,40 @@ def record_layers(bench: Bench, stages_of: Mapping[str, Sequence[str]], effort: 
             bench.track(f"stages of {network}", todo.index(name) + 1, len(todo))
 
 
-def verdicts_of(rows: Sequence[Row], claims: Sequence[Callable[[Sequence[Row]], Verdict | None]]) -> list[Verdict]:
-    """One verdict for each claim, undecided where the rows do not allow one; rows recorded twice count once."""
-    once = list({json.dumps(row, sort_keys=True): row for row in rows}.values())
-    return [
-        claim(once) or Verdict(_claim_text(claim), "not measured", "", None, None, None, None, None) for claim in claims
-    ]
+def once(rows: Sequence[Row]) -> list[Row]:
+    """Rows of layers; those that were recorded twice count once."""
+    return list({json.dumps(row, sort_keys=True): row for row in rows if row.get("kind") != "stage"}.values())
 
 
-def _claim_text(claim: Callable[..., object]) -> str:
-    return (claim.__doc__ or claim.__name__).strip().splitlines()[0]
+def resampled(row: Row, name: str = "value") -> Measured:
+    """A number of a row with its interval over resamplings of the prompts."""
+    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    return Measured(row[name], (row[low], row[high]), "bootstrap over prompts", row.get("samples"), "prompt")
+
+
+def beside(
+    rows: Sequence[Row], network: str, name: str = "value", **values: object
+) -> tuple[Measured, Measured] | None:
+    """That number of the model and of a control network; None where either is missing. Of several rows it is the first.
+
+    Args:
+        rows: of all networks.
+        network: the control.
+        name: of the number.
+        values: that the row has in both.
+    """
+    model, control = (pick(rows, network=which, **values) for which in ("model", network))
+    return (resampled(model[0], name), resampled(control[0], name)) if model and control else None
+
+
+def curves_of(rows: Sequence[Row], networks: Mapping[str, str], column: str, **values: object) -> tuple[Series, ...]:
+    """A column of the rows with these values by depth, a curve for each network in its style."""
+    parts = {name: pick(rows, network=name, **values) for name in networks}
+    return tuple(
+        Series(name, [row["depth"] for row in part], [row[column] for row in part], networks[name], name)
+        for name, part in parts.items()
+        if part
+    )
 
 
 def _network(bench: Bench, name: str, seed: int) -> Model:

@@ -24,6 +24,10 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "displacement": ("factor between the displacements of vectors and controls", "at most"),
     "works": ("share of the units on which the base shows its behaviour", "at least"),
     "shown": ("share of the prompts on which the model does by itself what is taken away", "at least"),
+    "room": ("share of the prompts that are left for a further change to turn", "at least"),
+    "straight": ("R² of the straight line in the logarithm", "at least"),
+    "predicts": ("share of the variance that the better learned map predicts", "at least"),
+    "sensitive": ("what the ruler shows where it is known to be there", "at least"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }

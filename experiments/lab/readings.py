@@ -6,9 +6,13 @@ against lies in the file of predictions, and every claim is judged by these line
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
 
 from experiments.lab.figures import Ranking
 from experiments.lab.predictions import GATES, Prediction, Predictions
@@ -71,6 +75,74 @@ class Total:
     value: Measured
     control: Measured
     gates: Mapping[str, float] = field(default_factory=dict)
+
+
+def over_prompts(
+    prompts: Sequence[Hashable],
+    statistic: Callable[[Sequence[Any], int], float | None],
+    *,
+    unit: str = "prompt",
+    draws: int = 200,
+    seed: int = 0,
+) -> Measured:
+    """One number that all prompts make together, with the central 95 % of what resamplings of the prompts give.
+
+    Args:
+        prompts: labels; those that occur more than once count once.
+        statistic: of labels, which may repeat, and of the number of the draw (0: the prompts as they are), by which a
+            control may order things anew; None where these labels give no number.
+        unit: what the labels are, a name of `UNITS`.
+        draws: resamplings; where more than a tenth of them give no number, the spread is not known.
+        seed: of the resamplings.
+    """
+    labels = list(dict.fromkeys(prompts))
+    value = statistic(labels, 0) if labels else None
+    if value is None or len(labels) < 2:
+        return Measured(value, None, "none", len(labels), unit)
+    generator = np.random.default_rng(seed)
+    resampled = [[labels[k] for k in generator.integers(0, len(labels), len(labels))] for _ in range(draws)]
+    numbers = [x for k, part in enumerate(resampled, 1) if (x := statistic(part, k)) is not None]
+    if len(numbers) < 0.9 * draws:
+        return Measured(value, None, "spread not known", len(labels), unit)
+    low, high = np.quantile(numbers, [0.025, 0.975]).tolist()
+    return Measured(value, (min(low, value), max(high, value)), f"bootstrap over {unit}s", len(labels), unit)
+
+
+def overlapping(parts: Sequence[Measured]) -> Measured:
+    """The mean of the same number on samples that overlap, as splits of the same prompts do.
+
+    They may agree fully, so its interval is as wide as theirs are on average, and its n is that of one of them.
+    """
+    known = [one for one in parts if one.value is not None]
+    if not known:
+        return Measured(None, None, "none", 0)
+    value = fmean(one.value for one in known if one.value is not None)
+    ends = [one.interval for one in known if one.interval is not None]
+    if len(ends) < len(known):
+        return Measured(value, None, "spread not known", known[0].n, known[0].unit)
+    interval = fmean(low for low, _ in ends), fmean(high for _, high in ends)
+    return Measured(value, interval, f"{known[0].kind}, mean of {len(known)}", known[0].n, known[0].unit)
+
+
+def measured_in(stored: Mapping[str, Any]) -> Measured:
+    """A measurement as `dataclasses.asdict` put it into a row."""
+    interval = stored["interval"]
+    return Measured(**{**stored, "interval": tuple(interval) if interval else None})
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float], *, order: int | None = None) -> float | None:
+    """Spearman's correlation of pairs of numbers; None for fewer than three, or where all of either are equal.
+
+    With `order` the second are put into the random order of that number first: the control.
+    """
+    one, two = np.asarray(a, float), np.asarray(b, float)
+    keep = np.isfinite(one) & np.isfinite(two)
+    one, two = one[keep], two[keep]
+    if order is not None:
+        two = np.random.default_rng(order).permutation(two)
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return None
+    return float(np.corrcoef(rankdata(one), rankdata(two))[0, 1])
 
 
 def judged(predictions: Predictions, found: Sequence[Reading | Total]) -> list[Verdict]:
@@ -232,6 +304,8 @@ def _of_absence(
 
 def _of_total(prediction: Prediction, total: Total) -> Verdict:
     gates = _gates(prediction, [total])
+    if total.value.n is not None:
+        gates.append(enough(total.value.n, limit=prediction.minimum))
     difference = independent_difference(total.value, total.control)
     if prediction.side == "within":
         decision = decide(difference, prediction.threshold, side="within", gates=gates)

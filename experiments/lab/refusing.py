@@ -3,18 +3,24 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from experiments.lab.bench import Bench
+from experiments.lab.readings import Reading
 from mi_ortho import Intervention, Model, Site, classify, generate, resid_pre, tokenize
 from mi_ortho.behaviours import is_loop, is_refusal
 from mi_ortho.refusal import Extraction, ablate_everywhere, difference_of_means, refusal_scores, refusal_tokens
+from mi_ortho.runs import pick
 from mi_ortho.studies.refusal import RefusalConfig, Sets, prompt_sets
 from mi_ortho.studies.shared import Subject
 
 Interventions = Mapping[Site, Intervention]
+Case = tuple[int, str]  # a split and a text
+PLAIN = "none"  # the model as it is
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,31 @@ class Refusing:
         written = generate(self.model, prompts, changed, max_new_tokens=tokens)
         return [bool(text.strip()) and not refuses(self.bench, text) and not is_loop(text) for text in written]
 
+    def record_answers(
+        self,
+        seed: int,
+        ways: Mapping[str, Tensor],
+        texts: Sequence[str],
+        *,
+        layers: Mapping[str, Sequence[int]] | None = None,
+        prompts: Sequence[str] | None = None,
+        tokens: int = 24,
+    ) -> None:
+        """Record whether each text is answered by the model as it is and under each ablation, a row each.
+
+        Args:
+            seed: number of the split.
+            ways: the direction or, as rows, directions that are ablated, by name.
+            texts: what is asked.
+            layers: blocks at which some of them are ablated; the rest are at all.
+            prompts: for each text the prompt that it counts as; None where it counts as itself.
+            tokens: of an answer, at most.
+        """
+        for way in (PLAIN, *ways):
+            answers = self.answered(texts, ways.get(way), (layers or {}).get(way), tokens=tokens)
+            for text, prompt, answer in zip(texts, prompts or texts, answers, strict=True):
+                self.bench.record(kind="answer", seed=seed, way=way, text=text, prompt=prompt, answered=answer)
+
     def drop(self, texts: Sequence[str], direction: Tensor, layers: Sequence[int] | None = None) -> Tensor:
         """How many nats the refusal score of each prompt loses under that ablation."""
         return self.scores(texts) - self.ablated(texts, direction, layers)
@@ -90,6 +121,64 @@ class Refusing:
         """The layer (not the first, where prompts do not differ) whose direction lowers validation refusal most."""
         texts = self.sets.validation_harmful
         return min(range(1, self.bench.layers), key=lambda k: float(self.ablated(texts, self.direction(k)).mean()))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What texts got, as `record_answers` wrote it down.
+
+    Attributes:
+        by: for each way each case, a split and a text: 1.0 for an answer, 0.0 for none.
+        prompts: what each case counts as.
+    """
+
+    by: Mapping[str, Mapping[Case, float]]
+    prompts: Mapping[Case, str]
+
+    def refused(self) -> list[Case]:
+        """Cases that the model as it is does not answer."""
+        return [case for case, value in self.by.get(PLAIN, {}).items() if not value]
+
+    def turned(self, way: str) -> list[Case]:
+        """Those of them that are answered under an ablation."""
+        return [case for case in self.refused() if self.by.get(way, {}).get(case)]
+
+    def gates(self, way: str, random: str = "") -> dict[str, float]:
+        """ "shown": share of the cases that are refused; "works": share of those that this way turns; "specific": how
+        many a random direction turns over that."""
+        every, refused = self.by.get(PLAIN, {}), self.refused()
+        works = len(self.turned(way)) / len(refused) if refused else 0.0
+        gates = {"shown": len(refused) / len(every) if every else 0.0, "works": works}
+        return gates | ({"specific": len(self.turned(random)) / len(refused) / works} if random and works else {})
+
+    def share(self, case: Case, *ways: str) -> float | None:
+        """Share of these ways under which a case is answered; None where one is not recorded."""
+        values = [self.by.get(way, {}).get(case) for way in ways]
+        return None if None in values or not values else fmean(value for value in values if value is not None)
+
+    def readings(
+        self, key: str, cases: Sequence[Case], value: Sequence[str], control: Sequence[str], gates: Mapping[str, float]
+    ) -> list[Reading]:
+        """What each case gets in some ways and in those of the control, by the prompt that it counts as."""
+        return [
+            Reading(key, self.share(case, *value), self.share(case, *control), {"prompt": self.prompts[case]}, gates)
+            for case in cases
+        ]
+
+    def every(self, way: str) -> list[float]:
+        """All values of a way."""
+        return list(self.by.get(way, {}).values())
+
+
+def answers_of(rows: Sequence[Mapping[str, Any]]) -> Answers:
+    """The recorded answers."""
+    by: dict[str, dict[Case, float]] = {}
+    prompts: dict[Case, str] = {}
+    for row in pick(rows, kind="answer"):
+        case = row["seed"], row["text"]
+        by.setdefault(row["way"], {})[case] = float(row["answered"])
+        prompts[case] = row["prompt"]
+    return Answers(by, prompts)
 
 
 def refusing(bench: Bench, *, train: int, validation: int, test: int, seed: int) -> Refusing:

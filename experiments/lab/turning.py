@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from experiments.lab.refusing import Refusing
-from mi_ortho import Intervention, next_token_logits, resid_pre, tokenize
+from experiments.lab.refusing import Refusing, refuses
+from mi_ortho import Intervention, generate, next_token_logits, resid_pre, tokenize
 from mi_ortho.refusal import instruction_suffix, steering_plane
 
 Behave = Callable[[Intervention], Tensor]
@@ -63,13 +63,31 @@ def steered(study: Refusing, texts: tuple[str, ...], layer: int) -> Behave:
 
     Those are the tokens of the chat template that follow it; the last token where the model has no template.
     """
-    try:
-        where = len(instruction_suffix(study.model).ids)
-    except ValueError:
-        where = 1
-    prompts = tokenize(study.model, list(texts))
+    prompts, where = tokenize(study.model, list(texts)), _after_instruction(study)
 
     def behave(change: Intervention) -> Tensor:
         return next_token_logits(study.model, prompts, interventions={resid_pre(layer): change}, where=where)
 
     return behave
+
+
+def refused_under(
+    study: Refusing, texts: tuple[str, ...], layer: int, tokens: int
+) -> Callable[[Intervention], list[float]]:
+    """Whether each prompt is refused (1 or 0; greedy, judged) as a function of what is done there; see `steered`."""
+    prompts, where = tokenize(study.model, list(texts)), _after_instruction(study)
+
+    def behave(change: Intervention) -> list[float]:
+        edits = {resid_pre(layer): change}
+        written = generate(study.model, prompts, edits, where=where, max_new_tokens=tokens)
+        return [float(refuses(study.bench, text)) for text in written]
+
+    return behave
+
+
+def _after_instruction(study: Refusing) -> int:
+    """How many tokens at the end of a prompt are no longer the user's."""
+    try:
+        return len(instruction_suffix(study.model).ids)
+    except ValueError:
+        return 1

@@ -6,6 +6,7 @@ Tensors in, numbers out; reading them from a model is the job of `streams`.
 from mi_ortho.geometry.clouds import (
     Flatness,
     Geodesics,
+    bent_copy,
     flatness,
     gaussian_copy,
     geodesic_ratio,
@@ -37,6 +38,7 @@ __all__ = [
     "Geodesics",
     "Growth",
     "StreamMoments",
+    "bent_copy",
     "chance_overlaps",
     "explained_share",
     "fit_exponential",

@@ -52,7 +52,8 @@ def growth_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> 
                 }
                 for depth in depths
             ]
-            rows += _fit_rows(stream, statistic, depths, value[index, depths], resamples[:, index][:, depths])
+            fits = _fit_rows(stream, statistic, depths, value[index, depths], resamples[:, index][:, depths])
+            rows += [{**row, "samples": len(points)} for row in fits]
     return rows
 
 
@@ -83,7 +84,7 @@ def gap_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> lis
     ]
     means = {"value": float(value[0, -1]), "low": float(low[0, -1]), "high": float(high[0, -1])}
     shares = {"share": float(value[1, 0]), "share_low": float(low[1, 0]), "share_high": float(high[1, 0])}
-    return [*rows, {"kind": "mean_gap", **means, **shares}]
+    return [*rows, {"kind": "mean_gap", "samples": len(stacked), **means, **shares}]
 
 
 def update_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> list[Row]:
@@ -116,7 +117,7 @@ def update_rows(paths: Trajectories, draws: int, generator: torch.Generator) -> 
         }
         for k in range(last + 1)
     ]
-    summary: Row = {"kind": "updates"}
+    summary: Row = {"kind": "updates", "samples": len(blocks)}
     for name, index in (("alignment", 2), ("slope", 3)):
         summary |= {
             name: float(value[index, last]),

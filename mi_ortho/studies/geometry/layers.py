@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from mi_ortho.geometry import (
+    bent_copy,
     chance_overlaps,
     explained_share,
     fit_linear,
@@ -37,7 +38,10 @@ def overlaps(matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int
 def overlap_rows(
     matrices: Sequence[tuple[Site, Float[Tensor, "_ d_model"]]], k: int, draws: int, generator: torch.Generator
 ) -> list[Row]:
-    """Mean overlap between layers for attention, MLP and both, beside that of randomly rotated matrices."""
+    """Mean overlap between layers for attention, MLP and both, beside that of randomly rotated matrices.
+
+    And a row "overlap_pair" for every two matrices, by the numbers of their blocks: their overlap over that chance.
+    """
     overlap, d_model = overlaps(matrices, k), matrices[0][1].shape[1]
     rows: list[Row] = []
     for part, kinds in PARTS.items():
@@ -55,7 +59,18 @@ def overlap_rows(
                 "chance_high": float(null.max()),
             }
         )
-    return rows
+    chance = float(rows[-1]["chance"])
+    return rows + [
+        {
+            "kind": "overlap_pair",
+            "source": matrices[i][0].layer,
+            "target": matrices[j][0].layer,
+            "kinds": f"{matrices[i][0].kind} {matrices[j][0].kind}",
+            "times": float(overlap[i, j]) / chance,
+        }
+        for i in range(len(matrices))
+        for j in range(i + 1, len(matrices))
+    ]
 
 
 def likeness_rows(points: Float[Tensor, "samples layer d_model"], splits: int, generator: torch.Generator) -> list[Row]:
@@ -97,7 +112,10 @@ def flat_rows(
     copies: int,
     generator: torch.Generator,
 ) -> list[Row]:
-    """Measures of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians of each group."""
+    """Measures of curvature of each layer's cloud, of Gaussians of its covariance, and of Gaussians of each group.
+
+    And of Gaussians bent along their longest axis, which are known not to be flat.
+    """
     rows: list[Row] = []
     seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     for depth in range(points.shape[1]):
@@ -105,6 +123,8 @@ def flat_rows(
         clouds = [("measured", 0, x)]
         clouds += [("gaussian", copy, gaussian_copy(x, generator)) for copy in range(copies)]
         clouds += [("grouped", copy, grouped_copy(x, groups, generator)) for copy in range(copies)]
+        bends = torch.Generator(generator.device).manual_seed(seed + 1)  # apart, so that the draws of the others stay
+        clouds += [("bent", copy, bent_copy(x, bends)) for copy in range(copies)]
         for cloud, copy, one in clouds:
             # the same triangles for all clouds of a layer
             chooser = torch.Generator().manual_seed(seed)
