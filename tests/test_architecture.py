@@ -38,7 +38,13 @@ ORDER = (
 # a study imports no other but to read a finished run of `family`, its rows as its own page reads them included
 FINISHED = ("mi_ortho.studies.family.finished", "mi_ortho.studies.family.page_records")
 LIMITS = {"rooms": 36, "arrows": 130, "levels": 8}  # who adds a command raises them by its own arrows, and says so
-ONLY_IN = {"transformer_lens": "model", "circuitsvis": "pages", "matplotlib": "pages", "jinja2": "pages"}
+ONLY_IN = {
+    "transformer_lens": "model",
+    "circuitsvis": "pages",
+    "matplotlib": "pages",
+    "jinja2": "pages",
+    "statsmodels": "stats",
+}
 UNCHECKED = ("mi_ortho", "mi_ortho.typecheck")  # installs the hook; is the checker
 VAGUE = ("util", "utils", "helper", "helpers", "manager", "process", "common", "misc")
 

@@ -308,8 +308,8 @@ def test_a_long_function_is_seen() -> None:
 SAYS_NOTHING = ("found", "known", "drawn", "own")  # of what a variable holds
 # parameters of public functions, which callers may name
 KEYWORDS = {
-    ("mi_ortho/stats.py", "decide"),
-    ("mi_ortho/stats.py", "judge"),
+    ("mi_ortho/stats/outcomes.py", "decide"),
+    ("mi_ortho/stats/outcomes.py", "judge"),
     ("mi_ortho/refusal/rankings.py", "compare_rankings"),
     ("mi_ortho/refusal/selection.py", "reasons"),
     ("mi_ortho/refusal/selection.py", "select"),

@@ -1,0 +1,34 @@
+"""p-values of counts and means."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from scipy.stats import binomtest, ttest_1samp
+
+
+def coin_p_value(hits: int, trials: int) -> float:
+    """Two-sided exact p-value of so many hits of a fair coin; 1 without trials.
+
+    >>> round(coin_p_value(8, 8), 6)
+    0.007812
+    """
+    return float(binomtest(hits, trials).pvalue) if trials else 1.0
+
+
+def mean_p_value(
+    averages: Sequence[float], expected: float, *, alternative: Literal["two-sided", "greater", "less"] = "two-sided"
+) -> float | None:
+    """Student's p-value of the mean of independent values being `expected`; None for fewer than two.
+
+    Values of one unit are averaged first (`grouped`). Equal values show no spread; theirs is the two-sided sign test's.
+
+    >>> round(mean_p_value([1.0, 2.0, 3.0], 0.0), 3), mean_p_value([1.0] * 5, 0.0), mean_p_value([1.0], 0.0)
+    (0.074, 0.0625, None)
+    """
+    numbers = np.asarray(averages, float)
+    if len(numbers) < 2:
+        return None
+    if np.ptp(numbers) == 0:
+        return 1.0 if numbers[0] == expected else coin_p_value(len(numbers), len(numbers))
+    return float(np.asarray(ttest_1samp(numbers, expected, alternative=alternative))[1])
