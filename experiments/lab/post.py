@@ -31,6 +31,8 @@ class Replication:
         behaviours: how many; code is the first.
         caps: largest norms, as multiples of the base's.
         kl: behaviour, cap and options of the one family that is also matched on next-token distributions.
+        controls: vectors of a family that get controls, spread evenly over it; 0 for all.
+        whole: families, by name, of which all do.
         place, melbo, family: options of both commands, and of each.
     """
 
@@ -39,6 +41,8 @@ class Replication:
     behaviours: int
     caps: tuple[float, ...]
     kl: Mapping[str, Any]
+    controls: int
+    whole: tuple[str, ...]
     place: Mapping[str, Any]
     melbo: Mapping[str, Any]
     family: Mapping[str, Any]
@@ -70,8 +74,9 @@ def replication(model: str | None) -> Replication:
     known = {path: tomllib.loads(path.read_text("utf-8")) for path in sorted(FOLDER.glob("*.toml"))}
     for path, values in known.items():
         if values["model"] == model:
-            parts = {name: values[name] for name in ("behaviours", "kl", "place", "melbo", "family")}
-            return Replication(path.stem, values["model"], caps=tuple(values["caps"]), **parts)
+            parts = {name: values[name] for name in ("behaviours", "kl", "controls", "place", "melbo", "family")}
+            tuples = {name: tuple(values[name]) for name in ("caps", "whole")}
+            return Replication(path.stem, values["model"], **tuples, **parts)
     models = " or ".join(values["model"] for values in known.values())
     raise ValueError(
         f"got model {model or 'embedded'!r}; expected {models}; give it with --model, or write a file like those in "
@@ -95,6 +100,7 @@ def replicate(what: Replication, out: Path, *, workers: int, threads: int, devic
         wanted = what.kl["behaviour"], what.kl["cap"]
         more = {key: what.kl[key] for key in what.kl if key not in ("behaviour", "cap")}
         extra = more if (member.behaviour, member.cap) == wanted else {}
+        extra = extra if member.name in what.whole else {**extra, "controls": what.controls}
         _command("family", {**options, **what.place, **what.family, **extra, **own}, threads)
 
     with ThreadPoolExecutor(workers) as pool:

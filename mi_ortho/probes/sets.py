@@ -25,7 +25,12 @@ def covariance_set(
     The rows come in random order, so that each is a typical member of the set: the first draw keeps its direction, the
     later ones only what is orthogonal to those before.
     """
-    scales, axes = _principal(covariance)
+    return _covariance_set(*_principal(covariance), n, generator)
+
+
+def _covariance_set(
+    scales: Float[Tensor, " d_model"], axes: Float[Tensor, "d_model d_model"], n: int, generator: torch.Generator
+) -> Float[Tensor, "n d_model"]:
     positive = scales > 1e-12 * scales.max()
     _require_room(n, int(positive.sum()), "directions of positive variance")
     samples = (_normal(n, int(positive.sum()), generator) * scales[positive].sqrt()) @ axes[positive]
@@ -40,7 +45,16 @@ def rotated_set(
     As many components are taken as hold the share `leading` of the variance, and at least n. After the rotation no
     vector is itself a principal component, and in expectation all are equally present in activations.
     """
-    scales, axes = _principal(covariance)
+    return _rotated_set(*_principal(covariance), n, generator, leading)
+
+
+def _rotated_set(
+    scales: Float[Tensor, " d_model"],
+    axes: Float[Tensor, "d_model d_model"],
+    n: int,
+    generator: torch.Generator,
+    leading: float = LEADING,
+) -> Float[Tensor, "n d_model"]:
     _require_room(n, len(axes), "d_model")
     count = int((scales.cumsum(0) < leading * scales.sum()).sum()) + 1
     return isotropic_set(n, max(n, min(count, len(axes))), generator) @ axes[: max(n, min(count, len(axes)))]
@@ -52,10 +66,11 @@ def null_sets(
     """`draws` sets of each kind, by name: isotropic, covariance, rotated; float32."""
     if draws < 1:
         raise ValueError(f"got {draws} sets; expected at least 1; raise it")
+    scales, axes = _principal(covariance)  # once: on a wide model it costs more than all the draws
     kinds = {
         "isotropic": lambda: isotropic_set(n, len(covariance), generator),
-        "covariance": lambda: covariance_set(covariance, n, generator),
-        "rotated": lambda: rotated_set(covariance, n, generator),
+        "covariance": lambda: _covariance_set(scales, axes, n, generator),
+        "rotated": lambda: _rotated_set(scales, axes, n, generator),
     }
     return {name: torch.stack([one().float() for _ in range(draws)]) for name, one in kinds.items()}
 

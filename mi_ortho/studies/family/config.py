@@ -32,6 +32,7 @@ class FamilyConfig:
         n: orthogonal vectors that match target activations (the published loss).
         n_kl: orthogonal vectors that match next-token distributions along the base's answer.
         random_bases: vectors of a control family grown from a random base of the same norm.
+        controls: vectors of each family, spread evenly over it, that get controls; 0 takes all of them.
         displaced_bases: the same for a random base made so long that it moves target activations as far as the base.
         answer_tokens: tokens of the base's answer that the KL match covers.
         norm_cap: largest norm as a multiple of the base's; 0 for none, as published.
@@ -88,6 +89,7 @@ class FamilyConfig:
     sinks: str = later("exclude")
     candidate_block: int = later(8)
     displaced_bases: int = later(0)
+    controls: int = later(0)
     until_lost: int = later(0)
 
     @property

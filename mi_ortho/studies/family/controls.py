@@ -27,24 +27,29 @@ MEANS = (2, 3, 5, 10, 20, 40)
 def measure_controls(
     job: Job, yard: Yardstick, name: str, family: Float[Tensor, "k d_model"], base: Float[Tensor, " d_model"]
 ) -> None:
-    """Record for each control, of the family's norms, the measurements that the family has."""
-    controls = control_vectors(job, family, base, name)
+    """Record for each control, of the family's norms, the measurements that the family has.
+
+    Where the settings ask for fewer, those of vectors spread evenly over the family, under their indices.
+    """
+    most = job.config.controls or len(family)
+    indices = sorted(set(torch.linspace(0, len(family) - 1, min(most, len(family))).round().long().tolist()))
+    controls = {control: vectors[indices] for control, vectors in control_vectors(job, family, base, name).items()}
     others = {control: vectors for control, vectors in controls.items() if control != "isotropic"}
 
     @cache
     def together() -> dict[str, list[dict[str, Any]]]:
         rows = measure(yard, torch.cat(list(others.values())))
-        return {control: rows[k * len(family) : (k + 1) * len(family)] for k, control in enumerate(others)}
+        return {control: rows[k * len(indices) : (k + 1) * len(indices)] for k, control in enumerate(others)}
 
     for control, vectors in controls.items():
 
         def one_of(yard: Yardstick, part: Tensor, held_out: Any, control: str = control) -> list[dict[str, Any]]:
-            return together()[control] if len(others) * len(family) <= BATCH else measure(yard, part)
+            return together()[control] if len(others) * len(indices) <= BATCH else measure(yard, part)
 
         label = {"kind": "control", "control": control, "match": name}
         # transfer and posteriors are compared with one control: for all of them they would cost most of a run
         held_out, how = (job.held_out, measure_graded) if control == "isotropic" else ((), one_of)
-        record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out, how)
+        record_measurements(job, yard, vectors, label, f"{name} match: control {control}", held_out, how, indices)
 
 
 def control_vectors(

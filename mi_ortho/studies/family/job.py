@@ -145,7 +145,7 @@ def check(config: FamilyConfig, model: Model) -> None:
         )
     if source >= target:
         raise ValueError(f"got source {source}, target {target}; expected source < target; steer earlier or read later")
-    for name in ("n", "n_kl", "candidates", "random_bases", "displaced_bases"):
+    for name in ("n", "n_kl", "candidates", "random_bases", "displaced_bases", "controls"):
         if not 0 <= getattr(config, name) <= width - (name != "candidates"):
             raise ValueError(
                 f"got {name}={getattr(config, name)}; expected 0 to {width - (name != 'candidates')}: "
@@ -196,16 +196,22 @@ def record_measurements(
     title: str,
     held_out: Sequence[str] = (),
     how: Callable[[Yardstick, Tensor, Sequence[str]], list[dict[str, Any]]] = measure,
+    indices: Sequence[int] | None = None,
 ) -> None:
-    """Record measurements of all vectors, one stage a batch; `label` holds the values that all their rows share."""
+    """Record measurements of all vectors, one stage a batch; `label` holds the values that all their rows share.
+
+    `indices` are the vectors' own, where they are not counted from 0.
+    """
+    numbers = list(range(len(vectors)) if indices is None else indices)
     for start in range(0, len(vectors), BATCH):
-        part = vectors[start : start + BATCH]
+        part, named = vectors[start : start + BATCH], numbers[start : start + BATCH]
 
-        def compute(part: Tensor = part, start: int = start) -> list[dict[str, Any]]:
-            return [{**label, "index": start + k, **row} for k, row in enumerate(how(yard, part, held_out))]
+        def compute(part: Tensor = part, named: Sequence[int] = named) -> list[dict[str, Any]]:
+            measured = how(yard, part, held_out)
+            return [{**label, "index": index, **row} for index, row in zip(named, measured, strict=True)]
 
-        def old(row: Mapping[str, Any], start: int = start) -> bool:
-            return bool(pick([row], **label)) and start <= int(row["index"]) < start + BATCH
+        def old(row: Mapping[str, Any], named: Sequence[int] = named) -> bool:
+            return bool(pick([row], **label)) and int(row["index"]) in named
 
         stage(job.run, f"{title}, from {start}", compute, old=old)
         job.track(title, start + len(part), len(vectors))

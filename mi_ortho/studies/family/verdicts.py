@@ -245,6 +245,7 @@ def counts(rows: Sequence[Record], match: str, cap: float | None = None) -> dict
         "end": family_end(kept),
         "collapsed": collapsed,
         "controls": controls,
+        "controlled": len(pick(rows, kind="control", match=match, control="isotropic")),
     }
 
 
@@ -337,7 +338,8 @@ def _norms(total: Mapping[str, Any]) -> str:
 
 def _conditions(total: Mapping[str, Any]) -> str:
     scaled = total["controls"].get("scaled_to_base")
-    return "" if scaled is None else f" ({total['at_base_norm']} at the base's own norm)"
+    tried = f"of {_of(total)}" if _of(total) else ""
+    return "" if scaled is None else f" ({total['at_base_norm']} {tried}at the base's own norm)"
 
 
 def _chance(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str:
@@ -347,7 +349,12 @@ def _chance(rows: Sequence[Record], match: str, total: Mapping[str, Any]) -> str
     verdict = exists(rows, match)
     low, high = (verdict.interval if verdict else None) or (0.0, 0.0)
     more = "" if low > 0 else ", which is as many" if high <= ABOVE_RANDOM else ", so it may be chance"
-    return f"Of random vectors of the same norms, {random} do{more}. "
+    return f"Of {_of(total)}random vectors of the same norms, {random} do{more}. "
+
+
+def _of(total: Mapping[str, Any]) -> str:
+    """How many vectors have controls, where not all of them do."""
+    return "" if total["controlled"] == total["found"] else f"{total['controlled']} "
 
 
 def _limits(total: Mapping[str, Any]) -> str:

@@ -251,10 +251,11 @@ def verdicts(rows: Sequence[Record]) -> list[Verdict]:
 
 
 def headline(rows: Sequence[Record], claims: Sequence[Verdict], model: str) -> str:
-    """The headline: the measures against the simple null models, and the number of verdicts by outcome."""
-    match = "kl" if pick(rows, kind="gradient", match="kl") else "activation"
+    """The headline: the measures of the larger family beside the simple null models, and how many predictions held."""
+    gradients = pick(rows, kind="gradient", expansion="path")
+    match = max(gradients, key=lambda row: (row["working"], row["match"]))["match"] if gradients else "activation"
     parts = []
-    gradient = pick(rows, kind="gradient", match=match, expansion="path")
+    gradient = pick(gradients, match=match)
     if gradient:
         parts.append(
             f"{gradient[0]['working']} vectors reach half of the base's effect where one gradient allows "

@@ -9,7 +9,7 @@ import torch
 from small_runs import tiny_subject
 
 import mi_ortho as mo
-from mi_ortho.runs.directory import Run, open_run
+from mi_ortho.runs.directory import Run, open_run, summary_of
 from mi_ortho.runs.rows import VOLATILE, pick
 from mi_ortho.steering import measure_graded
 from mi_ortho.studies.family import controls, job, stages, study
@@ -46,7 +46,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FamilyConfig:
     monkeypatch.setattr("mi_ortho.studies.family.page.family_report", lambda run: None)
     vector = (torch.randn(5, 32, generator=torch.Generator().manual_seed(3)) * 3)[2:3]
     mo.save_vectors(mo.SteeringVectors(vector, mo.resid_post(0), "tiny"), tmp_path / "base.safetensors")
-    for module in (job, stages):
+    for module in (controls, job, stages):
         monkeypatch.setattr(module, "BATCH", 2)
     record = job.record_measurements
 
@@ -124,3 +124,17 @@ def test_the_factor_moves_activations_as_far_as_the_base() -> None:
     base, other = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
     assert displaced_as(Cubic(), base, other) == pytest.approx(2.0, rel=2e-3)
     assert displaced_as(Cubic(), base * 1e6, other) == 32.0
+
+
+def test_fewer_controls_are_those_of_vectors_spread_over_the_family(config: FamilyConfig, tmp_path: Path) -> None:
+    config = replace(config, random_bases=0, displaced_bases=0, until_lost=0, n=5)
+    every = pick(run_of(config, tmp_path / "every").records(), kind="control")
+    run = run_of(replace(config, controls=3), tmp_path / "few")
+    few = pick(run.records(), kind="control")
+    assert {row["index"] for row in few} == {0, 2, 4} and len(few) == 15
+    by = {(row["control"], row["index"]): row for row in every}
+    for row in few:
+        whole = by[row["control"], row["index"]]
+        assert (row["text"], row["keeps"]) == (whole["text"], whole["keeps"])
+        assert row["norm"] == pytest.approx(whole["norm"]) and row["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert "Of 3 random vectors" in summary_of(run)["headline"] or "known" in summary_of(run)["headline"]

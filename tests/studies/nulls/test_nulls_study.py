@@ -113,6 +113,9 @@ def test_a_quadratic_looking_family_gets_its_verdicts() -> None:
     text = headline(rows, verdicts(rows), "a toy")
     assert "40 vectors reach half" in text and "one gradient allows 4.0" in text and "1/p = 0.38 [0.33, 0.43]" in text
     assert "7 supported, 1 not supported and 1 undecided" in text
+    more = [{**row, "match": "activation", "working": 90} for row in rows if row["kind"] == "gradient"]
+    text = headline([*rows, *more], [], "a toy")
+    assert "the activation-matched family" in text and "90 vectors" in text, "the larger family is told of"
 
 
 def test_a_linear_looking_family_gets_the_opposite() -> None:
