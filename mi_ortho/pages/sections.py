@@ -55,8 +55,9 @@ def write_report(
     model = visible(environment.get("model") or run.config.get("model") or "the embedded model")
     title = f"{kind} · {'the embedded model' if model == 'embedded' else model}"
     rows = run.records()
+    verdicts, tiles = summary.get("verdicts") or [], summary.get("tiles") or []
     parts = [
-        verdict_section(summary.get("verdicts") or [], tiles=summary.get("tiles") or [], finished=bool(summary)),
+        *([verdict_section(verdicts, tiles=tiles, finished=bool(summary))] if verdicts or tiles or not summary else []),
         run_section(run.config, environment, rows),
         *sections,
         _provenance(environment),

@@ -214,7 +214,8 @@ def grow(
     for upto in [*range(BATCH, count, BATCH), count] if lost else [count]:
         family = search(job, name, goal, base, upto)[:upto]
         measure_family(job, yard, name, family)
-        keeps = [bool(row["keeps"]) for row in job.rows(kind="vector", match=name)]
+        # those of this portion only: a run that is continued holds the later ones already
+        keeps = [bool(row["keeps"]) for row in job.rows(kind="vector", match=name) if int(row["index"]) < upto]
         if len(family) < upto or (lost and len(keeps) >= lost and not any(keeps[-lost:])):
             break
     return family

@@ -92,7 +92,8 @@ def test_a_family_ends_with_the_portion_that_lost_the_behaviour(config: FamilyCo
 def test_a_family_cut_anywhere_ends_where_it_would_have(config: FamilyConfig, tmp_path: Path) -> None:
     config = replace(config, random_bases=0, displaced_bases=0)
     whole = rows_of(run_of(config, tmp_path / "whole"))
-    for cut_at in (2, 6):  # while the second portion is searched for, and while the third is measured
+    # while the second portion is searched for, while the third is measured, and among the controls of the whole family
+    for cut_at in (2, 6, 10, 16):
         with pytest.raises(Cut):
             run_of(config, tmp_path / str(cut_at), cut_at)
         assert rows_of(run_of(config, tmp_path / str(cut_at))) == whole
