@@ -177,7 +177,7 @@ def test_shared_directions_count_layers() -> None:
     assert set(outcomes(SHARED, [*pair_rows("model", 1.1, 0.02), *control]).values()) == {"not supported"}
     swapped = [*pair_rows("model", 3.0, 0.5), *pair_rows("shuffled", 2.0, 0.3)]
     assert set(outcomes(SHARED, swapped).values()) == {"undecided"}
-    few = [row for row in [*pair_rows("model", 3.0, 0.5), *control] if row.get("source", row.get("depth")) < 3]
+    few = [row for row in [*pair_rows("model", 3.0, 0.5), *control] if row.get("source", row.get("depth", 0)) < 3]
     assert set(outcomes(SHARED, few).values()) == {"invalid"}
 
 
