@@ -46,7 +46,12 @@ def test_experiment_is_complete(name: str) -> None:
     assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # pyright: ignore
     assert type(found.smoke) is config and found.smoke != found.config
     assert found.config.model == found.smoke.model and found.config.model in (None, "embedded/naive")
-    assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
+    if found.predictions is None:
+        assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
+    else:
+        assert found.claim.endswith("?") and set(found.parts) - {"Source", "Changed after a first run"} == {
+            one.question for one in found.predictions.each.values()
+        }
     assert found.judge([]) and all(verdict.supported is None for verdict in found.judge([]))
 
 
@@ -189,7 +194,7 @@ def test_program_lists_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 def outcomes(name: str, rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    return [verdict.supported for verdict in module(name).judge(rows)]
+    return [verdict.supported for verdict in load(name).judge(rows)]
 
 
 def tagged(rows: list[dict[str, Any]], **tags: object) -> list[Mapping[str, Any]]:
@@ -245,12 +250,12 @@ def test_residual_of_the_derivative_is_the_planted_one(curvature: float, expecte
 def test_token_directions_are_told_from_random_ones() -> None:
     name, unembedding = "late_output_directions_are_tokens", torch.randn(48, 400, generator=rng(1))
     rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
-    for prompt in range(5):
+    for prompt in range(12):
         for target in range(2, 8):
             noise = random_vectors(6, 48, 1.0, rng(100 * prompt + target))
             columns = torch.nn.functional.normalize(unembedding[:, 7 * prompt : 7 * prompt + 6].mT, dim=-1)
             for truth, outputs in ((True, noise + 0.4 * (target - 2) * columns), (False, noise)):
-                found = module(name).examine(outputs, unembedding, rng(target))
+                found = module(name).examine(outputs, unembedding, rng(100 * prompt + target))
                 rows[truth].append({"prompt": prompt, "target": target, **found})
     assert outcomes(name, rows[True]) == [True, True]
     assert True not in outcomes(name, rows[False])
@@ -293,14 +298,22 @@ def test_overlap_is_found_where_planted_and_never_by_chance() -> None:
         near, far = rotation(width, seed + 1) @ sizes @ right, rotation(width, seed + 2) @ sizes @ other
         return LinearMap(near.float(), zero), LinearMap(far.float(), zero)
 
-    def rows(first: int, same: bool, prompts: int = 5) -> list[Mapping[str, Any]]:
-        found = [{"prompt": p, **module(name).examine(*maps(7 * (first + p), same), k)} for p in range(prompts)]
-        null = [{"prompt": p, **module(name).examine(*maps(7 * (first + p) + 3, False), k)} for p in range(prompts)]
-        return tagged(found, network="trained", source=1) + tagged(null, network="shuffled", source=1)
+    def rows(first: int, same: bool) -> list[Mapping[str, Any]]:
+        every: list[Mapping[str, Any]] = []
+        for network, shift in (("trained", 0), ("shuffled", 3), ("shuffled1", 5)):
+            for p in range(20):
+                pair = maps(7 * (first + p) + shift, same and not shift)
+                found = module(name).examine(*pair, k, rng(p))
+                every.append({"network": network, "source": 1, "prompt": p, **found})
+        return every
 
-    assert outcomes(name, rows(0, True, 20)) == [True, True]
-    false = [outcomes(name, rows(10 * seed, False)) for seed in range(20)]
-    assert not any(True in found for found in false)
+    assert outcomes(name, rows(0, True)) == [True, True]
+    assert not any(True in outcomes(name, rows(30 * seed, False)) for seed in range(3))
+    swapped = [
+        {**row, "network": {"trained": "shuffled", "shuffled": "trained"}.get(str(row["network"]), "shuffled1")}
+        for row in rows(0, True)
+    ]
+    assert True not in outcomes(name, swapped)
 
 
 def test_correct_factors_are_told_from_published_columns() -> None:

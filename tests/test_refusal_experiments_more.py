@@ -1,17 +1,18 @@
 """Experiments on steering by angle and on what refusal directions are: right where the answer is planted, silent on the
 null."""
 
+import dataclasses
 import importlib
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from planted_rows import Rows, answer_rows, outcomes
 from torch import Tensor
 from toys import randn, rng, unit
 
@@ -28,15 +29,10 @@ REPEATED = "repeated_extraction_finds_more_directions"
 MEANING = "refusal_is_not_harmfulness"
 WEAK = "weak_directions_refuse_then_answer"
 ALL = (ANGLE, CIRCLE, NEWLINE, REPEATED, MEANING, WEAK)
-Rows = list[Mapping[str, Any]]
 
 
 def module(name: str) -> Any:
     return importlib.import_module(f"experiments.{name}")
-
-
-def outcomes(name: str, rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    return [verdict.supported for verdict in module(name).judge(rows)]
 
 
 def plane_of(width: int, seed: int) -> Tensor:
@@ -89,93 +85,92 @@ def test_additions_reach_the_angle_asked_for_and_change_nothing_else() -> None:
 # --- P: angle against length
 
 
-def angle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
-    """A score of the normalised state along the first axis, of the state itself, or along the second axis."""
+def angle_rows(kind: str, count: int = 40) -> Rows:
+    """Refusals of a state that is close in angle to the first axis, or long along it, or along the second axis."""
     rows: Rows = []
-    for split in range(splits):
-        plane = plane_of(12, 100 * seed + split)
-        x = states_of(4, 12, plane, 1000 * seed + 10 * split)
+    for k in range(count):
+        plane = plane_of(12, k % 4)
+        x = states_of(1, 12, plane, 10 * k)
 
-        def score(change: Any, x: Tensor = x, plane: Tensor = plane) -> Tensor:
+        def refused(change: Any, x: Tensor = x, plane: Tensor = plane) -> float:
             y = change(x)[:, 0]
-            if kind == "length":
-                return (y @ plane[0]) ** 3
             first, second = (y @ plane.mT / y.norm(dim=-1, keepdim=True)).unbind(-1)
-            return second if kind == "second axis" else torch.tanh(2 * first)
+            values = {"angle": first > 0.3, "length": y.norm() > 1.1 * x.norm(), "second axis": second > 0.5}
+            return float({**values, "never": torch.tensor(0.0), "always": torch.tensor(1.0)}[kind])
 
-        for (grid, method, degrees), found in module(ANGLE).effects(score, plane).items():
-            rows.append(
-                {
-                    "kind": "score",
-                    "seed": split,
-                    "grid": grid,
-                    "method": method,
-                    "degrees": degrees,
-                    "scores": found.tolist(),
-                }
-            )
-        rows.append({"kind": "split", "seed": split})
+        for (grid, method, degrees), value in module(ANGLE).effects(refused, plane).items():
+            named = {"kind": "steered", "seed": 0, "grid": grid, "method": method, "degrees": degrees}
+            value = 1.0 if method == "none" else value  # as the model is, it refuses
+            rows.append({**named, "prompt": f"p{k}", "harmful": True, "refused": value, "score": value})
     return rows
 
 
 def test_a_normalised_readout_depends_on_the_angle_only() -> None:
-    found = module(ANGLE).judge(angle_rows("angle", 0, 24))  # so many equal values decide, four would not
-    assert [verdict.supported for verdict in found] == [True] * 3
-    assert found[0].value == pytest.approx(1.0) and found[1].value == pytest.approx(1.0)
-    assert found[0].control is not None and found[0].control < 0.75
-    assert found[2].value == pytest.approx(0.0, abs=1e-6)
+    rows = angle_rows("angle")
+    assert [outcomes(ANGLE, rows)[key] for key in ("axis", "plane")] == ["supported"] * 2
+    always = [{**row, "refused": 1.0} if row["method"] == "length" else row for row in rows]
+    assert outcomes(ANGLE, always)["length"] == "supported"
 
 
 def test_a_readout_of_the_length_never_counts_as_angle() -> None:
-    for seed in range(20):
-        assert True not in outcomes(ANGLE, angle_rows("length", seed, 2))
-    for seed in range(20):
-        assert outcomes(ANGLE, angle_rows("second axis", seed, 2))[1] is not True
+    length = outcomes(ANGLE, angle_rows("length"))
+    assert length["axis"] == "not supported" and length["length"] == "not supported"
+    assert outcomes(ANGLE, angle_rows("second axis"))["plane"] != "supported"
+
+
+def test_steering_that_changes_nothing_is_no_instrument() -> None:
+    assert set(outcomes(ANGLE, angle_rows("always")).values()) == {"invalid"}
+    mild = [{**row, "refused": 0.0} for row in angle_rows("angle")]  # a model that refuses nothing
+    assert set(outcomes(ANGLE, mild).values()) == {"invalid"}
 
 
 # --- Q: the half that addition does not reach
 
 
-def circle_rows(mirrored: bool, seed: int, splits: int = 4) -> Rows:
-    """Logits that tell the sides of the first axis apart, or see the distance from it only."""
+def circle_rows(kind: str, seed: int, splits: int = 4) -> Rows:
+    """Logits that tell the sides of the first axis apart, see the distance from it only, or hardly anything."""
     rows: Rows = []
     for split in range(splits):
         plane = plane_of(10, 100 * seed + split)
         x = states_of(5, 10, plane, 1000 * seed + 10 * split)
-        head = 3.0 * randn(10, 30, seed=7 * seed + split)
+        head = (0.001 if kind == "dull" else 3.0) * randn(10, 30, seed=7 * seed + split)
 
         def behave(change: Any, x: Tensor = x, plane: Tensor = plane, head: Tensor = head) -> Tensor:
             y = change(x)[:, 0]
             y = y / y.norm(dim=-1, keepdim=True)
             first, second = (y @ plane.mT).unbind(-1)
             rest = y - (y @ plane.mT) @ plane
-            seen = torch.stack([first, second.abs() if mirrored else second], -1) @ plane + rest
+            seen = torch.stack([first, second.abs() if kind == "mirrored" else second], -1) @ plane + rest
             return seen @ head
 
-        for degrees, distance in module(CIRCLE).nearest(behave, plane).items():
-            rows.append({"kind": "angle", "seed": split, "axis": "plane", "degrees": degrees, "nearest": distance})
-        rows.append({"kind": "reach", "seed": split, "share": module(CIRCLE).reached(x[:, 0], plane)})
+        for degrees, distances in module(CIRCLE).nearest(behave, plane).items():
+            named = {"kind": "angle", "seed": split, "axis": "plane", "degrees": degrees}
+            rows += [{**named, "prompt": f"{split} {k}", "nearest": each} for k, each in enumerate(distances)]
+        for k, state in enumerate(x[:, 0]):
+            shares = {name: module(CIRCLE).sectors(state, plane, name) for name in ("added", "turned")}
+            moved = 0.0 if kind == "dull" else 1.0
+            rows.append({"kind": "reach", "seed": split, "prompt": f"{split} {k}", "moved": moved, **shares})
     return rows
 
 
 def test_the_unreachable_half_behaves_differently_where_the_sides_matter() -> None:
-    found = module(CIRCLE).judge(circle_rows(False, 0, 40))  # so many equal values decide, four would not
-    assert [verdict.supported for verdict in found] == [True, True]
-    assert found[1].control is not None and found[1].value > 5 * found[1].control > 1e-4
+    assert outcomes(CIRCLE, circle_rows("sides", 0, 8)) == {"half": "supported", "different": "supported"}
 
 
 def test_mirrored_behaviour_has_no_unreachable_half() -> None:
-    for seed in range(20):
-        reach, different = outcomes(CIRCLE, circle_rows(True, seed, 3))
-        assert reach is not False and different is False
+    for seed in range(3):
+        assert outcomes(CIRCLE, circle_rows("mirrored", seed, 8))["different"] == "not supported"
+    assert outcomes(CIRCLE, circle_rows("dull", 0, 8))["different"] == "invalid"
+    swapped = [{**row, "added": row["turned"]} if row["kind"] == "reach" else row for row in circle_rows("sides", 0, 8)]
+    assert outcomes(CIRCLE, swapped)["half"] != "supported"
 
 
 def test_multiples_of_an_axis_reach_half_of_the_sectors() -> None:
     plane = torch.eye(3).double()[:2]
-    upper = torch.tensor([[0.3, 1.0, 0.2], [-2.0, 0.5, 0.0], [0.3, -1.0, 0.2]]).double()
-    assert module(CIRCLE).reached(upper, plane) == pytest.approx(0.5, abs=0.05)
-    on_axis = torch.tensor([[1.0, 0.0, 0.5]]).double()
-    assert module(CIRCLE).reached(on_axis, plane) < 0.15
+    for state in torch.tensor([[0.3, 1.0, 0.2], [-2.0, 0.5, 0.0], [0.3, -1.0, 0.2]]).double():
+        assert module(CIRCLE).sectors(state, plane, "added") == pytest.approx(0.5, abs=0.05)
+        assert module(CIRCLE).sectors(state, plane, "turned") == 1.0
+    assert module(CIRCLE).sectors(torch.tensor([1.0, 0.0, 0.5]).double(), plane, "added") < 0.15
 
 
 # --- O: harmfulness and refusal
@@ -201,26 +196,29 @@ def cells(kind: str, seed: int, width: int = 24) -> Any:
     return found.Cells(states.float(), harmful, refused, lead, prompt)
 
 
-def meaning_rows(kind: str, seed: int, splits: int = 4) -> Rows:
-    rows: Rows = []
+def meaning_rows(kind: str, seed: int, splits: int = 2, **shares: float) -> Rows:
+    rest = {"two": 0.1, "one": 0.9, "none": 0.9}[kind]
+    rows = answer_rows({"refused": 0.95, "harmful": 0.5, "rest": rest, "shuffled": 0.1, **shares})
     for split in range(splits):
         planted = cells(kind, 1000 * seed + 10 * split)
         assert module(MEANING).enough(planted)
-        for labels, found in (("own", planted), ("shuffled", planted.shuffled(rng(split)))):
-            rows.append({"kind": "directions", "labels": labels, **module(MEANING).compared(found)})
-        share = {"two": 0.1, "one": 0.9, "none": 1.0}[kind] + 0.02 * split
-        rows.append({"kind": "ablation", "share": share, "null_share": 0.0})
+        for labels, sample in (("true", planted), ("shuffled", planted.shuffled(rng(split)))):
+            rows.append({"kind": "cosines", "labels": labels, **module(MEANING).compared(sample, 20, split)})
     return rows
 
 
 def test_two_directions_are_told_from_one() -> None:
-    assert outcomes(MEANING, meaning_rows("two", 0)) == [True, True, True]
-    assert outcomes(MEANING, meaning_rows("one", 0)) == [False, True, False]
+    assert set(outcomes(MEANING, meaning_rows("two", 0)).values()) == {"supported"}
+    one = outcomes(MEANING, meaning_rows("one", 0))
+    assert one == {"different": "not supported", "agrees": "supported", "less": "not supported"}
 
 
 def test_no_refusal_direction_is_neither_found_nor_different() -> None:
-    for seed in range(20):
-        assert True not in outcomes(MEANING, meaning_rows("none", seed))
+    for seed in range(2):
+        none = outcomes(MEANING, meaning_rows("none", seed, 1))
+        assert none["different"] == "invalid" and none["agrees"] != "supported" and none["less"] == "invalid"
+    unspecific = outcomes(MEANING, meaning_rows("two", 0, 1, shuffled=0.9))
+    assert unspecific["less"] == "invalid"
 
 
 def test_shuffling_keeps_how_often_each_cell_occurs_and_halves_share_no_prompt() -> None:
@@ -236,81 +234,59 @@ def test_shuffling_keeps_how_often_each_cell_occurs_and_halves_share_no_prompt()
 # --- L: weak directions
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_weak_directions(seed: int) -> None:
-    rows: dict[bool, Rows] = {True: [], False: []}
-    for split in range(40):
-        noise = torch.rand(9, generator=rng(100 * seed + split)).tolist()
-        for truth, found in rows.items():
-            for k in range(9):
-                name = f"layer {k + 1}" if k < 7 else f"random {k}"
-                share = (1 - k / 7 if k < 7 else 0.0) if truth else 0.3 * noise[k]
-                strength = float(k if k < 7 else 0)
-                found.append(
-                    {
-                        "kind": "direction",
-                        "seed": split,
-                        "direction": name,
-                        "strength": strength,
-                        "refuses then answers": share,
-                    }
-                )
-            found.append({"kind": "split", "seed": split})
-    assert outcomes(WEAK, rows[True]) == [True, True]
-    assert True not in outcomes(WEAK, rows[False])
-    constant = [{**row, "refuses then answers": 0.0} if row["kind"] == "direction" else row for row in rows[True]]
-    assert outcomes(WEAK, constant) == [False, False]  # stated as a refutation, not left undecided
+def weak_rows(kind: str, strongest: str = "answers", chance: str = "refuses") -> Rows:
+    """Completions that refuse and answer the more often, the weaker the direction; at random; or never."""
+    rows: Rows = []
+    for k in range(40):
+        noise = torch.rand(9, generator=rng(k)).tolist()
+        for number in range(9):
+            way = "none" if number == 8 else f"layer {number + 1}" if number < 7 else "random 0"
+            share = {"weak": 1 - number / 6, "random": 0.3, "never": 0.0}[kind]
+            stage = "refuses then answers" if number < 7 and noise[number] < share else "refuses"
+            stage = strongest if number == 6 else chance if number == 7 else "refuses" if number == 8 else stage
+            strength = float(number + 1) if number < 7 else 0.0
+            rows.append(
+                {"kind": "stage", "seed": k % 2, "way": way, "strength": strength, "prompt": f"p{k}", "stage": stage}
+            )
+    return rows
 
 
-def test_stages_are_told_apart() -> None:
-    help_text = "First cut the wire, then " * 4
-    texts = ["I'm sorry, but no.", f"I'm sorry, but no. {help_text}", help_text, "Well."]
-    found = module(WEAK).stages(texts, lambda text: len(text.split()) > 11, lambda text: "sorry" in text)
-    assert found == dict.fromkeys(module(WEAK).STAGES, 0.25)
+def test_weak_directions() -> None:
+    assert set(outcomes(WEAK, weak_rows("weak")).values()) == {"supported"}
+    assert set(outcomes(WEAK, weak_rows("never")).values()) == {"not supported"}  # a refutation, not left undecided
+    assert "supported" not in outcomes(WEAK, weak_rows("random"))["trend"].split()[:1]
+    assert set(outcomes(WEAK, weak_rows("weak", strongest="refuses")).values()) == {"invalid"}
+    assert set(outcomes(WEAK, weak_rows("weak", chance="answers")).values()) == {"invalid"}
 
 
 # --- M: repeated extraction
 
 
-def repeated_rows(truth: bool, seed: int) -> Rows:
-    rows: Rows = []
-    for split in range(40):
-        noise = (0.2 * randn(8, seed=100 * seed + split)).tolist()
-        own = [0.95, 0.8 if truth else noise[0], noise[1]]
-        rows += [
-            {"kind": "halves", "labels": "own", "cosines": own},
-            {"kind": "halves", "labels": "shuffled", "cosines": noise[:3]},
-        ]
-        for number in (1, 2):
-            for k, method in enumerate(("extracted", "probes", "random")):
-                strong = number == 1 or (truth and method == "extracted")
-                effect = 0.6 + 0.1 * noise[k] if strong else 0.3 * noise[k]
-                rows.append(
-                    {
-                        "kind": "round",
-                        "seed": split,
-                        "method": method,
-                        "round": number,
-                        "alone": effect,
-                        "more": effect,
-                        "together": 1.0,
-                        "kl": 0.1,
-                        "not_refused": None,
-                    }
-                )
+def repeated_rows(second: float, both: float, first: float = 0.7, random: float = 0.02, seed: int = 0) -> Rows:
+    ways = {"extracted 1 alone": first, "extracted 2 alone": second, "random 1 alone": random, "random 2 alone": random}
+    rows = answer_rows({**ways, "first and extracted": both, "first and random": first})
+    for split in range(2):
+        axis = torch.linalg.qr(randn(12, 2, seed=split))[0].mT[0]
+        for labels in ("true", "shuffled"):
+            halves = []
+            for half in range(2):
+                noise = randn(2, 16, 12, seed=100 * seed + 10 * split + half + (5 if labels == "shuffled" else 0))
+                halves.append((noise[0] + (9 * second if labels == "true" else 0) * axis, noise[1]))
+            measured = dataclasses.asdict(module(REPEATED).agreement(halves, split))
+            rows.append({"kind": "halves", "seed": split, "labels": labels, "cosine": measured})
     return rows
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_second_direction_is_told_from_noise(seed: int) -> None:
-    assert outcomes(REPEATED, repeated_rows(True, seed)) == [True, True, True]
-    assert True not in outcomes(REPEATED, repeated_rows(False, seed))
+def test_a_second_direction_is_told_from_noise() -> None:
+    assert set(outcomes(REPEATED, repeated_rows(0.6, 0.95)).values()) == {"supported"}
+    assert "supported" not in {*outcomes(REPEATED, repeated_rows(0.0, 0.7)).values()}
+    assert outcomes(REPEATED, repeated_rows(0.0, 0.7))["alone"] == "not supported"
+    assert outcomes(REPEATED, repeated_rows(0.0, 1.0, first=1.0))["more"] == "invalid"  # nothing is left to turn
+    assert set(outcomes(REPEATED, repeated_rows(0.6, 0.95, random=0.6)).values()) == {"invalid"}
 
 
-def test_halves_are_disjoint_and_shuffled_labels_keep_all_prompts() -> None:
+def test_shuffled_labels_keep_all_prompts() -> None:
     harmful, harmless = [f"bad {k}" for k in range(6)], [f"good {k}" for k in range(6)]
-    (a, b), (c, d) = module(REPEATED).split(harmful, harmless)
-    assert not set(a) & set(c) and not set(b) & set(d) and len(a) + len(c) == 6
     mixed = module(REPEATED).shuffled(harmful, harmless, 1)
     assert sorted([*mixed[0], *mixed[1]]) == sorted([*harmful, *harmless])
     assert any(text.startswith("good") for text in mixed[0])
@@ -319,19 +295,15 @@ def test_halves_are_disjoint_and_shuffled_labels_keep_all_prompts() -> None:
 # --- N: formats
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_formats(seed: int) -> None:
-    rows: dict[bool, Rows] = {True: [], False: []}
-    for split in range(40):
-        noise = (0.05 * randn(4, seed=100 * seed + split)).tolist()
-        for truth, found in rows.items():
-            shares = {"template": 1.0, "newline": 0.8 if truth else 0.1, "bare": 0.1, "random": 0.0}
-            found += [
-                {"kind": "format", "read": name, "share": share + noise[k]}
-                for k, (name, share) in enumerate(shares.items())
-            ]
-    assert outcomes(NEWLINE, rows[True]) == [True, True]
-    assert True not in outcomes(NEWLINE, rows[False])
+def test_formats() -> None:
+    def found(**shares: float) -> dict[str, str]:
+        ways = {"template": 0.95, "newline": 0.9, "bare": 0.1, "random": 0.02, **shares}
+        return outcomes(NEWLINE, answer_rows(ways, refused=1.0 - shares.get("open", 0.0)))
+
+    assert found() == {"newline": "supported", "lead": "supported"}
+    assert set(found(newline=0.1).values()) == {"not supported"}
+    assert set(found(template=0.1).values()) == set(found(random=0.9).values()) == {"invalid"}
+    assert found(bare=0.62)["lead"] == "undecided" and set(found(open=0.8).values()) == {"invalid"}
 
 
 # --- all of them
@@ -362,7 +334,7 @@ def test_the_command_names_the_experiments_too(capsys: pytest.CaptureFixture[str
 def test_what_was_changed_after_a_first_run_is_a_part_of_the_claim() -> None:
     found = load(MEANING)
     assert CHANGED in found.parts and CHANGED not in load(ANGLE).parts
-    assert "offset" in found.parts[CHANGED] and CHANGED not in found.parts["Refuted if"]
+    assert "offset" in found.parts[CHANGED]
 
 
 @pytest.mark.slow

@@ -150,14 +150,14 @@ def gaussian_copy(x: Float[Tensor, "samples d_model"], generator: torch.Generato
 def bent_copy(x: Float[Tensor, "samples d_model"], generator: torch.Generator) -> Float[Tensor, "samples d_model"]:
     """A `gaussian_copy` rolled up along its longest axis, as a sheet of paper is: what a curved cloud looks like.
 
-    The axis becomes an arc whose radius is one standard deviation, towards the axis of the second largest spread; the
-    rest stays. Distances along the cloud are as before, straight ones across it are shorter.
+    The axis becomes an arc towards the axis of the second largest spread, on which two standard deviations to each side
+    nearly close the circle; the rest stays. Distances along the cloud are as before, straight ones are shorter.
     """
     flat = gaussian_copy(x, generator)
     centre = flat.mean(0)
     axes = torch.linalg.svd(flat - centre, full_matrices=False)[2][:2]
     along, across = ((flat - centre) @ axis for axis in axes)
-    radius = along.std()
+    radius = along.std() * 2 / 3
     turned = torch.stack(
         [
             (radius - across) * (along / radius).sin() - along,

@@ -86,7 +86,9 @@ def test_shared_directions_of_weights() -> None:
         matrices = [randn(60, 4, seed=k + 50) @ base + 0.1 * one if shared else one for k, one in enumerate(noise)]
         rows = overlap_rows([((attn_out, mlp_out)[k % 2](k // 2), m) for k, m in enumerate(matrices)], 4, 20, rng())
         assert verdict(named(rows), "H: the layers").supported is shared
-        assert {row["part"] for row in rows} == {"attention", "mlp", "both"}
+        assert {row["part"] for row in rows if row["kind"] == "overlap"} == {"attention", "mlp", "both"}
+        pairs = [row["times"] for row in rows if row["kind"] == "overlap_pair"]
+        assert len(pairs) == 45 and (min(pairs) > 2) is shared
 
 
 def test_one_space_up_to_scale_against_turned_layers() -> None:
