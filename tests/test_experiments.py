@@ -164,16 +164,24 @@ def test_only_a_run_of_the_same_configuration_counts(tmp_path: Path) -> None:
 def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
     run = go(toy(), tmp_path / "runs", ToyConfig(steps=(0, 2)))
     files = write_results([(toy(), open_run(run.path))], tmp_path / "results")
-    assert {path.name for path in files} == {"toy.md", "toy-1.svg", "toy-2.svg", "index.md"}
+    assert {path.name for path in files} == {
+        "toy.md",
+        "toy-embedded-1.svg",
+        "toy-embedded-2.svg",
+        "results.json",
+        "index.md",
+    }
     page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
-    assert "1.01 [" in page and "| undecided |" in page and "**Refuted if.** below." in page
-    assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
+    assert "**embedded: undecided.** value | of <b>rows: 1.01" in page and "**Refuted if.** below." in page
+    assert "python -m experiments toy --set steps=0,2" in page and "toy-embedded-2.svg" in page
     costs = json.loads((run.path / "summary.json").read_text())
-    assert f" s ({number(costs['cpu_seconds'])} s of CPU) |" in index and f"Cost: {number(costs['seconds'])} s" in page
+    cost = f"Cost: {number(costs['seconds'])} s ({number(costs['cpu_seconds'])} s of CPU)"
+    assert cost in page and "its thresholds lay in the experiment's file" in page
     (run.path / "summary.json").write_text(json.dumps({**costs, "cpu_seconds": None}))  # a run made before it was kept
     assert cost_of(run) == f"{number(costs['seconds'])} s"
-    assert "[It is one](toy.md)" in index and "value \\| of &lt;b>rows" in index
-    assert all(line.count("|") - line.count("\\|") == 8 for line in index.splitlines() if line.startswith("| ["))
+    assert "| [It is one](toy.md) | **undecided** 1.01" in index and "1 predictions on 1 models" in index
+    again = write_results([], tmp_path / "results")  # from results.json alone
+    assert (tmp_path / "results" / "toy.md") in again and (tmp_path / "results" / "toy.md").read_text() == page
 
 
 def test_command_of_a_standard_run_names_no_setting(tmp_path: Path) -> None:

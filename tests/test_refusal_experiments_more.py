@@ -344,7 +344,8 @@ def test_interrupted_smallest_setting_continues(name: str, tmp_path: Path) -> No
     subject = open_subject()
     run = perform(found, found.smoke, tmp_path, subject=subject, **options)
     rows = [row for row in run.records() if row["kind"] != "cost"]
-    assert all(verdict.value is not None for verdict in found.judge(rows)) or name == MEANING
+    # few prompts may leave a number without a value; the predictions then say that too few were measured
+    assert all(one.value is not None or one.outcome in ("invalid", "undecided") for one in found.judge(rows))
     assert found.figures(rows) and all(drawn.svg() for drawn in found.figures(rows))
     before = len(run.records())
     (run.path / "summary.json").unlink()
