@@ -54,5 +54,4 @@ __all__ = [
     "resampled",
     "shuffled_weights",
     "unbased",
-    "verdicts_of",
 ]

@@ -298,12 +298,11 @@ def grown(
         state = _stored_state(file, around)
         if len(state["vectors"]) < most and not _over(state, base.place.lost):
             _extend(state, file, base, goal, around, settings, most)
-    return Family(
-        state["vectors"][:most],
-        state["losses"][:most],
-        state["effects"][:most],
-        _over({**state, "lost": state["lost"][:most]}, base.place.lost) or most >= len(around) - 2,
+    whole = (
+        state if len(state["vectors"]) <= most else {**state, "lost": state["lost"][:most], "counts": torch.zeros(3)}
     )
+    ended = _over(whole, base.place.lost) or most >= len(around) - 2
+    return Family(state["vectors"][:most], state["losses"][:most], state["effects"][:most], ended)
 
 
 def _stored_state(file: Path, around: Tensor) -> dict[str, Tensor]:

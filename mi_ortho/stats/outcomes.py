@@ -196,7 +196,7 @@ def _unreadable(measured: Measured) -> str:
     count, ends = measured.n, measured.interval
     if measured.value is None and measured.censored and ends is None:
         return f"{measured.censored} of {count} counts are censored, so their mean is not known"
-    if measured.value is None and not (ends and measured.censored):
+    if measured.value is None and (ends is None or not measured.n):
         return "not measured"
     if ends is None or math.isnan(ends[0]) or math.isnan(ends[1]) or math.isnan(measured.value or 0.0):
         return "one number, whose spread is not known"
