@@ -46,7 +46,8 @@ def test_experiment_is_complete(name: str) -> None:
     assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # pyright: ignore
     assert type(found.smoke) is config and found.smoke != found.config
     assert found.config.model == found.smoke.model and found.config.model in (None, "embedded/naive")
-    assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
+    predicted = [one.question for one in found.predictions.each.values()] if found.predictions else ["Prediction"]
+    assert all(re.search(r"\d", found.parts[part]) for part in predicted), "a prediction names a threshold"
     assert found.judge([]) and all(verdict.supported is None for verdict in found.judge([]))
 
 
@@ -159,7 +160,9 @@ def test_only_a_run_of_the_same_configuration_counts(tmp_path: Path) -> None:
 def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
     run = go(toy(), tmp_path / "runs", ToyConfig(steps=(0, 2)))
     files = write_results([(toy(), open_run(run.path))], tmp_path / "results")
-    assert {path.name for path in files} == {"toy.md", "toy-1.svg", "toy-2.svg", "index.md"}
+    assert {path.name for path in files} == {
+        *("toy.md", "toy-embedded-1.svg", "toy-embedded-2.svg", "index.md", "results.json")
+    }
     page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
     assert "1.01 [" in page and "| undecided |" in page and "**Refuted if.** below." in page
     assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
@@ -189,7 +192,7 @@ def test_program_lists_and_refuses(capsys: pytest.CaptureFixture[str], tmp_path:
 
 
 def outcomes(name: str, rows: Sequence[Mapping[str, Any]]) -> list[bool | None]:
-    return [verdict.supported for verdict in module(name).judge(rows)]
+    return [verdict.supported for verdict in load(name).judge(rows)]
 
 
 def tagged(rows: list[dict[str, Any]], **tags: object) -> list[Mapping[str, Any]]:
@@ -245,7 +248,7 @@ def test_residual_of_the_derivative_is_the_planted_one(curvature: float, expecte
 def test_token_directions_are_told_from_random_ones() -> None:
     name, unembedding = "late_output_directions_are_tokens", torch.randn(48, 400, generator=rng(1))
     rows: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
-    for prompt in range(5):
+    for prompt in range(12):
         for target in range(2, 8):
             noise = random_vectors(6, 48, 1.0, rng(100 * prompt + target))
             columns = torch.nn.functional.normalize(unembedding[:, 7 * prompt : 7 * prompt + 6].mT, dim=-1)
@@ -293,13 +296,15 @@ def test_overlap_is_found_where_planted_and_never_by_chance() -> None:
         near, far = rotation(width, seed + 1) @ sizes @ right, rotation(width, seed + 2) @ sizes @ other
         return LinearMap(near.float(), zero), LinearMap(far.float(), zero)
 
-    def rows(first: int, same: bool, prompts: int = 5) -> list[Mapping[str, Any]]:
-        found = [{"prompt": p, **module(name).examine(*maps(7 * (first + p), same), k)} for p in range(prompts)]
-        null = [{"prompt": p, **module(name).examine(*maps(7 * (first + p) + 3, False), k)} for p in range(prompts)]
-        return tagged(found, network="trained", source=1) + tagged(null, network="shuffled", source=1)
+    def rows(first: int, same: bool, prompts: int = 12) -> list[Mapping[str, Any]]:
+        examine, found = module(name).examine, []
+        for network, off, alike in (("trained", 0, same), ("shuffled", 3, False), ("shuffled1", 5, False)):
+            each = [examine(*maps(7 * (first + p) + off, alike), k, rng(first + p + off)) for p in range(prompts)]
+            found += tagged([{"prompt": p, **row} for p, row in enumerate(each)], network=network, source=1)
+        return found
 
     assert outcomes(name, rows(0, True, 20)) == [True, True]
-    false = [outcomes(name, rows(10 * seed, False)) for seed in range(20)]
+    false = [outcomes(name, rows(10 * seed, False)) for seed in range(8)]
     assert not any(True in found for found in false)
 
 
