@@ -132,7 +132,7 @@ def changed(subject: Subject, **texts: Any) -> Subject:
 
 def test_each_need_is_missed_where_it_is_not_met() -> None:
     subject = open_subject()
-    config = load("vectors_work_on_other_prompts").smoke
+    config = Setup()
 
     def refused(need: Callable[[Any, Subject], None], match: str, given: Any = config, by: Subject = subject) -> None:
         with pytest.raises(ValueError, match=match):
@@ -163,11 +163,11 @@ def test_each_need_is_missed_where_it_is_not_met() -> None:
 def test_the_published_numbers() -> None:
     preset = read_preset("qwen1.5-1.8b-chat")
     assert preset.model == "Qwen/Qwen1.5-1.8B-Chat" and preset.prompt == BOMB
-    config = preset.configured(load("vectors_work_on_other_prompts").config, smoke=False)
+    config = preset.configured(Setup(), smoke=False)
     assert (config.source, config.target, config.radius, config.n, config.temperature) == (8, 16, 7.0, 1558, 1.0)
     assert (config.place, config.norm_cap, config.group, config.cases) == ("all", 0.0, 1, 1)
-    small = preset.configured(load("vectors_work_on_other_prompts").smoke, smoke=True)
-    assert small.n == load("vectors_work_on_other_prompts").smoke.n and small.source == 8
+    small = preset.configured(Setup(n=4), smoke=True)
+    assert small.n == Setup(n=4).n and small.source == 8
     own = load("early_checkpoints_have_more_vectors").config
     assert preset.configured(own, smoke=False) == own  # its organisms are other models
 
@@ -235,7 +235,7 @@ def test_settings_that_came_later_leave_earlier_runs_valid() -> None:
 
     from experiments.lab.performing import settings_of
 
-    config = load("vectors_work_on_other_prompts").config
+    config = Setup()
     assert "temperature" not in settings_of(config)
     assert settings_of(replace(config, temperature=1.0))["temperature"] == 1.0
 

@@ -11,14 +11,19 @@ import torch
 from planted_bases import (
     changed_rows,
     energy,
+    equal_shares,
     failing,
+    family_of,
     measured,
     outcomes,
     planted_base,
     planted_rows,
     told,
 )
-from toys import DTYPE, randn, rotation
+from toys import DTYPE, flat_energy, linear, randn, rng, rotation, spread
+
+from mi_ortho import FunctionMap, linear_null
+from mi_ortho.nulls import ridge_capacity
 
 YES, NO = "supported", "not supported"
 NEITHER = {"invalid", "undecided"}
@@ -210,3 +215,88 @@ def test_counts_of_controls_decide_about_the_behaviour() -> None:
     for seed in range(20):
         drawn = torch.randint(3, 9, (9,), generator=torch.Generator().manual_seed(seed)).tolist()
         assert YES not in outcomes(name, rows(lambda k, drawn=drawn: drawn[k] + 6))
+
+
+# --- a linear response, a supervised direction
+
+
+def test_quadratic_families_exceed_the_capacity_of_a_line() -> None:
+    name, width = "more_vectors_than_a_linear_response_allows", 14
+
+    def make(k: int) -> Any:
+        z, inside = flat_energy(width, 11, seed=10 * k)
+        vectors, nothing = 2.0 * inside[1:], torch.ones(10, dtype=DTYPE)
+        families = {"activation": vectors, "activation on the linear map": vectors}
+        effect = energy(inside, 2.0)
+        given = {key: family_of(each, effect, losses=nothing * (key != "activation")) for key, each in families.items()}
+        base = planted_base(k, 2.0 * inside[0], effect, z=z)
+        return type(base)(**{**vars(base), "given": given, "place": replace(base.place, norm_cap=1.0)})
+
+    rows = measured(module(name).measure, make)
+    standard = [row for row in rows if row.get("cap") == "standard" and row["loss"] == 0.5]
+    assert all(row["found"] == 11 and row["linear"] == 1 for row in standard)
+    assert all(3.8 < row["bound"] < 4.2 for row in standard)  # twice the norm that half of the effect takes
+    growing = changed_rows(rows, {"cap": "the base's norm"}, found=lambda row: 2 + row["base"] % 2)
+    assert outcomes(name, growing) == [YES, YES, YES, YES] and set(failing(name, growing)) == {"invalid"}
+    few = changed_rows(growing, {"cap": "standard"}, found=lambda row: 1 + row["base"] % 2, linear=9)
+    assert outcomes(name, few) == [NO, NO, NO, NO]
+    cut_off = changed_rows(few, {"cap": "standard"}, found_censored=True)
+    assert set(outcomes(name, cut_off)[:2]) <= NEITHER
+
+
+def test_linear_maps_never_exceed_their_capacity() -> None:
+    for seed in range(20):
+        z, base = linear(spread(12, 40.0), seed=100 * seed)[0], randn(12, seed=7 * seed)
+        best, norm = linear_null(z.jacobian, base, 10), float(base.norm())
+        found = int((best.losses[best.norms <= 2.0 * norm] <= 0.5).sum()) + 1
+        assert found <= ridge_capacity(z.jacobian, z.jacobian @ base, 2.0 * norm, 0.5) * (1 + 1e-6)
+
+
+def test_a_shared_component_is_found_and_not_by_chance() -> None:
+    name, width, n = "vectors_share_the_mean_difference", 64, 16
+
+    def rows(vectors: Callable[[int], Tensor], direction: Callable[[int], Tensor]) -> list[dict[str, Any]]:
+        examine = module(name).examine
+        return planted_rows(lambda k: [{"kind": "shared", **examine(vectors(k), direction(k), rng(k))}])
+
+    equal = rows(lambda k: equal_shares(n, width, k)[0], lambda k: equal_shares(n, width, k)[1])
+    assert outcomes(name, equal) == [YES, YES] and set(failing(name, equal)) == {"invalid"}
+    for seed in range(5):
+        null = rows(
+            lambda k, at=50 * seed: rotation(width, at + k)[:n], lambda k, at=999 * seed: randn(width, seed=at + k)
+        )
+        assert YES not in outcomes(name, null)
+    control_too = changed_rows(equal, {"kind": "shared"}, shuffled_signs=0.97, shuffled_mass=2.0)
+    assert YES not in outcomes(name, control_too)
+
+
+def test_supervised_base_is_scaled_to_the_same_displacement() -> None:
+    name = "supervised_base_has_a_smaller_family"
+    z, right = linear(torch.linspace(1, 4, 8), seed=3)
+    curved = FunctionMap(lambda theta: torch.tanh(z(theta)), 8)
+    for lies_on_a_step in (1.0, 1.0 - 1e-9, 1.03):
+        for one in (z, curved):
+            base = 2.0 * lies_on_a_step * right[0]
+            scaled = module(name).equalised_base(one, right[-1], base)
+            moved = [float((one(v[None]) - one(0 * v[None])).norm()) for v in (scaled, base)]
+            assert moved[0] == pytest.approx(moved[1], rel=1e-8)
+    assert module(name).equalised_base(FunctionMap(lambda t: t[:, :1], 8), torch.eye(8)[1], torch.eye(8)[0]) is None
+
+
+def test_a_supervised_base_has_few_vectors_only_where_it_has() -> None:
+    name = "supervised_base_has_a_smaller_family"
+
+    def rows(supervised: int, cosine: float, effect: float = 0.9) -> list[dict[str, Any]]:
+        def values(k: int) -> list[dict[str, Any]]:
+            found = {"melbo": 16 + k % 2, "supervised": supervised, "random": 18 - k % 3}
+            labels = {"kind": "count", "censored": False, "norm": 1.0}
+            counts = [{**labels, "group": group, "found": n, "effect": effect} for group, n in found.items()]
+            return [*counts, {"kind": "sum", "cosine": cosine, "shuffled": 0.05}]
+
+        return planted_rows(values)
+
+    assert outcomes(name, rows(4, 0.6)) == [YES] * 4 and outcomes(name, rows(0, 0.6))[0] == YES
+    assert outcomes(name, rows(16, 0.02)) == [NO] * 4 and set(failing(name, rows(4, 0.6))) == {"invalid"}
+    assert outcomes(name, rows(4, 0.6, effect=0.1))[1] == "invalid"  # its family is one of something else
+    cut_off = changed_rows(rows(16, 0.6), {"kind": "count"}, censored=True)
+    assert set(outcomes(name, cut_off)[:3]) <= NEITHER

@@ -58,9 +58,10 @@ class Preset:
         if isinstance(config, Dialled):
             return config
         defaults = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        changes = {
-            key: value for key, value in {**self.place, **({} if smoke else self.size)}.items() if key in defaults
-        }
+        given = {**self.place, **({} if smoke else self.size)}
+        changes = {key: value for key, value in given.items() if key in defaults}
+        if "where" in defaults and "place" in given:  # the steered positions of a place of bases
+            changes["where"] = given["place"]
         return replace(config, model=self.model, **{key: like(value, defaults[key]) for key, value in changes.items()})
 
     def prompted(self, subject: Subject) -> Subject:
