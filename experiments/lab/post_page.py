@@ -147,7 +147,7 @@ def _counts(families: Sequence[Grown]) -> str:
                 rows.append(_count_row(one, match, family))
     note = (
         "`keep it`: vectors that show the base's behaviour, of those searched for. The columns from `isotropic` on "
-        "count, of as many vectors of the same norms, those that show it; `span` is random in the family's own span. "
+        "count, of so many vectors of the same norms, those that show it; `span` is random in the family's own span. "
         "`L` is the relative activation loss, 0 a perfect match and 1 no effect; the linear null is how many vectors "
         "a linear map with the model's Jacobian at 0 would allow, without a limit on the norm."
     )
