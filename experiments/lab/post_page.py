@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from experiments.lab.figures import Lines
 from experiments.lab.post import Member, Replication
 from mi_ortho import Run
 from mi_ortho.nulls import control
+from mi_ortho.nulls.chance import RANDOM_BASES
 from mi_ortho.pages import Panel, Series, number
 from mi_ortho.runs import numbers, pick, write_file
 
@@ -24,6 +25,7 @@ PLACES: tuple[tuple[str, Callable[[int], int]], ...] = (
     ("50 %", lambda n: n // 2),
     ("last", lambda n: n - 1),
 )
+FIRST = 6  # vectors of a family that stand beside a random base's
 TEXT = 110  # characters of a completion in a table
 
 
@@ -139,6 +141,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _counts(families: Sequence[Grown]) -> str:
     head = ["behaviour", "cap", "match", "keep it", "last", "the family", "isotropic", "covariance", "span", "negated"]
     head += ["at the base's norm", *(f"L ≤ {loss:g}" for loss in LOSSES), "linear null, the same"]
+    head += ["posterior: family / isotropic", f"L of the first {FIRST}: family / random base / moved as far"]
     rows = []
     for one in families:
         for match in ("activation", "kl"):
@@ -147,9 +150,11 @@ def _counts(families: Sequence[Grown]) -> str:
                 rows.append(_count_row(one, match, family))
     note = (
         "`keep it`: vectors that show the base's behaviour, of those searched for. The columns from `isotropic` on "
-        "count, of as many vectors of the same norms, those that show it; `span` is random in the family's own span. "
+        "count, of so many vectors of the same norms, those that show it; `span` is random in the family's own span. "
         "`L` is the relative activation loss, 0 a perfect match and 1 no effect; the linear null is how many vectors "
-        "a linear map with the model's Jacobian at 0 would allow, without a limit on the norm."
+        "a linear map with the model's Jacobian at 0 would allow, without a limit on the norm. The posterior is the "
+        "median of that of the base's behaviour among those with an opening; a random base has the base's norm, and "
+        "one moved as far is so long that it displaces the target activations as far as the base."
     )
     return _table(head, rows) + "\n\n" + note
 
@@ -172,7 +177,17 @@ def _count_row(one: Grown, match: str, family: Sequence[dict[str, Any]]) -> list
         *map(beside, names),
         *below,
         " / ".join(map(str, null)) if match == "activation" else "-",
+        _middles(family, one.of("control", match, control="isotropic"), "posterior", median),
+        _middles(
+            family[:FIRST], *(one.of("control", match, control=name)[:FIRST] for name in RANDOM_BASES), "loss", fmean
+        ),
     ]
+
+
+def _middles(*rows: Any) -> str:
+    """The median or mean of one column in each set of rows."""
+    *sets, key, middle = rows
+    return " / ".join(number(middle(values)) if (values := numbers(part, key)) else "-" for part in sets)
 
 
 def _figures(families: Sequence[Grown]) -> dict[str, Lines]:
