@@ -164,14 +164,14 @@ def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
         *("toy.md", "toy-embedded-1.svg", "toy-embedded-2.svg", "index.md", "results.json")
     }
     page, index = ((tmp_path / "results" / name).read_text() for name in ("toy.md", "index.md"))
-    assert "1.01 [" in page and "| undecided |" in page and "**Refuted if.** below." in page
-    assert "python -m experiments toy --set steps=0,2" in page and "toy-2.svg" in page
+    assert "1.01 [" in page and "embedded: undecided." in page and "**Refuted if.** below." in page
+    assert "python -m experiments toy --set steps=0,2" in page and "toy-embedded-2.svg" in page
     costs = json.loads((run.path / "summary.json").read_text())
-    assert f" s ({number(costs['cpu_seconds'])} s of CPU) |" in index and f"Cost: {number(costs['seconds'])} s" in page
+    assert f" s ({number(costs['cpu_seconds'])} s of CPU) of" in page and f"Cost: {number(costs['seconds'])} s" in page
     (run.path / "summary.json").write_text(json.dumps({**costs, "cpu_seconds": None}))  # a run made before it was kept
     assert cost_of(run) == f"{number(costs['seconds'])} s"
-    assert "[It is one](toy.md)" in index and "value \\| of &lt;b>rows" in index
-    assert all(line.count("|") - line.count("\\|") == 8 for line in index.splitlines() if line.startswith("| ["))
+    assert "[It is one](toy.md)" in index and "**undecided** 1.01" in index
+    assert all(line.count("|") - line.count("\\|") == 3 for line in index.splitlines() if line.startswith("| ["))
 
 
 def test_command_of_a_standard_run_names_no_setting(tmp_path: Path) -> None:
