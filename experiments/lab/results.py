@@ -15,8 +15,7 @@ from experiments.lab.performing import command_of, cost_of, verdicts_of
 from experiments.lab.presets import read_preset
 from mi_ortho import Run, Verdict
 from mi_ortho.pages import number
-from mi_ortho.runs import read_json, write_file
-from mi_ortho.runs.directory import started
+from mi_ortho.runs import read_json, started, write_file
 from mi_ortho.stats import Gate, Measured, benjamini_hochberg, counted, holm, in_words, outcome, tally_text
 
 Entry = dict[str, Any]

@@ -1,4 +1,4 @@
-from .directory import Run, RunError, newest_first, open_run, start
+from .directory import Run, RunError, newest_first, open_run, start, started
 from .environment import versions
 from .files import read_json, read_tensors, to_json, write_file, write_tensors
 from .locks import LockedError, hold
@@ -20,6 +20,7 @@ __all__ = [
     "read_tensors",
     "stage",
     "start",
+    "started",
     "to_json",
     "versions",
     "write_file",

@@ -26,6 +26,7 @@ from mi_ortho.geometry import (
 )
 from mi_ortho.interventions.sites import Site
 from mi_ortho.runs.rows import Row
+from mi_ortho.runs.seeds import random_stream
 
 PARTS = {"attention": ("attn_out",), "mlp": ("mlp_out",), "both": ("attn_out", "mlp_out")}
 
@@ -123,7 +124,7 @@ def flat_rows(
         clouds = [("measured", 0, x)]
         clouds += [("gaussian", copy, gaussian_copy(x, generator)) for copy in range(copies)]
         clouds += [("grouped", copy, grouped_copy(x, groups, generator)) for copy in range(copies)]
-        bends = torch.Generator(generator.device).manual_seed(seed + 1)  # apart, so that the draws of the others stay
+        bends = random_stream(seed, 1, device=generator.device)  # apart, so that the draws of the others stay
         clouds += [("bent", copy, bent_copy(x, bends)) for copy in range(copies)]
         for cloud, copy, one in clouds:
             # the same triangles for all clouds of a layer
