@@ -24,6 +24,7 @@ from mi_ortho.behaviours import GENERIC_MODES
 from mi_ortho.studies.nulls import Share
 
 BEHAVIOURS, COUNT = ("code", "alien", "help"), 9  # bases, three of each behaviour
+LABELS = ("loss", "bound")  # numbers of rows that are known exactly
 Effect = Callable[[Tensor], Tensor]
 
 
@@ -104,7 +105,9 @@ def differing(row: Mapping[str, Any], k: int) -> dict[str, Any]:
     labels = [value for value in row.values() if isinstance(value, str)]
     shares = {key: zlib.crc32(f"{k} {key} {labels}".encode()) % 5 for key in row}
     return {
-        key: value * (1 - 0.01 * shares[key]) + 1e-5 * shares[key] if isinstance(value, float) else value
+        key: value * (1 - 0.01 * shares[key]) + 1e-5 * shares[key]
+        if isinstance(value, float) and key not in LABELS
+        else value
         for key, value in row.items()
     }
 

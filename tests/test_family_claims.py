@@ -237,8 +237,11 @@ def test_quadratic_families_exceed_the_capacity_of_a_line() -> None:
     assert all(row["found"] == 11 and row["linear"] == 1 for row in standard)
     assert all(3.8 < row["bound"] < 4.2 for row in standard)  # twice the norm that half of the effect takes
     growing = changed_rows(rows, {"cap": "the base's norm"}, found=lambda row: 2 + row["base"] % 2)
+    growing = changed_rows(growing, {"cap": "standard"}, linear=lambda row: 1 + row["base"] % 2)
     assert outcomes(name, growing) == [YES, YES, YES, YES] and set(failing(name, growing)) == {"invalid"}
-    few = changed_rows(growing, {"cap": "standard"}, found=lambda row: 1 + row["base"] % 2, linear=9)
+    few = changed_rows(
+        growing, {"cap": "standard"}, found=lambda row: 1 + row["base"] % 2, linear=lambda row: 9 + row["base"] % 2
+    )
     assert outcomes(name, few) == [NO, NO, NO, NO]
     cut_off = changed_rows(few, {"cap": "standard"}, found_censored=True)
     assert set(outcomes(name, cut_off)[:2]) <= NEITHER
