@@ -22,7 +22,7 @@ def run_of(folder: Path, **summary: object) -> Any:
 
 
 def test_families_cost_by_their_blocks_and_vectors() -> None:
-    config = load("vectors_work_on_other_prompts").config
+    config = load("restarts_recover_failed_vectors").config
     depth = 8 / (config.target - config.source)
     assert factor(config, PRESET) == pytest.approx(depth * 1558 / (config.n * config.cases))
     more = replace(config, n=2 * config.n)

@@ -230,7 +230,9 @@ def test_what_has_converged_is_stationary(block: int, tolerance: float, moved: i
         for result in islice(melbo_ortho(goal, base, seed=0, settings=settings), 8):
             if result.status is Status.CONVERGED:
                 ball = Feasible(avoid, max_norm=4.0)
-                assert gained(lambda theta, goal=goal: -goal.smooth(theta), result.vector, ball, within=0.05) < 0.005
+                more = gained(lambda theta, goal=goal: -goal.smooth(theta), result.vector, ball, within=0.05)
+                # a loose tolerance leaves more: .016 was seen, on one kind of processor only
+                assert more < max(0.005, 20 * tolerance)
                 converged += 1
             if result.status not in LOST:
                 avoid = avoid.extend(result.vector[None])

@@ -10,8 +10,7 @@ from typing import Any
 from experiments.lab.figures import Lines
 from experiments.lab.post import Member, Replication
 from mi_ortho import Run
-from mi_ortho.nulls import control
-from mi_ortho.nulls.chance import RANDOM_BASES
+from mi_ortho.nulls import RANDOM_BASES, control
 from mi_ortho.pages import Panel, Series, number
 from mi_ortho.runs import numbers, pick, write_file
 

@@ -16,6 +16,7 @@ from mi_ortho.nulls.bounds import (
 )
 from mi_ortho.nulls.chance import (
     CONTROLS,
+    RANDOM_BASES,
     Control,
     activation_mixture,
     control,
@@ -30,6 +31,7 @@ from mi_ortho.nulls.linear import LinearNull, linear_family, linear_null, rank_p
 
 __all__ = [
     "CONTROLS",
+    "RANDOM_BASES",
     "Control",
     "LinearNull",
     "activation_mixture",
