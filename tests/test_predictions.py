@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,12 @@ def test_a_page_says_what_the_run_says_with_its_numbers() -> None:
     assert answer(verdict, "m") in text
     table = index(correct([entry("m", [verdict]), entry("other", judged(asked(), read(SMALL, SMALL)), "second")]))
     assert "| [question](toy.md) | **supported** 0.869" in table and "| not asked |" in table
+
+
+def test_a_model_measured_before_a_prediction_was_added_is_not_asked_it() -> None:
+    [verdict] = judged(asked(), read(LARGE, SMALL))
+    table = index(correct([entry("before", [verdict]), entry("now", [verdict, replace(verdict, claim="added")])]))
+    assert "| [added](toy.md) | not asked | **supported**" in table
 
 
 def test_many_tests_of_one_model_are_corrected_and_another_models_are_not() -> None:

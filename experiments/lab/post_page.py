@@ -109,7 +109,7 @@ def _headline(families: Sequence[Grown]) -> str:
     return (
         f"**Of {len(family)} mutually orthogonal vectors with at most {first.member.cap:g} times the base's norm, "
         f"{first.kept(family)} show the base's behaviour ({first.base['mode']}), the last at index "
-        f"{_last(first, family)}; of as many random vectors of the same norms, {first.kept(random)}.**"
+        f"{_last(first, family)}; of {len(random)} random vectors of the same norms, {first.kept(random)}.**"
     )
 
 
@@ -120,10 +120,18 @@ def _introduction(what: Replication, families: Sequence[Grown]) -> str:
         f"Blocks {place['source']} to {place['target']}, positions: {place['where']}, prompt: "
         f"“{place['prompts'][0]}”, bases of norm {number(families[0].base['norm'])} by MELBO. A family ends when the "
         f"last {facts.get('until_lost')} vectors, looked at after every 32, have lost the behaviour; no more than "
-        f"{facts['n']} are searched for. Vectors are counted from 0. All completions are greedy. Every number comes "
+        f"{facts['n']} are searched for. {_controlled(what)}"
+        f"Vectors are counted from 0. All completions are greedy. Every number comes "
         f"from\n\n```\npython -m experiments post --model {what.model}\n```"
         + (f"\n\n{missing} of its families are not finished and do not stand here." if missing else "")
     )
+
+
+def _controlled(what: Replication) -> str:
+    """Which vectors have controls."""
+    some = f"Controls are of {what.controls} vectors at most, spread evenly over a family"
+    every = f"; in {' and '.join(what.whole)} of all" if what.whole else ""
+    return f"{some}{every}. " if what.controls else ""
 
 
 def _last(one: Grown, rows: Sequence[dict[str, Any]]) -> str:

@@ -214,8 +214,9 @@ def index(entries: Sequence[Entry], earlier: bool = False) -> str:
     ]
     for name in dict.fromkeys(each["experiment"] for each in entries):
         by_model = {each["model"]: each["verdicts"] for each in entries if each["experiment"] == name}
-        for k, verdict in enumerate(next(iter(by_model.values()))):
-            cells = [_cell(by_model[model][k]) if model in by_model else "not asked" for model in models]
+        for k, verdict in enumerate(max(by_model.values(), key=len)):
+            # a model measured before a prediction was added has fewer verdicts
+            cells = [_cell(by_model[m][k]) if k < len(by_model.get(m, ())) else "not asked" for m in models]
             lines.append(f"| [{cell_text(verdict.claim)}]({name}.md) | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
