@@ -144,3 +144,11 @@ def test_what_is_kept_of_a_base_is_named_by_all_it_depends_on() -> None:
     assert key(Place(bases=9, most=5, behaviours=("x",))) == same
     others = (key(Place(radius=1.0)), key(Place(), texts=("b",)), key(Place(), index=1), key(Place(seed=2)))
     assert all(other != same for other in others)
+
+
+def test_a_family_ends_only_where_all_of_the_last_vectors_lost_it() -> None:
+    def ended(lost: list[float], left: int = 0) -> bool:
+        return bases.has_ended({"lost": torch.tensor(lost), "counts": torch.tensor([len(lost), 0, left])}, 3)
+
+    assert ended([0, 0, 1, 1, 1]) and ended([0, 0], left=1)
+    assert not ended([1, 1, 0, 1, 1]) and not ended([1, 1, 1, 0]) and not ended([1, 1])

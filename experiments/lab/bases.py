@@ -296,12 +296,12 @@ def grown(
     file = file_of(base.bench, key)
     with locked(file):
         state = _stored_state(file, around)
-        if len(state["vectors"]) < most and not _over(state, base.place.lost):
+        if len(state["vectors"]) < most and not has_ended(state, base.place.lost):
             _extend(state, file, base, goal, around, settings, most)
     whole = (
         state if len(state["vectors"]) <= most else {**state, "lost": state["lost"][:most], "counts": torch.zeros(3)}
     )
-    ended = _over(whole, base.place.lost) or most >= len(around) - 2
+    ended = has_ended(whole, base.place.lost) or most >= len(around) - 2
     return Family(state["vectors"][:most], state["losses"][:most], state["effects"][:most], ended)
 
 
@@ -313,7 +313,7 @@ def _stored_state(file: Path, around: Tensor) -> dict[str, Tensor]:
     return nothing | {name: value.to(nothing[name].device) for name, value in tensors.items()}
 
 
-def _over(state: Mapping[str, Tensor], lost: int) -> bool:
+def has_ended(state: Mapping[str, Tensor], lost: int) -> bool:
     """Whether a family has ended: no direction was left, or all of the last vectors have lost it."""
     last = state["lost"][-lost:]
     return bool(state["counts"][2]) or (len(last) == lost and bool(last.all()))
@@ -346,7 +346,7 @@ def _extend(
             for name, value in found.items():
                 state[name] = torch.cat([state[name], state[name].new_tensor([value])])
         state["counts"] = torch.tensor([attempts, collapsed, 0])
-        done = len(state["vectors"]) >= most or _over(state, base.place.lost)
+        done = len(state["vectors"]) >= most or has_ended(state, base.place.lost)
         if done or attempts % SAVE_EVERY == 0:
             write_tensors(file, state)
         if done:
