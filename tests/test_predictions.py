@@ -129,6 +129,11 @@ def test_what_is_true_is_supported_and_its_opposite_is_not() -> None:
     [
         (LARGE, LARGE, {}),  # a control on the same side
         (LARGE, [0.75] * 8, {}),  # a control that has nearly all of it
+        (
+            LARGE,
+            [0.55, 0.53, 0.56, 0.54, 0.52, 0.55, 0.53, 0.54],
+            {},
+        ),  # far below, and on the same side of the threshold
         ([1.0, 0.0] * 4, SMALL, {}),  # nothing decided
         (LARGE[:2], SMALL[:2], {}),  # too few
         (LARGE, SMALL, {"specific": 0.78}),  # random vectors have it too
