@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments.lab.claims import names
+from experiments.lab.claims import load, names
+from experiments.lab.earlier import earlier, statements
 from experiments.lab.paper import CAPS, FAMILIES, TEMPLATE, Quoting, by_norm, forest, paper, write_paper
 from experiments.lab.results import correct
 from mi_ortho import Verdict
@@ -113,6 +114,25 @@ def test_the_page_and_its_figures_are_written(entries: list[dict[str, Any]], tmp
     pages = write_paper(correct(entries), tmp_path, plain)
     assert [path.name for path in pages] == ["why-hundreds.md", "why-hundreds-forest.svg", "why-hundreds-large.svg"]
     assert "(why-hundreds-large.svg)" in pages[0].read_text("utf-8") and all(path.is_file() for path in pages)
+
+
+def test_what_was_said_earlier_stands_beside_what_is_said_now(entries: list[dict[str, Any]]) -> None:
+    every = statements()
+    assert len(every) == 98 and {one.claim for one in every} == set(names())
+    for one in every:
+        predictions = load(one.claim).predictions
+        assert one.why and (predictions is None or one.now in predictions.each), one
+    first = every[0]
+    changed = entry(first.claim, "embedded", verdict(None, interval=(0.1, 0.9)), keys=[first.now])
+    lines = earlier(correct([changed])).splitlines()
+    row = next(line for line in lines if first.words in line)
+    assert f"| {first.verdict} | **changed** embedded: undecided (0.75, control 0.125) |" in row and first.why[0] in row
+    assert (
+        "Of the 1 that have been asked again" in " ".join(lines)
+        and sum("not asked again yet" in line for line in lines) == 97
+    )
+    kept = entry(first.claim, "embedded", verdict(False, value=0.1, interval=(0.0, 0.2)), keys=[first.now])
+    assert "changed** " not in earlier(correct([kept]))
 
 
 def test_the_template_quotes_known_experiments_and_shows_no_measured_number_of_its_own() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.lab.bases import at_model
 from experiments.lab.claims import Experiment, changed, load, names
+from experiments.lab.earlier import write_earlier
 from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
 from experiments.lab.performing import finished_run
@@ -122,7 +123,8 @@ def results(choices: Choices) -> int:
     done = [(one, run) for one, run in runs if run is not None]
     for path in write_results(done, to):
         print(path)
-    for path in write_paper(correct(read_entries(to)), to):
+    corrected = correct(read_entries(to))
+    for path in [*write_paper(corrected, to), write_earlier(corrected, to)] if corrected else []:
         print(path)
     if len(done) == len(loaded) and preset_of(choices) is None and choices.model is None and not choices.smoke:
         print(write_expected(dict(done), read_preset(PUBLISHED), to))
