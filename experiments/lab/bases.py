@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -97,6 +97,7 @@ class Place:
     lost: int = 10
     tokens: int = 32
     seed: int = 1
+    own_models: ClassVar[bool] = False  # whether its models are not the one that is named, nor its place that one's
 
 
 SIZES = ("behaviours", "bases", "candidates", "max_steps", "most")  # that a smoke run keeps
@@ -104,7 +105,7 @@ SIZES = ("behaviours", "bases", "candidates", "max_steps", "most")  # that a smo
 
 def at_model(config: Any, model: str | None, *, smoke: bool = False) -> Any:
     """A configuration with the place, sizes and behaviours that a model's file in experiments/presets/models says."""
-    if not isinstance(config, Place):
+    if not isinstance(config, Place) or config.own_models:
         return replace(config, model=model)
     path = MODELS / f"{(model or 'embedded').replace('/', '-')}.toml"
     values = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -237,14 +238,17 @@ class Base:
 
     def displaced(self, count: int, stage: int) -> Tensor:
         """Isotropic random vectors, each as long as it takes to move the target as far as the base does."""
+        return self.as_far(self.random(torch.full((count,), self.norm).to(self.vector), stage))
+
+    def as_far(self, vectors: Tensor) -> Tensor:
+        """Each vector made as long as it takes to move the target as far as the base does, at most 32 times as long."""
         wanted = float(self.displacement(self.vector[None])[0])
-        drawn = self.random(torch.full((count,), self.norm).to(self.vector), stage)
-        low, high = torch.zeros(count).to(drawn), torch.full((count,), 32.0).to(drawn)
+        low, high = torch.zeros(len(vectors)).to(vectors), torch.full((len(vectors),), 32.0).to(vectors)
         for _ in range(12):
             middle = (low + high) / 2
-            short = self.displacement(middle[:, None] * drawn) < wanted
+            short = self.displacement(middle[:, None] * vectors) < wanted
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return high[:, None] * drawn
+        return high[:, None] * vectors
 
     def generator(self, stage: int) -> torch.Generator:
         """The random stream of one stage of this base."""
