@@ -1,7 +1,7 @@
 """Has a behaviour that is more frequent in training more orthogonal vectors?
 
-Source: the post's guess that redundancy follows frequency; hypothesis H1, decisive experiment D7. Causal: small organisms
-    are trained with set frequencies of two behaviours, each setting also with the two swapped, several seeds each.
+Source: the post's guess that redundancy follows frequency; hypothesis H1, decisive experiment D7. Causal: small
+    organisms are trained with set frequencies of two behaviours, each setting also with the two swapped, several seeds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.stats import rankdata
 
-from experiments.lab.bases import Base, Place, unbased
+from experiments.lab.bases import Base, Place, as_far, unbased
 from experiments.lab.bench import Bench
 from experiments.lab.directions import mean_difference
 from experiments.lab.families import families_folder, locked, trying
@@ -19,7 +19,6 @@ from experiments.lab.judging import column
 from experiments.organism.dial import Organism, materialise, organisms, plan, read_rows, train_set
 from experiments.organism.recipe import PRESETS
 from mi_ortho import open_subject
-from mi_ortho.runs import pick
 from mi_ortho.stats import average
 from mi_ortho.studies.shared import Subject
 
@@ -171,12 +170,13 @@ def measure(bench: Bench, config: Dialled, index: int) -> Iterator[dict[str, Any
         direction = mean_difference(replace(bare, behaviour=name), config.prompts)
         if direction is not None:
             homes[name] = replace(bare, vector=norm * direction / direction.norm())
-    strongest = max(homes.values(), key=lambda home: float(home.displacement(home.vector[None])[0]))
+    moves = {name: home.displacement(home.vector[None]) for name, home in homes.items()}
+    furthest = max(moves.values())
     for number, (name, home) in enumerate(homes.items()):
         judge = replace(home, behaviour=name)
         chance = home.random(torch.full((RANDOM,), norm).to(home.vector), 21)
         shown = {"works": judge.shows(home.vector[None])[0], "specific": fmean(judge.shows(chance))}
-        longer = home.vector if home is strongest else strongest.as_far(home.vector[None])[0]
+        longer = home.vector if moves[name] == furthest else as_far(home.z, home.vector[None], furthest)[0]
         others = {"own": home.vector, "far": longer, "random": home.displaced(1, 22 + number)[0]}
         for kind, vector in others.items():
             family = home.around(vector, f"{'own' if vector is home.vector else kind} {name} {config.length}")

@@ -31,6 +31,7 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "learnt": ("share of the held-out requests for a behaviour that are answered with it", "at least"),
     "counted": ("share of the counts that are above one", "at least"),
     "turned": ("share of the answers that are turned at all", "at least"),
+    "strong": ("displacement of the target over that by random vectors of the norm", "at least"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
