@@ -49,7 +49,9 @@ def factor_rows(shared: bool) -> list[Row]:
 
 def test_shared_effects_are_told_from_separate_ones() -> None:
     shared, separate = factor_rows(True), factor_rows(False)
-    assert outcomes(REPEAT, shared) == [YES, YES] and outcomes(REPEAT, separate) == [NO, NO]
+    assert outcomes(REPEAT, shared) == [YES, YES] and YES not in outcomes(REPEAT, separate)
+    further = with_all(separate, random=lambda row: row["random"] - 0.1)
+    assert outcomes(REPEAT, further)[0] == NO  # they repeat less than random ones, as was seen before
     assert all(row["factors"] < 0.2 and abs(row["far_moved"] / row["factors_moved"] - 1) < 0.06 for row in shared)
     squashed = with_all(shared, random=lambda row: 0.7 + 0.001 * row["prompt"], far=lambda row: row["factors"] + 0.001)
     assert set(outcomes(REPEAT, squashed)) == {"undecided"}  # the map does that to any family
@@ -131,7 +133,14 @@ def organism_rows(
     rows = []
     for k, (seed, setting, prompt, which) in enumerate(product(range(5), SETTINGS, (0, 1), (0, 1))):
         labels = {"organism": f"{setting[0]} {seed}", "trained": seed, "step": 1800, "prompt": prompt}
-        shown = {"learnt": 0.9, "works": 1.0, "specific": 0.05, "censored": False, "moved": 3.0 + (k * 7 % 5) / 10}
+        shown = {
+            "learnt": 0.9,
+            "works": 1.0,
+            "specific": 0.05,
+            "censored": False,
+            "room": 62,
+            "moved": 3.0 + (k * 7 % 5) / 10,
+        }
         for kind, count in (("own", own), ("far", own), ("random", random)):
             number = count(setting[which], k)
             moved = {"moved": 3.0} if kind == "far" else {}
@@ -157,6 +166,8 @@ def test_organisms_whose_instruments_fail_say_nothing() -> None:
         assert set(outcomes(FREQUENT, organism_rows(count, **failed))) == {"invalid"}
     floor = outcomes(FREQUENT, organism_rows(lambda frequency, k: int(frequency > 0.4 and k % 3 == 0)))
     assert set(floor) <= NEITHER and floor[0] == "invalid"
+    ceiling = outcomes(FREQUENT, organism_rows(count, half=62, most=62))
+    assert set(ceiling) == {"invalid"}
     cut_off = organism_rows(count, censored=True)
     assert set(outcomes(FREQUENT, cut_off)) <= NEITHER  # at least so many says nothing of either side
     same = outcomes(FREQUENT, organism_rows(count, random=count))
@@ -170,13 +181,19 @@ def test_organisms_whose_instruments_fail_say_nothing() -> None:
 
 
 def training_rows(
-    count: Callable[[int, int], int], random: Counted = lambda step, k: 6 + k * 5 % 4, **values: Any
+    count: Callable[[int, int], int], random: Counted = lambda step, k: 6 + k * 5 % 7, **values: Any
 ) -> Any:
     """Rows of five trainings at eight steps; counts of the step's number and a running number."""
     rows = []
     for k, (seed, number, prompt, which) in enumerate(product(range(5), range(8), (0, 1), (0, 1))):
         labels = {"organism": f"{seed} {number}", "trained": seed, "step": 28 * 2**number, "prompt": prompt}
-        learnt = {"learnt": 0.9 * (number == 7), "works": float(number == 7), "specific": 0.05, "censored": False}
+        learnt = {
+            "learnt": 0.9 * (number == 7),
+            "works": float(number == 7),
+            "specific": 0.05,
+            "censored": False,
+            "room": 62,
+        }
         for kind, each in (("own", count), ("random", random)):
             some = each(number, k)
             counts = {"half": some, "most": some + 3, "kind": kind, "moved": 1.0 + (k * 3 % 7)}
@@ -191,7 +208,7 @@ def test_training_is_seen_where_it_acts() -> None:
     for seed in range(3):
         drawn = torch.randint(5, 12, (160,), generator=rng(seed)).tolist()
         assert YES not in outcomes(EARLY, training_rows(lambda step, k, drawn=drawn: drawn[k]))
-    for failed in ({"learnt": 0.1}, {"works": 0.0}, {"specific": 0.6}, {"censored": True}, {"half": 1, "most": 1}):
+    for failed in ({"learnt": 0.1}, {"works": 0.0}, {"specific": 0.6}, {"censored": True}, {"half": 1, "most": 62}):
         assert set(outcomes(EARLY, training_rows(lambda step, k: 20 - 2 * step + k * 5 % 3, **failed))) <= NEITHER
     as_well = training_rows(lambda step, k: 20 - 2 * step + k * 5 % 3, lambda step, k: int(20 - 2 * step + k * 5 % 2))
     assert YES not in outcomes(EARLY, as_well)  # whatever the direction
@@ -202,6 +219,7 @@ def test_displacement_is_taken_out_of_the_correlation() -> None:
     partial = dialled.partial_correlation
     assert partial([(k, k, 1.0) for k in range(6)]) == pytest.approx(1.0)
     assert partial([(k, k, k) for k in range(6)]) is None and partial([(1, 1, 1)] * 3) is None
+    assert partial([(k, 5, k) for k in range(6)]) == 0.0  # what never changes has no trend; its gate says where it is
 
 
 def test_organisms_are_no_other_model() -> None:

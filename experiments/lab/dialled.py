@@ -182,12 +182,20 @@ def measure(bench: Bench, config: Dialled, index: int) -> Iterator[dict[str, Any
             family = home.around(vector, f"{'own' if vector is home.vector else kind} {name} {config.length}")
             counts = {key: int(family.count(loss=loss).value) for key, loss in LOSSES.items()}
             moved = float(home.displacement(vector[None])[0])
-            yield {"behaviour": name, "kind": kind, **counts, "censored": not family.ended, "moved": moved, **shown}
+            yield {
+                "behaviour": name,
+                "kind": kind,
+                **counts,
+                "censored": not family.ended,
+                "moved": moved,
+                **shown,
+                "room": bench.width - 2,
+            }
 
 
 def checks(rows: Sequence[Mapping[str, Any]], loss: str) -> dict[str, float]:
     """What the checks of instruments give on rows of trained organisms: some are not made where nothing was asked."""
-    counts = [float(row[loss] > 1) for row in rows]
+    counts = [float(1 < row[loss] < row["room"]) for row in rows]
     found = {name: average(row[name] for row in rows) for name in ("learnt", "works", "specific")}
     return {name: value for name, value in {**found, "counted": average(counts)}.items() if value is not None}
 
@@ -203,9 +211,14 @@ def correlation(rows: Sequence[Mapping[str, Any]], against: str, loss: str) -> f
 
 
 def partial_correlation(triples: Sequence[tuple[float, ...]]) -> float | None:
-    """Rank correlation of the first two, with the third's rank taken out of both; None where nothing is left of one."""
+    """Rank correlation of the first two, with the third's rank taken out of both; 0 where the second never changes.
+
+    None where nothing is left of one.
+    """
     if len(triples) < 4:
         return None
+    if len({second for _, second, _ in triples}) == 1:
+        return 0.0
     first, second, third = (rankdata(values) - (len(triples) + 1) / 2 for values in zip(*triples, strict=True))
     if np.ptp(third) > 0:
         first, second = (x - third * (x @ third) / (third @ third) for x in (first, second))
