@@ -64,12 +64,7 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
     """The ratio of factors against that of random families of their norms, and of their displacements."""
     for row in rows:
         if "factors" in row:
-            moved = row["factors_moved"]
-            gates = {"strong": moved / row["random_moved"], "displacement": beside(moved, row["far_moved"])}
+            near, far = sorted((row["factors_moved"], row["far_moved"]))
+            gates = {"strong": row["factors_moved"] / row["random_moved"], "displacement": far / near}
             for key, control in (("repeat", "random"), ("far", "far")):
                 yield Reading(key, row["factors"], row[control], {"prompt": row["prompt"]}, gates)
-
-
-def beside(one: float, other: float) -> float:
-    """The factor between two numbers, whichever is larger."""
-    return max(one, other) / min(one, other)

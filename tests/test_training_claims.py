@@ -162,7 +162,8 @@ def test_organisms_whose_instruments_fail_say_nothing() -> None:
     def count(frequency: float, k: int) -> int:
         return 4 + int(40 * frequency) + k % 2
 
-    for failed in ({"learnt": 0.1}, {"learnt": None}, {"works": 0.0}, {"specific": 0.6}):
+    failures: list[dict[str, Any]] = [{"learnt": 0.1}, {"learnt": None}, {"works": 0.0}, {"specific": 0.6}]
+    for failed in failures:
         assert set(outcomes(FREQUENT, organism_rows(count, **failed))) == {"invalid"}
     floor = outcomes(FREQUENT, organism_rows(lambda frequency, k: int(frequency > 0.4 and k % 3 == 0)))
     assert set(floor) <= NEITHER and floor[0] == "invalid"
@@ -208,7 +209,8 @@ def test_training_is_seen_where_it_acts() -> None:
     for seed in range(3):
         drawn = torch.randint(5, 12, (160,), generator=rng(seed)).tolist()
         assert YES not in outcomes(EARLY, training_rows(lambda step, k, drawn=drawn: drawn[k]))
-    for failed in ({"learnt": 0.1}, {"works": 0.0}, {"specific": 0.6}, {"censored": True}, {"half": 1, "most": 62}):
+    failures: list[dict[str, Any]] = [{"learnt": 0.1}, {"works": 0.0}, {"specific": 0.6}, {"censored": True}]
+    for failed in [*failures, {"half": 1, "most": 62}]:
         assert set(outcomes(EARLY, training_rows(lambda step, k: 20 - 2 * step + k * 5 % 3, **failed))) <= NEITHER
     as_well = training_rows(lambda step, k: 20 - 2 * step + k * 5 % 3, lambda step, k: int(20 - 2 * step + k * 5 % 2))
     assert YES not in outcomes(EARLY, as_well)  # whatever the direction
