@@ -100,6 +100,8 @@ def examine(train: Sequence[Pair], held_out: Sequence[Pair], vectors: Mapping[st
     (first, second), unseen = sides(train), sides(held_out)
     wanted = change(first, vectors["differential"]).norm(dim=-1).mean()
     row = {f"train_{name}": float(specificity(first, second, each).mean()) for name, each in vectors.items()}
+    reached = {name: float(change(between(first, second), each).norm(dim=-1).mean()) for name, each in vectors.items()}
+    row["strong"] = reached["differential"] / reached["random"]
     for name, each in vectors.items():
         best = each[specificity(first, second, each).argmax()][None]
         average = with_norms(each.mean(0, keepdim=True), each[:1].norm(dim=-1))
@@ -133,7 +135,7 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
             unit = {"prompt": row["prompt"]}
             moved = [row[f"{name}_moved"] for name in ("differential", "plain", "inside")]
             gates = {
-                "sensitive": row["train_differential"] - row["train_plain"],
+                "strong": row["strong"],
                 "displacement": max(moved) / min(moved),
                 "turned": sum(
                     row[f"{name}_{side}"] for name in ("differential", "plain") for side in ("first", "second")

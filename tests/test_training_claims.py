@@ -107,7 +107,7 @@ def test_one_sided_vectors_are_told_from_others() -> None:
     assert outcomes(PAIRED, rows) == [YES] * 4
     assert YES not in outcomes(PAIRED, pair_rows(False))
     assert set(outcomes(PAIRED, rows[:4])) == {"invalid"}
-    unsearched = with_all(rows, train_differential=lambda row: row["train_plain"])
+    unsearched = with_all(rows, strong=lambda row: 1.0 + 0.01 * row["prompt"])
     assert set(outcomes(PAIRED, unsearched)) == {"invalid"}
     longer = with_all(rows, plain_moved=lambda row: 2 * row["differential_moved"])
     assert outcomes(PAIRED, longer) == [YES, "invalid", YES, YES]
