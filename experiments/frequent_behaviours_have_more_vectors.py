@@ -1,111 +1,77 @@
-"""A behaviour that is more frequent in training has more orthogonal vectors.
+"""Has a behaviour that is more frequent in training more orthogonal vectors?
 
-Source: the post's guess that redundancy follows frequency; hypothesis H1, decisive experiment D7. Causal: organisms are
-    trained with set frequencies of two behaviours, swapped between them, three seeds each.
-Prediction: within a seed, over organisms and both behaviours, the rank correlation of frequency with the number of
-    vectors that miss at most half of the squared effect is at least 0.5, after what the base's displacement of the
-    target explains is taken out of both ranks.
-Control: the same correlation for random bases of the same norm, and for the strongest MELBO base, of the same organism.
-Refuted if: the interval of the correlation over seeds lies below 0.5.
+Source: the post's guess that redundancy follows frequency; hypothesis H1, decisive experiment D7. Causal: small
+    organisms are trained with set frequencies of two behaviours, each setting also with the two swapped, several seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
-from experiments.lab import Bench, Ranking, at_least, bars, column, pick
+from experiments.lab import Bench, Ranking, Reading, Total, bars, column, over_prompts, pick
 from experiments.lab.dialled import (
-    BASES,
+    LOSSES,
+    RAREST,
     Dialled,
-    measure,
+    checks,
+    correlation,
     open_set,
-    partial_correlation,
-    ready_set,
-    unmeasured,
-    with_frequencies,
+    own_set,
+    record_organisms,
+    trained,
 )
-from mi_ortho import Verdict
-from mi_ortho.stats import SIGNED_SCALE
-
-CORRELATED = 0.5
+from mi_ortho.stats import Count, Measured
 
 
 @dataclass(frozen=True)
 class Config(Dialled):
-    """Which organisms, and seeds of training that are taken."""
-
-    seeds: int = 3
+    """Which organisms, and where their families are grown."""
 
 
-SMOKE = Config(cases=1, n=3, max_steps=5, seeds=1, steps=8)
-NEEDS = (ready_set,)
+SMOKE = Config(bases=1, most=3, max_steps=5, seeds=1, steps=8)
+NEEDS = (own_set,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each organism, behaviour and prompt."""
-    organisms = open_set(bench, config, with_frequencies(config, config.seeds))
-    every = [row for row in organisms.rows if row["seed"] < config.seeds]
+    """Rows for each organism whose training has ended, and each prompt."""
+    organisms = open_set(bench, config, trained(config))
+    every = [row for row in organisms.rows if row["seed"] < config.seeds and min(row["code"], row["alien"]) >= RAREST]
     last = max(row["step"] for row in every)
-    final_rows = [row for row in every if row["step"] == last]
-    for done, row in enumerate(final_rows):
-        unmeasured_pairs = unmeasured(bench, config, row["name"])
-        home = organisms.bench(bench, row["name"]) if unmeasured_pairs else bench
-        for behaviour, k in unmeasured_pairs:
-            bench.record(
-                organism=row["name"],
-                behaviour=behaviour,
-                case=k,
-                trained=row["seed"],
-                frequency=row[behaviour],
-                **measure(home, config, behaviour, k),
-            )
-        bench.track("organism", done + 1, len(final_rows))
+    record_organisms(bench, config, organisms, [row for row in every if row["step"] == last])
 
 
-def points(rows: Sequence[Mapping[str, Any]], base: str) -> list[tuple[float, float, float]]:
-    """Frequency, mean count and mean displacement of every organism and behaviour."""
-    triples = []
-    for name, behaviour in dict.fromkeys((row["organism"], row["behaviour"]) for row in rows):
-        part = pick(rows, organism=name, behaviour=behaviour)
-        triples.append((part[0]["frequency"], fmean(column(part, base)), fmean(column(part, f"{base}_moved"))))
-    return triples
+def over_organisms(rows: Sequence[Mapping[str, Any]], loss: str) -> Measured:
+    """Rank correlation of frequency and count over all rows, with its interval over organisms."""
+    of = {name: pick(rows, organism=name) for name in dict.fromkeys(row["organism"] for row in rows)}
+    return over_prompts(
+        list(of),
+        lambda names, _: correlation([row for name in names for row in of[name]], "frequency", loss),
+        unit="model",
+    )
 
 
-def correlations(rows: Sequence[Mapping[str, Any]], base: str) -> list[float]:
-    """One value a seed of training."""
-    seeds = dict.fromkeys(row["trained"] for row in rows if "trained" in row)
-    values = [partial_correlation(points(pick(rows, trained=seed), base)) for seed in seeds]
-    return [value for value in values if value is not None]
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The behaviours' own bases against random ones."""
-    return [
-        at_least(
-            "Frequent behaviours have more orthogonal vectors",
-            f"rank correlation at least {CORRELATED}",
-            "partial rank correlation of frequency and count, one value a seed of training; the control is "
-            "random bases",
-            correlations(rows, "own"),
-            CORRELATED,
-            correlations(rows, "random"),
-            scale=SIGNED_SCALE,
-        )
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading | Total]:
+    """All organisms together beside random bases, and in each the frequent behaviour against the rare one."""
+    own, random = (pick(rows, kind=kind) for kind in ("own", "random"))
+    for key, loss in zip(("rank", "looser"), LOSSES, strict=True):
+        yield Total(key, over_organisms(own, loss), over_organisms(random, loss), checks(own, loss))
+    for key, kind in (("pair", "own"), ("far", "far")):
+        part = pick(rows, kind=kind)
+        for organism, prompt in dict.fromkeys((row["organism"], row["prompt"]) for row in part):
+            pair = sorted(pick(part, organism=organism, prompt=prompt), key=lambda row: row["frequency"])
+            if len(pair) == 2 and pair[0]["frequency"] < pair[1]["frequency"]:
+                rare, frequent = (Count(row["half"], row["censored"]) for row in pair)
+                near, far = sorted(column(pair, "moved"))
+                gates = {**checks(pair, "half"), "displacement": far / near}
+                yield Reading(key, frequent, rare, {"model": organism, "prompt": prompt}, gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Counts by frequency."""
-    frequencies = sorted({row["frequency"] for row in rows if "frequency" in row})
     groups = [
-        (
-            f"frequency {frequency:g}, {base} base",
-            column(pick(rows, frequency=frequency), base),
-            "value" if base == "own" else "control",
-        )
-        for frequency in frequencies
-        for base in BASES
+        (f"frequency {frequency:g}, {kind} base", column(pick(rows, frequency=frequency, kind=kind), "half"), style)
+        for frequency in sorted({row["frequency"] for row in rows if "frequency" in row})
+        for kind, style in (("own", "value"), ("random", "control"))
     ]
     caption = "Vectors that miss at most half of the squared effect; means over organisms, behaviours and prompts."
     return [bars("Vectors by frequency of the behaviour", caption, groups)]

@@ -20,14 +20,16 @@ from mi_ortho.model import EMBEDDED
 from mi_ortho.studies.shared.subject import BOMB, Subject
 
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-# any model will do: they need prompts, which are shipped, or organisms, which they train
+# any model will do: they need prompts, which are shipped
 ANY_MODEL = {
     "layers_share_directions",
     "layers_are_one_space",
     "activations_are_euclidean",
+}
+ORGANISMS = {
     "frequent_behaviours_have_more_vectors",
     "early_checkpoints_have_more_vectors",
-}
+}  # of no model but their own
 
 
 def folder_of(path: Path, layers: int, *, template: bool) -> str:
@@ -84,7 +86,7 @@ def lacking(name: str, config: Any, subject: Subject) -> str:
 def test_a_poor_model_is_refused_by_every_experiment_that_needs_more(poor: str) -> None:
     subject = open_subject(poor)
     said = {name: lacking(name, load(name).smoke, subject) for name in names()}
-    assert {name for name, text in said.items() if not text} == ANY_MODEL
+    assert {name for name, text in said.items() if not text} == ANY_MODEL | ORGANISMS
     reasons = ("which has 2 layers", "refuses", "chat template", "prompts")
     assert all(any(reason in text for reason in reasons) for text in said.values() if text), said
     assert (

@@ -311,65 +311,6 @@ def test_probes_are_counted_where_many_directions_tell_the_classes_apart() -> No
 # --- H1, H17: frequency and training
 
 
-def frequency_rows(count: Callable[[float], float]) -> list[Row]:
-    rows: list[Row] = []
-    for seed in range(3):
-        for k, code in enumerate((0.005, 0.05, 0.2, 0.45, 0.49)):
-            for behaviour, frequency in (("code", code), ("alien", 0.5 - code)):
-                rows.append(
-                    {
-                        "organism": f"{code} {seed}",
-                        "behaviour": behaviour,
-                        "case": 0,
-                        "trained": seed,
-                        "frequency": frequency,
-                        "own": count(frequency),
-                        "own_moved": float(k % 3),
-                        "random": 4.0,
-                        "random_moved": 1.0,
-                    }
-                )
-    return rows
-
-
-def test_frequency_is_found_where_it_acts() -> None:
-    name = "frequent_behaviours_have_more_vectors"
-    assert planted(name, frequency_rows(lambda f: 20 * f)) == [True]
-    assert planted(name, frequency_rows(lambda f: -20 * f)) == [False]
-    for seed in SEEDS:
-        noise = rng(seed)
-        null = frequency_rows(lambda f, noise=noise: float(torch.randn(1, generator=noise)))
-        assert outcomes(name, null)[0] is not True
-
-
-def test_displacement_is_taken_out_of_the_correlation() -> None:
-    partial = module("lab.dialled").partial_correlation
-    assert partial([(k, k, 1.0) for k in range(6)]) == pytest.approx(1.0)
-    assert partial([(k, k, k) for k in range(6)]) is None and partial([(1, 1, 1)] * 3) is None
-
-
-def test_training_is_found_where_it_acts() -> None:
-    name = "early_checkpoints_have_more_vectors"
-
-    def rows(sign: int) -> list[Row]:
-        return [
-            {
-                "organism": f"s{step}",
-                "behaviour": behaviour,
-                "case": 0,
-                "step": step,
-                "own": sign * step + bump,
-                "own_moved": 1.0,
-                "random": 3,
-                "random_moved": 1.0,
-            }
-            for behaviour in ("code", "alien")
-            for step, bump in ((28, 0), (51, 0), (92, sign * 90), (167, 0), (303, 0))
-        ]
-
-    assert planted(name, rows(-1)) == [True] and planted(name, rows(1)) == [False]
-
-
 @pytest.fixture
 def dialled(tmp_path: Any, monkeypatch: Any) -> Any:
     """The lab's module with a training that only writes down what it was asked for."""
@@ -403,12 +344,12 @@ def test_a_missing_set_of_organisms_names_the_command_that_makes_it(dialled: Any
 def test_a_set_is_trained_where_none_is_named_and_once(dialled: Any) -> None:
     lab, bench, _, made, said = dialled
     early = module("early_checkpoints_have_more_vectors")
-    few = early.along_training(early.Config())
+    few = lab.balanced(early.Config(seeds=1))
     assert len(few) == 8 and few[-1].step == early.Config().steps and few[0].step < few[-1].step
     assert [row["name"] for row in lab.open_set(bench, early.Config(), few).rows] == [each.name for each in few]
     assert lab.open_set(bench, early.Config(), few).rows and len(made) == 1  # a second look trains nothing
     assert made == [("dial", [each.name for each in few], None)] and "about 2 minutes" in said[0]
-    short = early.along_training(early.SMOKE)
+    short = lab.balanced(early.SMOKE)
     lab.open_set(bench, early.SMOKE, short)
     assert made[-1] == ("dial-8-steps", [each.name for each in short], 0)  # beside the standard set, never in it
 
@@ -416,7 +357,7 @@ def test_a_set_is_trained_where_none_is_named_and_once(dialled: Any) -> None:
 def test_who_needs_a_set_that_another_trains_waits_until_it_is_there(dialled: Any, monkeypatch: Any) -> None:
     lab, bench, out, made, said = dialled
     early = module("early_checkpoints_have_more_vectors")
-    wanted = early.along_training(early.Config())
+    wanted = lab.balanced(early.Config(seeds=1))
     with lab.trying(out / "dial" / "set") as mine:
         assert mine
         sleeps: list[float] = []

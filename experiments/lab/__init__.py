@@ -1,6 +1,6 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bases import Base, Place, each_base, read_bases, unbased
+from experiments.lab.bases import Base, Place, as_far, change, each_base, read_bases, unbased
 from experiments.lab.bases import Family as GrownFamily
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
@@ -29,11 +29,13 @@ __all__ = [
     "Splits",
     "Total",
     "answers_of",
+    "as_far",
     "at_least",
     "at_most",
     "bars",
     "beside",
     "cases",
+    "change",
     "column",
     "curves_of",
     "each_base",

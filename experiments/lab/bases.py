@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from experiments.lab.bench import LATER, Bench, identity
 from experiments.lab.families import file_of, locked, rules_of, stored, weights_of
 from mi_ortho import (
+    ActivationMap,
     Lbfgs,
     OrthoSettings,
     Slice,
@@ -99,6 +100,7 @@ class Place:
     lost: int = 10
     tokens: int = 32
     seed: int = 1
+    own_models: ClassVar[bool] = False  # whether its models are not the one that is named, nor its place that one's
 
 
 SIZES = ("behaviours", "bases", "candidates", "max_steps", "most", "most_kl")  # that a smoke run keeps
@@ -106,7 +108,7 @@ SIZES = ("behaviours", "bases", "candidates", "max_steps", "most", "most_kl")  #
 
 def at_model(config: Any, model: str | None, *, smoke: bool = False) -> Any:
     """A configuration with the place, sizes and behaviours that a model's file in experiments/presets/models says."""
-    if not isinstance(config, Place):
+    if not isinstance(config, Place) or config.own_models:
         return replace(config, model=model)
     path = MODELS / f"{(model or 'embedded').replace('/', '-')}.toml"
     values = tomllib.loads(path.read_text("utf-8")) if path.is_file() else {}
@@ -209,16 +211,12 @@ class Base:
     @torch.no_grad()
     def displacement(self, vectors: Tensor) -> Tensor:
         """How far each vector moves the activations at the target."""
-        start = self.z(torch.zeros_like(self.vector)[None]).flatten(1)
-        return torch.cat([(self.z(part).flatten(1) - start).norm(dim=-1) for part in vectors.split(64)])
+        return change(self.z, vectors).norm(dim=-1)
 
     @torch.no_grad()
     def along(self, vectors: Tensor, axes: Tensor) -> Tensor:
         """The displacement by each vector along that by its axis (one for all, or one each), as a share of it."""
-        start = self.z(torch.zeros_like(self.vector)[None]).flatten(1)
-        moved, towards = (
-            torch.cat([self.z(part).flatten(1) - start for part in each.split(64)]) for each in (vectors, axes)
-        )
+        moved, towards = (change(self.z, each) for each in (vectors, axes))
         return (moved * towards).sum(-1) / towards.square().sum(-1)
 
     def shows(self, vectors: Tensor, texts: Sequence[str] | None = None) -> list[float]:
@@ -239,14 +237,8 @@ class Base:
 
     def displaced(self, count: int, stage: int) -> Tensor:
         """Isotropic random vectors, each as long as it takes to move the target as far as the base does."""
-        wanted = float(self.displacement(self.vector[None])[0])
         drawn = self.random(torch.full((count,), self.norm).to(self.vector), stage)
-        low, high = torch.zeros(count).to(drawn), torch.full((count,), 32.0).to(drawn)
-        for _ in range(12):
-            middle = (low + high) / 2
-            short = self.displacement(middle[:, None] * drawn) < wanted
-            low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return high[:, None] * drawn
+        return as_far(self.z, drawn, self.displacement(self.vector[None]))
 
     def generator(self, stage: int) -> torch.Generator:
         """The random stream of one stage of this base."""
@@ -282,6 +274,23 @@ class Base:
         key = {**key_of(self.bench, self.place, self.behaviour, self.index, self.texts), "family": name, **limits}
         limit = self.place.most if isinstance(goal, Match) else self.place.most_kl or self.place.most
         return grown(self, key, goal, around, settings, most or limit or len(around) - 2)
+
+
+@torch.no_grad()
+def change(z: ActivationMap, vectors: Tensor) -> Tensor:
+    """z(theta) - z(0), one flat row a vector."""
+    start = z(torch.zeros_like(vectors[:1])).flatten(1)
+    return torch.cat([z(part).flatten(1) - start for part in vectors.split(64)])
+
+
+def as_far(z: ActivationMap, vectors: Tensor, wanted: Tensor) -> Tensor:
+    """Each vector made as long as it takes to move z so far (one number, or one each), at most 32 times as long."""
+    low, high = torch.zeros(len(vectors)).to(vectors), torch.full((len(vectors),), 32.0).to(vectors)
+    for _ in range(12):
+        middle = (low + high) / 2
+        short = change(z, middle[:, None] * vectors).norm(dim=-1) < wanted
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return high[:, None] * vectors
 
 
 def key_of(bench: Bench, place: Place, behaviour: str, index: int, texts: tuple[str, ...]) -> dict[str, object]:

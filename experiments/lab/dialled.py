@@ -1,53 +1,58 @@
-"""Families on the small organisms whose behaviours have set frequencies: one base and one count for each behaviour."""
+"""Families on small organisms whose behaviours have set frequencies: bases, their controls, and how many vectors."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from scipy.stats import rankdata
-from torch import Tensor
 
+from experiments.lab.bases import Base, Place, as_far, unbased
 from experiments.lab.bench import Bench
-from experiments.lab.families import Case, Setup, families_folder, locked, trying, unbased
+from experiments.lab.directions import mean_difference
+from experiments.lab.families import families_folder, locked, trying
+from experiments.lab.judging import column
 from experiments.organism.dial import Organism, materialise, organisms, plan, read_rows, train_set
 from experiments.organism.recipe import PRESETS
-from mi_ortho import displace, match, melbo, open_subject, random_vectors, resid_post
-from mi_ortho.model import ordinary_activations
-from mi_ortho.runs import random_stream
+from mi_ortho import open_subject
+from mi_ortho.stats import average
 from mi_ortho.studies.shared import Subject
 
-BEHAVIOURS = ("code", "alien")
-BASES = ("own", "random", "melbo")
 RECIPE = PRESETS["dial"]
+RAREST = 0.05  # of the frequencies that are learnt: a missing family of a behaviour the model lacks says nothing
 WAIT = 5.0  # seconds between two looks at a set that another worker trains
-MISSED = 0.5**0.5  # relative loss at which half of the squared effect is missed
+LOSSES = {"half": 0.5**0.5, "most": 0.75**0.5}  # relative losses at which that much of the squared effect is missed
+RANDOM = 8  # random vectors that tell how specific a base is
 
 
 @dataclass(frozen=True)
-class Dialled(Setup):
+class Dialled(Place):
     """Which set of organisms, where to steer in them, and how long the bases are.
 
     Attributes:
         dial: folder written by `python -m experiments.organism dial`; empty: a set is trained beside the run folders.
         steps: of training of each organism, where the set is trained here.
+        seeds: of training that are taken.
         length: norm of a base over the median norm of the activations it is added to.
         prompts: of each behaviour, for the bases.
+        bases: prompts that those of one organism are measured on.
     """
 
     dial: str = ""
     steps: int = RECIPE.steps
+    seeds: int = 5
+    length: float = 1.0
+    prompts: int = 8
     source: int = 1
     target: int = 3
     norm_cap: float = 2.0
-    length: float = 1.0
-    n: int = 16
-    group: int = 1
-    cases: int = 2
-    prompts: int = 8
+    behaviours: tuple[str, ...] = ("code", "alien")
+    bases: int = 2
+    own_models: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,21 +113,27 @@ def named_rows(folder: Path) -> list[dict[str, Any]]:
     return read_rows(folder)
 
 
-def ready_set(config: Dialled, subject: Subject) -> None:
-    """A need (see `needs`): a set that is named exists; the subject plays no part in it."""
+def own_set(config: Dialled, subject: Subject) -> None:
+    """A need (see `needs`): no other model is asked about, and a set that is named exists."""
+    if config.model not in (None, "embedded"):
+        raise ValueError(
+            f"got {subject.title}; expected no model, as this is asked of organisms that are trained for it; leave out "
+            "--model"
+        )
     if config.dial:
         named_rows(Path(config.dial))
 
 
-def with_frequencies(config: Dialled, seeds: int) -> list[Organism]:
-    """Every organism of a set that is trained here: each frequency with each of so many seeds, and the kept steps."""
-    return organisms(replace(RECIPE, steps=config.steps), range(seeds))
+def trained(config: Dialled) -> list[Organism]:
+    """Every organism with learnt frequencies, seed by seed, and the kept steps of the balanced ones."""
+    recipe = replace(RECIPE, steps=config.steps)
+    every = [each for seed in range(config.seeds) for each in organisms(recipe, (seed,))]
+    return [each for each in every if min(each.shares) >= RAREST]
 
 
-def along_training(config: Dialled) -> list[Organism]:
-    """Of that set, the organism whose weights are kept during training, at every kept step."""
-    every = with_frequencies(config, 1)
-    return [each for each in every if each.recipe == every[0].recipe]
+def balanced(config: Dialled) -> list[Organism]:
+    """Of those, the organisms with equal frequencies, at every kept step."""
+    return [each for each in trained(config) if each.shares[0] == each.shares[1]]
 
 
 def missing_of(folder: Path, needed: Sequence[Organism]) -> list[Organism]:
@@ -131,59 +142,83 @@ def missing_of(folder: Path, needed: Sequence[Organism]) -> list[Organism]:
     return [each for each in needed if each.name not in there]
 
 
-def unmeasured(bench: Bench, config: Dialled, organism: str) -> list[tuple[str, int]]:
-    """The behaviours and prompts that an organism is not measured on yet."""
-    return [
-        (behaviour, k)
-        for behaviour in BEHAVIOURS
-        for k in range(config.cases)
-        if not bench.has(organism=organism, behaviour=behaviour, case=k)
-    ]
+def record_organisms(bench: Bench, config: Dialled, organisms: Organisms, wanted: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of `measure` for each of these organisms and every prompt, labelled by what the organism was trained on."""
+    for done, row in enumerate(wanted):
+        facts = {"organism": row["name"], "trained": row["seed"], "step": row["step"]}
+        for k in range(config.bases):
+            for part in bench.stage(organism=row["name"], prompt=k):
+                for found in measure(organisms.bench(part, row["name"]), config, k):
+                    name = found["behaviour"]
+                    learnt = {"frequency": row[name], "learnt": row.get(f"mode: {name}")}
+                    part.record(**facts, prompt=k, **learnt, **found)
+        bench.track("organism", done + 1, len(wanted))
 
 
-def measure(bench: Bench, config: Dialled, behaviour: str, index: int) -> dict[str, float]:
-    """For the base of a behaviour, a random and a MELBO base: the count of vectors, and how far the base moves z.
+def measure(bench: Bench, config: Dialled, index: int) -> Iterator[dict[str, Any]]:
+    """For each behaviour the counts around its base ("own"), around one that moves the target as far as the other
+    behaviour's does ("far"), and around a random one that moves it as far as its own ("random").
 
     The base is the mean activation on the behaviour's prompts minus that on all others: it exists however rare the
     behaviour is, which MELBO vectors that show it do not.
     """
-    prompt = bench.subject.texts.held_out[index % len(bench.subject.texts.held_out)]
-    case = unbased(bench, config, index, (prompt,))
-    norm = config.length * float(activations(case, (prompt,)).norm(dim=-1).median())
-    stream = random_stream(config.seed, index, times=1009, device=bench.device)
-    random = random_vectors(1, bench.width, 1.0, stream)[0]
-    strongest = melbo(displace(case.z), radius=norm, generator=bench.generator(config.seed + index), max_steps=10)[0]
-    counts: dict[str, float] = {}
-    for name, base in (
-        ("own", mean_difference(case, behaviour, config.prompts)),
-        ("random", random),
-        ("melbo", strongest.vector),
-    ):
-        base = norm * base / base.norm()
-        steered = replace(case, base=base)
-        key = f"activation, {name} {behaviour if name == 'own' else ''} {config.length}"
-        losses = steered.grow(key, match(case.z, base), base, config.n).losses
-        counts |= {name: int((losses <= MISSED).sum()), f"{name}_moved": float(match(case.z, base).scale)}
-    return counts
+    texts = bench.subject.texts.held_out
+    place = Place(**{one.name: getattr(config, one.name) for one in fields(Place)})  # shared by all that is asked
+    bare = replace(unbased(bench, place, (texts[index % len(texts)],)), index=index)
+    norm, homes = config.length * bare.stream, dict[str, Base]()
+    for name in config.behaviours:
+        direction = mean_difference(replace(bare, behaviour=name), config.prompts)
+        if direction is not None:
+            homes[name] = replace(bare, vector=norm * direction / direction.norm())
+    moves = {name: home.displacement(home.vector[None]) for name, home in homes.items()}
+    furthest = max(moves.values())
+    for number, (name, home) in enumerate(homes.items()):
+        judge = replace(home, behaviour=name)
+        chance = home.random(torch.full((RANDOM,), norm).to(home.vector), 21)
+        shown = {"works": judge.shows(home.vector[None])[0], "specific": fmean(judge.shows(chance))}
+        longer = home.vector if moves[name] == furthest else as_far(home.z, home.vector[None], furthest)[0]
+        others = {"own": home.vector, "far": longer, "random": home.displaced(1, 22 + number)[0]}
+        for kind, vector in others.items():
+            family = home.around(vector, f"{'own' if vector is home.vector else kind} {name} {config.length}")
+            counts = {key: int(family.count(loss=loss).value) for key, loss in LOSSES.items()}
+            moved = float(home.displacement(vector[None])[0])
+            yield {
+                "behaviour": name,
+                "kind": kind,
+                **counts,
+                "censored": not family.ended,
+                "moved": moved,
+                **shown,
+                "room": bench.width - 2,
+            }
 
 
-def activations(case: Case, texts: tuple[str, ...]) -> Tensor:
-    """At the source, at every position that is no attention sink."""
-    return ordinary_activations(case.setting.model, case.setting.prompts(texts), resid_post(case.setup.source))
+def checks(rows: Sequence[Mapping[str, Any]], loss: str) -> dict[str, float]:
+    """What the checks of instruments give on rows of trained organisms: some are not made where nothing was asked."""
+    counts = [float(1 < row[loss] < row["room"]) for row in rows]
+    found = {name: average(row[name] for row in rows) for name in ("learnt", "works", "specific")}
+    return {name: value for name, value in {**found, "counted": average(counts)}.items() if value is not None}
 
 
-def mean_difference(case: Case, behaviour: str, count: int) -> Tensor:
-    """Mean activation on the behaviour's prompts minus the mean over those of all other behaviours."""
-    texts: Mapping[str, tuple[str, ...]] = case.bench.subject.texts.natural
-    names = [name for name in case.bench.subject.modes.names if name in texts]
-    means = {name: activations(case, texts[name][:count]).mean(0) for name in names}
-    return means[behaviour] - torch.stack([value for name, value in means.items() if name != behaviour]).mean(0)
+def correlation(rows: Sequence[Mapping[str, Any]], against: str, loss: str) -> float | None:
+    """Rank correlation of the counts with another column of the rows, displacement taken out of both.
+
+    None where some count was cut off, which has no rank.
+    """
+    if any(row["censored"] for row in rows):
+        return None
+    return partial_correlation(list(zip(*(column(rows, name) for name in (against, loss, "moved")), strict=True)))
 
 
-def partial_correlation(triples: Sequence[tuple[float, float, float]]) -> float | None:
-    """Rank correlation of the first two, with the third's rank taken out of both; None where nothing is left of one."""
+def partial_correlation(triples: Sequence[tuple[float, ...]]) -> float | None:
+    """Rank correlation of the first two, with the third's rank taken out of both; 0 where the second never changes.
+
+    None where nothing is left of one.
+    """
     if len(triples) < 4:
         return None
+    if len({second for _, second, _ in triples}) == 1:
+        return 0.0
     first, second, third = (rankdata(values) - (len(triples) + 1) / 2 for values in zip(*triples, strict=True))
     if np.ptp(third) > 0:
         first, second = (x - third * (x @ third) / (third @ third) for x in (first, second))

@@ -28,6 +28,10 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "straight": ("R² of the straight line in the logarithm", "at least"),
     "predicts": ("share of the variance that the better learned map predicts", "at least"),
     "sensitive": ("what the ruler shows where it is known to be there", "at least"),
+    "learnt": ("share of the held-out requests for a behaviour that are answered with it", "at least"),
+    "counted": ("share of the counts that are above one and below what there is room for", "at least"),
+    "turned": ("share of the answers that are turned at all", "at least"),
+    "strong": ("displacement of the target over that by random vectors of the norm", "at least"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
