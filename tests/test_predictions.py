@@ -154,6 +154,26 @@ def test_a_check_that_nobody_measured_is_not_passed() -> None:
     assert outcome(asked(gates={"specific": 0.2}), read(LARGE, SMALL, {"specific": 0.1})) == "supported"
 
 
+def test_a_value_on_the_wrong_side_is_refuted_wherever_its_control_lies() -> None:
+    rules = asked(side="at most", threshold=0.75, beyond=0.1)
+    for controls in (LARGE, SMALL, [1.0] * 8, [0.8, 0.95, 0.9, 0.85, 0.8, 0.9, 0.95, 0.8]):
+        (verdict,) = judged(rules, read(LARGE, controls))
+        assert verdict.outcome == "not supported" and verdict.p_value is not None and verdict.p_value < 0.05
+    spread = [0.2, 0.9, 0.4, 0.95, 0.5, 0.99, 0.6, 0.8]  # neither the value nor the difference decides
+    (verdict,) = judged(rules, read(spread, [0.8, 0.3, 0.9, 0.5, 0.99, 0.6, 0.95, 0.7]))
+    assert verdict.outcome == "undecided"
+    assert judged(asked(), read(LARGE, SMALL))[0].p_value == pytest.approx(1e-6, rel=10)  # of the weaker of two tests
+
+
+def test_totals_and_counts_have_p_values_that_are_corrected() -> None:
+    value, control = (Measured(mean, (mean - 0.1, mean + 0.1), "b", 20, "base") for mean in (0.9, 0.1))
+    (verdict,) = judged(asked(), [Total("size", value, control)])
+    assert verdict.outcome == "supported" and verdict.p_value is not None and verdict.p_value < 1e-6
+    found = counts([(40.0, False)] * 4 + [(60.0, False)] * 4, [(10.0, False)] * 8)
+    (verdict,) = judged(asked(kind="count", threshold=2.0, scale=(0.0, math.inf), beyond=0.0), found)
+    assert verdict.p_value is not None and (verdict.p_value < 0.05) == (verdict.outcome == "supported")
+
+
 def test_a_base_whose_own_check_fails_is_left_out_alone_and_said() -> None:
     good, bad = read(LARGE, SMALL, {"specific": 0.1}), read([0.0], [0.9], {"specific": 56.0})
     rules = asked(gates={"specific": 0.2})

@@ -305,3 +305,16 @@ def test_two_reports_of_one_run_never_judge_one_question_oppositely() -> None:
         asked.add(first.question)
         said |= {("family", first.outcome), ("nulls", second.outcome)}
     assert len(asked) == 1 and len(said) >= 4, "the runs decide both ways"
+
+
+def test_the_p_value_of_an_interval_agrees_with_the_interval() -> None:
+    """Altman and Bland's worked example (2011): a relative risk of .81 (.70 to .94) has p = .005 or so."""
+    one = Measured(0.81, (0.70, 0.94), "", 100)
+    assert stats.interval_p_value(one, 1.0, ratio=True) == pytest.approx(0.006, abs=0.002)
+    uneven = Measured(1.0, (0.0, 4.0), "", 8)  # the half that points towards the limit counts
+    assert stats.interval_p_value(uneven, 0.0) == pytest.approx(0.05) and stats.interval_p_value(
+        uneven, 4.0
+    ) == pytest.approx(0.05)
+    assert stats.interval_p_value(uneven, 1.0) == 1.0 and stats.interval_p_value(uneven, 0.0, ratio=True) is None
+    assert stats.interval_p_value(Measured(1.0, None, "", 1), 0.0) is None
+    assert stats.interval_p_value(Measured(1.0, (1.0, 1.0), "", 1), 0.0) is None

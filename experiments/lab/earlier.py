@@ -13,9 +13,9 @@ FILE = Path(__file__).with_name("earlier.toml")
 INTRODUCTION = """# What was said earlier
 
 An earlier version of these pages judged {count} statements on the embedded model, or on its sibling where refusal is
-asked about, by thresholds alone. Here is each with its earlier verdict, what its question comes to now, and what changed
-in how it is measured. Of the {asked} that have been asked again on one of these models or both, {same} have kept their
-verdict wherever they were. The earlier pages are in the history of the repository.
+asked about, by thresholds alone. Here is each with its earlier verdict, what its question comes to now, and what
+changed in how it is measured. Of the {asked} that have been asked again on one of these models or both, {same} have
+kept their verdict wherever they were. The earlier pages are in the history of the repository.
 
 | Earlier statement | Earlier | Now | What changed |
 |---|---|---|---|

@@ -7,7 +7,7 @@ against lies in the file of predictions, and every claim is judged by these line
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -35,6 +35,7 @@ from mi_ortho.stats import (
     enough,
     equivalence_of_means,
     independent_difference,
+    interval_p_value,
     judge,
     median_count,
     paired_count_ratio,
@@ -305,7 +306,8 @@ def _of_counts(
     measured = paired_count_ratio(counts, others, units=units) if counts else nothing
     control = median_count(others).value if others else None
     decision = decide(measured, prediction.threshold, side=prediction.side, gates=gates)
-    return _made(prediction, measured, control, decision, gates)
+    p_value = interval_p_value(measured, prediction.threshold, ratio=True)
+    return _made(prediction, measured, control, replace(decision, p_value=p_value), gates)
 
 
 def _count(number: Number) -> Count:

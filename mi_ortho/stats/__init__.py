@@ -82,7 +82,7 @@ from mi_ortho.stats.outcomes import (
     tally_text,
     word,
 )
-from mi_ortho.stats.p_values import coin_p_value, mean_p_value
+from mi_ortho.stats.p_values import coin_p_value, interval_p_value, mean_p_value
 from mi_ortho.stats.resampling import bootstrap, central_interval, subsampled, subset_spread
 
 __all__ = [
@@ -150,6 +150,7 @@ __all__ = [
     "matched_displacement",
     "mean",
     "mean_count",
+    "interval_p_value",
     "mean_p_value",
     "median_count",
     "outcome",

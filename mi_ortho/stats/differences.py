@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from mi_ortho.stats.clusters import Units, by_unit, doubled, grouped, label_each
 from mi_ortho.stats.detectable import detectable_mean
 from mi_ortho.stats.measured import ERROR, LEVEL, REAL_SCALE, Measured, Scale
 from mi_ortho.stats.outcomes import Decision, Gate, Side, Verdict, all_of, decide, judge
-from mi_ortho.stats.p_values import mean_p_value
+from mi_ortho.stats.p_values import interval_p_value, mean_p_value
 
 
 def paired_difference(
@@ -100,12 +101,14 @@ def beyond_control(
     least: float = 0.0,
     side: Side = "at least",
     gates: Sequence[Gate] = (),
-    p_value: float | None = None,
+    p_values: tuple[float | None, float | None] = (None, None),
 ) -> Decision:
     """Whether a value passes its threshold and its control does not: the decision about value minus control.
 
     Supported needs all of it: every gate passed, the value's interval on its side of the threshold, the difference's
-    interval beyond `least` on that side, and a control whose own value is not on that side too.
+    interval beyond `least` on that side, and a control whose own value is not on that side too; its p-value is the
+    largest of both tests (intersection-union). One of the two intervals on the other side refutes it, with that test's
+    p-value, wherever the control lies.
 
     Args:
         value, control: on one scale.
@@ -114,20 +117,33 @@ def beyond_control(
         least: the smallest difference that counts; with "at most" it counts downwards.
         side: which side of the threshold was predicted; absence has its own functions (`equivalence_of_means`).
         gates: checks of the instruments.
-        p_value: of the difference being `least`; above 0.05 nothing is decided.
+        p_values: of the value being `threshold`, and of the difference being `least`; what is None follows from the
+            interval (`interval_p_value`). Above 0.05 nothing is decided.
     """
     if side == "within":
         raise ValueError(
             "got the side 'within'; expected 'at least' or 'at most'; show absence by equivalence_of_means"
         )
     limit = least if side == "at least" else -least
-    conditions = [decide(difference, limit, side=side, gates=gates)]
+    tests = [_tested(difference, limit, side, gates, p_values[1])]
     if threshold is not None:
-        conditions = [_held_back(control, threshold, side), *conditions, decide(value, threshold, side=side)]
-    decision = all_of(conditions)
+        tests.append(_tested(value, threshold, side, (), p_values[0]))
+    refuting = [each for each in tests if each.supported is False]
+    if refuting and not any(each.failed for each in tests):
+        decision = min(refuting, key=lambda each: 1.0 if each.p_value is None else each.p_value)
+    else:
+        decision = all_of(tests if threshold is None else [_held_back(control, threshold, side), *tests])
+    p_value = tests[0].p_value if decision.supported is None else decision.p_value
     if decision.supported is not None and p_value is not None and p_value > ERROR:
-        return Decision(None, f"the difference has p = {p_value:.2g}", p_value=p_value)
+        what = "the difference" if decision.supported or decision is tests[0] else "the value"
+        return Decision(None, f"{what} has p = {p_value:.2g}", p_value=p_value)
     return Decision(decision.supported, decision.why, decision.failed, p_value)
+
+
+def _tested(measured: Measured, limit: float, side: Side, gates: Sequence[Gate], p_value: float | None) -> Decision:
+    """An interval against a limit, with a p-value of its own."""
+    decision = decide(measured, limit, side=side, gates=gates)
+    return replace(decision, p_value=interval_p_value(measured, limit) if p_value is None else p_value)
 
 
 def _held_back(control: Measured, threshold: float, side: Side) -> Decision:
@@ -176,11 +192,15 @@ def against_control(
     value, control = (by_unit(each, labels, scale=scale, seed=seed) for each in (values, controls))
     groups = grouped(matched(values, controls), labels)
     difference = over_units(groups, scale=doubled(scale), seed=seed)
-    p_value = mean_p_value(groups.averages, least if side == "at least" else -least)
+    single = grouped(values, labels)
+    p_values = (
+        None if threshold is None else mean_p_value(single.averages, threshold),
+        mean_p_value(groups.averages, least if side == "at least" else -least),
+    )
     if detectable is None and len(groups.averages) > 1:
         detectable = detectable_mean(float(np.std(groups.averages, ddof=1)), len(groups.averages))
     decision = beyond_control(
-        value, control, difference, threshold=threshold, least=least, side=side, gates=gates, p_value=p_value
+        value, control, difference, threshold=threshold, least=least, side=side, gates=gates, p_values=p_values
     )
     return judge(
         claim,

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.stats import binomtest, ttest_1samp
+from scipy.stats import binomtest, norm, ttest_1samp
+
+from mi_ortho.stats.measured import LEVEL, Measured
 
 
 def coin_p_value(hits: int, trials: int) -> float:
@@ -32,3 +34,27 @@ def mean_p_value(
     if np.ptp(numbers) == 0:
         return 1.0 if numbers[0] == expected else coin_p_value(len(numbers), len(numbers))
     return float(np.asarray(ttest_1samp(numbers, expected, alternative=alternative))[1])
+
+
+def interval_p_value(measured: Measured, limit: float, *, ratio: bool = False, level: float = LEVEL) -> float | None:
+    """The p-value of a true value of `limit` that an interval implies, as if what was measured were normal.
+
+    Altman and Bland (2011), How to obtain the P value from a confidence interval. With `ratio` the logarithm is taken
+    as normal. On each side of the value the half of the interval that points towards the limit counts. None without an
+    interval, of an interval without width, or of a ratio that is not positive.
+
+    >>> round(interval_p_value(Measured(1.0, (0.0, 2.0), "", 8), 0.0), 3)
+    0.05
+    """
+    if measured.value is None or measured.interval is None:
+        return None
+    numbers = np.asarray([measured.value, *measured.interval, limit], float)
+    if ratio:
+        if not (numbers > 0).all():
+            return None
+        numbers = np.log(numbers)
+    value, low, high, target = numbers.tolist()
+    half = value - low if target < value else high - value
+    if not 0 < half < np.inf:
+        return None
+    return float(2 * norm.sf(abs(value - target) / half * norm.ppf((1 + level) / 2)))
