@@ -49,9 +49,7 @@ def measure(base: Base) -> None:
         base.bench.record(kind="overlap", **base.units, n=len(vectors), relative_length=relative, **numbers)
 
 
-def examine(
-    vectors: Tensor, at: Tensor, centred: bool, controls: Mapping[str, Sequence[Tensor]]
-) -> dict[str, float]:
+def examine(vectors: Tensor, at: Tensor, centred: bool, controls: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
     """The overlap of a family and of two sets of each control, made orthogonal with its norms."""
     row = {"family": overlap(vectors, at, centred)}
     for name, sets in controls.items():
