@@ -1,9 +1,9 @@
 """Do effects of the vectors compose like a quadratic form of their own, neither like one direction nor like features?
 
-Source: Turner's and nostalgebraist's comments on means and sums of the vectors; decisive experiment D3. Means of n equal
-    vectors work at the scale n^(1 - 1/p): 1/p is 1 for one direction, 0 for separate features, 1/2 for a quadratic form.
-    But 1/2 is what every round level set gives, so it is also measured where the behaviour is not: around a random base, and
-    with half of the vectors taken from another behaviour's family or from outside both.
+Source: Turner's and nostalgebraist's comments on means and sums of the vectors; decisive experiment D3. Means of n
+    equal vectors work at the scale n^(1 - 1/p): 1/p is 1 for one direction, 0 for separate features, 1/2 for a
+    quadratic form. But 1/2 is what every round level set gives, so it is also measured where the behaviour is not:
+    around a random base, and with half of the vectors taken from another behaviour's family or from outside both.
 """
 
 import math

@@ -78,6 +78,6 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
     for units, gates, own in read_bases(rows):
         for row in pick(own, kind="gradient"):
             yield Reading("signs", row["positive"], row["positive_random"], units, gates)
-            on_scale = {**gates, "specific": row["odds_specific"]}
+            on_scale = {**gates, "specific": max(gates["specific"], row["odds_specific"])}
             yield Reading("size", row["predicted"], row["predicted_random"], units, on_scale)
             yield Reading("paths", row["path"], row["path_random"], units, gates)

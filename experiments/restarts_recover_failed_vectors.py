@@ -1,7 +1,8 @@
 """Do restarts and longer searches recover the vectors that failed?
 
-Source: the post's alternation of good and bad vectors from number 894 on; hypothesis H20. A place that was chosen because
-    it failed does better the next time by chance alone: one more ordinary search from another start is the control.
+Source: the post's alternation of good and bad vectors from number 894 on; hypothesis H20. A place that was chosen
+    because it failed does better the next time by chance alone: one more ordinary search from another start is the
+    control.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
