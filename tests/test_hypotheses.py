@@ -42,7 +42,6 @@ def tagged(rows: Sequence[Row], **tags: object) -> list[Row]:
     return [{**row, **tags} for row in rows]
 
 
-
 def equal_shares(n: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """n orthonormal vectors with equal components along one unit direction, and that direction."""
     turned = rotation(width, seed)
