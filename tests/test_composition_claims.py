@@ -88,7 +88,7 @@ def composed(kind: str, other: str, width: int = 80) -> Rows:
             line = theta @ foreign.sum(0) * (other == "nothing")
             return torch.stack([response(theta), line], dim=-1)
 
-        families = {"kl": vectors, "activation": vectors, "activation of displaced": foreign}
+        families: dict[str, Any] = {"kl": vectors, "activation": vectors, "activation of displaced": foreign}
         base = planted_base(k, vectors[0], response, z=z, **families)
         partner = planted_base(k + 1, foreign[0], lambda theta: (theta @ foreign.mT).amax(-1), kl=foreign)
         return Partnered(**{**vars(base), "partner": partner})
