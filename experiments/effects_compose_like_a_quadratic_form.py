@@ -8,7 +8,7 @@ Source: Turner's and nostalgebraist's comments on means and sums of the vectors;
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ from mi_ortho.stats import Measured, subsampled
 
 HALF = 0.5  # of the base's effect
 SIZES = (2, 4)  # of means
-TRIED, LEAST = 12, 9  # vectors, and fewest that tell anything
+TRIED, LEAST = 12, 8  # vectors, and fewest that tell anything
 SUBSETS, MIXTURES = 40, 16  # means of each size
 Effect = Callable[[Tensor], Tensor]
 Subsets = Mapping[int, Tensor]
@@ -68,7 +68,7 @@ def measure(base: Base, other: Base | None) -> None:
     few, random = family.spread(TRIED), base.random(family.spread(TRIED).norm(dim=-1), 51)
     kept, flipped, chance = (float(base.effect(each).mean()) for each in (few, -few, random))
     base.bench.record(kind="signs", **base.units, kept=kept, negated=flipped, random=chance)
-    vectors = alone(base.effect, replace(family, vectors=family.working()).spread(TRIED), 1.0)
+    vectors = alone(base.effect, family.spread(2 * TRIED))[:TRIED]
     if len(vectors) >= LEAST:
         subsets = subsets_of(len(vectors), base.generator(52))
         nulls = {"one direction": line(vectors), "features": features(vectors)}
@@ -81,7 +81,7 @@ def measure(base: Base, other: Base | None) -> None:
         ("random base", random_base, base.around(random_base, "displaced")),
     ):
         effect = towards(base, around)
-        vectors = alone(effect, grown.spread(2 * TRIED), 2.0)[:TRIED]
+        vectors = alone(effect, grown.spread(2 * TRIED))[:TRIED]
         if len(vectors) >= LEAST:
             subsets = subsets_of(len(vectors), base.generator(52))
             record(base, group, inverse(effect, vectors, subsets, base.generator(53)))
@@ -94,8 +94,8 @@ def record(base: Base, group: str, measured: Measured) -> None:
     base.bench.record(kind="composition", **base.units, group=group, **numbers)
 
 
-def alone(effect: Effect, vectors: Tensor, high: float) -> Tensor:
-    """The vectors that reach half of the effect at some scale up to this one, each where it just does."""
+def alone(effect: Effect, vectors: Tensor, high: float = 2.0) -> Tensor:
+    """The vectors that reach half of the effect at some scale up to a highest one, each where it just does."""
     if not len(vectors):
         return vectors
     scales = smallest_scale(effect, vectors, HALF, low=1 / 16, high=high, grid=9, refine=6)

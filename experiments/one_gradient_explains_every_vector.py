@@ -34,9 +34,13 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def odds_of(base: Base) -> Callable[[Tensor], Tensor]:
-    """Log-odds of the behaviour's posterior."""
-    effect = base.effect
-    return lambda theta: torch.logit(effect.nothing + effect(theta) * (effect.base - effect.nothing), eps=1e-6)
+    """Log-odds of the behaviour's posterior, which without steering may be far below any share that shows."""
+
+    def odds(theta: Tensor) -> Tensor:
+        p = torch.cat([base.effect.raw(part) for part in theta.split(64)])
+        return p.clamp_min(1e-30).log() - (1 - p).clamp_min(1e-7).log()
+
+    return odds
 
 
 def slopes(odds: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> Tensor:
