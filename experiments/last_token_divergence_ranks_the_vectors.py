@@ -1,97 +1,73 @@
-"""The divergence at the last prompt token ranks the vectors as the divergence along the whole answer does.
+"""Does the divergence at the last prompt token rank the vectors as the divergence along the whole answer does?
 
 Source: the post measures KL at the last prompt token only, and its author later called it misleading; hypothesis H15.
-Prediction: over the activation-matched family, the rank correlation between KL(base || vector) at the last prompt token
-    and its mean over the rest of the base's answer is at least 0.95.
-Control: the rank correlation between the even and the odd tokens of that rest: what a perfect measure could reach.
-Refuted if: the interval of the correlation lies below 0.95 while that of the control does not.
+    The order is only as good as the ruler: two halves of the answer must agree on it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs
-from mi_ortho import Verdict
+from experiments.lab import Base, Bench, Place, Reading, each_base, needs, pick, rank_correlation, read_bases
 from mi_ortho.model import kl_divergence
-from mi_ortho.stats import SIGNED_SCALE
 
-AGREE = 0.95
+TRIED = 48  # vectors of a family, spread over all of it
+ORDERS = 20  # of the control
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search."""
+class Config(Place):
+    """Where bases are looked for, and their families."""
 
 
-SMOKE = Config(cases=1, n=6, max_steps=10)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case."""
-    for case in cases(bench, config):
-        if not bench.has(case=case.index):
-            vectors = case.family("activation").vectors
-            bench.record(case=case.index, n=len(vectors), **examine(by_position(case, vectors)))
-        bench.track("case", case.index + 1, config.cases)
+    """For each base the rank correlations of its family's divergences."""
+    each_base(config, bench, measure)
 
 
 @torch.no_grad()
-def by_position(case: Case, vectors: Tensor) -> Tensor:
+def measure(base: Base) -> None:
+    """Record one base."""
+    vectors = base.family().spread(TRIED)
+    numbers = examine(by_position(base, vectors), base.effect(vectors))
+    base.bench.record(kind="ranks", **base.units, n=len(vectors), **numbers)
+
+
+def by_position(base: Base, vectors: Tensor) -> Tensor:
     """KL(base || vector) of every vector at every token of the base's answer, mean over prompts: n x answer."""
-    goal = case.yard.behaviour
-    batch, answer = case.yard.behaviour.z.real.shape  # pyright: ignore[reportAttributeAccessIssue]
-    real = goal.real.view(batch, answer) > 0
-    rows = []
+    goal, rows = base.yard.behaviour, []
     for part in vectors.split(8):
         logits = goal.z(part)
-        target = goal.goal.view(batch, answer, -1).expand_as(logits)
-        divergences = kl_divergence(p_logits=target, q_logits=logits)
-        rows.append((divergences * real).sum(1) / real.sum(0).clamp_min(1))
-    return torch.cat(rows)[:, real.any(0)]
+        real, target = goal.real.view(logits.shape[1:3]) > 0, goal.goal.view(logits.shape[1:]).expand_as(logits)
+        divergences = kl_divergence(p_logits=target, q_logits=logits) * real
+        rows.append((divergences.sum(1) / real.sum(0).clamp_min(1))[:, real.any(0)])
+    return torch.cat(rows)
 
 
-def examine(divergences: Tensor) -> dict[str, float | None]:
-    """Rank correlations of the first token with the rest, and of the two halves of the rest."""
-    first, rest = divergences[:, 0], divergences[:, 1:]
-    return {
-        "last_token": correlation(first, rest.mean(1)),
-        "halves": correlation(rest[:, ::2].mean(1), rest[:, 1::2].mean(1)),
-    }
+def examine(divergences: Tensor, effects: Tensor) -> dict[str, float | None]:
+    """Rank correlations of the first token with the rest and with the effect, of halves of the rest, and by chance."""
+    first, rest = divergences[:, 0].tolist(), divergences[:, 1:]
+    halves = [rest[:, start::2].mean(1).tolist() for start in (0, 1)]
+    row: dict[str, float | None] = {"halves": rank_correlation(*halves)}
+    for name, other in (("rest", rest.mean(1).tolist()), ("effect", (-effects).tolist())):
+        chance = [rank_correlation(first, other, order=order) for order in range(1, ORDERS + 1)]
+        numbers = [each for each in chance if each is not None]
+        row |= {name: rank_correlation(first, other), f"{name}_shuffled": fmean(numbers) if numbers else None}
+    return row
 
 
-def correlation(first: Tensor, second: Tensor) -> float | None:
-    """Spearman's rank correlation; None where one of the two is constant."""
-    if len(first) < 3 or first.unique().numel() < 2 or second.unique().numel() < 2:
-        return None
-    return float(spearmanr(first.tolist(), second.tolist())[0])  # pyright: ignore[reportArgumentType]
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The last prompt token against the rest of the answer."""
-    return [
-        at_least(
-            "One token's divergence ranks the vectors as the whole answer's",
-            f"rank correlation {AGREE}",
-            "Spearman's correlation of KL at the last prompt token with its mean over the rest of the answer; "
-            "the control is that between two halves of the rest",
-            column(rows, "last_token"),
-            AGREE,
-            column(rows, "halves"),
-            scale=SIGNED_SCALE,
-        )
-    ]
-
-
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Both correlations."""
-    groups = [
-        ("last prompt token and the rest", column(rows, "last_token"), "value"),
-        ("two halves of the rest", column(rows, "halves"), "control"),
-    ]
-    return [bars("Rank correlations of divergences", "Over the vectors of a family; means over bases.", groups, AGREE)]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """Both correlations against those of shuffled orders; how far halves of the answer agree is a check."""
+    for units, gates, own in read_bases(rows):
+        for row in pick(own, kind="ranks"):
+            reliable = {**gates, **({} if row["halves"] is None else {"reliable": row["halves"]})}
+            for name in ("rest", "effect"):
+                yield Reading(name, row[name], row[f"{name}_shuffled"], units, reliable)

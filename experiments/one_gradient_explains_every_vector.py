@@ -1,127 +1,87 @@
-"""One gradient explains every vector: the effect is first order, and each vector goes along the same gradient.
+"""Does one gradient explain every vector?
 
 Source: Kaarel's comment (each vector has the same component along the gradient of what is measured); hypothesis H10.
-Prediction: at least 0.9 of the vectors have a positive product with the gradient at 0 of the behaviour's log-odds, and
-    the effect that this gradient predicts for them is at least 0.5 of the one they have; with the mean gradient along
-    the paths to the other vectors, at least 0.9 are positive too.
-Control: gradients at random points of the base's norm; half of the products are positive where nothing is shared.
-Refuted if: the interval of the share at 0 lies below 0.9, or that of the predicted effect below 0.5. Shared signs along
-    the paths but not at 0 mean that the effect is of second order.
+    Effects are log-odds of the behaviour's posterior, the scale on which a first-order effect has the best chance;
+    signs are those of the posterior itself. Vectors with half of the effect are compared with random ones.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors
-from mi_ortho.elicitation import value_and_gradient
-from mi_ortho.stats import UNIT_SCALE
+from experiments.lab import Base, Bench, Place, Reading, each_base, needs, pick, read_bases
 
-POSITIVE = 0.9
-PREDICTED = 0.5
-NODES = 6
-POINTS = 8
+TRIED = 8  # vectors of a family, spread over those that work
+NODES = 3  # of each path
+STEP = 0.01  # of a vector's length
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search."""
+class Config(Place):
+    """Where bases are looked for, and their families."""
 
 
-SMOKE = Config(cases=1, n=4, max_steps=10)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case and family."""
-    for case in cases(bench, config):
-        for name, effect in (("kl", case.behaviour), ("activation", case.activation)):
-            if not bench.has(case=case.index, match=name):
-                numbers = examine(effect, case.family(name).vectors, case.norm, case.generator(3))
-                bench.record(case=case.index, match=name, **numbers)
-        bench.track("case", case.index + 1, config.cases)
+    """For each base what gradients say of its family and of random vectors."""
+    each_base(config, bench, measure)
 
 
-def examine(
-    effect: Callable[[Tensor], Tensor], vectors: Tensor, norm: float, generator: torch.Generator
-) -> dict[str, Any]:
-    """Shares of positive products with gradients at 0, along the paths to the others, and at random points."""
-    origin = gradients(effect, torch.zeros_like(vectors[:1]))[0]
-    steps = (torch.arange(NODES) + 0.5) / NODES
-    paths = torch.stack([gradients(effect, vector * steps.to(vector)[:, None]).mean(0) for vector in vectors])
-    others = (paths.sum(0) - paths) / max(1, len(paths) - 1)
-    points = random_vectors(POINTS, vectors.shape[1], norm, generator).to(vectors)
-    random = gradients(effect, points)
-    with torch.no_grad():
-        effects = effect(vectors)
-    return {
-        "n": len(vectors),
-        "positive": float((vectors @ origin > 0).double().mean()),
-        "predicted": float((vectors @ origin).mean() / effects.mean()),
-        "path_positive": float(((vectors * others).sum(-1) > 0).double().mean()),
-        "path_predicted": float((vectors * others).sum(-1).mean() / effects.mean()),
-        "random_positive": float((vectors @ random.mT > 0).double().mean()),
-        "random_predicted": float((vectors @ random.mT).mean() / effects.mean()),
-        "effect": float(effects.mean()),
+def odds_of(base: Base) -> Callable[[Tensor], Tensor]:
+    """Log-odds of the behaviour's posterior, which without steering may be far below any share that shows."""
+
+    def odds(theta: Tensor) -> Tensor:
+        p = torch.cat([base.effect.raw(part) for part in theta.split(64)])
+        return p.clamp_min(1e-30).log() - (1 - p).clamp_min(1e-7).log()
+
+    return odds
+
+
+def slopes(odds: Callable[[Tensor], Tensor], at: Tensor, along: Tensor) -> Tensor:
+    """Products of the mean gradient at some points with each vector, by central differences."""
+    ends = [(at[None] + side * STEP * along[:, None]).flatten(0, 1) for side in (1, -1)]
+    ahead, behind = (odds(each).view(len(along), len(at)) for each in ends)
+    return ((ahead - behind) / (2 * STEP)).mean(1)
+
+
+@torch.no_grad()
+def measure(base: Base) -> None:
+    """Record one base: shares of positive products, and what the gradient at 0 predicts of the vectors' effects."""
+    family = base.family("kl")
+    vectors = replace(family, vectors=family.working()).spread(TRIED)
+    n = len(vectors)
+    if n < 2:
+        return
+    odds, zero = odds_of(base), torch.zeros_like(vectors[:1])
+    random, equal = base.random(vectors.norm(dim=-1), 21), base.random(torch.full_like(vectors[:, 0], base.norm), 22)
+    products = slopes(odds, zero, torch.cat([vectors, random])).view(2, n)
+    gains = odds(torch.cat([vectors, base.vector[None], equal])) - odds(zero)
+    nodes = (torch.arange(NODES).to(vectors) + 0.5) / NODES
+    points = nodes[:, None, None] * vectors
+    others = [points[:, torch.arange(n) != k].flatten(0, 1) for k in range(n)]
+    pairs = zip(others, zip(vectors, random))
+    paths = torch.stack([slopes(odds, at, torch.stack(pair)) for at, pair in pairs], dim=1)
+    numbers = {
+        "positive": (products > 0).double().mean(1),
+        "predicted": products.mean(1) / gains[:n].mean(),
+        "path": (paths > 0).double().mean(1),
     }
+    row = {f"{name}{end}": float(x) for name, both in numbers.items() for end, x in zip(("", "_random"), both)}
+    specific = float(gains[n + 1 :].mean() / gains[n])
+    base.bench.record(kind="gradient", **base.units, n=n, odds_specific=specific, **row)
 
 
-def gradients(effect: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-    """Gradient of the effect at every row."""
-    return value_and_gradient(effect, at)[1]
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The gradient at 0 and the mean gradient along the paths, for the distribution-matched families."""
-    part = pick(rows, match="kl")
-    signs, size = "share of vectors with a positive product", "the control is gradients at random points"
-    return [
-        at_least(
-            "Every vector goes along the gradient at 0",
-            f"at least {POSITIVE} of them",
-            f"{signs}; {size}",
-            column(part, "positive"),
-            POSITIVE,
-            column(part, "random_positive"),
-            scale=UNIT_SCALE,
-        ),
-        at_least(
-            "The gradient at 0 predicts the effect of the vectors",
-            f"at least {PREDICTED} of the effect",
-            f"mean predicted effect over mean effect; {size}",
-            column(part, "predicted"),
-            PREDICTED,
-            column(part, "random_predicted"),
-        ),
-        at_least(
-            "Every vector goes along the mean gradient on the paths to the others",
-            f"at least {POSITIVE} of them",
-            f"{signs}; {size}",
-            column(part, "path_positive"),
-            POSITIVE,
-            column(part, "random_positive"),
-            scale=UNIT_SCALE,
-        ),
-    ]
-
-
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Signs and predicted effects of both families."""
-    drawings = []
-    for name, title, limit in (
-        ("positive", "Positive products with a gradient", POSITIVE),
-        ("predicted", "Predicted effect over effect", PREDICTED),
-    ):
-        groups = []
-        for match in ("kl", "activation"):
-            part = pick(rows, match=match)
-            kinds = (("at 0", "", "value"), ("along paths", "path_", "value"), ("random", "random_", "control"))
-            groups += [
-                (f"{match} match, {label}", column(part, prefix + name), style) for label, prefix, style in kinds
-            ]
-        drawings.append(bars(title, "Means over bases.", groups, limit))
-    return drawings
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """Signs and sizes of the family's products with gradients against those of random vectors."""
+    for units, gates, own in read_bases(rows):
+        for row in pick(own, kind="gradient"):
+            yield Reading("signs", row["positive"], row["positive_random"], units, gates)
+            on_scale = {**gates, "specific": max(gates["specific"], row["odds_specific"])}
+            yield Reading("size", row["predicted"], row["predicted_random"], units, on_scale)
+            yield Reading("paths", row["path"], row["path_random"], units, gates)

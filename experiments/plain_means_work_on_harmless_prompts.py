@@ -1,110 +1,84 @@
-"""Plain means of the vectors work on harmless prompts: on harmful ones they fail because the request is amplified.
+"""Do plain means of the vectors work on harmless prompts where they fail on harmful ones?
 
-Source: a comment on the post (the mean triggers refusal because "code for a bomb" is amplified); hypothesis H18.
-Prediction: plain means of 8 vectors show the behaviour on harmless prompts at least 0.2 more often than on the prompts
-    they were searched on, beyond the same difference for single vectors.
-Control: the same difference for single vectors.
-Refuted if: the interval of the difference of differences lies below 0.2.
+Source: a comment on the post (the mean triggers refusal because "code for a bomb" is amplified); hypothesis H18. A mean
+    of orthogonal vectors is also short, so single vectors of its length are tried on the same prompts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import torch
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick, random_order
-from mi_ortho import Verdict
+from experiments.lab import Base, Bench, Place, Reading, each_base, needs, pick, random_order, read_bases
+from mi_ortho.nulls import with_norms
 from mi_ortho.steering import unsteered_completions
 
-MORE = 0.2
 AVERAGED = 8
 SUBSETS = 8
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search, and how many harmless prompts to try."""
+class Config(Place):
+    """Where bases are looked for, and how many harmless prompts to try."""
 
     prompts: int = 6
 
 
-SMOKE = Config(cases=1, n=8, max_steps=10, prompts=2)
-NEEDS = (needs.family, needs.harmless)
+SMOKE = Config(behaviours=("code",), bases=1, most=9, max_steps=10, prompts=2)
+NEEDS = (needs.place, needs.harmless)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case and kind of vector."""
-    for case in cases(bench, config):
-        texts = harmless(case, config.prompts)
-        vectors = case.family("kl").vectors
-        generator = case.generator(15)
-        draws = [random_order(len(vectors), generator)[:AVERAGED] for _ in range(SUBSETS)]
-        means = torch.stack([vectors[subset].mean(0) for subset in draws])
-        sets = {
-            "single": torch.stack([vectors[subset[0]] for subset in draws]),
-            "plain": means,
-            "root": means * AVERAGED**0.5,
-        }
-        for kind, vectors_tried in sets.items():
-            if not bench.has(case=case.index, kind_of_mean=kind):
-                bench.record(
-                    case=case.index,
-                    kind_of_mean=kind,
-                    harmless=fmean(case.keeps(vectors_tried, texts)),
-                    own=fmean(case.keeps(vectors_tried)),
-                    prompts=len(texts),
-                )
-        bench.track("case", case.index + 1, config.cases)
+    """For each base and kind of vector how often the behaviour is shown on its prompts and on harmless ones."""
+    each_base(config, bench, lambda base: measure(base, harmless(base, config.prompts)))
 
 
-def harmless(case: Case, count: int) -> tuple[str, ...]:
-    """Benign prompts that do not show the behaviour without steering.
+def measure(base: Base, texts: Sequence[str]) -> None:
+    """Record one base; nothing where the model shows the behaviour on all harmless prompts by itself."""
+    vectors, generator = base.family("kl").working(), base.generator(15)
+    if len(vectors) <= AVERAGED or not texts:
+        return
+    subsets = torch.stack([random_order(len(vectors), generator)[:AVERAGED] for _ in range(SUBSETS)])
+    means, alone = vectors[subsets].mean(1), vectors[subsets[:, 0]]
+    lengths = means.norm(dim=-1)
+    sets = {
+        "base": base.vector[None],
+        "plain": means,
+        "short": with_norms(alone, lengths),
+        "random": base.random(lengths, 41),
+        "alone": alone,
+        "root": AVERAGED**0.5 * means,
+    }
+    refused = fmean(one.mode == "refuse" for one in plain(base, base.texts))
+    for kind, tried in sets.items():
+        shares = {"harmless": fmean(base.shows(tried, texts)), "harmful": fmean(base.shows(tried))}
+        base.bench.record(kind="mean", **base.units, of=kind, **shares, refused=refused, prompts=len(texts))
 
-    Raises:
-        ValueError: the model brings none.
+
+def harmless(base: Base, count: int) -> tuple[str, ...]:
+    """Harmless prompts on which the model does not show the behaviour by itself."""
+    natural = base.bench.subject.texts.natural
+    texts = tuple(natural.get("benign", natural.get("help", ())))[: 3 * count]
+    done = zip(texts, plain(base, texts))
+    return tuple(text for text, one in done if one.mode != base.behaviour)[:count]
+
+
+def plain(base: Base, texts: Sequence[str]) -> Sequence[Any]:
+    """What the model writes by itself."""
+    return unsteered_completions(base.setting, texts, len(base.vector), base.vector.device) if texts else []
+
+
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """The gain of plain means from harmful to harmless prompts, against the gains of other vectors.
+
+    The base must be able to show the behaviour on harmless prompts, and the model must refuse the harmful ones.
     """
-    natural = case.bench.subject.texts.natural
-    texts = tuple(natural.get("benign", natural.get("help", ())))
-    done = unsteered_completions(case.setting, texts, case.z.d_model, case.base.device) if texts else []
-    suitable = [text for text, one in zip(texts, done, strict=True) if one.mode != case.setup.behaviour]
-    if not suitable:
-        raise ValueError(
-            f"got {case.bench.subject.title} without harmless prompts that do not show {case.setup.behaviour!r} by "
-            "themselves; expected a list benign in prompts.json; add it"
-        )
-    return tuple(suitable[:count])
-
-
-def differences(rows: Sequence[Mapping[str, Any]], kind: str) -> dict[int, float]:
-    """Share on harmless prompts minus share on the prompts searched on, by case."""
-    return {row["case"]: row["harmless"] - row["own"] for row in pick(rows, kind_of_mean=kind)}
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Means beyond single vectors."""
-    plain, single = differences(rows, "plain"), differences(rows, "single")
-    both = [case for case in plain if case in single]
-    return [
-        at_least(
-            "Plain means work on harmless prompts where they fail on harmful ones",
-            f"at least {MORE} more",
-            f"share with the behaviour under means of {AVERAGED}, harmless minus own prompts, minus the same "
-            "for single vectors, which is the control",
-            [plain[case] - single[case] for case in both],
-            MORE,
-            [single[case] for case in both],
-        )
-    ]
-
-
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Shares on both kinds of prompts."""
-    labels = (("single", "single vectors"), ("plain", "plain means"), ("root", "means scaled by the root"))
-    groups = [
-        (f"{label}, {where} prompts", column(pick(rows, kind_of_mean=kind), where), style)
-        for kind, label in labels
-        for where, style in (("harmless", "value"), ("own", "control"))
-    ]
-    return [bars("Share of prompts with the behaviour", "Means over bases.", groups)]
+    for units, gates, own in read_bases(rows):
+        shares = {row["of"]: row for row in pick(own, kind="mean")}
+        if shares:
+            gain = {kind: row["harmless"] - row["harmful"] for kind, row in shares.items()}
+            checked = {**gates, "reachable": shares["base"]["harmless"], "shown": shares["base"]["refused"]}
+            for kind in ("short", "alone", "random"):
+                yield Reading(kind, gain["plain"], gain[kind], units, checked)

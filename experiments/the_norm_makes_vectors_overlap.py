@@ -1,53 +1,69 @@
-"""Orthogonal vectors overlap once they are added to an activation and normalised, as the next block sees them.
+"""Do orthogonal vectors overlap once they are added to an activation and normalised, as the next block sees them?
 
-Source: a comment on the post (not orthogonal after adding to x and LayerNorm); hypothesis H13.
-Prediction: the mean cosine between what two vectors change behind the norm of the next block is at least 0.05 above
-    that of random orthogonal vectors of the same norms.
-Control: random orthogonal vectors of the same norms at the same activations.
-Refuted if: the interval of the difference lies below 0.05: the norm makes every long vector overlap alike.
+Source: a comment on the post (not orthogonal after adding to x and LayerNorm); hypothesis H13. The norm makes long
+    vectors of any kind overlap, so the family is compared with random orthogonal vectors at the same activations.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, resid_post
+from experiments.lab import Base, Bench, Place, Reading, each_base, needs, pick, read_bases
 from mi_ortho.interventions import orthonormal_rows
-from mi_ortho.model import read
+from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls import with_norms
 
-ABOVE = 0.05
+TRIED = 24  # vectors of a family, spread over all of it
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search."""
+class Config(Place):
+    """Where bases are looked for, and their families."""
 
 
-SMOKE = Config(cases=1, n=4, max_steps=10)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case and family."""
-    for case in cases(bench, config):
-        for name in ("kl", "activation"):
-            if not bench.has(case=case.index, match=name):
-                centred = str(getattr(bench.subject.model.cfg, "normalization_type", "RMS")).startswith("LN")
-                numbers = examine(case.family(name).vectors, activations(case), centred, case.generator(17))
-                bench.record(case=case.index, match=name, **numbers)
-        bench.track("case", case.index + 1, config.cases)
+    """For each base the overlap of its family and of random vectors behind the norm."""
+    each_base(config, bench, measure)
 
 
-def activations(case: Case) -> Tensor:
-    """Activations at the source on the case's prompts, at every steered position."""
-    prompts, site = case.setting.prompts(case.texts), resid_post(case.setup.source)
-    mask = case.z.where_mask & prompts.mask
-    return read(case.setting.model, prompts, [site])[site][mask].float()
+def measure(base: Base) -> None:
+    """Record one base; attention sinks are left out of the activations."""
+    model, vectors = base.setting.model, base.family("kl").spread(TRIED)
+    at = ordinary_activations(model, base.setting.prompts(base.texts), base.setting.site).float()
+    centred = str(getattr(model.cfg, "normalization_type", "RMS")).startswith("LN")
+    norms = vectors.norm(dim=-1)
+    controls = {
+        "random": [base.random(norms, stage) for stage in (31, 32)],
+        "covariance": [base.covariant(norms, stage) for stage in (33, 34)],
+    }
+    if len(vectors) > 1:
+        relative = float((norms.mean() / at.norm(dim=-1)).median())
+        numbers = examine(vectors, at, centred, controls)
+        base.bench.record(kind="overlap", **base.units, n=len(vectors), relative_length=relative, **numbers)
+
+
+def examine(vectors: Tensor, at: Tensor, centred: bool, controls: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """The overlap of a family and of two sets of each control, made orthogonal with its norms."""
+    row = {"family": overlap(vectors, at, centred)}
+    for name, sets in controls.items():
+        orthogonal = [with_norms(orthonormal_rows(each), vectors.norm(dim=-1)) for each in sets]
+        row |= {f"{name}{k}": overlap(each, at, centred) for k, each in enumerate(orthogonal)}
+    return row
+
+
+def overlap(vectors: Tensor, at: Tensor, centred: bool) -> float:
+    """Mean cosine between the changes of two vectors behind the norm, over pairs and positions."""
+    changes = normalised(at[:, None] + vectors, centred) - normalised(at[:, None], centred)
+    unit = torch.nn.functional.normalize(changes, dim=-1)
+    pairs = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    return float((unit @ unit.mT)[:, pairs].mean())
 
 
 def normalised(x: Tensor, centred: bool) -> Tensor:
@@ -56,47 +72,10 @@ def normalised(x: Tensor, centred: bool) -> Tensor:
     return x / x.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def overlap(vectors: Tensor, at: Tensor, centred: bool) -> float:
-    """Mean cosine between the changes of two vectors, over pairs and positions."""
-    changes = normalised(at[:, None] + vectors, centred) - normalised(at[:, None], centred)
-    unit = torch.nn.functional.normalize(changes, dim=-1)
-    cosines = unit @ unit.mT
-    pairs = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
-    return float(cosines[:, pairs].mean())
-
-
-def examine(vectors: Tensor, at: Tensor, centred: bool, generator: torch.Generator) -> dict[str, float]:
-    """The overlap of the family and of random vectors, before and behind the norm, and lengths against activations."""
-    norms = vectors.norm(dim=-1)
-    directions = orthonormal_rows(random_vectors(len(vectors), vectors.shape[1], 1.0, generator).to(vectors))
-    return {
-        "family": overlap(vectors, at, centred),
-        "random": overlap(with_norms(directions, norms), at, centred),
-        "relative_length": float((norms.mean() / at.norm(dim=-1)).median()),
-        "relative_length_first": float(norms.mean() / at[0].norm()),
-    }
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The verdict on the distribution-matched families."""
-    part = pick(rows, match="kl")
-    what = "mean cosine between two vectors' changes minus that of random orthogonal vectors, which is the control"
-    return [
-        at_least(
-            "Behind the norm the vectors overlap more than random ones",
-            f"at least {ABOVE} above",
-            what,
-            [row["family"] - row["random"] for row in part],
-            ABOVE,
-            column(part, "random"),
-        )
-    ]
-
-
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Overlaps of families and random vectors."""
-    kinds = [(match, *kind) for match in ("kl", "activation") for kind in (("family", "value"), ("random", "control"))]
-    groups = [
-        (f"{match} match, {group}", column(pick(rows, match=match), group), style) for match, group, style in kinds
-    ]
-    return [bars("Mean cosine behind the norm", "Over pairs and positions; means over bases.", groups)]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """The family's overlap beyond that of each control, against another set of the same control."""
+    for units, gates, own in read_bases(rows):
+        for row in pick(own, kind="overlap"):
+            for name in ("random", "covariance"):
+                chance = row[f"{name}0"]
+                yield Reading(name, row["family"] - chance, row[f"{name}1"] - chance, units, gates)

@@ -11,6 +11,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.lab.claims import load
 from experiments.lab.expected import COPIES, ROWS, TOKENS, expected, factor, gigabytes, page
+from experiments.lab.families import Setup
 from experiments.lab.presets import read_preset
 
 PRESET = read_preset("qwen1.5-1.8b-chat")
@@ -22,7 +23,7 @@ def run_of(folder: Path, **summary: object) -> Any:
 
 
 def test_families_cost_by_their_blocks_and_vectors() -> None:
-    config = load("restarts_recover_failed_vectors").config
+    config = Setup()
     depth = 8 / (config.target - config.source)
     assert factor(config, PRESET) == pytest.approx(depth * 1558 / (config.n * config.cases))
     more = replace(config, n=2 * config.n)

@@ -1,6 +1,6 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bases import Base, Place, as_far, change, each_base, read_bases, unbased
+from experiments.lab.bases import Base, Place, as_far, bases, change, each_base, read_bases, unbased
 from experiments.lab.bases import Family as GrownFamily
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
@@ -33,6 +33,7 @@ __all__ = [
     "at_least",
     "at_most",
     "bars",
+    "bases",
     "beside",
     "cases",
     "change",

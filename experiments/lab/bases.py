@@ -480,9 +480,14 @@ def opened(setting: Setting, bench: Bench) -> Mapping[str, Sequence[str]]:
     return _OPENED[key]
 
 
-def each_base(config: Place, bench: Bench, measure: Callable[[Base], None]) -> None:
-    """Measure the bases that are not recorded, each as one stage that begins with a row about the base itself."""
-    every = bases(bench, config)
+def each_base(
+    config: Place, bench: Bench, measure: Callable[[Base], None], every: Sequence[Base] | None = None
+) -> None:
+    """Measure the bases that are not recorded, each as one stage that begins with a row about the base itself.
+
+    `every`: the bases of this place, where they are looked up already.
+    """
+    every = bases(bench, config) if every is None else every
     for k, base in enumerate(every):
         for part in bench.stage(**base.units):
             part.record(kind="base", **base.units, **facts(base))
