@@ -1,7 +1,7 @@
 """The claims about families of orthogonal vectors, on maps of known answer: they fire there, and not by chance."""
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
