@@ -34,6 +34,7 @@ from mi_ortho import (
 from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, INCOHERENT
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
+from mi_ortho.interventions import orthonormal_rows
 from mi_ortho.model import ordinary_activations
 from mi_ortho.nulls import covariance_matched, with_norms
 from mi_ortho.runs import pick, random_stream, read_tensors, write_tensors
@@ -134,6 +135,12 @@ class Family:
         """So many of the vectors, spread evenly over the family."""
         indices = torch.linspace(0, len(self.vectors) - 1, min(count, len(self.vectors))).round().long()
         return self.vectors[indices.to(self.vectors.device)]
+
+    def before_end(self, lost: int, most: int | None = None) -> Tensor:
+        """The vectors without the last ones, which only showed that the family had ended; at most so many, spread."""
+        count = len(self.vectors) - (lost if self.ended else 0)
+        first = replace(self, vectors=self.vectors[: max(0, count)])
+        return first.spread(count if most is None else most) if count > 0 else first.vectors
 
     def working(self, effect: float = 0.5) -> Tensor:
         """The vectors with at least this share of the base's effect."""
@@ -237,14 +244,22 @@ class Base:
 
     def displaced(self, count: int, stage: int) -> Tensor:
         """Isotropic random vectors, each as long as it takes to move the target as far as the base does."""
-        wanted = float(self.displacement(self.vector[None])[0])
         drawn = self.random(torch.full((count,), self.norm).to(self.vector), stage)
-        low, high = torch.zeros(count).to(drawn), torch.full((count,), 32.0).to(drawn)
+        return self.moving(drawn, float(self.displacement(self.vector[None])[0]))
+
+    def moving(self, directions: Tensor, wanted: Tensor | float) -> Tensor:
+        """The directions, each as long as it takes to move the target so far, and at most 32 times as long as it is."""
+        low, high = torch.zeros(len(directions)).to(directions), torch.full((len(directions),), 32.0).to(directions)
         for _ in range(12):
             middle = (low + high) / 2
-            short = self.displacement(middle[:, None] * drawn) < wanted
+            short = self.displacement(middle[:, None] * directions) < wanted
             low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-        return high[:, None] * drawn
+        return high[:, None] * directions
+
+    def orthogonal(self, vectors: Tensor, stage: int) -> dict[str, Tensor]:
+        """As many random orthogonal vectors as these: each as long as one of them, or moving the target as far."""
+        random = with_norms(orthonormal_rows(self.random(vectors.norm(dim=-1), stage)), vectors.norm(dim=-1))
+        return {"random": random, "displaced": self.moving(random, self.displacement(vectors))}
 
     def generator(self, stage: int) -> torch.Generator:
         """The random stream of one stage of this base."""

@@ -28,6 +28,7 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "straight": ("R² of the straight line in the logarithm", "at least"),
     "predicts": ("share of the variance that the better learned map predicts", "at least"),
     "sensitive": ("what the ruler shows where it is known to be there", "at least"),
+    "quiet": ("what the ruler shows where nothing is there", "at most"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
