@@ -21,7 +21,7 @@ LEAST = 4
 LABELS = {
     "family": ("family", "family"),
     "random": ("random, as long", "null"),
-    "displaced": ("random, moving as far", "control"),
+    "displaced": ("random, moving as far", "second"),
 }
 
 

@@ -71,7 +71,9 @@ def measure(base: Base, parts: Sequence[Probed]) -> None:
     family = base.family("kl")
     count, vectors = family.count(effect=0.5), family.before_end(base.place.lost)
     for k, part in enumerate(parts):
-        probes = {"probes": len(part.probes.found), "exhausted": part.probes.exhausted, "shuffled": part.shuffled}
+        some = len(part.probes.found)
+        cut = not part.probes.exhausted and some < vectors.shape[1] - 1  # at the limit, and not at the end of the space
+        probes = {"probes": some, "cut": cut, "shuffled": part.shuffled}
         numbers = {"vectors": count.value, "censored": count.censored, "first": part.probes.aucs[0]}
         base.bench.record(
             kind="probes", **base.units, part=k, **probes, **numbers, overlap=overlap(vectors, part.probes)
@@ -83,7 +85,8 @@ def overlap(vectors: Tensor, probes: NullspaceProbes) -> float | None:
     if not len(vectors) or not len(probes.found):
         return None
     inside = span(vectors.double().cpu())
-    return log2(subspace_overlap(inside, probes.found) * vectors.shape[1] / max(len(inside), len(probes.found)))
+    shared = max(1e-9, subspace_overlap(inside, probes.found))
+    return log2(shared * vectors.shape[1] / max(len(inside), len(probes.found)))
 
 
 def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
@@ -97,7 +100,7 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
             row, unit = code[k % len(code)], {"prompt": k}  # bases in turn: no part is counted twice
             quiet = row["shuffled"] / max(1, row["probes"])
             checks = {**gates[row["base"]], "sensitive": row["first"], "quiet": quiet}
-            counts = Count(row["probes"], not row["exhausted"]), Count(row["vectors"], row["censored"])
+            counts = Count(row["probes"], row["cut"]), Count(row["vectors"], row["censored"])
             yield Reading("as_many", *counts, unit, checks)
             other = [row for row in here if row["behaviour"] != "code"]
             yield Reading("overlap", average(code), average(other), unit, checks)
