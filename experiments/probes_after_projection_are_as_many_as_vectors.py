@@ -31,7 +31,7 @@ class Config(Place):
     parts: int = 8
 
 
-SMOKE = Config(behaviours=("code", "help"), bases=1, most=4, max_steps=10, own=24, parts=2)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10, own=24, parts=2)
 NEEDS = (needs.place, needs.writing)
 
 

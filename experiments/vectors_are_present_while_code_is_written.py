@@ -30,7 +30,7 @@ class Config(Place):
     sets: int = 20
 
 
-SMOKE = Config(behaviours=("code", "help"), bases=1, most=4, max_steps=10, own=24, sets=2)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10, own=24, sets=2)
 NEEDS = (needs.place, needs.writing)
 
 
