@@ -1,14 +1,9 @@
-"""Directions in which activations vary move the model more than isotropic ones, and the family more than those.
+"""Do directions in which activations vary move the model more than isotropic ones, and a family more than those?
 
 Source: a comment with sensitivity curves of GPT-2, and Lee and Heimersheim's baseline; hypothesis H11.
-Prediction: the divergence that half of the base's norm would cost is reached by covariance-matched random directions at
-    0.5 times the norm of isotropic ones or less, and by the family at 0.5 times the norm of covariance-matched ones or
-    less.
-Control: differences of two covariance-matched draws, and covariance-matched directions outside the family's span.
-Refuted if: the interval of log2 of either ratio of norms lies below 1: the curves are the same.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 from typing import Any
@@ -16,51 +11,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Case, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from mi_ortho import Verdict, random_vectors, resid_post, span
+from experiments.lab import Base, Bench, Place, Ranking, Reading, bars, column, each_base, needs, pick, read_bases
+from mi_ortho import Slice, span
+from mi_ortho.geometry import random_rotation
 from mi_ortho.model import kl_divergence, masked_mean, ordinary_activations
 from mi_ortho.multiplicity import smallest_scale
-from mi_ortho.nulls import control, covariance_matched, covariance_mixture, with_norms
+from mi_ortho.nulls import control, covariance_matched, with_norms
 
-TWICE = 1.0  # as a logarithm to base 2
-LARGEST = 16.0  # base norms; directions that do not get there count as this
+LOW, LARGEST = 1 / 16, 8.0  # base norms that are tried
 GROUPS = {
-    **{name: control(name).label for name in ("isotropic", "covariance", "mixture")},
+    "isotropic": control("isotropic").label,
+    "covariance": control("covariance").label,
+    "turned": "the same covariance, turned at random",
     "outside": "covariance-matched, outside the span",
     "family": "family",
+    "searched": "family of a random base that moves as far",
 }
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search, and directions of each kind."""
+class Config(Place):
+    """Where bases are looked for, directions of each kind, and prompts that the covariance is taken over."""
 
-    directions: int = 16
+    directions: int = 12
     prompts: int = 16
 
 
-SMOKE = Config(cases=1, n=4, max_steps=10, directions=4)
-NEEDS = (needs.family,)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10, directions=4)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case and kind of direction."""
-    for case in cases(bench, config):
-        effect = divergence(case)
-        with torch.no_grad():
-            threshold = float(effect(case.base[None] / 2)[0])
-        for group, directions in kinds(case, config).items():
-            if not bench.has(case=case.index, group=group):
-                unit = with_norms(directions, torch.full((len(directions),), case.norm))
-                bench.record(case=case.index, group=group, threshold=threshold, **examine(effect, unit, threshold))
-        bench.track("case", case.index + 1, config.cases)
+    """For each base the norm at which each kind of direction costs what half of the base does."""
+    subject = bench.subject
+    lists = (subject.texts.train, subject.texts.held_out, *subject.texts.natural.values())
+    texts = tuple(dict.fromkeys(text for each in lists for text in each))[: config.prompts]
+
+    def measured(base: Base) -> None:
+        prompts, site = base.setting.prompts(texts), base.setting.site
+        activations = ordinary_activations(base.setting.model, prompts, site)
+        measure(base, divergence(base.yard.other, base.vector), activations, config.directions)
+
+    each_base(config, bench, measured)
 
 
-def divergence(case: Case) -> Callable[[Tensor], Tensor]:
-    """theta to KL(unsteered || steered) in nats along the unsteered completion."""
-    z = case.yard.other
+def divergence(z: Slice, like: Tensor) -> Callable[[Tensor], Tensor]:
+    """theta to KL(unsteered || steered) in nats along the unsteered completion, by its map to logits."""
     with torch.no_grad():
-        plain = z(torch.zeros_like(case.base)[None]).flatten(1, -2)
+        plain = z(torch.zeros_like(like)[None]).flatten(1, -2)
     real = z.real.flatten()
 
     def effect(theta: Tensor) -> Tensor:
@@ -70,62 +68,59 @@ def divergence(case: Case) -> Callable[[Tensor], Tensor]:
     return effect
 
 
-def kinds(case: Case, config: Config) -> dict[str, Tensor]:
-    """Directions of every kind, of any norm."""
-    texts = case.bench.subject.texts
-    every = tuple(dict.fromkeys([*texts.train, *texts.held_out, *(t for ts in texts.natural.values() for t in ts)]))
-    prompts, site = case.setting.prompts(every[: config.prompts] or case.texts), resid_post(case.setup.source)
-    activations = ordinary_activations(case.setting.model, prompts, site)
-    family, generator, n = case.family("kl").vectors, case.generator(20), config.directions
-    matched = covariance_matched(activations, n, generator)
+@torch.no_grad()
+def measure(base: Base, effect: Callable[[Tensor], Tensor], activations: Tensor, count: int) -> None:
+    """Record one base."""
+    threshold = float(effect(base.vector[None] / 2)[0])
+    for group, directions in kinds(base, activations, count).items():
+        if len(directions):
+            unit = with_norms(directions, torch.full((len(directions),), base.norm).to(directions))
+            scales = smallest_scale(effect, unit, threshold, low=LOW, high=LARGEST, grid=8, refine=5)
+            reached = torch.isfinite(scales)
+            norm = float(scales.median()) if float(reached.double().mean()) > 0.5 else None  # cut off: no number
+            numbers = {"norm": norm, "reached": float(reached.double().mean()), "threshold": threshold}
+            base.bench.record(kind="norm", **base.units, group=group, **numbers)
+
+
+def kinds(base: Base, activations: Tensor, count: int) -> dict[str, Tensor]:
+    """Directions of every kind, of any norm; families without the vectors that showed their end."""
+    generator, lost = base.generator(20), base.place.lost
+    covariant = covariance_matched(activations, count, generator)
+    turn = random_rotation(activations.shape[1], generator).to(activations)
+    family = base.family()
+    other = base.around(base.displaced(1, 13)[0], "displaced")
     return {
-        "isotropic": random_vectors(n, len(case.base), 1.0, generator),
-        "covariance": matched,
-        "mixture": covariance_mixture(activations, n, generator),
-        "outside": span(family).reject(matched),
-        "family": family[:n],
+        "isotropic": base.random(torch.ones(count).to(covariant), 23),
+        "covariance": covariant,
+        "turned": covariance_matched(activations @ turn, count, generator),
+        "outside": span(family.before_end(lost)).reject(covariance_matched(activations, count, generator)),
+        "family": family.before_end(lost, count),
+        "searched": other.before_end(lost, count),
     }
 
 
-@torch.no_grad()
-def examine(effect: Callable[[Tensor], Tensor], directions: Tensor, threshold: float) -> dict[str, float]:
-    """Median norm, in units of the directions', at which the divergence is reached; and the share that reaches it."""
-    scales = smallest_scale(effect, directions, threshold, low=1 / 64, high=LARGEST, grid=21, refine=8)
-    return {"norm": float(scales.clamp_max(LARGEST).median()), "reached": float(torch.isfinite(scales).double().mean())}
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """log2 of what one kind needs over what another needs, beside the same with a control in place of the other."""
+    for units, gates, own in read_bases(rows):
+        norms = {row["group"]: row["norm"] for row in pick(own, kind="norm")}
+        for of, above, below, instead in (
+            ("matched", "isotropic", "covariance", "turned"),
+            ("family", "covariance", "family", "outside"),
+            ("searched", "covariance", "family", "searched"),
+        ):
+            yield Reading(of, ratio(norms, above, below), ratio(norms, above, instead), units, gates)
 
 
-def ratios(rows: Sequence[Mapping[str, Any]], above: str, below: str) -> list[float]:
-    """log2 of the norm one kind needs over that of another, by case."""
-    other = {row["case"]: row["norm"] for row in pick(rows, group=below)}
-    return [log2(row["norm"] / other[row["case"]]) for row in pick(rows, group=above) if row["case"] in other]
-
-
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Matched against isotropic, and the family against matched."""
-    return [
-        at_least(
-            "Covariance-matched directions need half the norm of isotropic ones",
-            "at most half",
-            "log2 of the norm isotropic ones need over that of matched ones; the control is differences of two",
-            ratios(rows, "isotropic", "covariance"),
-            TWICE,
-            ratios(rows, "isotropic", "mixture"),
-        ),
-        at_least(
-            "The family needs half the norm of covariance-matched directions",
-            "at most half",
-            "log2 of the norm matched ones need over that of the family; the control is those outside its span",
-            ratios(rows, "covariance", "family"),
-            TWICE,
-            ratios(rows, "outside", "family"),
-        ),
-    ]
+def ratio(norms: Mapping[str, float | None], above: str, below: str) -> float | None:
+    """log2 of a ratio of norms; None where either was not reached."""
+    one, other = norms.get(above), norms.get(below)
+    return log2(one / other) if one and other else None
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """Norms that reach the divergence."""
     groups = [
-        (label, column(pick(rows, group=name), "norm"), "value" if name == "family" else "control")
+        (label, column(pick(rows, kind="norm", group=name), "norm"), "value" if name == "family" else "control")
         for name, label in GROUPS.items()
     ]
     return [

@@ -1,112 +1,111 @@
-"""There are as many orthogonal linear probes for code as there are orthogonal vectors that write it.
+"""Are there as many orthogonal linear probes for code as there are orthogonal vectors that write it?
 
-Source: Fabien Roger's comparison with INLP (a probe is fitted, projected out, and the next still works); H19.
-Prediction: until a probe is at chance on held-out text, own code against own English on the same topics, null-space
-    projection gives at least 0.5 times as many probes as the family has working vectors, in the same space at least
-    twice as often as chance (mean squared cosine of the principal angles).
-Control: the same with shuffled labels, which ends after no probe or one.
-Refuted if: the interval of the ratio lies below 0.5, or that of log2 of the overlap below 1.
+Source: Fabien Roger's comparison with INLP (a probe is fitted, projected out, and the next still works); H19. How many
+    probes there are depends on how much text they are fitted on, so the counts are those of its parts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from experiments.lab.coding import passages, streams, working
-from mi_ortho import Verdict, span
+from experiments.lab import Base, Bench, Place, Reading, each_base, needs, pick, read_bases
+from experiments.lab.coding import Written, written
+from mi_ortho import span
 from mi_ortho.interventions import subspace_overlap
-from mi_ortho.probes import nullspace_probes, shuffled_labels
-from mi_ortho.studies.presence import PRIMARY, contrast
+from mi_ortho.probes import NullspaceProbes, nullspace_probes, shuffled_labels
+from mi_ortho.stats import Count
 
-RATIO = 0.5
-TWICE = 1.0  # as a logarithm to base 2
+MOST = 128  # probes of one part
+SHUFFLES = 5  # of its labels: where the first probe passes by chance, many others do
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search, passages of each group, and tokens of each group that the probes are fitted on."""
+class Config(Place):
+    """Where bases are looked for, prompts of each kind, and parts of the topics, each with probes of its own."""
 
-    own: int = 64
-    tokens: int = 1024
+    own: int = 96
+    parts: int = 8
 
 
-SMOKE = Config(cases=1, n=6, max_steps=10, own=16, tokens=128)
-NEEDS = (needs.family, needs.writing)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10, own=24, parts=2)
+NEEDS = (needs.place, needs.writing)
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """The probes for code in one part of the text, and how many shuffled labels give on average."""
+
+    probes: NullspaceProbes
+    shuffled: float
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case, with true and with shuffled labels; each case splits other text."""
-    for case in cases(bench, config):
-        for part in bench.stage({"shuffled": False}, case=case.index):
-            vectors = working(case.family("kl").vectors, case.behaviour)
-            text = passages(bench, config.own, config.seed + case.index)
-            pair = contrast(
-                streams(bench, text, config.source, vectors, config.tokens, config.seed),
-                config.source,
-                PRIMARY,
-                config.tokens,
-            )
-            generator = case.generator(22)
-            labels = {True: shuffled_labels(pair.labels, pair.passages, generator), False: pair.labels}
-            for shuffled, classes in labels.items():
-                part.record(
-                    case=case.index,
-                    shuffled=shuffled,
-                    **examine(pair.rows, classes, pair.passages, vectors, generator),
-                )
-        bench.track("case", case.index + 1, config.cases)
+    """For each base and part of the text how many probes and vectors there are, and how much of a span they share."""
+    text = written(bench, config.own, config.seed, config.source)
+    parts = probed(text, config.parts, config.seed)
+    each_base(config, bench, lambda base: measure(base, parts))
 
 
-def examine(
-    rows: Tensor, labels: Tensor, passages: Tensor, vectors: Tensor, generator: torch.Generator
-) -> dict[str, Any]:
-    """How many probes there are, for how many vectors, and how much of one space lies in the other."""
-    probes = nullspace_probes(rows, labels, passages, generator)
-    n, width, count = len(vectors), vectors.shape[1], len(probes.found)
-    overlap = subspace_overlap(span(vectors.double()), probes.found) if count else None
-    chance = max(n, count) / width
-    return {
-        "probes": count,
-        "n": n,
-        "exhausted": probes.exhausted,
-        "first": probes.aucs[0] if probes.aucs else None,
-        "overlap": None if not overlap else log2(overlap / chance),
-    }
+def probed(text: Written, parts: int, seed: int) -> list[Probed]:
+    """The probes of each part of the topics; parts have no topic in common."""
+    topics = text.topics.unique()
+    found = []
+    for k in range(parts):
+        here = text.part(torch.isin(text.topics, topics[k::parts]))
+        generator = torch.Generator().manual_seed(seed * 1009 + k)
+        labels = [here.code, *(shuffled_labels(here.code, here.passages, generator) for _ in range(SHUFFLES))]
+        true, *false = (nullspace_probes(here.rows, one, here.passages, generator, most=MOST) for one in labels)
+        found.append(Probed(true, fmean(len(one.found) for one in false)))
+    return found
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Verdicts on the counts and on the overlap of the two spaces."""
-    true, shuffled = pick(rows, shuffled=False), pick(rows, shuffled=True)
-    return [
-        at_least(
-            "Probes for code are as many as vectors that write it",
-            f"at least {RATIO} times as many",
-            "probes above chance over working vectors; the control is shuffled labels",
-            [row["probes"] / row["n"] for row in true],
-            RATIO,
-            [row["probes"] / row["n"] for row in shuffled],
-        ),
-        at_least(
-            "The probes lie where the vectors lie",
-            "at least twice as much as by chance",
-            "log2 of the overlap of the two spaces over that of random ones; the control is shuffled labels",
-            column(true, "overlap"),
-            TWICE,
-            column(shuffled, "overlap"),
-        ),
-    ]
+@torch.no_grad()
+def measure(base: Base, parts: Sequence[Probed]) -> None:
+    """Record one base: its count, and for each part of the text that of its probes and the overlap of their spans."""
+    family = base.family("kl")
+    count, vectors = family.count(effect=0.5), family.before_end(base.place.lost)
+    for k, part in enumerate(parts):
+        some = len(part.probes.found)
+        cut = not part.probes.exhausted and some < vectors.shape[1] - 1  # at the limit, and not at the end of the space
+        probes = {"probes": some, "cut": cut, "shuffled": part.shuffled}
+        numbers = {"vectors": count.value, "censored": count.censored, "first": part.probes.aucs[0]}
+        base.bench.record(
+            kind="probes", **base.units, part=k, **probes, **numbers, overlap=overlap(vectors, part.probes)
+        )
 
 
-def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Counts of probes and of working vectors."""
-    groups = [
-        ("probes for code", column(pick(rows, shuffled=False), "probes"), "value"),
-        ("working vectors", column(pick(rows, shuffled=False), "n"), "value"),
-        ("probes for shuffled labels", column(pick(rows, shuffled=True), "probes"), "control"),
-    ]
-    return [bars("Orthogonal probes and vectors", "Means over bases and splits of the text.", groups)]
+def overlap(vectors: Tensor, probes: NullspaceProbes) -> float | None:
+    """log2 of the mean squared cosine of the principal angles of both spans over that of random ones."""
+    if not len(vectors) or not len(probes.found):
+        return None
+    inside = span(vectors.double().cpu())
+    shared = max(1e-9, subspace_overlap(inside, probes.found))
+    return log2(shared * vectors.shape[1] / max(len(inside), len(probes.found)))
+
+
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """For each part of the text its probes against the vectors of a base of code, and overlaps of all bases."""
+    gates = {units["base"]: each for units, each, _ in read_bases(rows) if units["behaviour"] == "code"}
+    every = pick(rows, kind="probes")
+    for k in sorted({row["part"] for row in every}):
+        here = pick(every, part=k)
+        code = pick(here, behaviour="code")
+        if code:
+            row, unit = code[k % len(code)], {"prompt": k}  # bases in turn: no part is counted twice
+            quiet = row["shuffled"] / max(1, row["probes"])
+            checks = {**gates[row["base"]], "sensitive": row["first"], "quiet": quiet}
+            counts = Count(row["probes"], row["cut"]), Count(row["vectors"], row["censored"])
+            yield Reading("as_many", *counts, unit, checks)
+            other = [row for row in here if row["behaviour"] != "code"]
+            yield Reading("overlap", average(code), average(other), unit, checks)
+
+
+def average(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean overlap over bases."""
+    values = [row["overlap"] for row in rows if row["overlap"] is not None]
+    return fmean(values) if values else None

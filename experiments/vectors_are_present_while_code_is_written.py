@@ -1,15 +1,10 @@
-"""The vectors are present in the model's activations while it writes code, more than directions of equal size are.
+"""Are the vectors present in the model's activations while it writes code by itself?
 
-Source: the post's own proposed test, and the reading that the vectors are adversarial (H2, H4); experiment D8.
-Prediction: the mean area under the curve of presence, own code against own English on the same topics, is at least
-    0.55, and at least 0.02 above covariance-matched orthonormal sets of equal size; code's activations hold at least
-    twice the share of an isotropic set along the family.
-Control: orthonormal sets of as many vectors: isotropic, covariance-matched, and rotated principal components.
-Refuted if: the interval of the area lies below 0.55, or that of its excess below 0.02, or that of log2 of the share
-    below 1.
+Source: the post's own proposed test, and the reading that the vectors are adversarial (H2, H4); experiment D8. The
+    families of other behaviours tell what is of code from what is of any family: no code is written under them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log2
 from statistics import fmean
@@ -18,110 +13,104 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Bench, Ranking, Setup, at_least, bars, cases, column, needs, pick
-from experiments.lab.coding import passages, streams, working
-from mi_ortho import Verdict
-from mi_ortho.stats import UNIT_SCALE
-from mi_ortho.studies.presence import CONTRASTS, PRIMARY, Contrast, contrast, measured_nulls, measured_set
+from experiments.lab import Base, Bench, Place, Ranking, Reading, bars, column, each_base, needs, pick, read_bases
+from experiments.lab.coding import Written, written
+from mi_ortho.nulls import control
+from mi_ortho.probes import token_presence
+from mi_ortho.stats import auc
 
-AREA = 0.55
-EXCESS = 0.02
-TWICE = 1.0  # as a logarithm to base 2
-NUMBERS = ("mean_auc", "separation", "mean_share", "explained", "coherence", "bessel")
+SETS = {"family": "families of code", **{name: control(name).label for name in ("covariance", "rotated", "isotropic")}}
 
 
 @dataclass(frozen=True)
-class Config(Setup):
-    """Where to search, passages of each group, tokens of each group that are compared, and null sets."""
+class Config(Place):
+    """Where bases are looked for, prompts of each kind, and random sets."""
 
-    own: int = 64
-    tokens: int = 1024
+    own: int = 96
     sets: int = 20
 
 
-SMOKE = Config(cases=1, n=6, max_steps=10, own=16, tokens=128, sets=2)
-NEEDS = (needs.family, needs.writing)
+SMOKE = Config(behaviours=("code",), bases=1, most=4, max_steps=10, own=24, sets=2)
+NEEDS = (needs.place, needs.writing)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each case, pair of groups and kind of set."""
-    all_cases = cases(bench, config)
-    if all(bench.has(case=case.index, last=True) for case in all_cases):
+    """For each base and topic how present its family is in code, against English on the topic."""
+    text = written(bench, config.own, config.seed, config.source)
+    each_base(config, bench, lambda base: measure(base, text, config.sets))
+
+
+@torch.no_grad()
+def measure(base: Base, text: Written, count: int) -> None:
+    """Record one base: for each topic its family, the mean of each kind of random set, and the ruler."""
+    vectors = base.family("kl").before_end(base.place.lost)
+    if not len(vectors):
         return
-    text = passages(bench, config.own, config.seed)
-    for case in all_cases:
-        for part in bench.stage({"last": True}, case=case.index):
-            vectors = working(case.family("kl").vectors, case.behaviour)
-            by_group = streams(bench, text, config.source, vectors, config.tokens, config.seed + case.index)
-            for name in CONTRASTS:
-                rows = examine(
-                    contrast(by_group, config.source, name, config.tokens), vectors, config.sets, case.generator(21)
-                )
-                for k, row in enumerate(rows):
-                    last = name == list(CONTRASTS)[-1] and k == len(rows) - 1
-                    part.record(case=case.index, groups=name, n=len(vectors), last=last, **row)
-        bench.track("case", case.index + 1, config.cases)
+    sets = {"family": vectors[None].to(text.rows), **text.sets(len(vectors), count, base.generator(21))}
+    for topic in text.topics.unique().tolist():
+        here = text.part(text.topics == topic)
+        ruler = contrasting(text.part(text.topics % 2 != topic % 2))
+        sensitive = float(auc(token_presence(here.rows, ruler[None]), here.code))
+        for kind, each in sets.items():
+            areas, shares = present(here, each)
+            numbers = {"area": areas, "share": shares, "sensitive": sensitive, "n": len(vectors)}
+            base.bench.record(kind="topic", **base.units, topic=topic, set=kind, **numbers)
 
 
-def examine(pair: Contrast, vectors: Tensor, sets: int, generator: torch.Generator) -> list[dict[str, Any]]:
-    """The numbers of the family and the mean of each kind of null set."""
-    nulls = measured_nulls(pair, len(vectors), sets, generator)
-    rows = [
-        {"set": kind, **{name: fmean(one.numbers[name] for one in sets_drawn) for name in NUMBERS}}
-        for kind, sets_drawn in nulls.items()
-    ]
-    numbers = measured_set(pair, vectors).numbers
-    return [*rows, {"set": "family", **{name: numbers[name] for name in NUMBERS}}]
+def contrasting(text: Written) -> Tensor:
+    """Mean activation in code minus mean activation in English."""
+    return text.rows[text.code].mean(0) - text.rows[~text.code].mean(0)
 
 
-def values(rows: Sequence[Mapping[str, Any]], kind: str, name: str, groups: str = PRIMARY) -> list[float]:
-    """One number of a kind of set, in the order of cases."""
-    return column(sorted(pick(rows, set=kind, groups=groups), key=lambda row: row["case"]), name)
+def present(text: Written, sets: Tensor) -> tuple[float, float]:
+    """Over sets the mean area under the curve of a vector's presence, and the share of |h|^2 along a set in code."""
+    cosines = token_presence(text.rows, sets.flatten(0, 1))
+    shares = cosines[text.code].square().mean(0).sum() / len(sets)
+    return float(auc(cosines, text.code).mean()), float(shares)
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """The model's own code against its own English on the same topics."""
-    area, matched = values(rows, "family", "mean_auc"), values(rows, "covariance", "mean_auc")
-    share, isotropic = values(rows, "family", "mean_share"), values(rows, "isotropic", "mean_share")
-    carried = values(rows, "covariance", "mean_share")
-    return [
-        at_least(
-            "The vectors are present while the model writes code",
-            f"mean area at least {AREA}",
-            "mean area under the curve of presence, own code against own English; the control is "
-            "covariance-matched sets",
-            area,
-            AREA,
-            matched,
-            scale=UNIT_SCALE,
-        ),
-        at_least(
-            "They are more present than covariance-matched directions",
-            f"mean area at least {EXCESS} above",
-            "mean area minus that of covariance-matched sets; the control is their distance from one half",
-            [a - b for a, b in zip(area, matched)],
-            EXCESS,
-            [b - 0.5 for b in matched],
-        ),
-        at_least(
-            "Activations on code lie along the family",
-            "at least twice the share of an isotropic set",
-            "log2 of the share of |h|^2 along the family over that of isotropic sets; the control is "
-            "covariance-matched sets",
-            [log2(a / b) for a, b in zip(share, isotropic)],
-            TWICE,
-            [log2(a / b) for a, b in zip(carried, isotropic)],
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """For each topic the mean over bases of code, beside random sets and beside bases of other behaviours."""
+    gates = [each for units, each, _ in read_bases(rows) if units["behaviour"] == "code"]
+    every = pick(rows, kind="topic")
+    for topic in dict.fromkeys(row["topic"] for row in every):
+        here = pick(every, topic=topic)
+        code, other = ([row for row in here if (row["behaviour"] == "code") == of] for of in (True, False))
+        if code:
+            checks = {name: fmean(each[name] for each in gates) for name in gates[0]}
+            checks, unit = {**checks, "sensitive": code[0]["sensitive"]}, {"prompt": topic}
+            area = average(code, "family", "area")
+            yield Reading("present", area, average(code, "covariance", "area"), unit, checks)
+            yield Reading("other", area, average(other, "family", "area"), unit, checks)
+            yield Reading("share", beyond_chance(code), beyond_chance(other), unit, checks)
+
+
+def average(rows: Sequence[Mapping[str, Any]], kind: str, name: str) -> float | None:
+    """Mean over bases of one number of one kind of set."""
+    values = column(pick(rows, set=kind), name)
+    return fmean(values) if values else None
+
+
+def beyond_chance(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """log2 of the share along families over that along isotropic sets of the same size, mean over bases."""
+    pairs = zip(column(pick(rows, set="family"), "share"), column(pick(rows, set="isotropic"), "share"), strict=True)
+    values = [log2(family / chance) for family, chance in pairs]
+    return fmean(values) if values else None
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
-    """Areas for each pair of groups, and shares."""
-    kinds = (("family", "value"), ("covariance", "control"), ("rotated", "control"), ("isotropic", "control"))
+    """Areas and shares of every kind of set, of bases of code and of others."""
     drawings = []
-    for groups in CONTRASTS:
-        areas = [(kind, values(rows, kind, "mean_auc", groups), style) for kind, style in kinds]
-        title = f"Mean area under the curve, {groups.replace('_', ' ')}"
-        drawings.append(bars(title, "Presence in code against the other group; means over bases.", areas, AREA))
-    shares = [(kind, values(rows, kind, "mean_share"), style) for kind, style in kinds]
-    return [*drawings, bars("Share of |h|^2 along the set, in own code", "Means over bases.", shares)]
+    for name, title in (
+        ("area", "Mean area under the curve of presence, code against English"),
+        ("share", "Share of |h|^2 in code"),
+    ):
+        groups = []
+        for kind, label in SETS.items():
+            part = pick(rows, kind="topic", set=kind)
+            for of in (True, False) if kind == "family" else (True,):
+                values = column([row for row in part if (row["behaviour"] == "code") == of], name)
+                style = "value" if of and kind == "family" else "control"
+                groups.append((label if of else "families of other behaviours", values, style))
+        drawings.append(bars(title, "Means over bases and topics.", groups))
+    return drawings

@@ -35,6 +35,7 @@ from mi_ortho import (
 from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, INCOHERENT
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
+from mi_ortho.interventions import orthonormal_rows
 from mi_ortho.model import new_sinks, ordinary_activations
 from mi_ortho.nulls import covariance_matched, with_norms
 from mi_ortho.runs import pick, random_stream, read_tensors, write_tensors
@@ -139,6 +140,12 @@ class Family:
         indices = torch.linspace(0, len(self.vectors) - 1, min(count, len(self.vectors))).round().long()
         return self.vectors[indices.to(self.vectors.device)]
 
+    def before_end(self, lost: int, most: int | None = None) -> Tensor:
+        """The vectors without the last ones, which only showed that the family had ended; at most so many, spread."""
+        count = len(self.vectors) - (lost if self.ended else 0)
+        first = replace(self, vectors=self.vectors[: max(0, count)])
+        return first.spread(count if most is None else most) if count > 0 else first.vectors
+
     def working(self, effect: float = 0.5) -> Tensor:
         """The vectors with at least this share of the base's effect."""
         return self.vectors[self.effects >= effect]
@@ -239,6 +246,11 @@ class Base:
         """Isotropic random vectors, each as long as it takes to move the target as far as the base does."""
         drawn = self.random(torch.full((count,), self.norm).to(self.vector), stage)
         return as_far(self.z, drawn, self.displacement(self.vector[None]))
+
+    def orthogonal(self, vectors: Tensor, stage: int) -> dict[str, Tensor]:
+        """As many random orthogonal vectors as these: each as long as one of them, or moving the target as far."""
+        random = with_norms(orthonormal_rows(self.random(vectors.norm(dim=-1), stage)), vectors.norm(dim=-1))
+        return {"random": random, "displaced": as_far(self.z, random, self.displacement(vectors))}
 
     def generator(self, stage: int) -> torch.Generator:
         """The random stream of one stage of this base."""

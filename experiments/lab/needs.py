@@ -120,7 +120,12 @@ def more_prompts(config: Any, subject: Subject) -> None:
 
 
 def writing(config: Any, subject: Subject) -> None:
-    """Prompts that ask for code and for English, so many of each."""
+    """A base that writes code, and prompts that ask for code and for English, so many of each."""
+    if "code" not in getattr(config, "behaviours", ("code",)):
+        raise ValueError(
+            f"got behaviours {', '.join(config.behaviours)} for {subject.title}; expected code among them, whose "
+            "vectors are looked for; choose with --set behaviours=code,..."
+        )
     asked_for(subject, config.own, config.seed)
 
 

@@ -32,6 +32,7 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "counted": ("share of the counts that are above one and below what there is room for", "at least"),
     "turned": ("share of the answers that are turned at all", "at least"),
     "strong": ("displacement of the target over that by random vectors of the norm", "at least"),
+    "quiet": ("what the ruler shows where nothing is there", "at most"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
