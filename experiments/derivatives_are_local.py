@@ -106,6 +106,8 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
         if part := pick(rows, kind="residual", group=group):
             values = [fmean(row["residual"] for row in pick(part, scale=scale)) for scale in SCALES]
             series.append(Series(label, SCALES, values, style, group))
-    panel = Panel("Residual of the derivative", "lambda", "norm / working norm", {"threshold": 0.5}, logx=True, log=True)
+    panel = Panel(
+        "Residual of the derivative", "lambda", "norm / working norm", {"threshold": 0.5}, logx=True, log=True
+    )
     caption = "Means over bases. Derivatives describe the map where lambda is far below 0.5."
     return [Lines(caption, panel, tuple(series))] if series else []

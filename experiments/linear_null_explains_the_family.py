@@ -41,7 +41,10 @@ def measure(base: Base) -> None:
     n, short = min(FIRST, base.place.most or FIRST), SMALL * base.vector
     matrix = square(jacobian(base.z, torch.zeros_like(base.vector)))
     noise = base.random(torch.full((len(matrix),), float(matrix.norm()) / len(matrix) ** 0.5).to(matrix), 22)
-    exact, solved = linear_null(matrix, base.vector, n).losses, linear_family(matrix, base.vector, n, seed=base.place.seed)
+    exact, solved = (
+        linear_null(matrix, base.vector, n).losses,
+        linear_family(matrix, base.vector, n, seed=base.place.seed),
+    )
     families = {
         "model": base.family(most=n),
         "small": base.around(short, f"{SMALL:g} of the base", most=n),

@@ -40,7 +40,7 @@ def run(config: Config, bench: Bench) -> None:
 
 
 def measure(base: Base) -> None:
-    """Record one base. Where a count is so large that the width or the clamp on the spectrum ends it, it is not open."""
+    """Record one base. A prediction that the width or the clamp on the spectrum cuts off is not open."""
     effect, origin = effect_of(base.z, base.vector), torch.zeros_like(base.vector)
     hessian = effect_hessian(effect, origin)
     gradient = pullback(effect, origin, torch.ones(1, 1).to(base.vector))[0]
