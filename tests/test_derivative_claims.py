@@ -30,17 +30,25 @@ def module(name: str) -> Any:
     return importlib.import_module(f"experiments.{name}")
 
 
-def on_maps(
-    measure: Callable[[Any], None], z: Callable[[int], tuple[Any, Tensor]], folder: Path, **place: Any
-) -> list[dict[str, Any]]:
-    """Rows of a claim on bases of given maps, their effect that of a line along the base."""
+def one_base(measure: Callable[[Any], None], z: Any, vector: Tensor, folder: Path, **place: Any) -> list[Any]:
+    """Rows of a claim on a base of a given map, its effect that of a line along the base."""
+    base = planted_base(0, vector, along(vector), z=z, folder=folder)
+    measure(replace(base, place=replace(base.place, **place)))
+    return base.bench.held or []
 
-    def make(k: int) -> Any:
-        one, vector = z(k)
-        base = planted_base(k, vector, along(vector), z=one, folder=folder)
-        return replace(base, place=replace(base.place, **place)) if place else base
 
-    return measured(measure, make)
+def nine_bases(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of one base as those of nine that differ a little."""
+
+    def of_base(k: int) -> list[dict[str, Any]]:
+        kept = [{key: value for key, value in row.items() if key not in ("behaviour", "base")} for row in rows]
+        moved = {"model": 0.001 * (k % 4), "small": 0.001 * (k % 3)}
+        for row in kept:
+            if row.get("group") in moved:
+                row["losses"] = [loss + moved[row["group"]] for loss in row["losses"]]
+        return kept
+
+    return planted_rows(of_base)
 
 
 # --- second order
@@ -124,14 +132,14 @@ def test_what_the_derivative_misses_is_what_was_planted() -> None:
         return measured(lambda one: module(LOCAL).measure(one, maps), lambda k: make(k, curvature))
 
     curved = rows(1.0)
-    assert outcomes(LOCAL, curved) == [YES, "undecided", YES, YES]  # a random vector that moves as far misses as much
+    assert outcomes(LOCAL, curved) == [YES, NO, YES, YES]  # a random vector that moves as far misses as much
     assert outcomes(LOCAL, rows(0.01)) == [NO, NO, NO, YES] and set(failing(LOCAL, curved)) == {"invalid"}
     only = changed_rows(curved, {"group": "displaced"}, residual=lambda row: 0.2 + 0.01 * row["base"])
     assert outcomes(LOCAL, only)[1] == YES
     odd = changed_rows(curved, {"group": "tokens"}, residual=lambda row: 5 * row["residual"])
     assert outcomes(LOCAL, odd)[3] == NO
-    assert outcomes(LOCAL, rows(1.0, others=1.0))[2] == "undecided"  # the architecture has it too
-    mixed = changed_rows(curved, {"group": "tokens"}, residual=lambda row: 4.0 ** (row["base"] - 1) * row["residual"])
+    assert outcomes(LOCAL, rows(1.0, others=1.0))[2] == NO  # the architecture has it too
+    mixed = changed_rows(curved, {"group": "tokens"}, residual=lambda row: 8.0 ** (row["base"] - 1) * row["residual"])
     assert outcomes(LOCAL, mixed)[3] == "undecided"
     swapped = [{**row, "scale": {0.03: 1.0, 1.0: 0.03}.get(row.get("scale"), row.get("scale"))} for row in curved]
     assert outcomes(LOCAL, swapped)[0] != YES
@@ -144,26 +152,18 @@ NULL = "linear_null_explains_the_family"
 
 
 def test_a_linear_family_is_told_from_a_curved_one(tmp_path: Path) -> None:
-    def straight(k: int) -> tuple[Any, Tensor]:
-        return linear(spread(16, 30.0), seed=k)[0], 8.0 * unit(randn(16, seed=50 + k))
-
-    def curved(k: int) -> tuple[Any, Tensor]:
-        return mlp(16, gain=2.5, seed=k), 8.0 * unit(randn(16, seed=50 + k))
-
+    vector = 8.0 * unit(randn(16, seed=50))
+    maps = {"line": linear(spread(16, 30.0))[0], "curve": mlp(16, gain=2.5)}
     line, curve = (
-        on_maps(module(NULL).measure, one, tmp_path / one.__name__, most=4, max_steps=40) for one in (straight, curved)
+        one_base(module(NULL).measure, z, vector, tmp_path / name, most=4, max_steps=30) for name, z in maps.items()
     )
-    assert all(row["distance"] < 0.05 for row in line if row.get("kind") == "solved")
-    assert outcomes(NULL, line) == [YES, YES] and outcomes(NULL, curve)[0] == NO
-    assert set(failing(NULL, line)[0::2]) == {"invalid"}  # whether the base works does not matter at a tenth of it
-    unsolved = changed_rows(line, {"kind": "solved"}, distance=0.3)
-    assert outcomes(NULL, unsolved) == ["invalid", "invalid"]
-
-    def same(row: Any) -> list[float]:
-        every = [one["losses"] for one in line if one.get("group") == "linear" and one["behaviour"] == row["behaviour"]]
-        return every[row["base"]]
-
-    any_line = changed_rows(line, {"kind": "losses", "group": "random"}, losses=same)
+    assert all(row["distance"] < 0.05 for row in line if row["kind"] == "solved")
+    straight = changed_rows(nine_bases(line), {"kind": "losses", "group": "random"}, losses=[0.9] * 4)
+    assert outcomes(NULL, straight) == [YES, YES] and outcomes(NULL, nine_bases(curve))[0] == NO
+    assert set(failing(NULL, straight)[0::2]) == {"invalid"}  # whether the base works does not matter at a tenth of it
+    assert outcomes(NULL, changed_rows(straight, {"kind": "solved"}, distance=0.3)) == ["invalid", "invalid"]
+    (same,) = [row["losses"] for row in line if row.get("group") == "linear"]
+    any_line = changed_rows(straight, {"kind": "losses", "group": "random"}, losses=same)
     assert YES not in outcomes(NULL, any_line)  # a linear map of any spectrum would be as near
 
 
@@ -182,10 +182,8 @@ LOOP = "published_loop_stops_short_of_the_optimum"
 
 
 def test_a_loop_that_stops_early_is_told_from_one_that_arrives(tmp_path: Path) -> None:
-    def straight(k: int) -> tuple[Any, Tensor]:
-        return linear(spread(10, 30.0), seed=k)[0], randn(10, seed=40 + k)
-
-    rows = on_maps(lambda base: module(LOOP).measure(base, 2, 3), straight, tmp_path, max_steps=100)
+    z, vector = linear(spread(10, 30.0))[0], randn(10, seed=40)
+    rows = nine_bases(one_base(lambda base: module(LOOP).measure(base, 2, 3), z, vector, tmp_path, max_steps=100))
     assert outcomes(LOOP, rows) == [YES, YES, YES] and set(failing(LOOP, rows)) == {"invalid"}
     arrived = changed_rows(
         rows,
@@ -195,7 +193,7 @@ def test_a_loop_that_stops_early_is_told_from_one_that_arrives(tmp_path: Path) -
     )
     assert outcomes(LOOP, arrived) == [NO, NO, YES]
     chance = changed_rows(rows, {"kind": "loss"}, model_again=lambda row: row["model_published"])
-    assert outcomes(LOOP, chance)[0] == "undecided"  # another start makes as much of a difference
+    assert outcomes(LOOP, chance)[0] == NO  # another start makes as much of a difference
     lame = changed_rows(rows, {"kind": "loss"}, linear_projected=lambda row: row["exact"] + 0.2 + 0.01 * row["base"])
     assert outcomes(LOOP, lame) == ["invalid", "invalid", NO]
 
@@ -220,8 +218,8 @@ def shares(count: int = 9, **values: float) -> list[dict[str, Any]]:
     ("rows", "expected"),
     [
         (shares(), [YES] * 4),
-        (shares(**{"published linear": 0.5}), ["undecided", YES, YES, YES]),
-        (shares(displaced=0.5), [YES, "undecided", YES, YES]),
+        (shares(**{"published linear": 0.5}), [NO, YES, YES, YES]),
+        (shares(displaced=0.5), [YES, NO, YES, YES]),
         (shares(linear=0.04, displaced=0.02), [NO, NO, NO, YES]),  # linear ones are no better than random ones
         (shares(exponential=0.2, quadratic=0.05), [YES, YES, NO, NO]),
         (shares(melbo=0.02), ["invalid"] * 4),  # nothing turns answers here
@@ -230,10 +228,7 @@ def shares(count: int = 9, **values: float) -> list[dict[str, Any]]:
     ],
 )
 def test_shares_of_turned_answers_decide(rows: Sequence[Any], expected: list[str]) -> None:
-    given = outcomes(FACTORS, rows)
-    assert [one in (want, "undecided") if want != YES else one == want for one, want in zip(given, expected)] == [
-        True
-    ] * 4, given
+    assert outcomes(FACTORS, rows) == expected
 
 
 def test_correct_factors_lie_where_the_map_is_sensitive_and_published_columns_do_not() -> None:

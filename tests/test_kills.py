@@ -257,7 +257,7 @@ SHAPES: dict[str, Callable[[Path], Shape]] = {
     "experiment by cases": of_experiment("vectors_work_on_other_prompts"),
     "experiment by prompts": of_experiment("linear_null_explains_the_family"),
     "experiment by layers": of_experiment("layers_share_directions"),
-    "experiment of single rows": of_experiment("derivatives_are_local"),
+    "experiment of single rows": of_experiment("late_output_directions_are_tokens"),
 }
 FAST = ("family in blocks", "explore", "experiment by prompts")
 

@@ -29,7 +29,7 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "predicts": ("share of the variance that the better learned map predicts", "at least"),
     "sensitive": ("what the ruler shows where it is known to be there", "at least"),
     "solved": ("distance of the search on the linear map from its exact optimum", "at most"),
-    "open": ("share of the predicted counts that neither the width nor a clamped spectrum cuts off", "at least"),
+    "open": ("1 where neither the width nor a clamped spectrum cuts off the predicted count", "at least"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
