@@ -71,8 +71,8 @@ def foreign(base: Base, bench: Bench) -> Base:
 
 
 def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
-    """The behaviour's count against each control's."""
+    """The behaviour's count against each control's; the base is one of each, so that no ratio is one of zeros."""
     for units, gates, own in read_bases(rows):
-        counts = {row["group"]: Count(row["found"], row["censored"]) for row in pick(own, kind="count")}
+        counts = {row["group"]: Count(row["found"] + 1, row["censored"]) for row in pick(own, kind="count")}
         for group in [name for name in counts if name != "behaviour"]:
             yield Reading(group, counts["behaviour"], counts[group], units, gates)

@@ -46,7 +46,7 @@ def measure(base: Base) -> None:
             for kind, family in families.items():
                 count = family.count(loss=loss)
                 row |= {kind: int(count.value) + 1, f"{kind}_censored": count.censored}  # the base is one of them
-            base.bench.record(kind="count", **base.units, cap=name, loss=loss, **row)
+            base.bench.record(kind="count", **base.units, cap=name, times=cap, loss=loss, **row)
 
 
 def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:

@@ -12,6 +12,7 @@ from small_runs import tiny_subject
 from toys import flat_energy, linear, rotation, spread
 
 from experiments.lab import Bench, Place, bases
+from mi_ortho.elicitation import Penalised
 from mi_ortho.stats import Count
 
 Tensor = torch.Tensor
@@ -98,6 +99,9 @@ def test_a_family_is_followed_to_its_end(tmp_path: Path) -> None:
     assert len(family.vectors) < 14  # it ends before the space does
     part = followed(tmp_path).family(most=3)
     assert not part.ended and part.count(effect=0.5) == Count(3, True)
+    few = followed(tmp_path, most=3, most_kl=2)  # by goal, as those that run the whole model take longer
+    assert len(few.family().vectors) == 3
+    assert len(few.grow("other", Penalised(few.match, 1e-9, 1.0), few.vector).vectors) == 2
     assert len(family.spread(2)) == 2 and torch.equal(family.spread(99), family.vectors)
 
 
@@ -122,6 +126,18 @@ def test_an_interrupted_family_is_continued_bit_for_bit(tmp_path: Path, monkeypa
     assert torch.equal(followed(tmp_path / "parts").family().vectors, whole.vectors)
 
 
+def test_a_base_that_makes_sinks_is_not_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bench = tiny_bench(tmp_path, "bomb")
+    monkeypatch.setattr(bases, "new_sinks", lambda _, vectors: [0] * len(vectors))
+    monkeypatch.setattr(bases, "unsteered_completions", lambda *_: [])
+    shown = lambda _, texts, vectors: [[SimpleNamespace(mode="code")] for _ in vectors]  # noqa: E731
+    monkeypatch.setattr(bases, "complete", shown)
+    first = bases.strongest(bench, SMALL, ("bomb",))["code"]
+    monkeypatch.setattr(bases, "new_sinks", lambda _, vectors: [int(torch.equal(v, first)) for v in vectors])
+    second = bases.strongest(bench, SMALL, ("bomb",))["code"]
+    assert not torch.equal(first, second) and second.norm() == pytest.approx(float(first.norm()), rel=1e-3)
+
+
 def test_a_place_is_what_the_file_of_its_model_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bases, "MODELS", tmp_path)
     (tmp_path / "a-b.toml").write_text('source = 1\nbehaviours = ["poem"]\nbases = 2\n')
@@ -141,7 +157,7 @@ def test_what_is_kept_of_a_base_is_named_by_all_it_depends_on() -> None:
         return bases.key_of(bench_of(), place, **values)
 
     same = key(Place())
-    assert key(Place(bases=9, most=5, behaviours=("x",))) == same
+    assert key(Place(bases=9, most=5, most_kl=3, behaviours=("x",))) == same
     others = (key(Place(radius=1.0)), key(Place(), texts=("b",)), key(Place(), index=1), key(Place(seed=2)))
     assert all(other != same for other in others)
 

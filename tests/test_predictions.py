@@ -154,6 +154,19 @@ def test_a_check_that_nobody_measured_is_not_passed() -> None:
     assert outcome(asked(gates={"specific": 0.2}), read(LARGE, SMALL, {"specific": 0.1})) == "supported"
 
 
+def test_a_base_whose_own_check_fails_is_left_out_alone_and_said() -> None:
+    good, bad = read(LARGE, SMALL, {"specific": 0.1}), read([0.0], [0.9], {"specific": 56.0})
+    rules = asked(gates={"specific": 0.2})
+    with_bad = [*good, replace(bad[0], units={"behaviour": "code", "base": 99})]
+    (alone,), (verdict,) = judged(rules, good), judged(rules, with_bad)
+    assert (verdict.outcome, verdict.value, verdict.n) == ("supported", alone.value, alone.n) and alone.n == 8
+    assert "1 of 9 left out" in verdict.gates[0].text and verdict.gates[0].value == pytest.approx(0.1)
+    assert "left out" not in alone.gates[0].text and len(drawn(rules, with_bad)[0].rows) == 2
+    few = [replace(one, gates={"specific": 56.0}) if k < 3 else one for k, one in enumerate(good)]
+    (verdict,) = judged(rules, few)
+    assert verdict.outcome == "invalid" and not verdict.gates[0].passed and "random vectors" in str(verdict.failed)
+
+
 def test_ceilings_and_floors_are_invalid() -> None:
     assert outcome(asked(gates={"ceiling": 1.0}), read([1.0] * 6 + [0.9] * 2, SMALL)) == "invalid"
     assert outcome(asked(gates={"floor": 0.0}), read([0.0] * 6 + [0.9] * 2, SMALL)) == "invalid"

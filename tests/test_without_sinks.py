@@ -160,6 +160,19 @@ def test_statistics_of_presence_have_no_sinks(sunken: tuple[mo.Model, int]) -> N
     assert bool(all_of_it.all()), "a passage of nothing but sinks keeps them"
 
 
+def test_positions_that_a_vector_makes_sinks_are_counted(sunken: tuple[mo.Model, int]) -> None:
+    """Those that were sinks before are no new ones, and each vector is counted by itself."""
+    model, token = sunken
+    prompts = plain(model)
+    z = mo.slice_model(model, prompts, source=SOURCE, target=TARGET, readout="all", where="2")
+    unit = torch.nn.functional.normalize(torch.randn(1, int(model.cfg.d_model), generator=rng()), dim=-1)
+    median = float(z(0 * unit)[0][z.real].norm(dim=-1).median())
+    vectors = torch.cat([0 * unit, 0.1 * median * unit, 100 * median * unit])
+    steered = int((z.where_mask & (prompts.tokens != token)).sum())
+    assert mo.model.new_sinks(z, vectors) == [0, 0, steered] and steered >= len(TEXTS)
+    assert mo.model.new_sinks(z, vectors, factor=1000.0) == [0, 0, 0]
+
+
 def test_a_model_without_sinks_is_left_as_it_is() -> None:
     model = architectures.model("qwen2")
     prompts = plain(model, ["tell me", "the sea and the poem"])

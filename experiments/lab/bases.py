@@ -8,7 +8,7 @@ beside the run directories, under names that hold everything they depend on.
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab.bench import Bench, identity
+from experiments.lab.bench import LATER, Bench, identity
 from experiments.lab.families import file_of, locked, rules_of, stored, weights_of
 from mi_ortho import (
     Lbfgs,
@@ -34,7 +34,7 @@ from mi_ortho import (
 from mi_ortho.behaviours import CHAT_MODES, CHAT_OPENINGS, INCOHERENT
 from mi_ortho.derivatives import gauss_newton
 from mi_ortho.elicitation import Goal, Match, Progress
-from mi_ortho.model import ordinary_activations
+from mi_ortho.model import new_sinks, ordinary_activations
 from mi_ortho.nulls import covariance_matched, with_norms
 from mi_ortho.runs import pick, random_stream, read_tensors, write_tensors
 from mi_ortho.stats import Count
@@ -75,6 +75,7 @@ class Place:
         max_steps: steps of each search.
         group: prompts that one family is searched on together.
         most: vectors of a family, where it does not end before; 0: as many as there are dimensions.
+        most_kl: the same for families that repeat distributions, whose every step runs the whole model; 0: as `most`.
         lost: a family ends when so many vectors in a row have lost it: a relative loss of .95 of those that repeat
             activations, a twentieth of the base's effect of those that repeat distributions.
         tokens: of a completion.
@@ -94,12 +95,13 @@ class Place:
     max_steps: int = 50
     group: int = 1
     most: int = 0
+    most_kl: int = field(default=0, metadata=LATER)
     lost: int = 10
     tokens: int = 32
     seed: int = 1
 
 
-SIZES = ("behaviours", "bases", "candidates", "max_steps", "most")  # that a smoke run keeps
+SIZES = ("behaviours", "bases", "candidates", "max_steps", "most", "most_kl")  # that a smoke run keeps
 
 
 def at_model(config: Any, model: str | None, *, smoke: bool = False) -> Any:
@@ -278,12 +280,13 @@ class Base:
         settings = OrthoSettings(max_norm=norm, min_norm=norm if fixed else 0.0, solver=solver, patience=4)
         limits = {key: str(value) for key, value in asdict(settings).items()}
         key = {**key_of(self.bench, self.place, self.behaviour, self.index, self.texts), "family": name, **limits}
-        return grown(self, key, goal, around, settings, most or self.place.most or len(around) - 2)
+        limit = self.place.most if isinstance(goal, Match) else self.place.most_kl or self.place.most
+        return grown(self, key, goal, around, settings, most or limit or len(around) - 2)
 
 
 def key_of(bench: Bench, place: Place, behaviour: str, index: int, texts: tuple[str, ...]) -> dict[str, object]:
     """What the files of a base are named by."""
-    left = ("model", "behaviours", "bases", "most", "lost")
+    left = ("model", "behaviours", "bases", "most", "most_kl", "lost")
     settings = {key: value for key, value in identity(place).items() if key not in left}
     names = {"texts": texts, "behaviour": behaviour, "index": index, "rules": rules_of(bench.subject.modes)}
     return {**weights_of(bench), **settings, **names}
@@ -391,7 +394,10 @@ def groups(bench: Bench, place: Place) -> list[tuple[str, ...]]:
 
 
 def strongest(bench: Bench, place: Place, texts: tuple[str, ...]) -> dict[str, Tensor]:
-    """For each behaviour that some MELBO vector shows on all these prompts, and none unsteered, the strongest one."""
+    """For each behaviour that some MELBO vector shows on all these prompts, and none unsteered, the strongest one.
+
+    Vectors that turn ordinary positions into attention sinks are left out: no family repeats their activations.
+    """
     case = unbased(bench, place, texts)
 
     def make() -> dict[str, Tensor]:
@@ -403,6 +409,7 @@ def strongest(bench: Bench, place: Place, texts: tuple[str, ...]) -> dict[str, T
     vectors = stored(bench, {**key_of(bench, place, "any", 0, texts), "base": "candidates"}, make)["candidates"]
     plain = {one.mode for one in unsteered_completions(case.setting, texts, case.z.d_model, bench.device)}
     chosen: dict[str, Tensor] = {}
+    vectors = vectors[[count == 0 for count in new_sinks(at_all_positions(case), vectors)]]
     for vector, done in zip(vectors, complete(case.setting, texts, vectors), strict=True):
         modes = {one.mode for one in done}
         if len(modes) == 1 and not modes & {*plain, INCOHERENT}:

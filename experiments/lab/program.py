@@ -13,7 +13,7 @@ from experiments.lab.performing import finished_run
 from experiments.lab.post import finished, replicate, replication
 from experiments.lab.post_page import write_post
 from experiments.lab.presets import Preset, read_preset
-from experiments.lab.results import write_results
+from experiments.lab.results import correct, read_entries, write_results
 from experiments.lab.workers import Outcome, Task, in_processes, on_ray, one_by_one
 from mi_ortho.cli.experiment import Choices
 from mi_ortho.studies.shared import device_of
@@ -122,8 +122,9 @@ def results(choices: Choices) -> int:
     done = [(one, run) for one, run in runs if run is not None]
     for path in write_results(done, to):
         print(path)
+    for path in write_paper(correct(read_entries(to)), to):
+        print(path)
     if len(done) == len(loaded) and preset_of(choices) is None and choices.model is None and not choices.smoke:
-        print(write_paper({one.name: run for one, run in done}, to))
         print(write_expected(dict(done), read_preset(PUBLISHED), to))
     commands = [one.command for one, run in runs if run is None]
     if commands:

@@ -168,7 +168,7 @@ def verdict(prediction: Prediction, found: Sequence[Reading | Total], seed: int 
     if totals:
         return _of_total(prediction, totals[-1])
     readings = [one for one in found if isinstance(one, Reading)]
-    pairs = [one for one in readings if one.value is not None and one.control is not None]
+    pairs = [one for one in checked(prediction, readings) if one.value is not None and one.control is not None]
     units = [_label(prediction, one) for one in pairs]
     gates = [*_gates(prediction, readings), enough(len({*map(str, units)}), limit=prediction.minimum)]
     values, controls = [one.value for one in pairs], [one.control for one in pairs]
@@ -225,7 +225,8 @@ def _both(prediction: Prediction, found: Sequence[Reading | Total], seed: int) -
     totals = [one for one in found if isinstance(one, Total)]
     if totals:
         return totals[-1].value, totals[-1].control
-    pairs = [one for one in found if isinstance(one, Reading) and one.value is not None and one.control is not None]
+    passed = checked(prediction, [one for one in found if isinstance(one, Reading)])
+    pairs = [one for one in passed if one.value is not None and one.control is not None]
     sides = [one.value for one in pairs], [one.control for one in pairs]
     if prediction.kind == "count":
         value, control = (median_count([_count(number) for number in side if number is not None]) for side in sides)
@@ -251,8 +252,24 @@ def _label(prediction: Prediction, reading: Reading) -> dict[str, Any]:
     return {prediction.unit: tuple(reading.units[name] for name in above if name in reading.units)}
 
 
+def checked(prediction: Prediction, readings: Sequence[Reading]) -> list[Reading]:
+    """The readings whose own instruments passed: a base that random vectors imitate says nothing, others still do."""
+    return [
+        one
+        for one in readings
+        if all(_passes(name, limit, one.gates[name]) for name, limit in prediction.gates.items() if name in one.gates)
+    ]
+
+
+def _passes(name: str, limit: float, value: float) -> bool:
+    return value <= limit if GATES[name][1] == "at most" else value >= limit
+
+
 def _gates(prediction: Prediction, found: Sequence[Reading | Total]) -> list[Gate]:
-    """The checks that the file asks for; one that nobody measured is not passed."""
+    """The checks that the file asks for, passed where enough units pass; one that nobody measured is not passed.
+
+    The value is the mean over the units that pass, or over all where too few do.
+    """
     made = []
     for name, limit in prediction.gates.items():
         text, side = GATES[name]
@@ -262,10 +279,18 @@ def _gates(prediction: Prediction, found: Sequence[Reading | Total]) -> list[Gat
             ]
             made.append((below_ceiling if name == "ceiling" else above_floor)(values, limit))
             continue
-        value = average([one.gates[name] for one in found if name in one.gates])
-        passed = value is not None and (value <= limit if side == "at most" else value >= limit)
+        asked = [one for one in found if name in one.gates]
+        good = [one for one in asked if _passes(name, limit, one.gates[name])]
+        units, left = ({_unit(prediction, one) for one in each} for each in (asked, good))
+        passed = len(left) >= min(prediction.minimum, len(units)) > 0
+        text += f" ({len(units) - len(left)} of {len(units)} left out)" if passed and len(left) < len(units) else ""
+        value = average([one.gates[name] for one in (good if passed else asked)])
         made.append(Gate(text, value, limit, passed, side))
     return made
+
+
+def _unit(prediction: Prediction, found: Reading | Total) -> str:
+    return str(_label(prediction, found)) if isinstance(found, Reading) else ""
 
 
 def _of_counts(

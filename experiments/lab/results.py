@@ -21,6 +21,10 @@ from mi_ortho.stats import Gate, Measured, benjamini_hochberg, counted, holm, in
 Entry = dict[str, Any]
 FILE = "results.json"
 EARLIER = "earlier.md"
+KEPT = (  # whose rows the summary page draws
+    "more_vectors_than_a_linear_response_allows",
+    "families_belong_to_what_the_base_does",
+)
 
 INTRODUCTION = """# Results
 
@@ -68,14 +72,17 @@ def entry(experiment: Experiment, run: Run) -> Entry:
     """What a finished run says: its verdicts, what they were predicted by, and how to get them again."""
     facts, summary = _json(run.path / "environment.json"), _json(run.path / "summary.json")
     settings = {key: value for key, value in run.config.items() if key not in ("model", "model_hash")}
-    confirmatory = [one.confirmatory for one in experiment.predictions.each.values()] if experiment.predictions else []
+    predictions = list(experiment.predictions.each.values()) if experiment.predictions else []
     return {
         "experiment": experiment.name,
         "claim": experiment.claim,
         "model": str(facts.get("model")),
         "weights": str(facts.get("model_hash"))[:12],
         "verdicts": verdicts_of(run),
-        "confirmatory": confirmatory,
+        "confirmatory": [one.confirmatory for one in predictions],
+        "keys": [one.key for one in predictions],
+        "sides": [one.side for one in predictions],
+        "rows": kept(run.records()) if experiment.name in KEPT else [],
         "parts": dict(experiment.parts),
         "prediction": {key: facts.get(f"prediction_{key}", "") for key in ("digest", "commit", "time")},
         "measured": started(run.path),
@@ -85,6 +92,15 @@ def entry(experiment: Experiment, run: Run) -> Entry:
         f"{number(summary['megabytes'])} MB at most",
         "figures": [],
     }
+
+
+def kept(rows: Sequence[Mapping[str, Any]]) -> list[Entry]:
+    """The rows that the summary page draws: bases and counts, texts cut."""
+    return [
+        {key: value[:200] if isinstance(value, str) else value for key, value in row.items()}
+        for row in rows
+        if row.get("kind") in ("base", "count")
+    ]
 
 
 def read_entries(folder: Path) -> list[Entry]:

@@ -32,7 +32,7 @@ from mi_ortho.model.prompts import (
     tokenize,
 )
 from mi_ortho.model.readout import LogitLens, readout
-from mi_ortho.model.sinks import Sinks, ordinary, ordinary_activations, sinks, without_sinks
+from mi_ortho.model.sinks import Sinks, new_sinks, ordinary, ordinary_activations, sinks, without_sinks
 from mi_ortho.model.slice import Readout, Slice, logit_slice, slice_model
 from mi_ortho.model.spelling import Pieces, pieces
 from mi_ortho.model.stepping import require_agreement
@@ -88,6 +88,7 @@ __all__ = [
     "read",
     "require_same_prompts",
     "shipped_prompts",
+    "new_sinks",
     "sinks",
     "ordinary",
     "ordinary_activations",

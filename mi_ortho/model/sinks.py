@@ -11,6 +11,7 @@ from mi_ortho.model.hooks import read
 from mi_ortho.model.load import Model
 from mi_ortho.model.norms import stream_norms
 from mi_ortho.model.prompts import Prompts
+from mi_ortho.model.slice import Slice
 
 FACTOR = 10.0  # times the median norm of the same block
 
@@ -95,3 +96,17 @@ def ordinary_activations(
 ) -> Float[Tensor, "samples d_model"]:
     """The activations at a site at every ordinary position of the prompts, in float32."""
     return read(model, prompts, [site])[site][ordinary(model, prompts, factor=factor)].float()
+
+
+@torch.no_grad()
+def new_sinks(z: Slice, vectors: Float[Tensor, "n d_model"], *, factor: float = FACTOR) -> list[int]:
+    """For each vector, how many positions that it steers or reaches become attention sinks at the target of `z`.
+
+    `z` is read at all positions. A new sink is `factor` times as long as the unsteered positions are in the median, and
+    was not before. A vector that makes some moves the target a hundred times further than others do, all of it along
+    the sinks' direction: MELBO's objective prefers such vectors, and no other vector repeats their activations.
+    """
+    unsteered = z(torch.zeros_like(vectors[0]))
+    longest = factor * unsteered[z.real].norm(dim=-1).median()
+    before = unsteered.norm(dim=-1) >= longest
+    return [int((z.real & ~before & (z(vector).norm(dim=-1) >= longest)).sum()) for vector in vectors]

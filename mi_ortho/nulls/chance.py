@@ -29,8 +29,8 @@ class Control:
 # by the name in records: vectors, sets of vectors, directions; then networks that stand beside the trained one
 CONTROLS: Mapping[str, Control] = MappingProxyType(
     {
-        "random_base": Control("family of a random base", "c1"),
-        "random_base_displaced": Control("family of a random base that moves as much", "c0"),
+        "random_base": Control("a random base", "c1"),
+        "random_base_displaced": Control("a random base that moves as much", "c0"),
         "isotropic": Control("random, isotropic", "c2"),
         "covariance": Control("random, covariance-matched", "c3"),
         "span": Control("random in the family's span", "c4"),

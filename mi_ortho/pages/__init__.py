@@ -3,6 +3,7 @@
 from mi_ortho.pages.data_table import table
 from mi_ortho.pages.embed import Visual, attention, compare, logits, token_values
 from mi_ortho.pages.estimates import Estimate, estimates, estimates_svg
+from mi_ortho.pages.forest import ForestCell, forest_svg
 from mi_ortho.pages.matrices import heat_map
 from mi_ortho.pages.page import Section, page, write_page
 from mi_ortho.pages.plots import Panel, Series, curve, standalone
@@ -24,6 +25,8 @@ __all__ = [
     "number",
     "Card",
     "Estimate",
+    "ForestCell",
+    "forest_svg",
     "Panel",
     "Section",
     "Series",

@@ -25,6 +25,7 @@ TERMS = [
     ("asked for one", "With --behaviour the score is the vectors that show it, less the random ones that do."),
     ("new", "Named by a rule, readable, and not what the model shows by itself."),
     ("other answers", "Readable answers unlike the unsteered one, less those of random vectors."),
+    ("that make sinks", "Vectors that turn ordinary positions into attention sinks. They do not count in the score."),
     (
         "window",
         "From the smallest norm with a readable other answer to the first with mostly unreadable ones.",
@@ -42,6 +43,7 @@ COLUMNS = {
     "behaviours": "new behaviours",
     "random": "under random vectors",
     "others": "other answers",
+    "sinking": "that make sinks",
     "norm": "norm, of the stream",
     "radius": "norm",
     "window": "window",

@@ -13,7 +13,7 @@ from mi_ortho.derivatives.means import displacement
 from mi_ortho.derivatives.spectra import krylov_singular, linearise
 from mi_ortho.elicitation import melbo
 from mi_ortho.elicitation.objectives import displace
-from mi_ortho.model import Slice, ordinary_activations
+from mi_ortho.model import Slice, new_sinks, ordinary_activations
 from mi_ortho.steering import complete, unsteered_completions
 from mi_ortho.studies.atlas.bench import Bench, Pair, skip_gain
 from mi_ortho.studies.shared.left_out import sinks_row
@@ -115,7 +115,7 @@ def melbo_rows(bench: Bench, z: Slice, pair: Pair, step: int, norm: float) -> Ro
     label = {"source": pair[0], "target": pair[1], "norm": norm, "radius": radius}
     sets = {"melbo": vectors, "random": radius * bench.random_directions(pair[0])}
     responses = [{"kind": "response", "what": what, **label, **response(z, each)} for what, each in sets.items()]
-    return [*answer_rows(bench, pair[0], vectors, {"what": "melbo", **label}), *responses]
+    return [*answer_rows(bench, pair[0], vectors, {"what": "melbo", **label}, z), *responses]
 
 
 def response(z: Slice, vectors: Float[Tensor, "n d_model"]) -> dict[str, float]:
@@ -134,14 +134,21 @@ def response(z: Slice, vectors: Float[Tensor, "n d_model"]) -> dict[str, float]:
     }
 
 
-def answer_rows(bench: Bench, source: int, vectors: Float[Tensor, "n d_model"], label: dict[str, Any]) -> Rows:
-    """One row a vector: the answer to the first text, its behaviour, its readability, and whether it is another one."""
+def answer_rows(
+    bench: Bench, source: int, vectors: Float[Tensor, "n d_model"], label: dict[str, Any], z: Slice | None = None
+) -> Rows:
+    """One row a vector: the answer to the first text, its behaviour, its readability, and whether it is another one.
+
+    With `z` also how many ordinary positions of its target become attention sinks.
+    """
+    sinks = [] if z is None else new_sinks(z, vectors)
     plain = bench.rows(kind="unsteered")[-1]["text"]
     return [
         {
             **{"kind": "answer", **label, "index": index, "mode": done.mode, "text": done.text},
             "readability": None if done.log_probability is None else readability(done.text, done.log_probability),
             "changed": done.mode != INCOHERENT and likeness(done.text, plain) < ALIKE,
+            **({} if z is None else {"sinks": sinks[index]}),
         }
         for index, (done,) in enumerate(complete(bench.setting(source), bench.texts[:1], vectors))
     ]

@@ -14,8 +14,9 @@ def trials(rows: Sequence[Record], behaviour: str = "auto") -> list[Row]:
 
     `score` is the number of different new behaviours under MELBO vectors less that under random ones (or, with a
     `behaviour`, of vectors that show it); new is one that a rule names and that is not the unsteered one. `others` is
-    the number of readable answers unlike the unsteered one, less that of random vectors. `reach` is the displacement
-    over that of random vectors of the norm.
+    the number of readable answers unlike the unsteered one, less that of random vectors. Vectors that turn ordinary
+    positions into attention sinks (`sinking`) count in neither: no family repeats their activations. `reach` is the
+    displacement over that of random vectors of the norm.
     """
     plain = next(iter(pick(rows, kind="unsteered")), None)
     if plain is None:
@@ -27,13 +28,14 @@ def trials(rows: Sequence[Record], behaviour: str = "auto") -> list[Row]:
 def _trial(rows: Sequence[Record], plain: Record, behaviour: str, source: int, target: int, norm: float) -> Row:
     place = {"source": source, "norm": norm}
     answers = pick(rows, kind="answer", what="melbo", target=target, **place)
+    sound = [row for row in answers if not row.get("sinks")]
     chance = pick(rows, kind="answer", what="random", **place)
     moved = {what: pick(rows, kind="response", what=what, target=target, **place)[-1] for what in ("melbo", "random")}
-    mine, theirs = (_new(each, plain) for each in (answers, chance))
+    mine, theirs = (_new(each, plain) for each in (sound, chance))
     wanted = [behaviour] if behaviour != "auto" else None
-    score = len(mine) - len(theirs) if wanted is None else _count(answers, behaviour) - _count(chance, behaviour)
-    shown = [row for row in answers if row["mode"] in (wanted or mine)]
-    example = next(iter([*shown, *pick(answers, changed=True)]), None)
+    score = len(mine) - len(theirs) if wanted is None else _count(sound, behaviour) - _count(chance, behaviour)
+    shown = [row for row in sound if row["mode"] in (wanted or mine)]
+    example = next(iter([*shown, *pick(sound, changed=True)]), None)
     readable = numbers(answers, "readability")
     return {
         "source": source,
@@ -43,7 +45,8 @@ def _trial(rows: Sequence[Record], plain: Record, behaviour: str, source: int, t
         "score": score,
         "behaviours": mine,
         "random": theirs,
-        "others": sum(row["changed"] for row in answers) - sum(row["changed"] for row in chance),
+        "sinking": len(answers) - len(sound),
+        "others": sum(row["changed"] for row in sound) - sum(row["changed"] for row in chance),
         "changed": sum(row["changed"] for row in answers) / len(answers),
         "changed_random": sum(row["changed"] for row in chance) / len(chance),
         "unreadable": sum(row["mode"] == INCOHERENT for row in answers) / len(answers),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,6 +45,22 @@ class Job:
     def device(self) -> torch.device:
         """Where vectors live."""
         return torch.device(self.config.device)
+
+    def read_by(self, readout: str) -> Slice:
+        """z on the training prompts with another readout than that of the matches."""
+        return slice_model(
+            self.setting.model,
+            self.setting.prompts(self.train),
+            source=self.setting.site,
+            target=resid_post(self.config.layers[1]),
+            readout=readout_of(readout),
+            where=self.setting.where,
+        )
+
+    @cached_property
+    def positions(self) -> Slice:
+        """z at every position: where new attention sinks are counted."""
+        return self.read_by("all")
 
     def generator(self, stage: int) -> torch.Generator:
         """A separate random stream for each stage, so that skipping a finished stage changes no other."""

@@ -20,6 +20,7 @@ _COLUMNS = {
     "mode": "behaviour",
     "norm": "norm",
     "objective": "objective",
+    "sinks": "new sinks",
     "log_odds": "log-odds",
     "text": "completion",
 }

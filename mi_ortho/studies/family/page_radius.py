@@ -22,6 +22,7 @@ _COLUMNS = {
     "wanted": "as wanted",
     "new": "new and readable",
     "random_new": "random that are",
+    "sinking": "that make sinks",
     "modes": "behaviours",
     "random_modes": "random vectors'",
     "best": "largest displacement",
@@ -43,9 +44,10 @@ _LEGEND = [
 _ANEW = ("anew", "candidates found anew: the same as the first", "c1")
 _LEAD = (
     "The norm of the base is the smallest at which a candidate makes the model show a behaviour that it does not show "
-    "by itself, and that can be read. Candidates are mutually orthogonal MELBO vectors; the search at each norm begins "
-    "where that at a smaller one ended. Where nothing wanted is seen before half of the answers can no longer be read, "
-    "the norms below are searched anew. The vertical line is the norm that was taken."
+    "by itself, that can be read, and that makes no attention sinks of ordinary positions. Candidates are mutually "
+    "orthogonal MELBO vectors; the search at each norm begins where that at a smaller one ended. Where nothing wanted "
+    "is seen before half of the answers can no longer be read, the norms below are searched anew. The vertical line is "
+    "the norm that was taken."
 )
 _CAPTION = (
     "The stream is the residual stream where vectors are added, its norm the median over positions without attention "
@@ -83,6 +85,7 @@ def _try(rows: Sequence[Record], wanted: str) -> dict[str, Any]:
         "wanted": sum(wanted in ("auto", row["mode"]) for row in new),
         "new": len(new),
         "random_new": sum(bool(row["new"]) for row in random),
+        "sinking": sum(bool(row.get("sinks")) for row in mine),
         "modes": modes_shown(mine),
         "random_modes": modes_shown(random),
         "best": max(numbers(mine, "displacement"), default=None),

@@ -3,7 +3,8 @@
 Too small a norm changes nothing and too large a one makes word salad. The window between belongs to the norm of the
 residual stream, so norms are tried upwards in units of its median (attention sinks left out). The step before the first
 success is then halved, and one norm beyond it is recorded, so that the figure shows what comes next. Where half of the
-answers can no longer be read without a success, the norms below are tried again, with candidates found anew.
+answers can no longer be read without a success, the norms below are tried again, with candidates found anew. A vector
+that turns ordinary positions into attention sinks is no success: nothing orthogonal repeats its activations.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from torch import Tensor
 from mi_ortho.behaviours import INCOHERENT, readability
 from mi_ortho.elicitation import melbo, random_vectors
 from mi_ortho.elicitation.objectives import Displace
+from mi_ortho.model import new_sinks
 from mi_ortho.runs.rows import pick
 from mi_ortho.steering import complete
 from mi_ortho.studies.family.job import Job
@@ -100,7 +102,7 @@ def _anew(job: Job, objective: Displace, last: int) -> int | None:
 
 
 def _success(job: Job, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return any(row["new"] and job.config.behaviour in ("auto", row["mode"]) for row in rows)
+    return any(row["new"] and not row.get("sinks") and job.config.behaviour in ("auto", row["mode"]) for row in rows)
 
 
 def _unreadable(rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -169,8 +171,9 @@ def _answers(job: Job, vectors: Float[Tensor, "n d_model"]) -> list[dict[str, An
             "new": answer.mode != plain and answer.mode in names,
             "readability": None if answer.log_probability is None else readability(answer.text, answer.log_probability),
             "text": answer.text,
+            "sinks": count,
         }
-        for answer in answers
+        for answer, count in zip(answers, new_sinks(job.positions, vectors), strict=True)
     ]
 
 

@@ -5,7 +5,7 @@ same command continues after any interruption and ends with the same result.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from mi_ortho.elicitation.objectives import Match, displace, match
 from mi_ortho.elicitation.orthogonal import together
 from mi_ortho.elicitation.published import avoidable
 from mi_ortho.elicitation.search import SearchResult, Status
-from mi_ortho.interventions.sites import resid_post
 from mi_ortho.interventions.subspace import max_abs_cosine
-from mi_ortho.model import slice_model
+from mi_ortho.model import new_sinks
 from mi_ortho.runs.directory import RunError
 from mi_ortho.steering import Yardstick, complete, measure_graded, unsteered_completions, yardstick
 from mi_ortho.steering.files import load_vectors
@@ -39,7 +38,6 @@ from mi_ortho.studies.family.job import BATCH, Job, goal_of, preconditioned, rec
 from mi_ortho.studies.family.own_answers import require_effect, with_own_answers
 from mi_ortho.studies.family.radius import find_radius
 from mi_ortho.studies.shared.left_out import sinks_row
-from mi_ortho.studies.shared.positions import readout_of
 
 
 def solve(job: Job) -> None:
@@ -107,6 +105,7 @@ def _search_rows(job: Job) -> list[dict[str, Any]]:
 def _completion_rows(
     job: Job, kind: str, vectors: Float[Tensor, "n d_model"], objectives: Sequence[float | None]
 ) -> list[dict[str, Any]]:
+    sinks = new_sinks(job.positions, vectors)
     return [
         {
             "kind": kind,
@@ -116,6 +115,7 @@ def _completion_rows(
             "text": done[0].text,
             "modes": [each.mode for each in done],
             "objective": objectives[index] if index < len(objectives) else None,
+            "sinks": sinks[index],
         }
         for index, done in enumerate(complete(job.setting, job.train, vectors))
     ]
@@ -123,14 +123,7 @@ def _completion_rows(
 
 def _melbo_candidates(job: Job) -> tuple[Tensor, list[float | None]]:
     config = job.config
-    z = slice_model(
-        job.setting.model,
-        job.setting.prompts(job.train),
-        source=job.setting.site,
-        target=resid_post(config.layers[1]),
-        readout=readout_of(config.melbo_readout),
-        where=job.setting.where,
-    )
+    z = job.read_by(config.melbo_readout)
     objective = displace(z, like=torch.zeros(z.d_model, device=job.device))
     layers = f"block {config.source} to {config.target}"
     if config.radius == "auto":
@@ -160,6 +153,9 @@ def _base_from_file(job: Job) -> Tensor:
 def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, " d_model"]:
     """The candidate that shows the configured behaviour on most training prompts; of equals, that of largest objective.
 
+    One that turns ordinary positions into attention sinks is taken only where all do: its activations are those of the
+    sinks, which no orthogonal vector repeats.
+
     A candidate whose behaviour is the unsteered one, or that no rule recognises, is never the base: almost any vector
     would keep such a behaviour. The user's own base may be: it is compared by its answers (`with_own_answers`).
 
@@ -183,9 +179,21 @@ def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, 
             "model does not show by itself; change --radius, --source, --target or --behaviour, write a rule into "
             "modes.json, or give one of them with --base, to compare answers with its own"
         )
-    best = max(able, key=lambda row: (sum(mode == behaviour for mode in row["modes"]), row["objective"] or 0.0))
-    job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}")
+    best = max(
+        able,
+        key=lambda row: (
+            not row.get("sinks"),
+            sum(mode == behaviour for mode in row["modes"]),
+            row["objective"] or 0.0,
+        ),
+    )
+    job.say(f"base: MELBO vector {best['index']} ({best['mode']}): {_short(str(best['text']))}{_sinking(best)}")
     return vectors[int(best["index"])].clone()
+
+
+def _sinking(row: Mapping[str, Any]) -> str:
+    count = row.get("sinks")
+    return f" (it makes attention sinks of {count} positions)" if count else ""
 
 
 def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> None:
@@ -197,7 +205,8 @@ def measure_base(job: Job, yard: Yardstick, base: Float[Tensor, " d_model"]) -> 
             (k for k, v in enumerate(job.run.load_tensors("candidates")["melbo"]) if torch.equal(v, base.cpu())), 0
         )
         job.run.save_tensors("vectors/base", {"base": base})
-        return [{"kind": "base", "index": index, **row}]
+        sinks, positions = new_sinks(job.positions, base[None])[0], int(job.positions.real.sum())
+        return [{"kind": "base", "index": index, "sinks": sinks, "positions": positions, **row}]
 
     job.stage("base", compute, kind="base")
 

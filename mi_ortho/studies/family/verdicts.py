@@ -296,7 +296,8 @@ def headline(
         f"{_shown(base[0], plain[0])}{_conditions(total)}. "
     )
     others = "".join(_also(rows, name, totals[name]) for name in totals if name != match)
-    return f"{text}{_chance(rows, match, total)}{others}{_graded(rows, match)}{_limits(total)}{_ending(total)}"
+    graded = f"{_graded(rows, match)}{_sinks(base[0])}"
+    return f"{text}{_chance(rows, match, total)}{others}{graded}{_limits(total)}{_ending(total)}"
 
 
 MATCHED_ON = {"kl": "next-token distributions", "activation": "target activations"}
@@ -317,6 +318,17 @@ def _graded(rows: Sequence[Record], match: str) -> str:
     return (
         f"The posterior of {_named(base)} lies between {min(family):.2g} and {max(family):.2g} with all of them, "
         f"between {min(random):.2g} and {max(random):.2g} with random vectors. "
+    )
+
+
+def _sinks(base: Record) -> str:
+    """What the base does to the stream where it makes attention sinks of ordinary positions."""
+    count, positions = base.get("sinks"), base.get("positions")
+    if not count:
+        return ""
+    return (
+        f"The base turns {count} of {positions} positions into attention sinks, and its activations at the target are "
+        "mostly theirs: no family that repeats them says anything about the behaviour. "
     )
 
 

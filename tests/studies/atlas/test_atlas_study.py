@@ -67,6 +67,18 @@ def test_ties_go_to_other_answers_and_then_to_the_larger_reach() -> None:
     assert [cell["source"] for cell in cells(planted(one, more, far))] == [2, 3, 1]
 
 
+def test_vectors_that_make_sinks_do_not_count() -> None:
+    rows = planted(
+        (1, 2, 0.1, ["code", "json", "list"], ["refuse"], 1.0), (2, 4, 0.1, ["code", "json"], ["refuse"], 1.0)
+    )
+    assert cells(rows)[0]["source"] == 1
+    sinking = [
+        {**row, "sinks": 9} if row.get("mode") in ("json", "list") and row["source"] == 1 else row for row in rows
+    ]
+    first, second = cells(sinking)
+    assert (first["source"], first["sinking"], second["sinking"]) == (2, 0, 2) and second["behaviours"] == ["code"]
+
+
 def test_an_asked_behaviour_is_counted_by_vectors() -> None:
     many = (1, 3, 0.1, ["code", "json", "list"], ["refuse"] * 3, 9.0)
     wanted = (2, 4, 0.1, ["code", "code", "refuse"], ["refuse"] * 3, 2.0)

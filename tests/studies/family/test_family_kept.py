@@ -1,6 +1,7 @@
 """What counts as keeping a behaviour: never what no rule knows, and never what the model does by itself."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,17 +69,36 @@ def job(tmp_path: Path) -> Any:
     """A job whose rows a test writes itself."""
     model = architectures.model("qwen2")
 
-    def make(unsteered: str, melbo: list[str], text: str = "", **settings: Any) -> Job:
+    def make(unsteered: str, melbo: list[str], text: str = "", sinks_of: Sequence[int] = (), **settings: Any) -> Job:
         config = replace(FamilyConfig(), source=0, target=2, n=1, n_kl=1, where="all", **settings)
         run = start(tmp_path, "family", {"n": str(settings), "modes": melbo, "plain": unsteered, "text": text})
         for index in range(len(TEXTS)):
             run.record({"kind": "unsteered", "prompt": index, "mode": unsteered, "text": text})
         for index, mode in enumerate(melbo):
             row = {"kind": "melbo", "index": index, "mode": mode, "modes": [mode, mode], "text": f"text {index}"}
-            run.record(row | {"objective": float(index)})
+            run.record(row | {"objective": float(index)} | ({"sinks": sinks_of[index]} if sinks_of else {}))
         return prepare(run, config, model, Modes((Mode("code", "python"), Mode("refuse", "refusal"))), TEXTS, ())
 
     return make
+
+
+def test_a_base_that_makes_sinks_is_the_last_choice(job: Any) -> None:
+    vectors = torch.eye(3, 32)
+    for sinks, chosen in (((0, 0, 0), 2), ((0, 0, 7), 1), ((3, 5, 7), 2)):
+        assert torch.equal(
+            choose_base(job("refuse", ["code"] * 3, text=str(sinks), sinks_of=sinks), vectors), vectors[chosen]
+        )
+
+
+def test_the_headline_says_that_a_base_makes_sinks() -> None:
+    rows = [
+        {"kind": "unsteered", "mode": "other", "prompt_text": "Why?"},
+        {"kind": "base", "mode": "code", "keeps": True, "norm": 1.0, "text": "x = 1", "sinks": 35, "positions": 36},
+        {"kind": "vector", "match": "kl", "index": 0, "mode": "code", "keeps": True, "norm": 2.0},
+    ]
+    assert "turns 35 of 36 positions into attention sinks" in headline(rows, {"kl": counts(rows, "kl")}, {"kl": 0}, "m")
+    rows[1]["sinks"] = 0
+    assert "sinks" not in headline(rows, {"kl": counts(rows, "kl")}, {"kl": 0}, "m")
 
 
 @pytest.mark.parametrize("behaviour", ["auto", "other", "refuse"])
