@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from experiments.lab import Base, Bench, Place, Ranking, Reading, bars, column, needs, unbased
+from experiments.lab.bases import at_all_positions
 from mi_ortho import displace, melbo, random_vectors, resid_post, slice_model
 from mi_ortho.dct import (
     Factors,
@@ -49,7 +50,7 @@ NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.h
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each prompt that factors are made on; they are tried on those that follow it."""
+    """One row for each prompt that factors are made on; they are tried on those that follow it, MELBO vectors on it."""
     texts = tuple(dict.fromkeys([*bench.subject.texts.train, *bench.subject.texts.held_out]))
     units = texts[: config.prompts]
     for index, text in enumerate(units):
@@ -59,7 +60,16 @@ def run(config: Config, bench: Bench) -> None:
             options = {"source": setting.site, "target": target, "readout": READ, "where": setting.where}
             z = slice_model(setting.model, setting.prompts((text,)), **options)
             others = [texts[(index + k) % len(texts)] for k in range(1, config.held_out + 1)]
-            bench.record(prompt=index, text=text, **examine(replace(case, z=z), config.k, turned(case, others)))
+            shares = examine(replace(case, z=z), config.k, turned(case, others))
+            results = melbo(
+                displace(at_all_positions(case)),
+                radius=config.radius,
+                n=config.k,
+                generator=case.generator(1),
+                max_steps=10,
+            )
+            sure = turned(case, [text])(torch.stack([one.vector for one in results]))
+            bench.record(prompt=index, text=text, melbo=sure, **shares)
         bench.track("prompt", index + 1, len(units))
 
 
@@ -76,11 +86,9 @@ def turned(case: Base, texts: Sequence[str]) -> Callable[[Tensor], float]:
 
 
 def examine(case: Base, k: int, score: Callable[[Tensor], float]) -> dict[str, float]:
-    """The score of k factors of every method, of MELBO vectors, and of random ones, as long and as far displaced."""
+    """The score of k factors of every method, and of random vectors, as long and as far displaced."""
     radius, generator = case.place.radius, case.generator(0)
     sets = {name: method(case.z, k, radius=radius, generator=generator).vectors for name, method in METHODS.items()}
-    melbos = melbo(displace(case.z), radius=radius, n=k, generator=generator, max_steps=10)
-    sets["melbo"] = torch.stack([one.vector for one in melbos])
     sets["random"] = radius * orthonormal_rows(random_vectors(k, case.z.d_model, 1.0, generator))
     sets["displaced"] = replace(case, vector=sets["linear"][0]).displaced(k, 23)
     return {name: score(vectors) for name, vectors in sets.items()}
@@ -102,7 +110,7 @@ def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The share of every method."""
     controls = ("random", "displaced", "published linear", "published quadratic")
-    names = (*METHODS, "melbo", "random", "displaced")
+    names = (*METHODS, "random", "displaced")
     groups = [(name, column(rows, name), "control" if name in controls else "value") for name in names]
     caption = "Share of completions of other prompts that turn into another behaviour; means over prompts."
     return [bars("Behaviour changed by the factors of each method", caption, groups, unit="share")] if rows else []

@@ -53,7 +53,7 @@ def measure(base: Base) -> None:
 
     row: dict[str, Any] = {
         "predicted": allowed,
-        "open": float(allowed < min(unclamped, len(origin) - 2)),
+        "open": int(allowed < min(unclamped, len(origin) - 2)),
         "first_order": second_order_count(torch.zeros_like(values), slope, base.norm, SHARE),
     }
     for name, one in (("measured", effect), ("expansion", expansion)):

@@ -206,10 +206,13 @@ FACTORS = "correct_linear_factors_beat_the_published_columns"
 
 def shares(count: int = 9, **values: float) -> list[dict[str, Any]]:
     """Rows of the claim about factors, the shares of some methods replaced."""
-    usual = {"linear": 0.5, "quadratic": 0.45, "exponential": 0.55, "melbo": 0.6, "displaced": 0.1, "random": 0.03}
-    every = {**usual, "published linear": 0.04, "published quadratic": 0.2, **values}
+    usual = {"linear": 0.5, "quadratic": 0.45, "exponential": 0.7, "melbo": 0.6, "displaced": 0.1, "random": 0.03}
+    every = {**usual, "published linear": 0.04, "published quadratic": 0.15, **values}
     return [
-        {"prompt": k, **{name: share + 0.003 * ((k + place) % 4) for place, (name, share) in enumerate(every.items())}}
+        {
+            "prompt": k,
+            **{name: share + 0.003 * (k * (place + 2) % 5) for place, (name, share) in enumerate(every.items())},
+        }
         for k in range(count)
     ]
 
@@ -218,8 +221,8 @@ def shares(count: int = 9, **values: float) -> list[dict[str, Any]]:
     ("rows", "expected"),
     [
         (shares(), [YES] * 4),
-        (shares(**{"published linear": 0.5}), [NO, YES, YES, YES]),
-        (shares(displaced=0.5), [YES, NO, YES, YES]),
+        (shares(**{"published linear": 0.5}), ["undecided", YES, YES, YES]),
+        (shares(displaced=0.5), [YES, "undecided", YES, YES]),
         (shares(linear=0.04, displaced=0.02), [NO, NO, NO, YES]),  # linear ones are no better than random ones
         (shares(exponential=0.2, quadratic=0.05), [YES, YES, NO, NO]),
         (shares(melbo=0.02), ["invalid"] * 4),  # nothing turns answers here
@@ -246,13 +249,17 @@ def test_correct_factors_lie_where_the_map_is_sensitive_and_published_columns_do
             return float((vectors @ features.mT).square().sum() / vectors.square().sum())
 
         inside = module(FACTORS).examine(case, 4, score)
-        assert min(inside["linear"], inside["exponential"], inside["melbo"]) > 0.9
+        assert min(inside["linear"], inside["exponential"]) > 0.9
         assert max(inside["published linear"], inside["random"], inside["displaced"]) < 0.5
 
 
 def test_random_vectors_are_displaced_as_far_as_the_first_factor() -> None:
     right = rotation(12, 4).float()
-    z = LinearMap(torch.diag(torch.linspace(3.0, 1.0, 12)) @ right, torch.zeros(12))
+    line = LinearMap(torch.diag(torch.linspace(3.0, 1.0, 12)) @ right, torch.zeros(12))
+
+    def z(theta: Tensor) -> Tensor:
+        return line(theta) + 0.001 * (theta @ right.mT).square()
+
     base = planted_base(0, right[0], along(right[0]), z=z)
     case, lengths = replace(base, place=replace(base.place, radius=1.0)), []
 
