@@ -57,17 +57,12 @@ def run(config: Config, bench: Bench) -> None:
         if not bench.has(prompt=index):
             case = replace(unbased(bench, config, (text,)), index=index)
             setting, target = case.setting, resid_post(config.target)
-            options = {"source": setting.site, "target": target, "readout": READ, "where": setting.where}
-            z = slice_model(setting.model, setting.prompts((text,)), **options)
+            ends = {"source": setting.site, "target": target, "readout": READ, "where": setting.where}
+            z = slice_model(setting.model, setting.prompts((text,)), **ends)
             others = [texts[(index + k) % len(texts)] for k in range(1, config.held_out + 1)]
             shares = examine(replace(case, z=z), config.k, turned(case, others))
-            results = melbo(
-                displace(at_all_positions(case)),
-                radius=config.radius,
-                n=config.k,
-                generator=case.generator(1),
-                max_steps=10,
-            )
+            options = {"radius": config.radius, "n": config.k, "generator": case.generator(1), "max_steps": 10}
+            results = melbo(displace(at_all_positions(case)), **options)
             sure = turned(case, [text])(torch.stack([one.vector for one in results]))
             bench.record(prompt=index, text=text, melbo=sure, **shares)
         bench.track("prompt", index + 1, len(units))
