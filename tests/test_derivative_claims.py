@@ -205,10 +205,11 @@ def test_a_loop_that_stops_early_is_told_from_one_that_arrives(tmp_path: Path) -
 FACTORS = "correct_linear_factors_beat_the_published_columns"
 
 
-def shares(count: int = 9, **values: Any) -> list[dict[str, Any]]:
+def shares(count: int = 9, **values: float) -> list[dict[str, Any]]:
     """Rows of the claim about factors, the shares of some methods replaced."""
     usual = {"linear": 0.5, "quadratic": 0.45, "exponential": 0.7, "melbo": 0.6, "displaced": 0.1, "random": 0.03}
-    every = {**usual, "published linear": 0.04, "published quadratic": 0.15, **values}
+    every = {**usual, "published linear": 0.04, "published quadratic": 0.15}
+    every |= {name.replace("_", " "): value for name, value in values.items()}
     places = {name: place + 2 for place, name in enumerate(every)}
     return [
         {"prompt": k, **{name: share + 0.003 * (k * places[name] % 5) for name, share in every.items()}}
@@ -220,7 +221,7 @@ def shares(count: int = 9, **values: Any) -> list[dict[str, Any]]:
     ("rows", "expected"),
     [
         (shares(), [YES] * 4),
-        (shares(**{"published linear": 0.5}), ["undecided", YES, YES, YES]),
+        (shares(published_linear=0.5), ["undecided", YES, YES, YES]),
         (shares(displaced=0.5), [YES, "undecided", YES, YES]),
         (shares(linear=0.04, displaced=0.02), [NO, NO, YES, YES]),  # linear ones are no better than random ones
         (shares(exponential=0.2, quadratic=0.05), [YES, YES, NO, NO]),
