@@ -1,43 +1,34 @@
-"""Correct factors change behaviour more often than those of the published linear and quadratic code.
+"""Do correct factors change behaviour more often than those of the published linear and quadratic code?
 
 Source: deep causal transcoding, whose published linear method takes columns of the matrix whose rows are the singular
     directions, and whose quadratic method never takes a second derivative; it ranks exponential above both.
-Prediction: over prompts not searched on, the share of completions turned into another known behaviour is at least 0.1
-    higher with correct linear factors than with the published columns; exponential factors are at least as good as
-    linear ones, and quadratic ones at least as good as the published quadratic ones.
-Control: random orthonormal directions of the same norm.
-Refuted if: the interval of the first difference lies below 0.1, or those of the others below 0.
-Changed after a first run: 12 new seeds instead of 4, since the first run left intervals too wide to decide. The
-    thresholds were not changed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Ranking, at_least, column, interval_of, needs, random_order
-from mi_ortho import ActivationMap, Verdict, random_vectors, resid_post
+from experiments.lab import Base, Bench, Place, Ranking, Reading, bars, column, needs, unbased
+from experiments.lab.bases import at_all_positions
+from mi_ortho import displace, melbo, random_vectors, resid_post, slice_model
 from mi_ortho.dct import (
     Factors,
     exponential_dct,
     linear_dct,
-    projected_linear_dct,
     published_linear_dct,
     published_quadratic_dct,
     quadratic_dct,
 )
 from mi_ortho.interventions import orthonormal_rows
-from mi_ortho.pages import Estimate
-from mi_ortho.steering import Setting, complete, unsteered_completions
+from mi_ortho.steering import complete, unsteered_completions
 
-BETTER = 0.1
+READ = 3  # last positions of the target
 METHODS: Mapping[str, Callable[..., Factors]] = {
     "linear": linear_dct,
-    "projected linear": projected_linear_dct,
     "quadratic": quadratic_dct,
     "exponential": exponential_dct,
     "published linear": published_linear_dct,
@@ -46,107 +37,75 @@ METHODS: Mapping[str, Callable[..., Factors]] = {
 
 
 @dataclass(frozen=True)
-class Config:
-    """Where to steer, at which norm, factors a method, prompts a seed, and prompts and tokens of the score."""
+class Config(Place):
+    """Where to steer; factors a method, prompts they are made on, at most, and others they are tried on."""
 
-    model: str | None = None
-    source: int = DEMO["source"]
-    target: int = DEMO["target"]
-    radius: float = DEMO["radius"]
-    k: int = 12
-    train: int = 2
-    held_out: int = 4
-    tokens: int = 16
-    seeds: tuple[int, ...] = tuple(range(4, 16))
+    k: int = 6
+    prompts: int = 12
+    held_out: int = 2
 
 
-SMOKE = Config(k=2, train=1, held_out=1, tokens=8, seeds=(0, 1))
-NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.train + config.held_out))
+SMOKE = Config(k=2, prompts=2, held_out=1)
+NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.held_out + 1))
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each seed, which draws the prompts searched on and the starts."""
-    bench.require_layers(config.source, config.target)
-    texts = bench.texts(config.train + config.held_out)
-    for seed in config.seeds:
-        if not bench.has(seed=seed):
-            stream = bench.generator(seed)
-            order = random_order(len(texts), stream).tolist()
-            train, rest = (tuple(texts[i] for i in part) for part in (order[: config.train], order[config.train :]))
-            z = bench.map(train, config.source, config.target, readout=3)
-            bench.record(seed=seed, **examine(z, config.k, config.radius, stream, turned(config, bench, rest)))
-        bench.track("seed", config.seeds.index(seed) + 1, len(config.seeds))
+    """One row for each prompt that factors are made on; they are tried on those that follow it, MELBO vectors on it."""
+    texts = tuple(dict.fromkeys([*bench.subject.texts.train, *bench.subject.texts.held_out]))
+    units = texts[: config.prompts]
+    for index, text in enumerate(units):
+        if not bench.has(prompt=index):
+            case = replace(unbased(bench, config, (text,)), index=index)
+            setting, target = case.setting, resid_post(config.target)
+            ends = {"source": setting.site, "target": target, "readout": READ, "where": setting.where}
+            z = slice_model(setting.model, setting.prompts((text,)), **ends)
+            others = [texts[(index + k) % len(texts)] for k in range(1, config.held_out + 1)]
+            shares = examine(replace(case, z=z), config.k, turned(case, others))
+            options = {"radius": config.radius, "n": config.k, "generator": case.generator(1), "max_steps": 10}
+            results = melbo(displace(at_all_positions(case)), **options)
+            sure = turned(case, [text])(torch.stack([one.vector for one in results]))
+            bench.record(prompt=index, text=text, melbo=sure, **shares)
+        bench.track("prompt", index + 1, len(units))
 
 
-def turned(config: Config, bench: Bench, texts: tuple[str, ...]) -> Callable[[Tensor], float]:
-    """Vectors to the share of completions that show a known behaviour other than the prompt's unsteered one."""
-    subject = bench.subject
-    setting = Setting(subject.model, resid_post(config.source), "all", subject.modes, max_new_tokens=config.tokens)
-    plain = [done.mode for done in unsteered_completions(setting, texts, bench.width, subject.device)]
+def turned(case: Base, texts: Sequence[str]) -> Callable[[Tensor], float]:
+    """Vectors, in both directions, to the share of completions with a behaviour other than the unsteered one."""
+    setting, names = case.setting, case.setting.modes.behaviours
+    plain = [done.mode for done in unsteered_completions(setting, texts, case.z.d_model, case.bench.device)]
 
     def share(vectors: Tensor) -> float:
-        rows = complete(setting, texts, torch.cat([vectors, -vectors]))
-        return fmean(
-            one.mode != mode and one.mode in subject.modes.behaviours for row in rows for one, mode in zip(row, plain)
-        )
+        rows = complete(setting, list(texts), torch.cat([vectors, -vectors]))
+        return fmean(one.mode != mode and one.mode in names for row in rows for one, mode in zip(row, plain))
 
     return share
 
 
-def examine(
-    z: ActivationMap, k: int, radius: float, generator: torch.Generator, score: Callable[[Tensor], float]
-) -> dict[str, float]:
-    """The score of k factors of every method and of k random orthonormal directions, all of norm `radius`."""
-    factors = {name: method(z, k, radius=radius, generator=generator).vectors for name, method in METHODS.items()}
-    factors["random"] = radius * orthonormal_rows(random_vectors(k, z.d_model, 1.0, generator))
-    return {name: score(vectors) for name, vectors in factors.items()}
+def examine(case: Base, k: int, score: Callable[[Tensor], float]) -> dict[str, float]:
+    """The score of k factors of every method, and of random vectors, as long and as far displaced."""
+    radius, generator = case.place.radius, case.generator(0)
+    sets = {name: method(case.z, k, radius=radius, generator=generator).vectors for name, method in METHODS.items()}
+    sets["random"] = radius * orthonormal_rows(random_vectors(k, case.z.d_model, 1.0, generator))
+    sets["displaced"] = replace(case, vector=sets["linear"][0]).displaced(k, 23)
+    return {name: score(vectors) for name, vectors in sets.items()}
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """Three differences, paired by seed."""
-    random = column(rows, "random")
-
-    def difference(one: str, other: str) -> list[float]:
-        return [row[one] - row[other] for row in rows]
-
-    statistic = "difference of the shares of completions turned into another behaviour, one value a seed"
-    return [
-        at_least(
-            "Correct linear factors beat the published columns",
-            f"share at least {BETTER} higher",
-            statistic,
-            difference("linear", "published linear"),
-            BETTER,
-            random,
-        ),
-        at_least(
-            "Exponential factors are at least as good as linear ones",
-            "share at least as high",
-            statistic,
-            difference("exponential", "linear"),
-            0.0,
-            random,
-        ),
-        at_least(
-            "True second derivatives are at least as good as the published quadratic method",
-            "share at least as high",
-            statistic,
-            difference("quadratic", "published quadratic"),
-            0.0,
-            random,
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """Each method beyond another, beside the published one or random vectors beyond the same."""
+    for row in rows:
+        gates = {"sensitive": row["melbo"], "specific": row["random"] / row["melbo"] if row["melbo"] else 1.0}
+        for key, one, other, than in (
+            ("linear", "linear", "published linear", "random"),
+            ("displaced", "linear", "displaced", "random"),
+            ("exponential", "exponential", "random", "linear"),
+            ("quadratic", "quadratic", "random", "published quadratic"),
+        ):
+            yield Reading(key, row[one] - row[than], row[other] - row[than], {"prompt": row["prompt"]}, gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Ranking]:
     """The share of every method."""
-    estimates = []
-    for name in (*METHODS, "random"):
-        values = column(rows, name)
-        style = "control" if name == "random" or name.startswith("published") else "value"
-        estimates.append(Estimate(name, fmean(values), interval_of(values), style))
-    caption = (
-        "Share of completions on held-out prompts that turn into another known behaviour; means over seeds; rings: "
-    )
-    caption += "published variants and random directions."
-    return [Ranking("Behaviour changed by the factors of each method", caption, tuple(estimates), unit="share")]
+    controls = ("random", "displaced", "published linear", "published quadratic")
+    names = (*METHODS, "random", "displaced")
+    groups = [(name, column(rows, name), "control" if name in controls else "value") for name in names]
+    caption = "Share of completions of other prompts that turn into another behaviour; means over prompts."
+    return [bars("Behaviour changed by the factors of each method", caption, groups, unit="share")] if rows else []

@@ -1,127 +1,113 @@
-"""Derivatives at zero do not describe what a steering vector of working norm does.
+"""Do derivatives at zero describe what a steering vector of working norm does?
 
 Source: comment on deep causal transcoding that derivative methods are only local; its ratio lambda, calibrated to 0.5.
-Prediction: at the norm where steering works, lambda = |D(Rv) - R J v| / |R J v| of random unit directions v is at least
-    0.5, on the model's own kind of prompts; and prompts made of random tokens differ from them by less than a factor 2.
-Control: the network with the entries of every weight matrix shuffled, at the same norm.
-Refuted if: the interval of lambda lies below 0.5 (derivatives suffice), or random prompts differ more than twofold (the
-    failure belongs to odd prompts, not to steering).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import log2
 from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from experiments.lab import DEMO, Bench, Lines, at_least, at_most, column, needs, pick, random_texts, shuffled_weights
-from mi_ortho import ActivationMap, Verdict, jacobian, random_vectors
+from experiments.lab import (
+    Base,
+    Bench,
+    Lines,
+    Place,
+    Reading,
+    each_base,
+    needs,
+    pick,
+    random_texts,
+    read_bases,
+    shuffled_weights,
+    unbased,
+)
+from mi_ortho import ActivationMap
+from mi_ortho.derivatives import pushforward
 from mi_ortho.nulls import CONTROLS
 from mi_ortho.pages import Panel, Series
 
-LAMBDA = 0.5
-FACTOR = 1.0  # of two, as a logarithm
+SCALES = (0.03, 0.1, 0.3, 1.0, 2.0)  # of the norm at which steering works
+TRIED = 16  # random directions
+STYLES = {
+    "base": ("base", "family"),
+    "random": (CONTROLS["random"].label, CONTROLS["random"].colour),
+    "displaced": ("random, displaced as far", "c1"),
+    "tokens": ("random, prompts of random tokens", "c4"),
+    "shuffled": ("random, shuffled weights", CONTROLS["shuffled"].colour),
+}
 
 
 @dataclass(frozen=True)
-class Config:
-    """Where to steer, the norm at which lambda is judged, and the norms of the curve as multiples of it."""
-
-    model: str | None = None
-    source: int = DEMO["source"]
-    target: int = DEMO["target"]
-    radius: float = DEMO["radius"]
-    scales: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 2.0)
-    directions: int = 16
-    prompts: int = 8
-    seed: int = 0
+class Config(Place):
+    """Where bases are looked for."""
 
 
-SMOKE = Config(scales=(0.1, 1.0), directions=4, prompts=2)
-NEEDS = (needs.blocks("source", "target"), needs.prompts(lambda config: config.prompts))
+SMOKE = Config(behaviours=("code",), bases=1, max_steps=10)
+NEEDS = (needs.place,)
 
 
 def run(config: Config, bench: Bench) -> None:
-    """One row for each network, kind of prompt, prompt and norm."""
-    bench.require_layers(config.source, config.target)
-    if 1.0 not in config.scales:
-        raise ValueError(f"got scales {config.scales}; expected 1.0 among them, where lambda is judged; add it")
-    texts_of_model = bench.texts(config.prompts)
-    odd = random_texts(bench, texts_of_model, bench.generator(config.seed))
-    for network, subject, kind, texts in (
-        ("trained", bench, "own", texts_of_model),
-        ("trained", bench, "random", odd),
-        ("shuffled", shuffled_weights(bench), "own", texts_of_model),
-    ):
-        for index, text in enumerate(texts):
-            key = {"network": network, "prompts": kind, "prompt": index}
-            for part in bench.stage({"scale": config.scales[-1]}, **key):
-                z = subject.map((text,), config.source, config.target)
-                stream = bench.generator(config.seed * 1009 + index)
-                directions = random_vectors(config.directions, z.d_model, 1.0, stream)
-                values = examine(z, [scale * config.radius for scale in config.scales], directions)
-                for scale, value in zip(config.scales, values):
-                    part.record(**key, scale=scale, residual=value)
-            bench.track(f"{network} network, {kind} prompts", index + 1, len(texts))
+    """For each base what the derivative misses of it and of random vectors, here and where it should not matter."""
+    shuffled = cache(lambda: shuffled_weights(bench))
+
+    def others(base: Base) -> dict[str, tuple[ActivationMap, float]]:
+        odd = unbased(base.bench, base.place, random_texts(base.bench, base.texts, base.generator(20)))
+        home = unbased(shuffled(), base.place, base.texts)
+        return {"tokens": (odd.z, 1.0), "shuffled": (home.z, home.stream / base.stream)}
+
+    each_base(config, bench, lambda base: measure(base, others(base)))
+
+
+def measure(base: Base, others: Mapping[str, tuple[ActivationMap, float]]) -> None:
+    """Record one base, beside other maps of as wide a vector, each with the factor between its norms and these."""
+    random = base.random(torch.full((TRIED,), base.norm).to(base.vector), 21)
+    groups = {
+        "base": (base.z, base.vector[None]),
+        "random": (base.z, random),
+        "displaced": (base.z, base.displaced(TRIED, 21)),
+        **{name: (z, factor * random) for name, (z, factor) in others.items()},
+    }
+    for group, (z, vectors) in groups.items():
+        for scale, value in zip(SCALES, residuals(z, vectors), strict=True):
+            base.bench.record(kind="residual", **base.units, group=group, scale=scale, residual=value)
 
 
 @torch.no_grad()
-def examine(z: ActivationMap, norms: Sequence[float], directions: torch.Tensor) -> list[float]:
-    """lambda at each norm: root mean square over directions of |D(Rv) - R J v| / |R J v|."""
-    linear = directions @ jacobian(z, torch.zeros_like(directions[0])).mT
-    origin = z(torch.zeros_like(directions[:1])).flatten(1)
-    residuals = []
-    for norm in norms:
-        change = z(norm * directions).flatten(1) - origin
-        ratio = (change - norm * linear).norm(dim=-1) / (norm * linear).norm(dim=-1)
-        residuals.append(float(ratio.square().mean().sqrt()))
-    return residuals
+def residuals(z: ActivationMap, vectors: Tensor) -> list[float]:
+    """lambda at each scale s: root mean square over the vectors of |z(s v) - z(0) - s J v| / |s J v|."""
+    linear = pushforward(z, torch.zeros_like(vectors[0]), vectors)
+    start = z(torch.zeros_like(vectors[:1])).flatten(1)
+    missed = [(z(s * vectors).flatten(1) - start - s * linear).norm(dim=-1) / (s * linear).norm(dim=-1) for s in SCALES]
+    return [float(ratio.square().mean().sqrt()) for ratio in missed]
 
 
-def judge(rows: Sequence[Mapping[str, Any]]) -> list[Verdict]:
-    """lambda at the working norm, and how far random prompts are from the model's own."""
-    at = pick(rows, scale=1.0)
-    conditions = (("trained", "own"), ("trained", "random"), ("shuffled", "own"))
-    trained, odd, null = (column(pick(at, network=one, prompts=kind), "residual") for one, kind in conditions)
-    ratios = [abs(log2(max(a, 1e-9) / max(b, 1e-9))) for a, b in zip(trained, odd)]
-    return [
-        at_least(
-            "At the working norm the first derivative misses half of the effect",
-            f"lambda at least {LAMBDA}",
-            "|D(Rv) - R J v| / |R J v|, random directions, one value a prompt",
-            trained,
-            LAMBDA,
-            null,
-        ),
-        at_most(
-            "That is no matter of odd prompts",
-            "lambda on prompts of random tokens within a factor 2",
-            "|log2 of the ratio of lambda between random and own prompts|",
-            ratios,
-            FACTOR,
-            [],
-        ),
-    ]
+def readings(rows: Sequence[Mapping[str, Any]]) -> Iterator[Reading]:
+    """What is missed at the working norm against a small one, other vectors, another network and other prompts."""
+    for units, gates, part in read_bases(rows):
+        at = {(row["group"], row["scale"]): row["residual"] for row in pick(part, kind="residual")}
+        if at:
+            full = {group: at[group, 1.0] for group in STYLES}
+            yield Reading("missed", full["base"], at["base", SCALES[0]], units, gates)
+            yield Reading("steering", full["base"], full["displaced"], units, gates)
+            yield Reading("training", full["random"], full["shuffled"], units, gates)
+            yield Reading("prompts", log2(full["random"] + 1e-9), log2(full["tokens"] + 1e-9), units, gates)
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> list[Lines]:
-    """lambda by norm, for the three conditions."""
-    styles = {
-        ("trained", "own"): ("family", "trained, own prompts"),
-        ("trained", "random"): (CONTROLS["random"].colour, "trained, random tokens"),
-        ("shuffled", "own"): (CONTROLS["shuffled"].colour, CONTROLS["shuffled"].label),
-    }
+    """What the derivative misses, over the norm."""
     series = []
-    for (network, kind), (style, label) in styles.items():
-        part = pick(rows, network=network, prompts=kind)
-        scales = sorted({row["scale"] for row in part})
-        values = [fmean(column(pick(part, scale=scale), "residual")) for scale in scales]
-        series.append(Series(label, scales, values, style, f"{network}-{kind}"))
+    for group, (label, style) in STYLES.items():
+        if part := pick(rows, kind="residual", group=group):
+            values = [fmean(row["residual"] for row in pick(part, scale=scale)) for scale in SCALES]
+            series.append(Series(label, SCALES, values, style, group))
     panel = Panel(
-        "Residual of the derivative", "lambda", "norm / working norm", {"threshold": LAMBDA}, logx=True, log=True
+        "Residual of the derivative", "lambda", "norm / working norm", {"threshold": 0.5}, logx=True, log=True
     )
-    return [
-        Lines("Means over prompts. Derivatives describe the map where lambda is far below 0.5.", panel, tuple(series))
-    ]
+    caption = "Means over bases. Derivatives describe the map where lambda is far below 0.5."
+    return [Lines(caption, panel, tuple(series))] if series else []

@@ -24,7 +24,7 @@ from mi_ortho.behaviours import GENERIC_MODES
 from mi_ortho.studies.nulls import Share
 
 BEHAVIOURS, COUNT = ("code", "alien", "help"), 9  # bases, three of each behaviour
-LABELS = ("loss", "bound")  # numbers of rows that are known exactly
+LABELS = ("loss", "bound", "scale")  # numbers of rows that are known exactly
 Effect = Callable[[Tensor], Tensor]
 
 

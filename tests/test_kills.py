@@ -255,11 +255,11 @@ SHAPES: dict[str, Callable[[Path], Shape]] = {
     "explore": of_explore,
     "experiment by splits": of_experiment("addition_reaches_half_of_the_circle"),
     "experiment by cases": of_experiment("vectors_work_on_other_prompts"),
-    "experiment by prompts": of_experiment("linear_null_explains_the_family"),
+    "experiment by bases": of_experiment("linear_null_explains_the_family"),
     "experiment by layers": of_experiment("layers_share_directions"),
-    "experiment of single rows": of_experiment("derivatives_are_local"),
+    "experiment of single rows": of_experiment("late_output_directions_are_tokens"),
 }
-FAST = ("family in blocks", "explore", "experiment by prompts")
+FAST = ("family in blocks", "explore", "experiment of single rows")
 
 
 @pytest.fixture

@@ -197,7 +197,7 @@ def test_two_workers_make_a_shared_family_once(tmp_path: Path) -> None:
 
 
 def program_of(out: Path, *more: str) -> list[str]:
-    names = ("derivatives_are_local", "local_and_global_jacobians_agree")
+    names = ("late_output_directions_are_tokens", "local_and_global_jacobians_agree")
     return [sys.executable, "-m", "experiments", *names, "--workers", "2", "--out", str(out), *more]
 
 
@@ -266,9 +266,9 @@ def test_a_cluster_does_the_same(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_experiment_runs_on_a_cluster(tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'mi-ortho[ray]'")
-    assert main(["derivatives_are_local", "--smoke", "--out", str(tmp_path), "--ray", "local"]) == 0
+    assert main(["late_output_directions_are_tokens", "--smoke", "--out", str(tmp_path), "--ray", "local"]) == 0
     assert len(list(tmp_path.glob("*/*/summary.json"))) == 1
-    assert main(["derivatives_are_local", "--smoke", "--out", str(tmp_path), "--ray", "127.0.0.1:1"]) == 2
+    assert main(["late_output_directions_are_tokens", "--smoke", "--out", str(tmp_path), "--ray", "127.0.0.1:1"]) == 2
     assert "ray start --head" in capsys.readouterr().err
 
 

@@ -33,6 +33,8 @@ GATES: Mapping[str, tuple[str, Literal["at least", "at most"]]] = {  # what a fi
     "turned": ("share of the answers that are turned at all", "at least"),
     "strong": ("displacement of the target over that by random vectors of the norm", "at least"),
     "quiet": ("what the ruler shows where nothing is there", "at most"),
+    "solved": ("distance of the search on the linear map from its exact optimum", "at most"),
+    "open": ("1 where neither the width nor a clamped spectrum cuts off the predicted count", "at least"),
     "ceiling": ("share of the values at the ceiling", "at most"),
     "floor": ("share of the values at the floor", "at most"),
 }
