@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from experiments.lab import Base, Bench, GrownFamily, Place, Reading, each_base, needs, pick, read_bases, unbased
-from experiments.lab.families import with_model
+from experiments.lab import Base, Bench, Family, Place, Reading, each_base, needs, pick, read_bases, unbased
+from experiments.lab.kept import with_model
 from mi_ortho import displace, melbo
 from mi_ortho.model import load_shuffled, load_untrained
 from mi_ortho.stats import Count
@@ -55,7 +55,7 @@ def measure(base: Base, networks: dict[str, Bench]) -> None:
         record(base, group, home, home.around(home.vector, f"{group} base"))
 
 
-def record(base: Base, group: str, around: Base, family: GrownFamily) -> None:
+def record(base: Base, group: str, around: Base, family: Family) -> None:
     """One row: how many vectors are as good as `MISSED`, and how far the base of that family moves the target."""
     count, moved = family.count(loss=MISSED), float(around.displacement(around.vector[None])[0])
     label = {**base.units, "group": group}

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.lab import Base, Bench, GrownFamily, Lines, Place, Reading, each_base, needs, pick, read_bases
+from experiments.lab import Base, Bench, Family, Lines, Place, Reading, each_base, needs, pick, read_bases
 from mi_ortho import LinearMap, jacobian, linear_null, match
 from mi_ortho.nulls import linear_family
 from mi_ortho.pages import Panel, Series
@@ -62,7 +62,7 @@ def square(matrix: Tensor) -> Tensor:
     return torch.linalg.qr(matrix).R if len(matrix) > matrix.shape[1] else matrix
 
 
-def on_a_line(base: Base, matrix: Tensor, name: str, n: int) -> GrownFamily:
+def on_a_line(base: Base, matrix: Tensor, name: str, n: int) -> Family:
     """The first vectors of the same search on a linear map."""
     bare = replace(base, behaviour="")  # nobody asks for the posterior under each of these vectors
     goal = match(LinearMap(matrix, matrix.new_zeros(len(matrix))), base.vector)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from toys import DTYPE, rotation
 
-from experiments.lab import Base, Bench, GrownFamily, Place, pick
+from experiments.lab import Base, Bench, Family, Place, pick
 from experiments.lab.predictions import read_predictions
 from experiments.lab.readings import judged
 from mi_ortho import FunctionMap
@@ -38,7 +38,7 @@ class PlantedBase(Base):
     """
 
     response: Effect = field(default=lambda theta: theta[:, 0])
-    given: Mapping[str, GrownFamily] = field(default_factory=dict)
+    given: Mapping[str, Family] = field(default_factory=dict)
 
     @cached_property
     def effect(self) -> Share:
@@ -54,14 +54,14 @@ class PlantedBase(Base):
         """A vector with half of the effect shows the behaviour everywhere."""
         return [float(one >= 0.5) for one in self.effect(vectors)]
 
-    def grow(self, name: str, *args: Any, **options: Any) -> GrownFamily:
+    def grow(self, name: str, *args: Any, **options: Any) -> Family:
         """The given family of this name, or one that is searched for."""
         return self.given[name] if name in self.given else super().grow(name, *args, **options)
 
 
-def family_of(vectors: Tensor, effect: Effect, *, losses: Tensor | None = None, ended: bool = True) -> GrownFamily:
+def family_of(vectors: Tensor, effect: Effect, *, losses: Tensor | None = None, ended: bool = True) -> Family:
     """A family with the effects that the response gives its vectors."""
-    return GrownFamily(vectors, torch.zeros(len(vectors)) if losses is None else losses, effect(vectors), ended)
+    return Family(vectors, torch.zeros(len(vectors)) if losses is None else losses, effect(vectors), ended)
 
 
 def bench_of(folder: Path | None = None) -> Any:
@@ -75,9 +75,7 @@ def planted_base(
     k: int, vector: Tensor, effect: Effect, *, z: Effect | None = None, folder: Path | None = None, **families: Any
 ) -> PlantedBase:
     """The k-th of the bases, three of each behaviour in turn; vectors of its families, or families."""
-    given = {
-        name: each if isinstance(each, GrownFamily) else family_of(each, effect) for name, each in families.items()
-    }
+    given = {name: each if isinstance(each, Family) else family_of(each, effect) for name, each in families.items()}
     made = FunctionMap(z or (lambda theta: theta), len(vector))
     nothing: Any = None
     place = (bench_of(folder), Place(max_steps=20), BEHAVIOURS[k % 3], k // 3, (f"prompt {k}",), nothing)

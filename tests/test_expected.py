@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import main
+from experiments.lab.bases import Place
 from experiments.lab.claims import load
 from experiments.lab.expected import COPIES, ROWS, TOKENS, expected, factor, gigabytes, page
-from experiments.lab.families import Setup
 from experiments.lab.presets import read_preset
 
 PRESET = read_preset("qwen1.5-1.8b-chat")
@@ -23,11 +23,12 @@ def run_of(folder: Path, **summary: object) -> Any:
 
 
 def test_families_cost_by_their_blocks_and_vectors() -> None:
-    config = Setup()
-    depth = 8 / (config.target - config.source)
-    assert factor(config, PRESET) == pytest.approx(depth * 1558 / (config.n * config.cases))
-    more = replace(config, n=2 * config.n)
-    assert factor(more, PRESET) == pytest.approx(factor(config, PRESET) / 2)
+    config = replace(Place(), most=24)
+    depth, bases = 8 / (config.target - config.source), config.bases * len(config.behaviours)
+    assert factor(config, PRESET) == pytest.approx(depth * 1558 / (24 * bases))
+    assert factor(replace(config, most=48), PRESET) == pytest.approx(factor(config, PRESET) / 2)
+    whole = factor(replace(config, most=126), PRESET)  # followed to its end: as many as there are dimensions left
+    assert factor(Place(), PRESET) == pytest.approx(whole)
 
 
 def test_what_has_no_slice_costs_by_the_blocks_of_the_model() -> None:

@@ -11,8 +11,8 @@ import torch
 
 from experiments.__main__ import main
 from experiments.lab import needs
+from experiments.lab.bases import Place
 from experiments.lab.claims import load, names
-from experiments.lab.families import Setup
 from experiments.lab.presets import FOLDER, read_preset
 from experiments.lab.refusing import tokens_of as refusal_tokens
 from mi_ortho import open_subject
@@ -134,7 +134,7 @@ def changed(subject: Subject, **texts: Any) -> Subject:
 
 def test_each_need_is_missed_where_it_is_not_met() -> None:
     subject = open_subject()
-    config = Setup()
+    config = Place()
 
     def refused(need: Callable[[Any, Subject], None], match: str, given: Any = config, by: Subject = subject) -> None:
         with pytest.raises(ValueError, match=match):
@@ -142,14 +142,10 @@ def test_each_need_is_missed_where_it_is_not_met() -> None:
 
     from dataclasses import replace
 
-    refused(needs.family, "layers", replace(config, target=60))
-    refused(needs.family, "layers", replace(config, source=config.target))
-    refused(needs.family, "expected one that its rules know", replace(config, behaviour="nothing"))
-    refused(
-        needs.family, "expected a group of 4", replace(config, group=4), changed(subject, train=("a",), held_out=())
-    )
-    refused(needs.behaviours, "no behaviour", by=changed(subject, natural={}))
-    refused(needs.behaviours, "others", by=changed(subject, natural={config.behaviour: ("x",)}))
+    refused(needs.place, "layers", replace(config, target=60))
+    refused(needs.place, "layers", replace(config, source=config.target))
+    refused(needs.place, "expected some that its rules know", replace(config, behaviours=("code", "nothing")))
+    refused(needs.place, "expected 4 at least", replace(config, group=4), changed(subject, train=("a",), held_out=()))
     refused(needs.harmless, "benign", by=changed(subject, natural={}))
     few = changed(subject, train=("a", "b"), held_out=(), natural={})
     refused(needs.more_prompts, "to try vectors", replace(config, group=2), few)
@@ -165,11 +161,12 @@ def test_each_need_is_missed_where_it_is_not_met() -> None:
 def test_the_published_numbers() -> None:
     preset = read_preset("qwen1.5-1.8b-chat")
     assert preset.model == "Qwen/Qwen1.5-1.8B-Chat" and preset.prompt == BOMB
-    config = preset.configured(Setup(), smoke=False)
-    assert (config.source, config.target, config.radius, config.n, config.temperature) == (8, 16, 7.0, 1558, 1.0)
-    assert (config.place, config.norm_cap, config.group, config.cases) == ("all", 0.0, 1, 1)
-    small = preset.configured(Setup(n=4), smoke=True)
-    assert small.n == Setup(n=4).n and small.source == 8
+    config = preset.configured(Place(), smoke=False)
+    assert (config.source, config.target, config.radius, config.most) == (8, 16, 7.0, 1558)
+    assert (config.where, config.norm_cap, config.group, config.bases) == ("all", 0.0, 1, 1)
+    assert config.behaviours == ("code",)
+    small = preset.configured(Place(most=4), smoke=True)
+    assert small.most == 4 and small.source == 8
     own = load("early_checkpoints_have_more_vectors").config
     assert preset.configured(own, smoke=False) == own  # its organisms are other models
 
@@ -204,7 +201,7 @@ def test_every_experiment_takes_the_preset(shrunk: str) -> None:
                 type(value) is type(getattr(found.config, key)) for key, value in vars(config).items() if key != "model"
             ), name
             missed[name] = lacking(name, config, subject)
-            if isinstance(config, Setup) and "have_more" not in name:
+            if isinstance(config, Place) and "have_more" not in name:
                 assert (config.source, config.target) == (8, 16)
     # random weights refuse nothing; whatever else an experiment asks for, the preset brings
     assert all("refuses 0 %" in text for text in missed.values() if text), missed
@@ -237,9 +234,9 @@ def test_settings_that_came_later_leave_earlier_runs_valid() -> None:
 
     from experiments.lab.performing import settings_of
 
-    config = Setup()
-    assert "temperature" not in settings_of(config)
-    assert settings_of(replace(config, temperature=1.0))["temperature"] == 1.0
+    config = Place()
+    assert "most_kl" not in settings_of(config)
+    assert settings_of(replace(config, most_kl=4))["most_kl"] == 4
 
 
 def test_a_preset_that_is_none_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,14 @@ from toys import rng, rotation, spread
 
 import experiments
 from experiments.__main__ import main
-from experiments.lab import Bench, Lines, Ranking, at_least, at_most
+from experiments.lab import Bench, Lines, Ranking
 from experiments.lab.claims import Experiment, changed, load, names, parse, read
 from experiments.lab.performing import cost_of, finished_run, perform
 from experiments.lab.results import command, write_results
 from mi_ortho import LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.pages import Estimate, Panel, Series
 from mi_ortho.pages.text import number
+from mi_ortho.stats import decide, judge, mean
 from mi_ortho.studies.shared.subject import Subject, Texts
 
 FOLDER = Path(experiments.__file__).parent
@@ -45,23 +45,21 @@ def test_experiment_is_complete(name: str) -> None:
     assert dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen  # pyright: ignore
     assert type(found.smoke) is config and found.smoke != found.config
     assert found.config.model == found.smoke.model and found.config.model in (None, "embedded/naive")
-    if found.predictions is None:
-        assert re.search(r"\d", found.parts["Prediction"]), "the prediction names a threshold"
-    else:
-        assert found.claim.endswith("?") and set(found.parts) - {"Source", "Changed after a first run"} == {
-            one.question for one in found.predictions.each.values()
-        }
+    assert found.predictions is not None
+    assert found.claim.endswith("?") and set(found.parts) - {"Source", "Changed after a first run"} == {
+        one.question for one in found.predictions.each.values()
+    }
     assert found.judge([]) and all(verdict.supported is None for verdict in found.judge([]))
 
 
 def test_a_file_that_lacks_a_part_is_refused() -> None:
     whole = module(names()[0])
     broken = type(whole)("experiments.broken", "A claim.\n\nSource: x.")
-    with pytest.raises(ValueError, match="without Config, SMOKE, NEEDS, run, judge, figures, a paragraph 'Prediction'"):
+    with pytest.raises(ValueError, match="without Config, SMOKE, NEEDS, run, readings; expected"):
         read(broken)
     with pytest.raises(ValueError, match="expected one of"):
         load("no_such_claim")
-    assert parse("A claim.\n\nSource: a\n  b\nControl: c")[1] == {"Source": "a b", "Control": "c"}
+    assert parse("A claim.\n\nSource: a\n  b")[1] == {"Source": "a b"}
 
 
 def test_settings_are_read_as_the_fields_own_types() -> None:
@@ -70,19 +68,6 @@ def test_settings_are_read_as_the_fields_own_types() -> None:
     for wrong in ("nothing=1", "bases", "bases=many"):
         with pytest.raises(ValueError, match="got --set"):
             changed(config, [wrong])
-
-
-# --- verdicts
-
-
-@pytest.mark.parametrize(
-    ("values", "least", "most"),
-    [([1.0, 1.1, 0.9], True, False), ([0.1, 0.0, 0.05], False, True), ([0.0, 1.0], None, None), ([2.0], None, None)],
-)
-def test_a_verdict_needs_the_whole_interval(values: list[float], least: bool | None, most: bool | None) -> None:
-    assert at_least("c", "p", "s", values, 0.5, [0.3, 0.1]).supported is least
-    assert at_most("c", "p", "s", values, 0.5, []).supported is most
-    assert at_least("c", "p", "s", values, 0.5, [0.3, 0.1]).control == pytest.approx(0.2)
 
 
 # --- running, resuming, rendering
@@ -105,8 +90,10 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
                 bench.record(step=step, value=1.0 + 0.01 * step)
                 (seen if seen is not None else []).append(step)
 
-    def judge(rows: Any) -> list[Verdict]:
-        return [at_least("It is one", "at least 0.5", "value | of <b>rows", [row["value"] for row in rows], 0.5, [0.0])]
+    def judged(rows: Any) -> list[Verdict]:
+        measured = mean([row["value"] for row in rows])
+        decision = decide(measured, 0.5)
+        return [judge("It is one", "at least 0.5", "value | of <b>rows", measured, 0.5, 0.0, decision)]
 
     def figures(rows: Any) -> list[Any]:
         values = [row["value"] for row in rows]
@@ -117,7 +104,7 @@ def toy(fail_at: int | None = None, seen: list[int] | None = None) -> Experiment
 
     parts = {"Source": "here.", "Prediction": "at least 0.5.", "Control": "zero.", "Refuted if": "below."}
     small = ToyConfig(steps=(0,))
-    return Experiment("toy", "It is one", parts, ToyConfig(), small, run, judge, figures, Path(__file__))
+    return Experiment("toy", "It is one", parts, ToyConfig(), small, run, judged, figures, Path(__file__))
 
 
 def go(experiment: Experiment, out: Path, config: Any = None, fresh: bool = False) -> Any:

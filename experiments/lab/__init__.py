@@ -1,47 +1,37 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bases import Base, Place, as_far, bases, change, each_base, read_bases, unbased
-from experiments.lab.bases import Family as GrownFamily
+from experiments.lab.bases import Base, Family, Place, as_far, bases, change, each_base, read_bases, unbased
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
-from experiments.lab.families import DEMO, Case, Family, Setup, cases
 from experiments.lab.figures import Lines, Ranking, bars
-from experiments.lab.judging import at_least, at_most, column, interval_of
 from experiments.lab.layers import beside, curves_of, once, record_layers, resampled
 from experiments.lab.readings import Reading, Total, measured_in, over_prompts, overlapping, rank_correlation
 from experiments.lab.refusing import Answers, Refusing, Splits, answers_of, each_split, refuses, refusing
+from mi_ortho.runs import numbers as column
 from mi_ortho.runs import pick
 
 __all__ = [
-    "DEMO",
     "Answers",
     "Base",
     "Bench",
-    "Case",
     "Family",
-    "GrownFamily",
     "Lines",
     "Place",
     "Ranking",
     "Reading",
     "Refusing",
-    "Setup",
     "Splits",
     "Total",
     "answers_of",
     "as_far",
-    "at_least",
-    "at_most",
     "bars",
     "bases",
     "beside",
-    "cases",
     "change",
     "column",
     "curves_of",
     "each_base",
     "each_split",
-    "interval_of",
     "measured_in",
     "once",
     "over_prompts",

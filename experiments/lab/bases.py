@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from experiments.lab.bench import LATER, Bench, identity
-from experiments.lab.families import file_of, locked, rules_of, stored, weights_of
+from experiments.lab.kept import file_of, locked, rules_of, stored, weights_of
 from mi_ortho import (
     ActivationMap,
     Lbfgs,

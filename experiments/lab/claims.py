@@ -11,7 +11,6 @@ from typing import Any
 
 import experiments
 from experiments.lab.bench import Bench
-from experiments.lab.families import Setup
 from experiments.lab.figures import Figure
 from experiments.lab.needs import Need
 from experiments.lab.predictions import GATES, Prediction, Predictions, read_predictions
@@ -19,12 +18,8 @@ from experiments.lab.readings import drawn, judged
 from mi_ortho import Verdict
 
 FOLDER = Path(__file__).resolve().parent.parent
-PARTS = ("Source", "Prediction", "Control", "Refuted if")  # of a claim whose thresholds still lie in its own file
+PARTS = ("Source",)
 CHANGED = "Changed after a first run"  # what was not fixed beforehand; only where there is such a thing
-MORE_BASES = (
-    "Eight bases with new random numbers instead of the three or four of a first run, which left many intervals too "
-    "wide to decide. The thresholds were not changed, and this run replaces the first one whatever it shows."
-)
 Row = Mapping[str, Any]
 
 
@@ -35,14 +30,14 @@ class Experiment:
     Attributes:
         name: of the file.
         claim: first sentence of its docstring.
-        parts: the named paragraphs below it, by `PARTS`, and `CHANGED` where something was.
+        parts: the named paragraphs below it, by `PARTS`, each prediction in words, and `CHANGED` where something was.
         config: the standard setting; `smoke` the same in seconds.
         run: measures on a bench, recording rows; skips what is recorded.
         judge: rows to verdicts, a pure function.
         figures: rows to drawings, a pure function.
         path: the file.
         needs: what the model must have, looked at before anything is measured.
-        predictions: the file that its readings are judged by; None where its own file still judges.
+        predictions: the file that its readings are judged by; None in a planted experiment that judges by itself.
     """
 
     name: str
@@ -82,37 +77,30 @@ def load(name: str) -> Experiment:
 def read(module: Any) -> Experiment:
     """A module as an experiment; ValueError names what its file lacks.
 
-    A module with `judge` is judged by it, one with `readings` by its file of predictions; what was predicted is drawn
-    then, and its `figures`, if any, are more.
+    It is judged by its file of predictions, and what was predicted is drawn; its `figures`, if any, are more.
     """
     name = module.__name__.rpartition(".")[2]
-    reads = not hasattr(module, "judge") and hasattr(module, "readings")
-    verdicts = "readings" if reads else "judge"
-    wanted = ("Config", "SMOKE", "NEEDS", "run", verdicts, *(() if reads else ("figures",)))
-    lacks = [part for part in wanted if not hasattr(module, part)]
+    lacks = [part for part in ("Config", "SMOKE", "NEEDS", "run", "readings") if not hasattr(module, part)]
     claim, parts = parse(module.__doc__ or "")
-    lacks += [f"a paragraph {part!r}" for part in (PARTS[:1] if reads else PARTS) if not parts.get(part)]
+    lacks += [f"a paragraph {part!r}" for part in PARTS if not parts.get(part)]
     if lacks or not claim:
         lacking = ", ".join(lacks) or "a claim"
         raise ValueError(f"got experiment {name!r} without {lacking}; expected all of them; complete its file")
-    config, path = module.Config(), Path(inspect.getfile(module))
-    same = (module.SMOKE, module.run)
-    if reads:
-        predictions = read_predictions(name)
-        parts |= {one.question: in_words(one) for one in predictions.each.values()}
-        parts |= {CHANGED: predictions.changed} if predictions.changed else {}
+    predictions = read_predictions(name)
+    parts |= {one.question: in_words(one) for one in predictions.each.values()}
+    parts |= {CHANGED: predictions.changed} if predictions.changed else {}
 
-        def judge(rows: Sequence[Row]) -> list[Verdict]:
-            return judged(predictions, list(module.readings(rows)) if rows else [])
+    def judge(rows: Sequence[Row]) -> list[Verdict]:
+        return judged(predictions, list(module.readings(rows)) if rows else [])
 
-        def figures(rows: Sequence[Row]) -> list[Figure]:
-            more = module.figures(rows) if hasattr(module, "figures") else []
-            return [*drawn(predictions, list(module.readings(rows)) if rows else []), *more]
+    def figures(rows: Sequence[Row]) -> list[Figure]:
+        more = module.figures(rows) if hasattr(module, "figures") else []
+        return [*drawn(predictions, list(module.readings(rows)) if rows else []), *more]
 
-        return Experiment(name, claim, parts, config, *same, judge, figures, path, module.NEEDS, predictions)
-    if isinstance(config, Setup) and config.cases == Setup.cases:  # all these families share this history
-        parts[CHANGED] = " ".join(filter(None, (parts.get(CHANGED), MORE_BASES)))
-    return Experiment(name, claim, parts, config, *same, module.judge, module.figures, path, module.NEEDS)
+    path = Path(inspect.getfile(module))
+    return Experiment(
+        name, claim, parts, module.Config(), module.SMOKE, module.run, judge, figures, path, module.NEEDS, predictions
+    )
 
 
 def in_words(one: Prediction) -> str:

@@ -14,11 +14,11 @@ from scipy.stats import rankdata
 from experiments.lab.bases import Base, Place, as_far, unbased
 from experiments.lab.bench import Bench
 from experiments.lab.directions import mean_difference
-from experiments.lab.families import families_folder, locked, trying
-from experiments.lab.judging import column
+from experiments.lab.kept import families_folder, locked, trying
 from experiments.organism.dial import Organism, materialise, organisms, plan, read_rows, train_set
 from experiments.organism.recipe import PRESETS
 from mi_ortho import open_subject
+from mi_ortho.runs import numbers as column
 from mi_ortho.stats import average
 from mi_ortho.studies.shared import Subject
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.lab.bases import Place
 from experiments.lab.claims import Experiment
 from experiments.lab.dialled import Dialled
 from experiments.lab.performing import cpu_seconds
@@ -18,7 +19,7 @@ from mi_ortho import Run
 from mi_ortho.pages import number
 from mi_ortho.runs import write_file
 
-BLOCKS = 8  # of the embedded models
+BLOCKS, WIDTH = 8, 128  # of the embedded models
 COPIES = 3  # of the weights at once: the model, one without training, one with shuffled weights
 ROWS, TOKENS = 64, 128  # completions written at once, and how long they get with their prompt
 BYTES = 4  # of a float32
@@ -111,4 +112,6 @@ def page(entries: list[Expected], preset: Preset) -> str:
 
 
 def _vectors(config: Any) -> int:
-    return getattr(config, "n", 1) * getattr(config, "cases", 1)
+    if not isinstance(config, Place):
+        return 1
+    return config.bases * len(config.behaviours) * (config.most or WIDTH - 2)

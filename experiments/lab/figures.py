@@ -6,8 +6,8 @@ from statistics import fmean
 
 from markupsafe import Markup
 
-from experiments.lab.judging import interval_of
 from mi_ortho.pages import Estimate, Panel, Series, curve, curves, estimates, estimates_svg, figure, standalone
+from mi_ortho.stats import mean
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,5 @@ def bars(
     unit: str = "",
 ) -> Ranking:
     """Means with intervals of (label, values, "value" or "control"); groups without values are left out."""
-    rows = (Estimate(label, fmean(values), interval_of(values), style) for label, values, style in groups if values)
+    rows = (Estimate(label, fmean(values), mean(values).interval, style) for label, values, style in groups if values)
     return Ranking(title, caption, tuple(rows), threshold, unit)

@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.lab.bench import listed
 from experiments.lab.coding import asked_for
-from experiments.lab.families import groups_of
 from experiments.lab.refusing import tokens_of
 from mi_ortho.refusal import instruction_suffix
 from mi_ortho.studies.refusal import RefusalConfig, Sets, prompt_sets
@@ -63,21 +62,6 @@ def prompts(count: Callable[[Any], int], *fields: str) -> Need:
     return need
 
 
-def family(config: Any, subject: Subject) -> None:
-    """Blocks to steer and to compare at, a group of prompts, and rules that know the behaviour."""
-    blocks("source", "target")(config, subject)
-    if config.behaviour not in subject.modes.behaviours:
-        raise ValueError(
-            f"got behaviour {config.behaviour!r} for {subject.title}; expected one that its rules know: "
-            f"{', '.join(subject.modes.behaviours)}; choose one with --set, or write the rule into modes.json"
-        )
-    if not groups_of(subject, config):
-        raise ValueError(
-            f"got {len({*subject.texts.train, *subject.texts.held_out})} prompts for {subject.title}; expected a group "
-            f"of {config.group}; give the model's folder a prompts.json, or ask for less with --set group=1"
-        )
-
-
 def place(config: Any, subject: Subject) -> None:
     """Blocks to steer and to compare at, prompts for every base, and rules that know the behaviours."""
     blocks("source", "target")(config, subject)
@@ -88,16 +72,6 @@ def place(config: Any, subject: Subject) -> None:
         )
     if len({*subject.texts.train, *subject.texts.held_out}) < config.group:
         raise ValueError(f"got too few prompts for {subject.title}; expected {config.group} at least; set group=1")
-
-
-def behaviours(config: Any, subject: Subject) -> None:
-    """Prompts that ask for the behaviour, and prompts that ask for others."""
-    names = [name for name in subject.modes.names if subject.texts.natural.get(name)]
-    if config.behaviour not in names or len(names) < 2:
-        raise ValueError(
-            f"got {subject.title} with prompts that ask for {', '.join(names) or 'no behaviour'}; expected some for "
-            f"{config.behaviour!r} and some for others; give the model's folder a prompts.json with lists under modes"
-        )
 
 
 def harmless(config: Any, subject: Subject) -> None:

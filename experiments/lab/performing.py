@@ -8,13 +8,12 @@ from typing import Any
 
 from experiments.lab.bench import Bench, Cost, Say, Track, identity
 from experiments.lab.claims import Experiment
-from experiments.lab.judging import column
 from experiments.lab.needs import check
 from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.pages import number
-from mi_ortho.runs import newest_first, pick, read_json
+from mi_ortho.runs import newest_first, numbers, pick, read_json
 from mi_ortho.stats import outcome, tally
 from mi_ortho.studies.shared import Subject, model_hash
 
@@ -127,13 +126,13 @@ def summary(experiment: Experiment, run: Run) -> dict[str, object]:
     rows = run.records()
     costs = pick(rows, kind="cost")
     verdicts = experiment.judge([row for row in rows if row.get("kind") != "cost"])
-    worked = column(costs, "cpu_seconds")
+    worked = numbers(costs, "cpu_seconds")
     return {
         "headline": headline(experiment, verdicts),
         "verdicts": verdicts,
-        "seconds": sum(column(costs, "seconds")),
+        "seconds": sum(numbers(costs, "seconds")),
         "cpu_seconds": sum(worked) if len(worked) == len(costs) else None,  # older parts did not record it
-        "megabytes": max(column(costs, "megabytes")),
+        "megabytes": max(numbers(costs, "megabytes")),
     }
 
 
