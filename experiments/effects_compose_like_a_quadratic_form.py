@@ -20,7 +20,7 @@ from experiments.lab import (
     Place,
     Ranking,
     Reading,
-    bases,
+    bases_of,
     each_base,
     needs,
     pick,
@@ -51,7 +51,7 @@ NEEDS = (needs.place,)
 
 def run(config: Config, bench: Bench) -> None:
     """For each base how its family composes by itself, with others, and negated."""
-    every = bases(bench, config)
+    every = bases_of(bench, config)
     each_base(config, bench, lambda base: measure(base, other_of(base, every)), every)
 
 

@@ -61,7 +61,7 @@ class PlantedBase(Base):
 
 def family_of(vectors: Tensor, effect: Effect, *, losses: Tensor | None = None, ended: bool = True) -> Family:
     """A family with the effects that the response gives its vectors."""
-    return Family(vectors, torch.zeros(len(vectors)) if losses is None else losses, effect(vectors), ended)
+    return Family(vectors, torch.zeros(len(vectors)) if losses is None else losses, lambda: effect(vectors), ended)
 
 
 def bench_of(folder: Path | None = None) -> Any:

@@ -46,18 +46,18 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 def test_bases_are_chosen_by_what_they_make_the_model_show(judged: dict[str, list[str]], tmp_path: Path) -> None:
     judged |= {"bomb": ["help", "code"], "story": ["code", "poem"]}
     bench = tiny_bench(tmp_path, "bomb", "story")
-    found = bases.bases(bench, SMALL)
+    found = bases.bases_of(bench, SMALL)
     assert [(one.behaviour, one.index, one.texts) for one in found] == [
         ("code", 0, ("bomb",)),  # what it shows unsteered makes no base
         ("poem", 0, ("story",)),  # its first candidate shows what there is a base of already
     ]
     assert all(one.norm == pytest.approx(3.0, rel=1e-4) for one in found)
     assert float(torch.nn.functional.cosine_similarity(found[0].vector, found[1].vector, dim=0)) < 0.999
-    again = bases.bases(bench, SMALL)
+    again = bases.bases_of(bench, SMALL)
     assert all(torch.equal(one.vector, other.vector) for one, other in zip(found, again, strict=True))
     judged |= {"bomb": ["help", "unreadable"], "story": ["help", "help"]}
     with pytest.raises(ValueError, match="got no MELBO vector with code or poem"):
-        bases.bases(bench, SMALL)
+        bases.bases_of(bench, SMALL)
 
 
 def test_the_effect_is_0_unsteered_and_1_under_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -103,6 +103,24 @@ def test_a_family_is_followed_to_its_end(tmp_path: Path) -> None:
     assert len(few.family().vectors) == 3
     assert len(few.grow("other", Penalised(few.match, 1e-9, 1.0), few.vector).vectors) == 2
     assert len(family.spread(2)) == 2 and torch.equal(family.spread(99), family.vectors)
+
+
+def test_effects_are_measured_when_they_are_asked_for_and_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+    made = followed(tmp_path)
+
+    def response(theta: Tensor) -> Tensor:
+        asked.append(len(theta))
+        return made.response(theta)
+
+    family = replace(made, response=response).family()
+    assert len(family.vectors) > 3 and not asked
+    before = family.effects
+    assert not before.isnan().any() and len(asked) == len(before) and torch.equal(family.effects, before)
+    assert torch.equal(followed(tmp_path).family().effects, before)
+    few = followed(tmp_path / "few").family(most=3)
+    first = few.effects
+    assert torch.equal(followed(tmp_path / "few").family().effects[:3], first)  # the rest is measured beside
 
 
 def test_an_interrupted_family_is_continued_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

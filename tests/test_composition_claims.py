@@ -42,7 +42,7 @@ def gradient_rows(kind: str) -> Rows:
     """Bases whose log-odds grow along one direction, with the energy in a family's span, or along the path only."""
 
     def make(k: int) -> Any:
-        vectors, direction = equal_shares(12, 60, k)
+        vectors, direction = equal_shares(12, 120, k)
         raise_by = {
             "linear": along(direction / 12**0.5),
             "quadratic": energy(vectors, 1.0),

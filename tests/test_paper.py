@@ -141,4 +141,4 @@ def test_the_template_quotes_known_experiments_and_shows_no_measured_number_of_i
     assert quoted <= set(names())
     prose = re.sub(r"```.*?```|`[^`]*`|\{[{%].*?[%}]\}|\]\([^)]*\)|^#.*?$", " ", text, flags=re.DOTALL | re.MULTILINE)
     numbers = set(re.findall(r"\d+(?:\.\d+)?", prose))
-    assert numbers <= {"2024", "800", "128", "576", "32", "2", "135", "95", "80", "0", "1", "05", ".05"}, numbers
+    assert numbers <= {"2024", "800", "128", "576", "64", "16", "2", "135", "95", "80", "0", "1", "05", ".05"}, numbers

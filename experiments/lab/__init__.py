@@ -1,6 +1,6 @@
 """What all experiments share: how a claim is written, run, judged and rendered. Experiments import only these names."""
 
-from experiments.lab.bases import Base, Family, Place, as_far, bases, change, each_base, read_bases, unbased
+from experiments.lab.bases import Base, Family, Place, as_far, bases_of, change, each_base, read_bases, unbased
 from experiments.lab.bench import Bench, random_order
 from experiments.lab.controls import random_texts, shuffled_weights
 from experiments.lab.figures import Lines, Ranking, bars
@@ -25,7 +25,7 @@ __all__ = [
     "answers_of",
     "as_far",
     "bars",
-    "bases",
+    "bases_of",
     "beside",
     "change",
     "column",

@@ -126,14 +126,19 @@ class Family:
 
     Attributes:
         vectors, losses: those that did not collapse, and the loss each ended at.
-        effects: of each, as a share of the base's; NaN around a vector without a behaviour.
+        measure: gives the effect of each, as a share of the base's; NaN around a vector without a behaviour.
         ended: whether the search went on until the family ended, so that counts of it are not cut off.
     """
 
     vectors: Tensor
     losses: Tensor
-    effects: Tensor
+    measure: Callable[[], Tensor]
     ended: bool
+
+    @cached_property
+    def effects(self) -> Tensor:
+        """Of each vector as a share of the base's: measured when asked for, as it may cost more than the search."""
+        return self.measure()
 
     def spread(self, count: int) -> Tensor:
         """So many of the vectors, spread evenly over the family."""
@@ -326,7 +331,20 @@ def grown(
         state if len(state["vectors"]) <= most else {**state, "lost": state["lost"][:most], "counts": torch.zeros(3)}
     )
     ended = has_ended(whole, base.place.lost) or most >= len(around) - 2
-    return Family(state["vectors"][:most], state["losses"][:most], state["effects"][:most], ended)
+    vectors = state["vectors"][:most]
+    return Family(vectors, state["losses"][:most], lambda: _effects(base, file, vectors), ended)
+
+
+def _effects(base: Base, file: Path, vectors: Tensor) -> Tensor:
+    """The effects of a family's vectors from its file; those that are missing are measured and written."""
+    with locked(file):
+        state = _stored_state(file, vectors[0] if len(vectors) else base.vector)
+        missing = state["effects"][: len(vectors)].isnan().nonzero().flatten().tolist() if base.behaviour else []
+        for k in missing:
+            state["effects"][k] = float(base.effect(vectors[k : k + 1])[0])
+        if missing:
+            write_tensors(file, state)
+    return state["effects"][: len(vectors)]
 
 
 def _stored_state(file: Path, around: Tensor) -> dict[str, Tensor]:
@@ -363,8 +381,9 @@ def _extend(
         bad = result.status in (Status.COLLAPSED, Status.NONFINITE)
         collapsed = collapsed + 1 if bad else 0
         if not bad:
-            effect = float(base.effect(result.vector[None])[0]) if base.behaviour else math.nan
-            lost = result.loss >= LOST if isinstance(goal, Match) else effect < WITHOUT
+            by_loss = isinstance(goal, Match) or not base.behaviour
+            effect = math.nan if by_loss else float(base.effect(result.vector[None])[0])
+            lost = result.loss >= LOST if by_loss else effect < WITHOUT
             found = {"losses": result.loss, "effects": effect, "lost": float(lost)}
             state["vectors"] = torch.cat([state["vectors"], result.vector[None]])
             for name, value in found.items():
@@ -379,7 +398,7 @@ def _extend(
     write_tensors(file, state)
 
 
-def bases(bench: Bench, place: Place) -> list[Base]:
+def bases_of(bench: Bench, place: Place) -> list[Base]:
     """So many bases of each behaviour, each on other prompts: of every group the strongest vector that shows it.
 
     Raises:
@@ -499,7 +518,7 @@ def each_base(
 
     `every`: the bases of this place, where they are looked up already.
     """
-    every = bases(bench, config) if every is None else every
+    every = bases_of(bench, config) if every is None else every
     for k, base in enumerate(every):
         for part in bench.stage(**base.units):
             part.record(kind="base", **base.units, **facts(base))
