@@ -58,6 +58,7 @@ def outcomes(entries: Sequence[Entry], claim: str, key: str) -> dict[str, str]:
 def earlier(entries: Sequence[Entry]) -> str:
     """The page, from corrected entries."""
     lines, asked, same = [], 0, 0
+    pages = {entry["experiment"] for entry in entries}
     every = statements()
     for one in every:
         told = outcomes(entries, one.claim, one.now)
@@ -66,7 +67,8 @@ def earlier(entries: Sequence[Entry]) -> str:
         mark = "" if not words or words == {one.verdict} else "**changed** "
         now = "; ".join(f"{model}: {text}" for model, text in told.items()) or "not asked again yet"
         cells = [cell_text(one.verdict), cell_text(f"{mark}{now}"), cell_text("; ".join(one.why))]
-        lines.append(f"| [{cell_text(one.words)}]({one.claim}.md) | {' | '.join(cells)} |")
+        words_of = f"[{cell_text(one.words)}]({one.claim}.md)" if one.claim in pages else cell_text(one.words)
+        lines.append(f"| {words_of} | {' | '.join(cells)} |")
     return INTRODUCTION.format(count=len(every), asked=asked, same=same) + "\n".join(lines) + "\n"
 
 

@@ -21,6 +21,7 @@ from mi_ortho.studies.shared import device_of
 
 FIRST = "frequent_behaviours_have_more_vectors"  # of several workers: it trains for long, and the others run meanwhile
 PUBLISHED = "qwen1.5-1.8b-chat"
+STANDARD = "embedded"  # whose runs tell what others should take
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 
 
@@ -103,7 +104,8 @@ def calculated(choices: Choices) -> int:
     preset = preset_of(choices)
     if preset is None:
         raise ValueError("got expected without --preset; expected one, as its size is what counts; name it")
-    runs = {one: run for one in map(load, names()) if (run := finished_run(one, one.config, choices.out))}
+    every = [(one, at_model(one.config, STANDARD)) for one in map(load, names())]
+    runs = {one: run for one, config in every if (run := finished_run(one, config, choices.out))}
     print(page(expected(runs, preset), preset))
     return 0
 
@@ -126,9 +128,10 @@ def results(choices: Choices) -> int:
     corrected = correct(read_entries(to))
     for path in [*write_paper(corrected, to), write_earlier(corrected, to)] if corrected else []:
         print(path)
-    if len(done) == len(loaded) and preset_of(choices) is None and choices.model is None and not choices.smoke:
+    if len(done) == len(loaded) and preset_of(choices) is None and choices.model == STANDARD and not choices.smoke:
         print(write_expected(dict(done), read_preset(PUBLISHED), to))
-    commands = [one.command for one, run in runs if run is None]
+    with_model = f" --model {choices.model}" if choices.model else ""
+    commands = [f"{one.command}{with_model}" for one, run in runs if run is None]
     if commands:
         print(
             f"experiments: no finished run of {len(commands)} experiments; run first: {'; '.join(commands)}",

@@ -37,8 +37,10 @@ unit of one model: they tell of other bases or prompts, not of other models, and
 agreement.
 
 ```
-python -m experiments all
-python -m experiments results
+python -m experiments all --model embedded
+python -m experiments all --model embedded/naive
+python -m experiments all --model smollm2
+python -m experiments results --model embedded    # and so on: enters the finished runs of one model
 ```
 """
 
