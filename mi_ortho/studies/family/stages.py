@@ -167,7 +167,8 @@ def choose_base(job: Job, vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, 
         require_effect(job, rows[0], unsteered_row)
         return vectors[0].clone()
     behaviour, names = job.config.behaviour, job.setting.modes.behaviours
-    changed = [row["mode"] for row in rows if row["mode"] != unsteered_row["mode"] and row["mode"] in names]
+    new = [row for row in rows if row["mode"] != unsteered_row["mode"] and row["mode"] in names]
+    changed = [row["mode"] for row in sorted(new, key=lambda row: bool(row.get("sinks")))]
     if behaviour == "auto":
         behaviour = "code" if "code" in changed else next(iter(changed), None)
     able = [row for row in rows if row["mode"] == behaviour and behaviour in changed]

@@ -90,6 +90,15 @@ def test_a_base_that_makes_sinks_is_the_last_choice(job: Any) -> None:
         )
 
 
+def test_a_behaviour_is_taken_first_from_vectors_that_make_no_sinks(job: Any) -> None:
+    vectors, modes = torch.eye(3, 32), ["list", "other", "refuse"]
+    both = Modes((Mode("list", "regex", "x"), Mode("refuse", "refusal")))
+    for sinks, chosen in (((9, 0, 0), 2), ((0, 0, 9), 0), ((9, 0, 9), 0)):
+        made = job("other", modes, text=f"auto {sinks}", sinks_of=sinks, behaviour="auto")
+        made = replace(made, setting=replace(made.setting, modes=both))
+        assert torch.equal(choose_base(made, vectors), vectors[chosen])
+
+
 def test_the_headline_says_that_a_base_makes_sinks() -> None:
     rows = [
         {"kind": "unsteered", "mode": "other", "prompt_text": "Why?"},
