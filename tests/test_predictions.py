@@ -185,6 +185,12 @@ def test_a_base_whose_own_check_fails_is_left_out_alone_and_said() -> None:
     few = [replace(one, gates={"specific": 56.0}) if k < 3 else one for k, one in enumerate(good)]
     (verdict,) = judged(rules, few)
     assert verdict.outcome == "invalid" and not verdict.gates[0].passed and "random vectors" in str(verdict.failed)
+    assert verdict.value == alone.value  # what was measured is shown all the same
+    two = [replace(one, gates={"specific": 56.0 * (k < 2), "works": float(k > 3)}) for k, one in enumerate(good)]
+    (verdict,) = judged(asked(gates={"specific": 0.2, "works": 0.5}, minimum=4), [*two, *two[:0]])
+    assert verdict.outcome != "invalid" and verdict.n == 4  # both checks at once
+    (verdict,) = judged(asked(gates={"specific": 0.2, "works": 0.5}, minimum=5), two)
+    assert verdict.outcome == "invalid"
 
 
 def test_ceilings_and_floors_are_invalid() -> None:

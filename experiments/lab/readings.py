@@ -169,9 +169,9 @@ def verdict(prediction: Prediction, found: Sequence[Reading | Total], seed: int 
     if totals:
         return _of_total(prediction, totals[-1])
     readings = [one for one in found if isinstance(one, Reading)]
-    pairs = [one for one in checked(prediction, readings) if one.value is not None and one.control is not None]
+    pairs, left = shown(prediction, readings)
     units = [_label(prediction, one) for one in pairs]
-    gates = [*_gates(prediction, readings), enough(len({*map(str, units)}), limit=prediction.minimum)]
+    gates = [*_gates(prediction, readings), enough(left, limit=prediction.minimum)]
     values, controls = [one.value for one in pairs], [one.control for one in pairs]
     if prediction.kind == "count":
         return _of_counts(prediction, values, controls, units, gates)
@@ -226,8 +226,7 @@ def _both(prediction: Prediction, found: Sequence[Reading | Total], seed: int) -
     totals = [one for one in found if isinstance(one, Total)]
     if totals:
         return totals[-1].value, totals[-1].control
-    passed = checked(prediction, [one for one in found if isinstance(one, Reading)])
-    pairs = [one for one in passed if one.value is not None and one.control is not None]
+    pairs, _ = shown(prediction, [one for one in found if isinstance(one, Reading)])
     sides = [one.value for one in pairs], [one.control for one in pairs]
     if prediction.kind == "count":
         value, control = (median_count([_count(number) for number in side if number is not None]) for side in sides)
@@ -260,6 +259,17 @@ def checked(prediction: Prediction, readings: Sequence[Reading]) -> list[Reading
         for one in readings
         if all(_passes(name, limit, one.gates[name]) for name, limit in prediction.gates.items() if name in one.gates)
     ]
+
+
+def shown(prediction: Prediction, readings: Sequence[Reading]) -> tuple[list[Reading], int]:
+    """The pairs that a verdict is about, and how many units passed their checks.
+
+    Where too few did the outcome is invalid, and what is shown is what all of them gave.
+    """
+    whole = [one for one in readings if one.value is not None and one.control is not None]
+    kept = checked(prediction, whole)
+    left = len({_unit(prediction, one) for one in kept})
+    return (kept if left >= prediction.minimum else whole), left
 
 
 def _passes(name: str, limit: float, value: float) -> bool:
