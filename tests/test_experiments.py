@@ -15,7 +15,7 @@ import experiments
 from experiments.__main__ import main
 from experiments.lab import Bench, Lines, Ranking
 from experiments.lab.claims import Experiment, changed, load, names, parse, read
-from experiments.lab.performing import cost_of, finished_run, perform
+from experiments.lab.performing import cost_of, finished_run, judge_again, perform
 from experiments.lab.results import command, write_results
 from mi_ortho import LinearMap, Verdict, open_run, random_vectors
 from mi_ortho.pages import Estimate, Panel, Series
@@ -168,6 +168,21 @@ def test_result_pages_say_only_what_runs_printed(tmp_path: Path) -> None:
     assert "| [It is one](toy.md) | **undecided** 1.01" in index and "1 predictions on 1 models" in index
     again = write_results([], tmp_path / "results")  # from results.json alone
     assert (tmp_path / "results" / "toy.md") in again and (tmp_path / "results" / "toy.md").read_text() == page
+
+
+def test_a_finished_run_says_what_its_rows_say_now(tmp_path: Path) -> None:
+    """Whatever judges rows later than the run did judges them for its report and for the pages alike."""
+    run = go(toy(), tmp_path)
+    whole = json.loads((run.path / "summary.json").read_text())
+    old = {**whole, "headline": "Not supported.", "verdicts": [{**whole["verdicts"][0], "value": 7.0}]}
+    (run.path / "summary.json").write_text(json.dumps(old))
+    (run.path / "report.html").write_text("old")
+    judge_again(toy(), open_run(run.path))
+    assert json.loads((run.path / "summary.json").read_text()) == whole
+    assert "Rows: measured" in (run.path / "report.html").read_text("utf-8")
+    (run.path / "report.html").write_text("untouched")
+    judge_again(toy(), open_run(run.path))  # nothing to change
+    assert (run.path / "report.html").read_text() == "untouched"
 
 
 def test_command_of_a_standard_run_names_no_setting(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Running an experiment: into a run directory, resumed where it stopped, judged, and rendered."""
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -13,7 +14,7 @@ from experiments.lab.presets import Preset
 from experiments.lab.reporting import write_experiment_report
 from mi_ortho import Run, Verdict, open_run, open_subject, start
 from mi_ortho.pages import number
-from mi_ortho.runs import newest_first, numbers, pick, read_json
+from mi_ortho.runs import newest_first, numbers, pick, read_json, to_json, write_file
 from mi_ortho.stats import outcome, tally
 from mi_ortho.studies.shared import Subject, model_hash
 
@@ -134,6 +135,18 @@ def summary(experiment: Experiment, run: Run) -> dict[str, object]:
         "cpu_seconds": sum(worked) if len(worked) == len(costs) else None,  # older parts did not record it
         "megabytes": max(numbers(costs, "megabytes")),
     }
+
+
+def judge_again(experiment: Experiment, run: Run) -> None:
+    """Bring what a finished run says of its rows up to date with the code that judges them: summary and report.
+
+    Its rows and its predictions are what they were; that the predictions are those of the run is another check.
+    """
+    stored, now = read_json(run.path / "summary.json"), summary(experiment, run)
+    if isinstance(stored, dict) and json.loads(to_json(now["verdicts"])) != stored.get("verdicts"):
+        changes = {key: now[key] for key in ("headline", "verdicts")}
+        write_file(run.path / "summary.json", to_json({**stored, **changes}, indent=1) + "\n")
+        write_experiment_report(experiment, run)
 
 
 def headline(experiment: Experiment, verdicts: list[Verdict]) -> str:

@@ -10,7 +10,7 @@ from experiments.lab.claims import Experiment, changed, load, names
 from experiments.lab.earlier import write_earlier
 from experiments.lab.expected import expected, page, write_expected
 from experiments.lab.paper import write_paper
-from experiments.lab.performing import finished_run
+from experiments.lab.performing import finished_run, judge_again
 from experiments.lab.post import finished, replicate, replication
 from experiments.lab.post_page import write_post
 from experiments.lab.presets import Preset, read_preset
@@ -123,6 +123,8 @@ def results(choices: Choices) -> int:
     loaded, to = [load(name) for name in names()], choices.to or RESULTS
     runs = [(one, finished_run(one, config_of(one, choices), choices.out, preset_of(choices))) for one in loaded]
     done = [(one, run) for one, run in runs if run is not None]
+    for one, run in done:
+        judge_again(one, run)
     for path in write_results(done, to):
         print(path)
     corrected = correct(read_entries(to))
