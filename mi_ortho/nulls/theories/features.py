@@ -35,8 +35,8 @@ def feature_multiplicity(
 
     How many vectors, with s = r / norm: a unit vector v works where sum_f |v_f|^p >= s^p.
 
-    - Each vector on one feature with v_f = s: the rows' v_f form a column of norm at most 1, so 1 / s^2 of them, rounded
-      down, can use one feature, K floor(1 / s^2) in all, where d leaves room.
+    - Each vector on one feature with v_f = s: the rows' v_f form a column of norm at most 1, so floor(1 / s^2) of them
+      can use one feature, K floor(1 / s^2) in all, where d leaves room.
     - Each on all features alike, |v_f| = n^(-1/2) for n >= K vectors: K n^(-p/2) >= s^p, that is n = K^(2/p) / s^2.
 
     The larger of the two, at most d, is predicted; 0 where neither one feature (s <= 1) nor, for p < 2, an equal
@@ -93,8 +93,11 @@ def feature_profile(
 
     K is the mean effect of random vectors of the norm over E phi(norm u_1), u_1 a coordinate of a uniform unit vector,
     by Gauss and Gegenbauer's rule (weight (1 - x^2)^((d - 3) / 2)) on both signs of the directions, so phi may have a
-    threshold or one side. The count is K floor((norm / r)^2), one feature a vector as in `feature_multiplicity`: for a
-    rotation-invariant effect up to half too small. nodes forward passes a direction and one a sample.
+    threshold or one side; an odd effect gives no K but that of the directions that work. The count is
+    K floor((norm / r)^2), one feature a vector as in `feature_multiplicity`: for a rotation-invariant effect up to half
+    too small. Where the effect depends on the norm too, or is no sum, K is wrong, mostly too large.
+
+    `nodes` forward passes a direction and one a sample.
 
     Args:
         directions: top directions of any norm, each with the sign that works.
@@ -112,8 +115,9 @@ def feature_profile(
     unit = torch.nn.functional.normalize(directions, dim=-1)
     places = (norm * points.to(unit)[:, None, None] * unit).flatten(0, 1)
     with torch.no_grad():
-        profile = torch.cat([effect(part) for part in places.split(chunk)]).reshape(nodes, -1).mean(-1) - start
-    expected = float(profile.double().cpu() @ weights / weights.sum())
+        profile = torch.cat([effect(part) for part in places.split(chunk)]).reshape(nodes, -1).mean(-1).cpu() - start
+    mean, size = (float(part.double() @ weights / weights.sum()) for part in (profile, profile.abs()))
+    expected = mean if mean > 1e-6 * size else 0.0  # an odd effect has no mean to count by
     features = _features(effect, directions[0], norm, norms, expected, start, generator, samples, chunk)
     count = limited(features * packed(1.0, math.inf, _typical(norms, norm) / norm), width)
     source = f"profiles of {len(unit)} directions, {features:.3g} features, {samples} random vectors"

@@ -16,7 +16,7 @@ from mi_ortho.nulls.theories.prediction import Prediction, start_value
 from mi_ortho.stats import rate
 
 AIM = 1.02  # how far above the threshold a search aims, so that what it finds reaches it
-SOLVER = Lbfgs(max_steps=60, tolerance=1e-6)
+SOLVER = Lbfgs(max_steps=50, tolerance=1e-5)
 
 
 @torch.no_grad()
@@ -166,4 +166,4 @@ def surrogate_search(
     settings = {"generator": generator, "threshold": threshold, "restarts": restarts, "patience": patience}
     count = len(greedy_family(model, at, norm, **settings)) if start < threshold else 0
     source = f"gradient and Hessian at norm {float(at.norm()):.3g}"
-    return Prediction("T8", float(count), len(at), source, 2, 2 * len(at) + 1)
+    return Prediction("T8", float(count), len(at), source, 2, 2 * len(at) + 2)
