@@ -87,7 +87,7 @@ def late() -> Map:
 
 
 def features(power: float) -> Map:
-    """sum over 12 features of |theta_f|^p, of which one reaches the threshold at norm 1: floor(12 1.03^2) by Ky Fan, 12."""
+    """sum over 12 features of |theta_f|^p, of which one reaches the threshold at norm 1: floor(12 1.03^2) by Ky Fan."""
     axes, norm = rotation(D)[:12], 1.03
     return Map(lambda theta: HALF * (theta @ axes.mT).abs().pow(power).sum(-1), 12, norm, norm * axes[0])
 
@@ -149,7 +149,7 @@ def top_directions(case: Map, k: int = 6) -> Tensor:
     """MELBO's vectors on the effect as a map: what T4 takes for the features."""
     z = FunctionMap(lambda theta: case.effect(theta)[:, None], D)
     results = melbo(
-        displace(z, like=case.base), radius=case.norm, n=k, generator=rng(3), block=1, max_steps=80, tolerance=1e-9
+        displace(z, like=case.base), radius=case.norm, n=k, generator=rng(3), block=1, max_steps=40, tolerance=1e-8
     )
     return torch.stack([result.vector for result in results])
 
@@ -167,6 +167,7 @@ def predictions(name: str) -> dict[str, Prediction]:
     # single norms are sought beyond the cap too, so that a direction that just fails has one
     norms = norm * smallest_scale(effect, top, HALF, high=4.0)
     working = top[norms <= norm]
+    tries = 1 if name in ("dense", "saturated") else 2  # there any start works, and there are many vectors
     exponent = 1.0
     if len(working) >= 2:
         exponent = composition_exponent(effect, working, HALF, generator=rng(), sizes=(2,)).exponent
@@ -181,8 +182,8 @@ def predictions(name: str) -> dict[str, Prediction]:
         "T5": in_stream(effect, case.stream, norm, generator=rng(1)),
         "T6": chance_in_frames(effect, base, norm, generator=rng(1)),
         "T7": flat_band(values),
-        "T8 at 0": surrogate_search(effect, torch.zeros_like(base), norm, generator=rng(1), patience=3),
-        "T8 at base": surrogate_search(effect, base, norm, generator=rng(1), patience=3),
+        "T8 at 0": surrogate_search(effect, torch.zeros_like(base), norm, generator=rng(1), patience=2, restarts=tries),
+        "T8 at base": surrogate_search(effect, base, norm, generator=rng(1), patience=2, restarts=tries),
     }
 
 
@@ -248,7 +249,7 @@ WRONG: Mapping[str, Mapping[str, str]] = {
         **BLIND_AT_0,
         **POINTWISE,
         "T1 path": ONE_LINE,
-        "T4 profile": "random vectors see the switch, one axis not",
+        "T4 profile": "the switch depends on the norm: no sum",
     },
     "cubic features": SEPARATE,
     "quartic features": SEPARATE,
@@ -283,7 +284,7 @@ def ratio(predicted: float, count: float) -> float:
 @pytest.mark.parametrize("name", MAPS)
 def test_the_search_confirms_the_number(name: str) -> None:
     case = MAPS[name]()
-    family = greedy_family(case.effect, case.base, case.norm, generator=rng(2), patience=3)
+    family = greedy_family(case.effect, case.base, case.norm, generator=rng(2), patience=2)
     assert case.count / 1.5 <= len(family) <= case.count
     norms = family.norm(dim=-1)
     assert bool((norms <= case.norm * (1 + 1e-9)).all()) and bool((case.effect(family) >= HALF).all())
@@ -307,7 +308,10 @@ def test_every_theory_wins_somewhere_and_fails_somewhere() -> None:
 
 def rough(scale: float, seed: int) -> Effect:
     """A sum of waves so short that the gradients at different points have nothing in common: no form, only noise."""
-    ways, phases = 40 * torch.randn(400, D, generator=rng(seed), dtype=DTYPE), 6 * torch.rand(400, dtype=DTYPE)
+    ways, phases = (
+        40 * torch.randn(400, D, generator=rng(seed), dtype=DTYPE),
+        6 * torch.rand(400, generator=rng(seed), dtype=DTYPE),
+    )
     return lambda theta: scale * (torch.sin(theta @ ways.mT + phases) - torch.sin(phases)).mean(-1)
 
 
@@ -319,9 +323,14 @@ def test_noise_does_not_make_a_form() -> None:
         naive.append(_same_half(rough(1.0, seed), seed))
     # chosen and measured on the same sample, ten noise directions have a sum far above 0
     assert float(torch.stack(naive).mean(0)[9]) > 5 * abs(float(torch.stack(sums).mean(0)[9]))
-    counts = [finite_radius(rough(6.0, seed), like, 1.0, generator=rng(seed)).count for seed in range(5)]
-    naive_counts = [schur_horn_count(6 * values.diff(prepend=torch.zeros(1)), 1.0, HALF) for values in naive[:5]]
-    assert max(counts) <= 2 and min(naive_counts) >= 4, (counts, naive_counts)
+    told = [finite_radius(rough(1.0, seed), like, 1.0, generator=rng(seed)) for seed in range(10)]
+    counts = [prediction.count for prediction in told]
+    assert sum(counts) / 10 <= 1.5 and max(counts) <= D / 4
+    assert all(prediction.interval is not None and prediction.interval[0] <= 1 for prediction in told)
+    assert min(schur_horn_count(values.diff(prepend=torch.zeros(1)), 1.0, HALF) for values in naive) >= 15
+    # ten times the noise, and the trace alone can make a count: the interval says that nothing is known
+    loud = [finite_radius(rough(10.0, seed), like, 1.0, generator=rng(seed)).interval or (0, 0) for seed in range(10)]
+    assert sum(high - low >= D / 2 for low, high in loud) >= 8
 
 
 def _same_half(effect: Effect, seed: int) -> Tensor:
@@ -371,9 +380,9 @@ def test_a_displacement_curve_gives_back_a_power_law_and_misses_another() -> Non
 
 
 def test_extrapolation_is_right_where_effects_fall_evenly_and_wrong_where_they_stop() -> None:
-    """MELBO's vectors of a form with eigenvalues 1, .98 .. .06: evenly 0.5 at the 26th. A band of 12 gives no warning."""
+    """MELBO's vectors of a form with eigenvalues 1, .98 .. .38: half at the 26th. A band gives no warning."""
     even = quadratic(torch.linspace(1, 1 - 0.02 * (D - 1), D, dtype=DTYPE), 1.0)
-    told = extrapolated(even.effect(top_directions(even, 10)).tolist(), D)
+    told = extrapolated(even.effect(rotation(D)[:10]).tolist(), D)
     working = int((torch.linspace(1, 1 - 0.02 * (D - 1), D, dtype=DTYPE) >= HALF).sum())
     assert ratio(told.count, working) <= 1.5
     assert extrapolated([1.0] * 10, D).count == D and ratio(D, 12) > 2
@@ -407,7 +416,6 @@ def test_a_cost_is_that_of_the_rows_that_were_run() -> None:
 
 def test_arguments_that_cannot_work_are_refused() -> None:
     case = dense()
-    start = {"generator": rng()}
     for message, call in {
         "got a count of nan": lambda: Prediction("T2", float("nan"), 8, ""),
         "got a count of 9": lambda: Prediction("T2", 9, 8, ""),
@@ -418,14 +426,18 @@ def test_arguments_that_cannot_work_are_refused() -> None:
         "got 2 effects": lambda: extrapolated([1.0, 0.5], 8),
         "got an effect of 1 ": lambda: second_order_at_zero(lambda theta: case.effect(theta) + 1, case.base, 1.0),
         "got threshold 0": lambda: linear_at_zero(as_map(case), case.base, 1.0, threshold=0.0),
-        "got samples=6": lambda: sphere_form(case.effect, case.base, 1.0, samples=6, **start),
-        "got gradients with NaN": lambda: sphere_form(lambda theta: theta.sum(-1) * torch.nan, case.base, 1.0, **start),
-        "got samples=0": lambda: chance_in_frames(case.effect, case.base, 1.0, samples=0, **start),
-        "got exponent 0.5": lambda: feature_multiplicity(case.effect, case.base, 1.0, torch.ones(2), 0.5, **start),
-        "got 2 directions": lambda: feature_profile(
-            case.effect, rotation(D)[:2], 1.0, torch.full((2,), torch.inf), **start
+        "got samples=6": lambda: sphere_form(case.effect, case.base, 1.0, samples=6, generator=rng()),
+        "got gradients with NaN": lambda: sphere_form(
+            lambda theta: theta.sum(-1) * torch.nan, case.base, 1.0, generator=rng()
         ),
-        "got restarts=0": lambda: greedy_family(case.effect, case.base, 1.0, restarts=0, **start),
+        "got samples=0": lambda: chance_in_frames(case.effect, case.base, 1.0, samples=0, generator=rng()),
+        "got exponent 0.5": lambda: feature_multiplicity(
+            case.effect, case.base, 1.0, torch.ones(2), 0.5, generator=rng()
+        ),
+        "got 2 directions": lambda: feature_profile(
+            case.effect, rotation(D)[:2], 1.0, torch.full((2,), torch.inf), generator=rng()
+        ),
+        "got restarts=0": lambda: greedy_family(case.effect, case.base, 1.0, restarts=0, generator=rng()),
     }.items():
         with pytest.raises(ValueError, match=message):
             call()

@@ -4,16 +4,7 @@ An effect b maps steering vectors to shares of the base's effect. Each theory gi
 mutually orthogonal vectors of at most some norm with b of at least a threshold.
 """
 
-from mi_ortho.nulls.theories.expansions import (
-    SphereForm,
-    finite_radius,
-    in_stream,
-    linear_at_zero,
-    linear_on_path,
-    second_order_at_zero,
-    sphere_form,
-    stream_coordinates,
-)
+from mi_ortho.nulls.theories.expansions import linear_at_zero, linear_on_path, second_order_at_zero
 from mi_ortho.nulls.theories.features import feature_multiplicity, feature_profile
 from mi_ortho.nulls.theories.prediction import (
     DisplacementCurve,
@@ -23,6 +14,7 @@ from mi_ortho.nulls.theories.prediction import (
     flat_band,
 )
 from mi_ortho.nulls.theories.searches import chance_in_frames, greedy_family, second_order_model, surrogate_search
+from mi_ortho.nulls.theories.sphere import SphereForm, finite_radius, in_stream, sphere_form, stream_coordinates
 
 __all__ = [
     "DisplacementCurve",

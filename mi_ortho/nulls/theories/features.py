@@ -8,8 +8,8 @@ from scipy.special import gammaln, roots_gegenbauer
 from torch import Tensor
 
 from mi_ortho.elicitation.objectives import Objective
-from mi_ortho.nulls.theories.expansions import random_frames
 from mi_ortho.nulls.theories.prediction import Prediction, limited, start_value
+from mi_ortho.nulls.theories.sphere import random_frames
 
 
 def feature_multiplicity(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -119,8 +120,8 @@ def displacement_curve(displacements: Sequence[float], counts: Sequence[float]) 
         )
     if min(displacements) <= 0 or min(counts) < 0:
         raise ValueError("got a displacement or a count below its range; expected D > 0 and N >= 0; correct them")
-    line = linregress([math.log2(d) for d in displacements], [math.log2(n + 1) for n in counts])
-    return DisplacementCurve(float(line.slope), float(line.intercept), len(counts))  # pyright: ignore
+    line: Any = linregress([math.log2(d) for d in displacements], [math.log2(n + 1) for n in counts])
+    return DisplacementCurve(float(line.slope), float(line.intercept), len(counts))
 
 
 def flat_band(eigenvalues: Float[Tensor, " d"], *, gap: float = 0.03) -> Prediction:
@@ -168,7 +169,7 @@ def extrapolated(effects: Sequence[float], d_model: int, *, threshold: float = 0
             f"got {len(effects)} effects in {d_model} dimensions; expected 3 to {d_model} finite ones; "
             "take the first 10"
         )
-    line = theilslopes(list(effects), range(1, len(effects) + 1))
+    line: Any = theilslopes(list(effects), range(1, len(effects) + 1))
     working = sum(value >= threshold for value in effects)
     centre = (len(effects) + 1) / 2
     middle = float(line.intercept + line.slope * centre)

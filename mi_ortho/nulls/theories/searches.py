@@ -11,8 +11,8 @@ from mi_ortho.elicitation.objectives import FunctionMap, Match, Objective
 from mi_ortho.elicitation.search import Feasible, Lbfgs, minimise, value_and_gradient
 from mi_ortho.elicitation.starts import random_vectors
 from mi_ortho.interventions.subspace import empty_subspace
-from mi_ortho.nulls.theories.expansions import random_frames
 from mi_ortho.nulls.theories.prediction import Prediction, start_value
+from mi_ortho.nulls.theories.sphere import random_frames
 from mi_ortho.stats import rate
 
 AIM = 1.02  # how far above the threshold a search aims, so that what it finds reaches it
