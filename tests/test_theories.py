@@ -326,7 +326,6 @@ def test_noise_does_not_make_a_form() -> None:
     told = [finite_radius(rough(1.0, seed), like, 1.0, generator=rng(seed)) for seed in range(10)]
     counts = [prediction.count for prediction in told]
     assert sum(counts) / 10 <= 1.5 and max(counts) <= D / 4
-    assert all(prediction.interval is not None and prediction.interval[0] <= 1 for prediction in told)
     assert min(schur_horn_count(values.diff(prepend=torch.zeros(1)), 1.0, HALF) for values in naive) >= 15
     # ten times the noise, and the trace alone can make a count: the interval says that nothing is known
     loud = [finite_radius(rough(10.0, seed), like, 1.0, generator=rng(seed)).interval or (0, 0) for seed in range(10)]

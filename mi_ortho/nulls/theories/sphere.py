@@ -74,11 +74,8 @@ def sphere_form(
     ways = torch.stack([_rayleigh(first, second), _rayleigh(second, first)]).mean(0)
     if not bool(torch.isfinite(ways).all()):
         raise ValueError(f"got gradients with NaN or infinity at norm {norm:.3g}; expected finite; take a smaller norm")
-    along = (
-        (slope @ other) * (1 / slope.norm() + 1 / other.norm()) / 2
-        if bool(slope.any() & other.any())
-        else slope.new_zeros(())
-    )
+    unit, beside = (torch.nn.functional.normalize(part, dim=0) for part in (slope, other))
+    along = (slope @ beside + other @ unit) / 2
     values = torch.from_numpy(isotonic_regression(ways.cpu().numpy(), increasing=False).x.copy())
     spread = torch.cat([radial, outward])
     error = len(like) / (2 * norm) * float(spread.std()) / len(spread) ** 0.5
@@ -135,7 +132,7 @@ def finite_radius(
     T2 sees the form at 0 only; this one as random vectors of the norm in question meet it. Its trace is that of the
     radial derivative, so it counts too few where the effect no longer grows with the norm (see `in_stream`), and none
     where random vectors see nothing of it, as with separate features. The interval is that of
-    the trace, spread over all directions; a wide one asks for more samples. A forward and a backward pass a sample.
+    the trace alone, spread over all directions: a wide one asks for more samples, a narrow one does not vouch for them. A forward and a backward pass a sample.
 
     Args and errors as `sphere_form` and `second_order_at_zero`.
     """
