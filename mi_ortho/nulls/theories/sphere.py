@@ -132,7 +132,9 @@ def finite_radius(
     T2 sees the form at 0 only; this one as random vectors of the norm in question meet it. Its trace is that of the
     radial derivative, so it counts too few where the effect no longer grows with the norm (see `in_stream`), and none
     where random vectors see nothing of it, as with separate features. The interval is that of
-    the trace alone, spread over all directions: a wide one asks for more samples, a narrow one does not vouch for them. A forward and a backward pass a sample.
+    the trace alone, spread over all directions: a wide one asks for more samples, a narrow one does not vouch for them.
+    Where noise moves single eigenvalues by threshold / norm^2 the count is noise, often large: compare two seeds.
+    A forward and a backward pass a sample.
 
     Args and errors as `sphere_form` and `second_order_at_zero`.
     """
