@@ -29,7 +29,7 @@ from small_runs import (
     write_family,
 )
 
-from experiments.lab import bench, claims, families, performing
+from experiments.lab import bases, bench, claims, performing
 from mi_ortho.interventions.sites import resid_post
 from mi_ortho.runs.files import write_file
 from mi_ortho.steering.files import SteeringVectors, save_vectors
@@ -233,10 +233,10 @@ def of_experiment(name: str, config: Any = None, *places: tuple[Any, str]) -> Ca
         for each in ("examine", "melbo", "nearest", "steered", "plane_of", "activations")
         if hasattr(module, each)
     )
-    common += named(families, "slice_model", "melbo", "complete", "unsteered_completions", "yardstick", "gauss_newton")
+    common += named(bases, "slice_model", "melbo", "complete", "unsteered_completions", "yardstick", "gauss_newton")
     common += named(refusing, "tokens_of", "difference_of_means") + named(refusing.Refusing, "strongest")
     common += named(layers, "read_network", "_network")
-    return lambda home: Shape(call, (*mine, *common, *places), ((families, "melbo_ortho"),))
+    return lambda home: Shape(call, (*mine, *common, *places), ((bases, "melbo_ortho"),))
 
 
 SHAPES: dict[str, Callable[[Path], Shape]] = {
@@ -254,7 +254,7 @@ SHAPES: dict[str, Callable[[Path], Shape]] = {
     "atlas": of_atlas,
     "explore": of_explore,
     "experiment by splits": of_experiment("addition_reaches_half_of_the_circle"),
-    "experiment by cases": of_experiment("vectors_work_on_other_prompts"),
+    "experiment by prompts": of_experiment("vectors_work_on_other_prompts"),
     "experiment by bases": of_experiment("linear_null_explains_the_family"),
     "experiment by layers": of_experiment("layers_share_directions"),
     "experiment of single rows": of_experiment("late_output_directions_are_tokens"),

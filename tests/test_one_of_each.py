@@ -19,7 +19,7 @@ import mi_ortho
 import mi_ortho.studies.dct.bench as dct_bench
 import mi_ortho.studies.nulls.bench as nulls_bench
 import mi_ortho.studies.refusal.bench as refusal_bench
-from experiments.lab import families
+from experiments.lab import bases
 from mi_ortho.nulls import CONTROLS, control
 from mi_ortho.runs import random_stream
 from mi_ortho.studies.family.job import Job
@@ -130,7 +130,7 @@ STREAMS: dict[str, tuple[Any, dict[Any, float]]] = {  # what finished runs were 
     "geometry": (survey.Effort(seed=3).generator, {(0,): 0.8990255453325596, (5,): 0.7809645925416245}),
     "passages of presence": (partial(random_stream, 3, times=1_000_003), {(7,): 0.8371948068345005}),
     "experiments": (
-        partial(families.Case.generator, cast(Any, Holder(setup=SEEDED, index=4, bench=Holder(device="cpu")))),
+        partial(bases.Base.generator, cast(Any, Holder(place=SEEDED, index=4, bench=Holder(device="cpu")))),
         {(0,): 0.5552213644262661, (23,): 0.42603061654972973},
     ),
 }

@@ -162,7 +162,7 @@ def grow(out: str, results: str) -> None:
     """What one of two workers does: the file of a key, made slowly."""
     import torch
 
-    from experiments.lab import Bench, families
+    from experiments.lab import Bench, kept
     from mi_ortho import start
 
     def make() -> dict[str, Any]:
@@ -172,7 +172,7 @@ def grow(out: str, results: str) -> None:
 
     somebody: Any = SimpleNamespace(device=torch.device("cpu"))
     with start(Path(out), f"claim-{os.getpid()}", {}) as run:
-        found = families.stored(Bench(run, somebody), {"key": 1}, make)["x"]
+        found = kept.stored(Bench(run, somebody), {"key": 1}, make)["x"]
     (Path(results) / f"found-{os.getpid()}").write_text(json.dumps(sorted(set(found.tolist()))))
 
 
