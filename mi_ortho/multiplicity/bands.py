@@ -1,8 +1,8 @@
 """The flat band of a spectrum, and whether a vector may be turned inside it without losing its effect.
 
-If the effect only depends on how much of a vector lies in a band of equally sensitive directions, then as many orthogonal
-vectors have it as the band has dimensions, and none of them is stored: turning one inside the band keeps the effect,
-turning it out of the band loses it.
+If an effect only depends on how much of a vector lies in a band of equally sensitive directions, then as many
+orthogonal vectors have it as the band has dimensions, and none of them is stored: turning one inside the band keeps
+the effect, turning it out of the band loses it.
 """
 
 from dataclasses import dataclass
@@ -42,9 +42,7 @@ class Band:
         return float(self.eigenvalues[0] / self.eigenvalues[-1])
 
 
-def flat_band(
-    eigenvalues: Float[Tensor, " n"], directions: Float[Tensor, "n d_model"], *, gap: float = FLAT
-) -> Band:
+def flat_band(eigenvalues: Float[Tensor, " n"], directions: Float[Tensor, "n d_model"], *, gap: float = FLAT) -> Band:
     """The longest run of positive eigenvalues of which each lies at most `gap` below the one before, relatively.
 
     Of a Gauss-Newton matrix these are squares of singular values, whose gaps are twice as large. The Gauss-Newton

@@ -21,7 +21,10 @@ from mi_ortho.interventions.subspace import max_abs_cosine
 from mi_ortho.multiplicity.response import dose_response, smallest_scale
 from mi_ortho.stats import Measured, rate, subsampled
 
-NEAREST, FARTHEST = 1 / 8, 2.0  # radii tried of a pair, in units of each alone: 0.71 is linear, 1.41 the farthest corner
+NEAREST, FARTHEST = (
+    1 / 8,
+    2.0,
+)  # radii tried of a pair, in units of each alone: 0.71 is linear, 1.41 the farthest corner
 LARGEST = 3.5  # 1/p whose contour meets the diagonal at the nearest radius
 ORTHOGONAL = 0.01  # |cosine| up to which two directions are a pair
 
@@ -174,6 +177,7 @@ def iso_response(
             refine=refine,
         )
         for rows in torch.arange(len(ends), device=unit.device).split(chunk)
+        if len(rows)
     ]
     contours = rearrange(torch.cat([radii[:0], *parts]), "(k a) -> k a", a=angles)
     return _fitted(level, radii, pairs, turn, contours, generator)
@@ -227,8 +231,8 @@ def _fitted(
 def log_contour(inverse: float, angles: np.ndarray) -> np.ndarray:
     """Log radius of |x|^p + |y|^p = 1 at angles of the positive quadrant, from 1/p; of a square at 0.
 
-    >>> log_contour(0.5, np.array([0.3, 0.7])).round(9).tolist()  # p = 2, a circle
-    [-0.0, -0.0]
+    >>> float(np.exp(log_contour(1.0, np.array([np.pi / 4])))[0])  # p = 1 on the diagonal: 1 / sqrt 2
+    0.7071...
     """
     x, y = np.log(np.cos(angles)), np.log(np.sin(angles))
     return -np.maximum(x, y) if inverse == 0 else -inverse * np.logaddexp(x / inverse, y / inverse)
@@ -237,9 +241,8 @@ def log_contour(inverse: float, angles: np.ndarray) -> np.ndarray:
 def _fit(logs: np.ndarray, angles: np.ndarray) -> float:
     """1/p whose contour is nearest in the squares of log radius."""
 
-    def squares(inverse: float) -> float:
-        return float(np.square(logs - log_contour(inverse, angles)).sum())
-
+    # a lambda, because the run-time checker would wrap a function anew at each of many fits
+    squares = lambda inverse: float(np.square(logs - log_contour(inverse, angles)).sum())  # noqa: E731
     result = minimize_scalar(squares, bounds=(0, LARGEST), method="bounded", options={"xatol": 1e-8})
     return 0.0 if squares(0.0) <= result.fun else float(result.x)
 
