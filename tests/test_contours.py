@@ -44,7 +44,7 @@ def contours(effect: Effect, level: float, directions: torch.Tensor = FEATURES, 
 @pytest.mark.parametrize("plateau", [False, True])
 def test_the_exponent_of_a_power_is_its_power(p: float, plateau: bool) -> None:
     effect = saturated(power(p)) if plateau else power(p)
-    level = half_plateau(effect, FEATURES, high=8.0) if plateau else 1.0
+    level = half_plateau(effect, FEATURES, high=8.0).level if plateau else 1.0
     assert not plateau or level == pytest.approx(0.5, abs=1e-6)
     measured = contours(effect, level, FEATURES * torch.linspace(1, 3, COUNT, dtype=DTYPE)[:, None])
     assert measured.exponent.value == pytest.approx(p, abs=0.02)
@@ -126,12 +126,20 @@ def test_directions_without_effect_are_reported() -> None:
     measured = contours(saturated(power(2.0)), 0.5, directions)
     assert measured.unreached == (8, 9) and measured.reached.value == pytest.approx(0.8)
     assert set(measured.pairs.flatten().tolist()) == set(range(8)) and measured.inverse.n == 8
-    assert half_plateau(saturated(power(2.0)), directions, high=8.0) == pytest.approx(0.5, abs=1e-6)
+    plateau = half_plateau(saturated(power(2.0)), directions, high=8.0)
+    assert plateau.level == pytest.approx(0.5, abs=1e-6) and plateau.growth == pytest.approx(1, abs=0.01)
+    assert plateau.largest[8:].abs().max() < 1e-6, "nothing to see in the last two"
     nothing = contours(lambda theta: 0 * theta[:, 0], 0.5)
     assert nothing.unreached == tuple(range(8)) and nothing.inverse.value is None and nothing.exponent.interval is None
     assert math.isnan(nothing.misfit) and nothing.contours.shape == (0, 5)
     few = contours(power(2.0), 1.0, torch.cat([FEATURES[:2], rotation(WIDTH, seed=3)[-2:]]))
     assert few.exponent.value == pytest.approx(2, abs=0.02) and few.exponent.interval is None
+
+
+def test_an_effect_without_a_plateau_is_told_by_its_growth() -> None:
+    shifted: Effect = lambda theta: 5 + power(1.0)(theta)  # noqa: E731
+    plateau = half_plateau(shifted, FEATURES, high=8.0)
+    assert plateau.growth == pytest.approx(2) and plateau.level == pytest.approx(5 + 4)
 
 
 def test_a_contour_of_another_shape_is_seen() -> None:
@@ -315,3 +323,25 @@ def test_exact_intervals_of_paired_rates_hold_the_difference(shares: tuple[float
         low, high = exact_paired_rates(first.tolist(), second.tolist()).interval or (0.0, 0.0)
         missed += not low <= shares[0] - shares[1] <= high
     assert missed <= allowed(400)
+
+
+def powers(exponents: torch.Tensor, features: torch.Tensor) -> Effect:
+    """sum over features of |<f, theta>|^p with a power of its own for each."""
+    return lambda theta: (theta @ features.mT).abs().pow(exponents).sum(-1)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_exponent_of_all_directions_of_which_these_were_drawn() -> None:
+    """Directions that differ, which pairs share: the interval is one over directions."""
+    many = rotation(60)
+    whole = contours(powers(torch.linspace(1.5, 4, 60, dtype=DTYPE), many), 1.0, many).inverse.value or 0.0
+    held, naive = 0, 0
+    for seed in range(100):
+        exponents = 1.5 + 2.5 * torch.rand(COUNT, generator=rng(seed), dtype=DTYPE)
+        measured = contours(powers(exponents, FEATURES), 1.0, seed=seed)
+        low, high = measured.inverse.interval or (0.0, 0.0)
+        held += low <= whole <= high
+        half = 2 * float(measured.inverses.std()) / len(measured.pairs) ** 0.5  # pairs as if they were independent
+        naive += abs(float(measured.inverses.mean()) - whole) <= half
+    print(f"{held} of 100 intervals hold it, {naive} of pairs taken as independent")
+    assert held >= 100 - allowed(100, 0.1) > naive, (held, naive)

@@ -1,7 +1,7 @@
 """How many things a family really is, and how an effect answers to strength, sums, signs, pairs and rotations."""
 
 from mi_ortho.multiplicity.bands import Band, BandRotations, Turned, flat_band, rotate_band
-from mi_ortho.multiplicity.contours import Contours, half_plateau, iso_response, log_contour
+from mi_ortho.multiplicity.contours import Contours, Plateau, half_plateau, iso_response, log_contour
 from mi_ortho.multiplicity.distinct import (
     Compared,
     Multiplicity,
@@ -42,6 +42,7 @@ __all__ = [
     "Composition",
     "Contours",
     "Multiplicity",
+    "Plateau",
     "Representatives",
     "SignFlips",
     "SignTest",

@@ -86,25 +86,47 @@ class Contours:
         return float(self.misfits.square().mean().sqrt())
 
 
+@dataclass(frozen=True, eq=False)
+class Plateau:
+    """Where the effect of some directions ends.
+
+    Attributes:
+        level: half way from the effect of no vector to the median over directions of the largest effect of each.
+        largest: effect of each direction, shape (n,).
+        growth: the median over directions of the largest effect over the largest up to half of the radius, both above
+            that of no vector: 1 on a plateau, 2 for a linear effect, which has none.
+    """
+
+    level: float
+    largest: Float[Tensor, " n"]
+    growth: float
+
+
 @torch.no_grad()
 def half_plateau(
     effect: Objective, directions: Float[Tensor, "n d_model"], *, high: float, grid: int = 16, chunk: int = 64
-) -> float:
-    """The level half way from no effect to the plateau: the median over directions of the largest effect of each.
+) -> Plateau:
+    """The level half way to the plateau of an effect, and whether there is a plateau.
 
-    Radii up to `high` are tried in equal steps. Take a `high` at which the effects no longer grow; without a plateau
-    the level is half the effect there, and means nothing. Costs n grid + 1 forward passes.
+    Radii up to `high` are tried in equal steps. Where `growth` is not near 1, the level is half the effect at the
+    largest radius and no half of a plateau: take a larger radius. Costs n grid + 1 forward passes.
 
     Raises:
         ValueError: no directions, one of norm 0, a radius that is not positive, or fewer than 2 steps.
+
+    >>> plateau = half_plateau(lambda x: x.norm(dim=-1).clamp_max(3), torch.eye(4), high=16.0)
+    >>> plateau.level, plateau.growth
+    (1.5, 1.0)
     """
     unit = _unit(directions)
     if not 0 < high < math.inf or grid < 2:
         raise ValueError(f"got radii up to {high} in {grid} steps; expected a positive radius and at least 2 steps")
     steps = torch.linspace(high / grid, high, grid, dtype=torch.float64, device=unit.device)
-    largest = dose_response(_in_chunks(effect, chunk), unit, steps).double().amax(-1)
+    effects = dose_response(_in_chunks(effect, chunk), unit, steps).double()
     nothing = float(effect(torch.zeros_like(unit[:1]))[0])
-    return (nothing + float(largest.quantile(0.5))) / 2
+    largest, before = effects.amax(-1), effects[:, : grid // 2].amax(-1)
+    growth = ((largest - nothing) / (before - nothing)).nanquantile(0.5)
+    return Plateau((nothing + float(largest.quantile(0.5))) / 2, largest, float(growth))
 
 
 @torch.no_grad()
@@ -137,7 +159,7 @@ def iso_response(
     Args:
         effect: one number a row.
         directions: orthogonal, of any norm.
-        level: of the effect, above that of no vector; `half_plateau` gives one.
+        level: of the effect, above that of no vector; `half_plateau(...).level`, where there is a plateau.
         high: largest radius of a single direction; the smallest is high / 256.
         generator: of the resampling.
         angles: how many between the two directions, evenly.
@@ -224,8 +246,8 @@ def _fitted(
         inverse = replace(inverse, value=pooled(torch.arange(len(able))))
     fit = log_contour(inverse.value, turn) if inverse.value is not None else np.full(len(turn), math.nan)
     deviations = logs.mean(0) - fit if len(logs) else fit
-    fits = (torch.as_tensor(each, dtype=torch.float64) for each in (inverses, misfits, deviations))
-    return Contours(level, radii, pairs, angles, contours, *fits, inverse)
+    singly, distances, shape = (torch.as_tensor(each, dtype=torch.float64) for each in (inverses, misfits, deviations))
+    return Contours(level, radii, pairs, angles, contours, singly, distances, shape, inverse)
 
 
 def log_contour(inverse: float, angles: np.ndarray) -> np.ndarray:
