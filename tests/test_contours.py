@@ -298,6 +298,9 @@ def test_directions_that_cannot_move_as_far_are_left_out() -> None:
     assert turned.difference(turned.displaced).value is None
     with pytest.raises(ValueError, match="no pair of usable"):
         turned.equivalence(turned.displaced, 0.2)
+    steep = FunctionMap(lambda theta: theta * 1000 - 999 * (theta @ inside.mT) @ inside, 30)
+    far = rotate_band(effect, displacement_of(steep, 30), vector, band, 1.0, generator=rng(), draws=8)
+    assert not bool(far.displaced.usable.any()), "the shortest moves z too far"
     others = Subspace(rotation(30)[10:22])
     turned = rotate_band(effect, displacement_of(z, 30), vector, band, 1.0, generator=rng(), others=others, draws=8)
     torch.testing.assert_close(others.project(turned.outside.vectors), turned.outside.vectors)
@@ -316,13 +319,13 @@ def test_directions_that_cannot_move_as_far_are_left_out() -> None:
 @pytest.mark.parametrize("shares", [(0.9, 0.0), (0.5, 0.5), (0.3, 0.1), (0.98, 0.95)])
 def test_exact_intervals_of_paired_rates_hold_the_difference(shares: tuple[float, float]) -> None:
     missed = 0
-    for seed in range(400):
+    for seed in range(200):
         random = np.random.default_rng(seed)
         shared = random.random(20)  # pairs of a draw agree
         first, second = shared < shares[0], np.where(random.random(20) < 0.5, shared, random.random(20)) < shares[1]
         low, high = exact_paired_rates(first.tolist(), second.tolist()).interval or (0.0, 0.0)
         missed += not low <= shares[0] - shares[1] <= high
-    assert missed <= allowed(400)
+    assert missed <= allowed(200)
 
 
 def powers(exponents: torch.Tensor, features: torch.Tensor) -> Effect:
