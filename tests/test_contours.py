@@ -198,6 +198,8 @@ def test_a_flat_band_is_the_longest_run_of_small_gaps() -> None:
     assert band.ratio == pytest.approx(3 / 2.86)
     assert flat_band(values[:6], torch.eye(8, dtype=DTYPE)[:6]).open, "it may go on below what was computed"
     assert len(flat_band(values, torch.eye(8, dtype=DTYPE), gap=0.0).subspace) == 1
+    small = torch.tensor([9.0, 1.0, 0.9, 0.8], dtype=DTYPE)
+    assert len(flat_band(small, torch.eye(4, dtype=DTYPE)).subspace) == 1, "gaps are relative to their neighbours"
     slope = flat_band(0.98 ** torch.arange(100, dtype=DTYPE), torch.eye(100, dtype=DTYPE))
     assert len(slope.subspace) == 100 and slope.ratio > 7, "a slope of small gaps is told by its ratio"
     with pytest.raises(ValueError, match="sort them"):
