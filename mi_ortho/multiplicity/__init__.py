@@ -1,5 +1,7 @@
-"""How many things a family really is, and how an effect answers to strength, sums and signs."""
+"""How many things a family really is, and how an effect answers to strength, sums, signs, pairs and rotations."""
 
+from mi_ortho.multiplicity.bands import Band, BandRotations, Turned, flat_band, rotate_band
+from mi_ortho.multiplicity.contours import Contours, Plateau, half_plateau, iso_response, log_contour
 from mi_ortho.multiplicity.distinct import (
     Compared,
     Multiplicity,
@@ -34,12 +36,17 @@ from mi_ortho.multiplicity.response import (
 )
 
 __all__ = [
+    "Band",
+    "BandRotations",
     "Compared",
     "Composition",
+    "Contours",
     "Multiplicity",
+    "Plateau",
     "Representatives",
     "SignFlips",
     "SignTest",
+    "Turned",
     "aligned",
     "clusters",
     "compare_with_null",
@@ -48,13 +55,18 @@ __all__ = [
     "dose_exponents",
     "dose_response",
     "equalised",
+    "flat_band",
+    "half_plateau",
+    "iso_response",
     "local_exponents",
+    "log_contour",
     "multiplicity_against",
     "multiplicity_against_random",
     "multiplicity_of",
     "pair_cosines",
     "paired_sign_test",
     "representatives",
+    "rotate_band",
     "shuffled",
     "sign_coherence_test",
     "sign_flips",

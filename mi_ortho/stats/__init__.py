@@ -46,7 +46,16 @@ from mi_ortho.stats.gates import (
     reliable,
     specific,
 )
-from mi_ortho.stats.intervals import RESAMPLINGS, UNSEEN, count_ratio, half_width, mean, paired_rates, rate
+from mi_ortho.stats.intervals import (
+    RESAMPLINGS,
+    UNSEEN,
+    count_ratio,
+    exact_paired_rates,
+    half_width,
+    mean,
+    paired_rates,
+    rate,
+)
 from mi_ortho.stats.measured import (
     BOOTSTRAPPED,
     ERROR,
@@ -136,6 +145,7 @@ __all__ = [
     "equivalence_of_means",
     "equivalence_of_rates",
     "equivalence_of_ratios",
+    "exact_paired_rates",
     "exactly",
     "failures",
     "fitted_count",

@@ -69,6 +69,29 @@ def paired_rates(first: Sequence[bool], second: Sequence[bool], *, level: float 
     return Measured(p - q, (max(-1.0, low), min(1.0, high)), "paired rates (Newcombe)", n)
 
 
+def exact_paired_rates(first: Sequence[bool], second: Sequence[bool], *, level: float = LEVEL) -> Measured:
+    """The difference of two rates on the same trials, with an interval that holds it at least as often as it says.
+
+    The difference is the rate of "only the first" less that of "only the second", of which each gets Clopper and
+    Pearson's interval at half the error (Bonferroni). Wider than `paired_rates`, whose coverage is only about right.
+
+    >>> difference = exact_paired_rates([True] * 20, [False] * 20)
+    >>> difference.value, round(difference.interval[0], 2)
+    (1.0, 0.61)
+    """
+    if len(first) != len(second) or not first:
+        raise ValueError(f"got {len(first)} and {len(second)} trials; expected pairs, at least one; match them first")
+    n, narrow = len(first), (1 + level) / 2
+    only, other = (rate(sum(a and not b for a, b in rows), n, level=narrow) for rows in _both_ways(first, second))
+    assert only.value is not None and other.value is not None and only.interval and other.interval
+    ends = only.interval[0] - other.interval[1], only.interval[1] - other.interval[0]
+    return Measured(only.value - other.value, ends, "paired rates (exact, Bonferroni)", n)
+
+
+def _both_ways(first: Sequence[bool], second: Sequence[bool]) -> tuple[Sequence[tuple[bool, bool]], ...]:
+    return list(zip(first, second)), list(zip(second, first))
+
+
 def _wilson(hits: int, trials: int, level: float) -> Interval:
     ends = binomtest(hits, trials).proportion_ci(level, method="wilson")
     return float(ends.low), float(ends.high)
