@@ -14,12 +14,12 @@ from torch import Tensor
 
 from experiments.lab import Base, Bench, Family, Lines, Place, Reading, each_base, needs, pick, read_bases
 from mi_ortho import LinearMap, jacobian, linear_null, match
-from mi_ortho.nulls import linear_family
+from mi_ortho.nulls import CONTROLS, linear_family
 from mi_ortho.pages import Panel, Series
 
 FIRST = 12  # vectors that are compared
 SMALL = 0.1  # of the base's norm: nearly linear
-STYLES = {"model": "family", "small": "c1", "linear": "null", "random": "c6"}
+STYLES = {"model": "family", "small": "c1", "linear": "null", "random": CONTROLS["random"].colour}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from mi_ortho.nulls.theories.prediction import (
     Prediction,
     displacement_curve,
     extrapolated,
-    flat_band,
+    flat_top,
 )
 from mi_ortho.nulls.theories.searches import chance_in_frames, greedy_family, second_order_model, surrogate_search
 from mi_ortho.nulls.theories.sphere import SphereForm, finite_radius, in_stream, sphere_form, stream_coordinates
@@ -26,7 +26,7 @@ __all__ = [
     "feature_multiplicity",
     "feature_profile",
     "finite_radius",
-    "flat_band",
+    "flat_top",
     "greedy_family",
     "in_stream",
     "linear_at_zero",

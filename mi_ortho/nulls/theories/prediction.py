@@ -124,7 +124,7 @@ def displacement_curve(displacements: Sequence[float], counts: Sequence[float]) 
     return DisplacementCurve(float(line.slope), float(line.intercept), len(counts))
 
 
-def flat_band(eigenvalues: Float[Tensor, " d"], *, gap: float = 0.03) -> Prediction:
+def flat_top(eigenvalues: Float[Tensor, " d"], *, gap: float = 0.03) -> Prediction:
     """T7: as many vectors as the flat top of the Gauss-Newton spectrum has directions.
 
     Directions are counted from the largest eigenvalue down to the first that is smaller than the one before it by more
@@ -138,7 +138,7 @@ def flat_band(eigenvalues: Float[Tensor, " d"], *, gap: float = 0.03) -> Predict
     Raises:
         ValueError: no positive eigenvalue, values that are not finite, or a gap outside 0 to 1.
 
-    >>> flat_band(torch.tensor([1.0, 0.98, 0.97, 0.5, 0.5])).count
+    >>> flat_top(torch.tensor([1.0, 0.98, 0.97, 0.5, 0.5])).count
     3.0
     """
     values = eigenvalues.double().sort(descending=True).values
