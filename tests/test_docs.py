@@ -148,6 +148,8 @@ def test_settings_files_of_the_pages_hold_known_settings(tmp_path: Path):
     assert found
     for _, block in found:
         assert tomllib.loads(block.text)
+        if block.text.startswith("# experiments/predictions/"):
+            continue
         (tmp_path / "mine.toml").write_text(block.text, "utf-8")
         rest, app.config = configuration.settings_files(["family", "--config", str(tmp_path / "mine.toml")])
         app.parse_args(rest, exit_on_error=False, print_error=False)

@@ -101,8 +101,8 @@ def of_family(**changes: Any) -> Shape:
     def call(out: Path) -> None:
         (family.melbo_only if melbo else family.family)(replace(FAMILY, **changes), out, **CALL)
 
-    places = named(stages, "slice_model", "melbo", "complete", "unsteered_completions", "measure_graded", "yardstick")
-    places += named(stages, "calibrate_scale") + named(job, "gauss_newton")
+    places = named(stages, "melbo", "complete", "unsteered_completions", "measure_graded", "yardstick")
+    places += named(stages, "calibrate_scale") + named(job, "slice_model", "gauss_newton")
     places += named(controls, "measure", "yardstick", "jacobian", "shrink", "linear_null")
     places += named(job, "slice_model", "measure") + named(inside, "unsteered_completions", "_attention")
     return Shape(call, places, ((stages, "melbo_ortho"), (stages, "melbo_ortho_published"), (controls, "melbo_ortho")))

@@ -236,7 +236,7 @@ def by_norm(quoting: Quoting, model: str) -> Lines | None:
     for group, label, style in (
         ("random", "random base", control("random_base").colour),
         ("displaced", "random base that moves as much", control("random_base_displaced").colour),
-        ("untrained", "untrained network", "c5"),
+        ("untrained", control("untrained").label, control("untrained").colour),
     ):
         if values := [row["found"] + 1 for row in others if row["group"] == group]:
             series.append(Series(label, [caps[-1]], [median(values)], style, dots=True))
