@@ -235,7 +235,7 @@ def by_norm(quoting: Quoting, model: str) -> Lines | None:
     others = [row for row in quoting.rows(model, FAMILIES, "count") if _sound(bases, row)]
     for group, label, style in (
         ("random", "random base", control("random_base").colour),
-        ("displaced", "random base that moves as much", control("random_base_displaced").colour),
+        ("displaced", "random base, as far", control("random_base_displaced").colour),
         ("untrained", control("untrained").label, control("untrained").colour),
     ):
         if values := [row["found"] + 1 for row in others if row["group"] == group]:

@@ -53,7 +53,7 @@ def forest_svg(rows: Sequence[tuple[str, Mapping[str, ForestCell]]], columns: Se
             for place, (_, cells) in enumerate(reversed(rows)):
                 if column in cells:
                     _cell(axes, start, place, cells[column])
-        axes.set_xlim(0.0, len(columns) * span - 0.4)
+        axes.set_xlim(-0.1, len(columns) * span - 0.3)  # room for the marks at the ends
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_yticks(range(len(rows)), [clip(visible(name), _LABEL) for name, _ in reversed(rows)], fontsize=6.5)
         ticks = [-1, 0, 1, 2, 3]
